@@ -1,0 +1,174 @@
+"""A peft LoRA adapter on disk, checked tensor by tensor against what can be merged exactly."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctxext.checkpoints.json_file import read_json_object
+from ctxext.checkpoints.safetensors_file import Header, printable, read_header
+from ctxext.checkpoints.weights import Weights
+from ctxext.errors import BadInput
+
+CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+ROPE_KEY = "ctxext.rope_sha256"
+"""In the metadata of the adapter's safetensors: the rotation it was trained under."""
+_PREFIX = "base_model.model."
+# These say that the stored matrices are not the whole difference to the base, or not LoRA's.
+_REFUSED_FLAGS = (
+    "use_dora", "lora_bias", "layer_replication", "target_parameters", "trainable_token_indices",
+    "use_qalora", "use_bdlora", "arrow_config", "alora_invocation_tokens", "kasa_config",
+    "monteclora_config", "velora_config",
+)  # fmt: skip
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initialisations
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """One adapted matrix: the keys of its A and B in the file, and the factor on B @ A."""
+
+    a: str
+    b: str
+    scale: float
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A checked adapter.
+
+    Attributes:
+        folder: where it is.
+        config: its adapter_config.json.
+        header: of its tensors.
+        low_rank: base tensor name -> low-rank update.
+        replaced: base tensor name -> key of the tensor that replaces it (norms, embeddings).
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    header: Header
+    low_rank: Mapping[str, LowRank]
+    replaced: Mapping[str, str]
+
+    @property
+    def base_name(self) -> str | None:
+        """The base as the adapter remembers it."""
+        name = self.config.get("base_model_name_or_path")
+        return name if isinstance(name, str) and name else None
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """Read an adapter folder.
+
+    Raises:
+        BadInput: not an adapter, not plain LoRA, or with tensors that would be left out.
+        CtxextError: corrupt tensors.
+    """
+    if not folder.is_dir():
+        raise BadInput(f"{folder} is no folder", "give the adapter's folder")
+    if not (folder / CONFIG).exists():
+        raise BadInput(f"{folder} has no {CONFIG}, so it is no peft adapter")
+    config, _ = read_json_object(folder / CONFIG)
+    if str(config.get("peft_type")).upper() != "LORA":
+        raise BadInput(
+            f"{folder.name} is a {printable(str(config.get('peft_type')))} adapter; "
+            "only LoRA can be merged here"
+        )
+    for flag in _REFUSED_FLAGS:
+        if config.get(flag):
+            raise BadInput(f"{folder.name} uses {flag}, which ctxext cannot merge")
+    if config.get("bias", "none") != "none":
+        raise BadInput(f"{folder.name} trains biases ({config['bias']}), which are not merged here")
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
+        raise BadInput(
+            f"{folder.name} was initialised with {start}, which also changes the base weights",
+            "convert it to a plain LoRA with peft first",
+        )
+    if not (folder / TENSORS).exists():
+        other = "a pickle" if (folder / "adapter_model.bin").exists() else "nothing"
+        raise BadInput(f"{folder} has no {TENSORS} (found {other})")
+    header = read_header(folder / TENSORS)
+    low_rank, replaced = _sort(folder.name, config, header)
+    if config.get("modules_to_save") and not replaced:
+        raise BadInput(
+            f"{folder.name} says it trained {', '.join(config['modules_to_save'])} and does not "
+            "hold them",
+            "merging without them gives another model; find the whole adapter",
+        )
+    return Adapter(folder, config, header, low_rank, replaced)
+
+
+def _sort(
+    name: str, config: Mapping[str, Any], header: Header
+) -> tuple[dict[str, LowRank], dict[str, str]]:
+    """Low-rank pairs and whole replacements; a tensor that is neither is refused."""
+    halves: dict[str, dict[str, str]] = {}
+    replaced: dict[str, str] = {}
+    for key in header.tensors:
+        if not key.startswith(_PREFIX):
+            raise BadInput(f"{name}: tensor {printable(key)!r} is not named as peft names them")
+        path = key.removeprefix(_PREFIX)
+        if match := re.fullmatch(r"(.+)\.lora_([AB])\.weight", path):
+            halves.setdefault(match[1], {})[match[2]] = key
+        elif "lora_" in path:
+            raise BadInput(f"{name}: tensor {printable(key)!r} is not plain LoRA")
+        else:
+            replaced[path] = key
+    low_rank = {}
+    for module, pair in halves.items():
+        if set(pair) != {"A", "B"}:
+            raise BadInput(f"{name}: {printable(module)} has only one of lora_A and lora_B")
+        low_rank[f"{module}.weight"] = LowRank(
+            pair["A"], pair["B"], _scale(name, config, module, header.tensors[pair["A"]].shape)
+        )
+    return low_rank, replaced
+
+
+def _scale(name: str, config: Mapping[str, Any], module: str, shape_of_a: tuple[int, ...]) -> float:
+    """alpha / rank of one module (alpha / sqrt(rank) with rsLoRA), its pattern entries counted."""
+    rank = _by_pattern(config.get("rank_pattern"), module, config.get("r"))
+    alpha = _by_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha"))
+    if not isinstance(rank, int) or not isinstance(alpha, int | float) or rank < 1:
+        raise BadInput(f"{name}: {CONFIG} has no usable r or lora_alpha")
+    if not shape_of_a or shape_of_a[0] != rank:
+        raise BadInput(
+            f"{name}: lora_A of {printable(module)} has shape {list(shape_of_a)}, and "
+            f"{CONFIG} says rank {rank}"
+        )
+    return float(alpha / rank**0.5 if config.get("use_rslora") else alpha / rank)
+
+
+def _by_pattern(patterns: Any, module: str, otherwise: Any) -> Any:
+    for pattern, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return otherwise
+
+
+def check_fits(adapter: Adapter, base: Weights) -> None:
+    """Every tensor of the adapter has its place, of the right shape, in the base.
+
+    Raises:
+        BadInput: one has not; it is named.
+    """
+    own, tensors = adapter.header.tensors, base.tensors
+    transposed = bool(adapter.config.get("fan_in_fan_out"))
+    for name, update in adapter.low_rank.items():
+        if name not in tensors:
+            raise BadInput(f"the adapter changes {printable(name)!r}, which the base does not have")
+        a, b = own[update.a].shape, own[update.b].shape
+        want = (b[0], a[1]) if len(a) == len(b) == 2 and a[0] == b[1] else None
+        if want and transposed:
+            want = want[::-1]
+        if want != tensors[name][1].shape:
+            raise BadInput(
+                f"the adapter's {printable(update.b)!r} {list(b)} x {list(a)} does not fit "
+                f"{printable(name)!r} {list(tensors[name][1].shape)} of the base"
+            )
+    for name, key in adapter.replaced.items():
+        if name == "lm_head.weight" and name not in tensors:
+            continue  # tied in the base; the merge decides
+        if name not in tensors or own[key].shape != tensors[name][1].shape:
+            raise BadInput(f"the adapter's {printable(key)!r} has no place in the base")

@@ -1,0 +1,105 @@
+"""Does a written config rotate as its method says? Read back twice: by us, and by transformers."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctxext.checkpoints.detect import detect, reads_alike_in_transformers_4
+from ctxext.checkpoints.folder import CONFIG
+from ctxext.checkpoints.json_file import read_json_object
+from ctxext.errors import CtxextError
+from ctxext.methods import Extension
+
+if TYPE_CHECKING:
+    import torch
+
+# What float32 costs transformers: the rounding of the exponent, times ln(theta).
+FLOAT32_TOLERANCE = 1e-6
+
+
+def check_written(folder: Path, extension: Extension, original: int) -> None:
+    """Read a written config.json back, in both dialects, and compare with the method's numbers.
+
+    Raises:
+        CtxextError: they differ, so the file would not give the encoding that was asked for.
+    """
+    config, _ = read_json_object(folder / CONFIG)
+    position = detect(config, where=CONFIG, original_length=original)
+    rope = position.rope
+    if rope is None or rope.inv_freq is None or rope.attention_factor is None:
+        raise CtxextError("the written config.json has no rope that can be read back")
+    _compare("config.json read back", rope.inv_freq, extension.inv_freq, 1e-12)
+    _compare("its attention factor", [rope.attention_factor], [extension.attention_factor], 1e-12)
+    if not reads_alike_in_transformers_4(config, rope):
+        raise CtxextError("the two rope dialects of the written config.json disagree")
+
+
+def check_in_transformers(folder: Path, extension: Extension, target: int) -> float:
+    """Build the checkpoint's rotary module in transformers and compare its frequencies.
+
+    Returns:
+        The largest relative difference of a frequency; float32 rounding leaves up to 1e-6.
+
+    Raises:
+        CtxextError: it is larger than that, or the attention factor differs.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    # The rotary module depends on nothing that is made small here.
+    config.num_hidden_layers, config.vocab_size, config.intermediate_size = 1, 8, 8
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:1]
+    config.pad_token_id = config.bos_token_id = config.eos_token_id = None
+    rotary = rotary_module(AutoModelForCausalLM.from_config(config, dtype=torch.float32))
+    with torch.no_grad():  # dynamic scaling shows itself only when asked for a long position
+        rotary(torch.zeros(1, 1, 1), torch.tensor([[target - 1]]))
+    return compare_rotary(rotary, extension.inv_freq, extension.attention_factor)
+
+
+def rotary_module(model: Any) -> "torch.nn.Module":
+    """The one module of a decoder that holds `inv_freq`.
+
+    Raises:
+        CtxextError: there is none, or more than one.
+    """
+    found = [m for m in model.modules() if hasattr(m, "inv_freq")]
+    if len(found) != 1:
+        raise CtxextError(f"{type(model).__name__} has {len(found)} rotary modules, expected one")
+    module: torch.nn.Module = found[0]
+    return module
+
+
+def compare_rotary(
+    module: Any, inv_freq: Sequence[float], attention_factor: float, *, where: str = "transformers"
+) -> float:
+    """Compare a live rotary module with a method's numbers.
+
+    Returns:
+        The largest relative difference of a frequency.
+
+    Raises:
+        CtxextError: not float32 (bfloat16 cannot tell positions apart), or different numbers.
+    """
+    import torch
+
+    if module.inv_freq.dtype != torch.float32:
+        raise CtxextError(f"inv_freq in {where} is {module.inv_freq.dtype}, and has to be float32")
+    live = module.inv_freq.detach().cpu().tolist()
+    worst = _compare(f"inv_freq in {where}", live, inv_freq, FLOAT32_TOLERANCE)
+    factor = float(getattr(module, "attention_scaling", 1.0))
+    _compare(f"attention factor in {where}", [factor], [attention_factor], FLOAT32_TOLERANCE)
+    return worst
+
+
+def _compare(what: str, got: Sequence[float], want: Sequence[float], tolerance: float) -> float:
+    if len(got) != len(want):
+        raise CtxextError(f"{what} has {len(got)} values, expected {len(want)}")
+    differences = [abs(g - w) / abs(w) for g, w in zip(got, want, strict=True)]
+    worst = max(differences)
+    if not (math.isfinite(worst) and worst <= tolerance):
+        pair = differences.index(worst)
+        raise CtxextError(f"{what} is {got[pair]!r} at pair {pair}, and has to be {want[pair]!r}")
+    return worst

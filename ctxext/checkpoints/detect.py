@@ -1,0 +1,359 @@
+"""How a checkpoint encodes position, read from its config.json alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ctxext.checkpoints import families
+from ctxext.checkpoints.numbers import real, whole
+from ctxext.checkpoints.rope_block import (
+    Dialect,
+    RopeBlock,
+    frequencies,
+    read_rope_block,
+    rope_hash,
+)
+from ctxext.encodings.kinds import ROTARY, PositionEncoding
+from ctxext.encodings.rope import RopeSpec
+from ctxext.errors import BadInput
+
+Attention = Literal["full", "sliding", "chunked", "linear"]
+_LAYER_TYPES: dict[str, Attention] = {
+    "full_attention": "full",
+    "attention": "full",
+    "sliding_attention": "sliding",
+    "chunked_attention": "chunked",
+    "linear_attention": "linear",
+    "mamba": "linear",
+    "conv": "linear",
+    "hybrid": "linear",
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One decoder layer. `window`: tokens it can look back when it slides or is chunked."""
+
+    index: int
+    position_encoding: PositionEncoding
+    attention: Attention
+    window: int | None
+
+
+@dataclass(frozen=True)
+class Window:
+    """Tokens: trained (`original`), claimed now (`current`), and which key said so."""
+
+    original: int
+    current: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Rope:
+    """A rotary encoding as trained (`spec`) and as scaled now.
+
+    `inv_freq` (rotary_dim / 2,) in radians per token and `attention_factor` are None for a
+    `rope_type` that ctxext does not know. `sha256` identifies the rotation as it is now.
+    """
+
+    spec: RopeSpec
+    block: RopeBlock
+    head_dim: int
+    inv_freq: list[float] | None
+    attention_factor: float | None
+    sha256: str
+
+    @property
+    def scaled(self) -> bool:
+        """Whether the config asks for any scaling (static NTK is only seen in `spec`)."""
+        return self.block.rope_type != "default" or self.block.rope_theta != self.spec.rope_theta
+
+
+@dataclass(frozen=True)
+class Position:
+    """Everything that a config says about where tokens sit."""
+
+    model_type: str
+    architecture: str
+    encoding: PositionEncoding
+    window: Window
+    rope: Rope | None
+    layers: tuple[Layer, ...]
+    kv_heads: int
+    head_dim: int
+    dtype: str | None
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an earlier `ctxext extend` wrote down: the base before any scaling."""
+
+    window: int
+    rope_theta: float
+
+
+def detect(
+    config: Mapping[str, Any],
+    *,
+    where: str,
+    original_length: int | None = None,
+    prefer: Dialect | None = None,
+    origin: Origin | None = None,
+) -> Position:
+    """Read position encoding, window and attention layout from a parsed config.json.
+
+    Args:
+        config: the parsed file.
+        where: its path, for messages.
+        original_length: the trained window, where the config is known to say something else.
+        prefer: which rope dialect counts where the two disagree.
+        origin: the unscaled base, where a `ctxext.json` beside the config tells it.
+
+    Raises:
+        BadInput: not a decoder, or a value that no reader could use; the key is named.
+    """
+    warnings: list[str] = []
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or not model_type:
+        raise BadInput(f"{where} has no model_type, so it is not a transformers config")
+    if isinstance(config.get("text_config"), dict):
+        raise BadInput(
+            f"{where} nests the decoder in text_config ({model_type} is multimodal), "
+            "which ctxext does not read yet"
+        )
+    if config.get("is_encoder_decoder"):
+        raise BadInput(f"{where}: {model_type} is an encoder-decoder, not a decoder")
+
+    count = whole(config, "num_hidden_layers", where) or whole(config, "n_layer", where)
+    count = count or whole(config, "num_layers", where) or whole(config, "n_layers", where)
+    if count is None:
+        raise BadInput(f"{where} has no num_hidden_layers")
+    head_dim, kv_heads = _heads(config, model_type, where)
+    encoding = _encoding(config, model_type)
+    current, source = _claimed_window(config, where)
+    rope = None
+    window = Window(original_length or current, current, source)
+    if encoding in ROTARY and model_type not in families.ROTARY_IN_CODE:
+        block = read_rope_block(
+            config,
+            where=where,
+            default_theta=families.DEFAULT_THETA.get(model_type, families.DEFAULT_THETA_OTHERWISE),
+            prefer=prefer,
+            warnings=warnings,
+        )
+        window = _windows(block, current, source, original_length, origin, where, warnings)
+        rope = _rope(config, block, model_type, head_dim, window, current, origin, where)
+        if rope.spec.rotary_dim < head_dim and encoding == "rope":
+            encoding = "partial-rope"
+    layers = _layers(config, model_type, encoding, count, where, warnings)
+    if not isinstance(dtype := config.get("dtype", config.get("torch_dtype")), str):
+        dtype = None
+    architectures = config.get("architectures") or ["unknown"]
+    return Position(
+        model_type=model_type,
+        architecture=str(architectures[0] if isinstance(architectures, list) else architectures),
+        encoding=encoding,
+        window=window,
+        rope=rope,
+        layers=layers,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        dtype=dtype,
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
+
+
+def _heads(config: Mapping[str, Any], model_type: str, where: str) -> tuple[int, int]:
+    """(head_dim, key-value heads), checked against each other."""
+    heads = whole(config, "num_attention_heads", where) or whole(config, "n_head", where)
+    heads = heads or whole(config, "n_heads", where)
+    hidden = whole(config, "hidden_size", where) or whole(config, "n_embd", where)
+    hidden = hidden or whole(config, "d_model", where)
+    if heads is None or hidden is None:
+        raise BadInput(f"{where} has no num_attention_heads or no hidden_size")
+    head_dim = whole(config, "head_dim", where) or families.HEAD_DIM_WHEN_ABSENT.get(model_type)
+    if head_dim is None:
+        if hidden % heads:
+            raise BadInput(
+                f"{where}: hidden_size {hidden} is not a multiple of num_attention_heads {heads}, "
+                "and there is no head_dim"
+            )
+        head_dim = hidden // heads
+    kv_heads = whole(config, "num_key_value_heads", where) or heads
+    if heads % kv_heads:
+        raise BadInput(
+            f"{where}: num_key_value_heads {kv_heads} does not divide num_attention_heads {heads}"
+        )
+    return head_dim, kv_heads
+
+
+def _encoding(config: Mapping[str, Any], model_type: str) -> PositionEncoding:
+    """The word for how positions are told, from `model_type` and telling keys."""
+    attention = config.get("attn_config")
+    if model_type in families.ALIBI or config.get("alibi") is True:
+        return "alibi"
+    if isinstance(attention, dict) and attention.get("alibi"):
+        return "alibi"
+    if model_type == "mpt" or model_type in families.LEARNED:
+        return "learned"
+    if model_type in families.SINUSOIDAL:
+        return "sinusoidal"
+    if model_type in families.NO_ENCODING or config.get("position_embedding_type") == "nope":
+        return "none"
+    flags = config.get("no_rope_layers")
+    if isinstance(flags, list) and flags and not all(flags):  # 1 = rotates, 0 = does not
+        return "mixed"
+    if model_type in families.NO_ROPE_IN_FULL_LAYERS:
+        return "mixed"
+    if model_type in families.ROTARY_IN_CODE:
+        return "partial-rope"
+    return "rope"
+
+
+def _claimed_window(config: Mapping[str, Any], where: str) -> tuple[int, str]:
+    for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"):
+        value = whole(config, key, where)
+        if value is not None:
+            return value, key
+    raise BadInput(
+        f"{where} has no max_position_embeddings, so its window is unknown",
+        "add the key, as the base model's card gives it",
+    )
+
+
+def _windows(
+    block: RopeBlock,
+    current: int,
+    source: str,
+    original_length: int | None,
+    origin: Origin | None,
+    where: str,
+    warnings: list[str],
+) -> Window:
+    """Trained and claimed window of a rotary checkpoint, whatever scaling it already has."""
+    stated = block.original_max_position_embeddings
+    factor = block.factor or 1.0
+    if stated is not None and stated > current and block.rope_type in ("yarn", "llama3", "longrope"):
+        raise BadInput(
+            f"{where}: original_max_position_embeddings {stated} is larger than "
+            f"max_position_embeddings {current}"
+        )
+    if block.rope_type == "dynamic":  # max_position_embeddings is the original, by its formula
+        original, claimed, said = current, round(current * factor), source
+    elif stated is not None and block.rope_type != "default":
+        original, claimed, said = stated, current, "original_max_position_embeddings"
+    elif origin is not None:
+        original, claimed, said = origin.window, current, "ctxext.json"
+    elif block.rope_type in ("linear", "yarn", "llama3") and factor > 1:
+        original, claimed, said = round(current / factor), current, f"{source} / factor"
+        warnings.append(
+            f"{where} does not say its original window: {current} / {factor:g} = {original} is "
+            "assumed (correct it with --original-length)"
+        )
+    else:
+        original, claimed, said = current, current, source
+    if claimed >= 2**31:
+        raise BadInput(f"{where}: {original} x factor {factor:g} is beyond 2**31 tokens")
+    if original_length is not None:
+        original, said = original_length, "--original-length"
+        claimed = max(claimed, original)
+    return Window(original, claimed, said)
+
+
+def _rope(
+    config: Mapping[str, Any],
+    block: RopeBlock,
+    model_type: str,
+    head_dim: int,
+    window: Window,
+    current: int,
+    origin: Origin | None,
+    where: str,
+) -> Rope:
+    fraction = block.numbers.get("partial_rotary_factor")
+    for key in ("partial_rotary_factor", "rotary_pct"):
+        if fraction is None:
+            fraction = real(config, key, where, [])
+    if fraction is None:
+        fraction = families.PARTIAL_WHEN_ABSENT.get(model_type, 1.0)
+    if not 0 < fraction <= 1:
+        raise BadInput(f"{where}: partial_rotary_factor is {fraction:g}, and has to be in (0, 1]")
+    rotary_dim = int(head_dim * fraction)
+    if rotary_dim < 2 or rotary_dim % 2:
+        raise BadInput(
+            f"{where}: {rotary_dim} rotated dims (head_dim {head_dim} x {fraction:g}); "
+            "RoPE turns pairs, so the number has to be even"
+        )
+    now = RopeSpec(rotary_dim, block.rope_theta, window.original)
+    effect = frequencies(block, now, current, where)
+    trained = now
+    if origin is not None and block.rope_type == "default":
+        trained = replace(now, rope_theta=origin.rope_theta)
+    return Rope(
+        spec=trained,
+        block=block,
+        head_dim=head_dim,
+        inv_freq=effect[0] if effect else None,
+        attention_factor=effect[1] if effect else None,
+        sha256=rope_hash(block, now, current, where),
+    )
+
+
+def _layers(
+    config: Mapping[str, Any],
+    model_type: str,
+    encoding: PositionEncoding,
+    count: int,
+    where: str,
+    warnings: list[str],
+) -> tuple[Layer, ...]:
+    """Attention kind, reach and encoding of every layer."""
+    if "sliding_window" in config:
+        reach = whole(config, "sliding_window", where)
+    else:
+        reach = families.SLIDING_WINDOW_WHEN_ABSENT.get(model_type)
+        if reach:
+            warnings.append(
+                f"{where} has no sliding_window, and transformers assumes {reach} for {model_type}"
+            )
+    chunk = whole(config, "attention_chunk_size", where)
+    types = config.get("layer_types")
+    kinds: list[Attention]
+    if types is not None and model_type != "mistral":  # Mistral's class ignores layer_types
+        if not isinstance(types, list) or len(types) != count:
+            said = len(types) if isinstance(types, list) else types
+            raise BadInput(f"{where}: layer_types has {said} entries for {count} layers")
+        unknown = sorted({str(t) for t in types} - set(_LAYER_TYPES))
+        if unknown:
+            raise BadInput(f"{where}: unknown layer_types {', '.join(unknown)}")
+        kinds = [_LAYER_TYPES[t] for t in types]
+    elif model_type in families.SLIDES_BY_FLAG:
+        first = config.get("max_window_layers", 28)
+        slides = config.get("use_sliding_window") is True and reach is not None
+        kinds = ["sliding" if slides and i >= first else "full" for i in range(count)]
+    else:
+        kinds = ["sliding" if reach else "full"] * count
+    if model_type in families.SLIDES_BY_FLAG and config.get("use_sliding_window") is not True:
+        # transformers drops the window then, whatever layer_types says.
+        kinds = ["full" if kind == "sliding" else kind for kind in kinds]
+    flags = config.get("no_rope_layers")
+    layers = []
+    for index, kind in enumerate(kinds):
+        own: PositionEncoding = encoding
+        if encoding == "mixed":
+            rotates = kind != "full"
+            if isinstance(flags, list) and index < len(flags):
+                rotates = bool(flags[index])
+            own = "rope" if rotates else "none"
+        window = {"sliding": reach, "chunked": chunk}.get(kind)
+        layers.append(Layer(index, own, kind, window))
+    return tuple(layers)
+
+
+def reads_alike_in_transformers_4(config: Mapping[str, Any], rope: Rope) -> bool:
+    """Whether a reader of `rope_scaling` and `rope_theta` gets the rotation that we read."""
+    old = {k: v for k, v in config.items() if k != "rope_parameters"}
+    position = detect(old, where="config.json", original_length=rope.spec.original_max_position_embeddings)
+    return position.rope is not None and position.rope.sha256 == rope.sha256

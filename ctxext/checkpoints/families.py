@@ -1,0 +1,44 @@
+"""What a config file does not say about itself: facts by `model_type`, as tables.
+
+Read from the modeling files of transformers 5.23.
+"""
+
+from typing import Final
+
+# Extended by ctxext: one plain rope block for all layers, read alike by every engine.
+EXTENDABLE: Final = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+
+# `sliding_window` that transformers assumes when the key is absent (null means off).
+SLIDING_WINDOW_WHEN_ABSENT: Final = {"mistral": 4096}
+
+# These slide only when `use_sliding_window` is true, from layer `max_window_layers` upwards.
+SLIDES_BY_FLAG: Final = frozenset({"qwen2", "qwen3", "qwen2_moe", "qwen3_moe"})
+
+# head_dim that is not hidden_size / num_attention_heads when the key is absent.
+HEAD_DIM_WHEN_ABSENT: Final = {"qwen3": 128, "qwen3_moe": 128, "gemma": 256, "gemma2": 256}
+
+DEFAULT_THETA: Final = {"mixtral": 1_000_000.0}
+DEFAULT_THETA_OTHERWISE: Final = 10_000.0
+
+LEARNED: Final = frozenset(
+    {"gpt2", "gpt_bigcode", "gpt_neo", "openai-gpt", "imagegpt", "opt", "biogpt", "git", "xlm"}
+)
+SINUSOIDAL: Final = frozenset({"xglm", "ctrl"})
+ALIBI: Final = frozenset({"bloom"})  # mpt and falcon say it in their config
+NO_ENCODING: Final = frozenset(
+    {
+        "falcon_mamba", "jamba", "mamba", "mamba2", "nemotron_h", "rwkv", "xlstm", "zamba", "zamba2",
+        "granitemoehybrid",
+    }
+)  # fmt: skip
+# Rotary without a rope block in the config; the fraction that rotates stands in other keys.
+ROTARY_IN_CODE: Final = frozenset({"gptj", "codegen"})
+PARTIAL_WHEN_ABSENT: Final = {
+    "gpt_neox": 0.25, "phi": 0.5, "stablelm": 0.25, "glm": 0.5, "glm4": 0.5, "persimmon": 0.5,
+    "nemotron": 0.5,
+}  # fmt: skip
+# Full-attention layers carry no position in code; nothing in the config says so.
+NO_ROPE_IN_FULL_LAYERS: Final = frozenset({"cohere2", "exaone4"})
+
+# The trained window stands below what the config claims.
+CLAIMS_MORE: Final = {("qwen3", 40960): 32768}

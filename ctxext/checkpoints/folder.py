@@ -1,0 +1,111 @@
+"""MODEL on the command line: a folder, or a repository of the Hub; either way a local folder."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ctxext.checkpoints.json_file import read_json_object
+from ctxext.checkpoints.rope_block import ROPE_KEYS
+from ctxext.errors import BadInput, CtxextError
+
+CONFIG = "config.json"
+_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.md", "LICENSE*", "NOTICE*", "*.py"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a checkpoint is, and what it may be called in public.
+
+    Attributes:
+        folder: local, holds config.json.
+        name: the repository id, or the folder's own name: never an absolute path.
+        revision: commit sha of a repository; None for a folder.
+        weights_local: whether the weight files are in `folder` too.
+    """
+
+    folder: Path
+    name: str
+    revision: str | None = None
+    weights_local: bool = True
+
+
+def find_checkpoint(model: str, *, revision: str | None = None, weights: bool = True) -> Source:
+    """Resolve MODEL to a folder, downloading from the Hub when it is a repository id.
+
+    Args:
+        model: a folder's path, or a repository id like `org/name`.
+        revision: branch, tag or sha of a repository.
+        weights: False fetches only the small files.
+
+    Raises:
+        BadInput: nothing there, no config.json in it, or the Hub says no.
+        CtxextError: the network failed.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise BadInput(f"--revision is for the Hub, and {model} is a folder")
+        if not (path / CONFIG).exists():
+            found = sorted(p.name for p in path.iterdir())
+            shown = ", ".join(found[:8]) + (", …" if len(found) > 8 else "")
+            raise BadInput(f"{model} has no {CONFIG}; it holds: {shown or 'nothing'}")
+        return Source(path, path.resolve().name)
+    if path.is_file():
+        raise BadInput(f"{model} is a file", "give the checkpoint's folder, or a Hub repository id")
+    if not _REPO_ID.fullmatch(model) or model.count("/") > 1 or model.startswith("."):
+        raise BadInput(f"{model} does not exist, and is no Hub repository id either")
+    return _from_hub(model, revision, weights)
+
+
+def _from_hub(repo_id: str, revision: str | None, weights: bool) -> Source:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    patterns = [*_SMALL_FILES, *(["*.safetensors"] if weights else [])]
+    pinned = revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+    try:
+        try:
+            # A cached sha needs no network; asking it first spares 20 s of retries when offline.
+            folder = snapshot_download(
+                repo_id, revision=revision, allow_patterns=patterns, local_files_only=pinned
+            )
+        except LocalEntryNotFoundError:
+            if not pinned:
+                raise
+            folder = snapshot_download(repo_id, revision=revision, allow_patterns=patterns)
+    except GatedRepoError as error:
+        raise BadInput(
+            f"{repo_id} is gated", "accept its terms on the Hub, then `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise BadInput(f"{repo_id} has no revision {revision}") from error
+    except RepositoryNotFoundError as error:
+        raise BadInput(
+            f"{repo_id} is neither a folder here nor a repository that you can read on the Hub",
+            "check the spelling; for a private one, `hf auth login`",
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise CtxextError(
+            f"{repo_id} is neither a folder here nor in the local cache, and the Hub is out of reach",
+            "check the path, the network and HF_HUB_OFFLINE",
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise CtxextError(f"{repo_id} could not be fetched: {str(error).splitlines()[0]}") from error
+    path = Path(folder)
+    if not (path / CONFIG).exists():
+        raise BadInput(f"{repo_id} has no {CONFIG}")
+    return Source(path, repo_id, path.name, weights_local=weights)
+
+
+def read_config(source: Source) -> tuple[dict[str, object], list[str]]:
+    """The checkpoint's config.json and warnings about it; see `read_json_object` for errors."""
+    return read_json_object(source.folder / CONFIG, refuse_twice=ROPE_KEYS)
+
+

@@ -1,0 +1,69 @@
+"""Reading JSON that somebody else wrote: every way it can be broken has its own sentence."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ctxext.errors import BadInput
+
+_MAX_BYTES = 64 * 1024 * 1024
+
+
+def read_json_object(path: Path, *, refuse_twice: tuple[str, ...] = ()) -> tuple[dict[str, Any], list[str]]:
+    """Read a JSON object; a UTF-8 byte order mark is accepted.
+
+    Args:
+        path: the file.
+        refuse_twice: keys that may not stand twice in one object; others that do only warn, and
+            the last one counts, as in every JSON reader.
+
+    Returns:
+        The object, and warnings.
+
+    Raises:
+        BadInput: missing, not UTF-8, not JSON (with line and column), not an object, too large,
+            or a key of `refuse_twice` given twice.
+    """
+    warnings: list[str] = []
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise BadInput(f"{path} is larger than 64 MiB, which no config or index is")
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise BadInput(f"{path} does not exist") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 text (byte {error.start})") from error
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from error
+    if text.startswith("version https://git-lfs.github.com"):
+        raise BadInput(f"{path} is a Git LFS pointer, not the file itself", "run `git lfs pull`")
+
+    def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in seen:
+                if key in refuse_twice:
+                    raise BadInput(
+                        f"{path} has the key '{key}' twice, and readers would disagree on which counts",
+                        "remove one of them",
+                    )
+                warnings.append(f"{path.name} has the key '{key}' twice; the last one counts")
+            seen[key] = value
+        return seen
+
+    try:
+        value = json.loads(text, object_pairs_hook=without_doubles)
+    except json.JSONDecodeError as error:
+        what = "is empty" if not text.strip() else f"is not valid JSON: {error.msg}"
+        raise BadInput(f"{path} {what} (line {error.lineno}, column {error.colno})") from error
+    except RecursionError as error:
+        raise BadInput(f"{path} is nested too deeply to be read") from error
+    if not isinstance(value, dict):
+        kind = {list: "a list", type(None): "null", str: "a string"}.get(type(value), "a number")
+        raise BadInput(f"{path} holds {kind}, not a JSON object")
+    return value, warnings
+
+
+def dump_json(value: Any) -> str:
+    """The text ctxext writes: two spaces, key order kept, non-ASCII as it is, newline at the end."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,158 @@
+"""A checkpoint as a live transformers model: safetensors only, rope checked against its config."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+from ctxext.checkpoints.check import compare_rotary, rotary_module
+from ctxext.checkpoints.detect import Position
+from ctxext.checkpoints.folder import Source
+from ctxext.checkpoints.weights import read_weights
+from ctxext.errors import BadInput, CtxextError
+
+if TYPE_CHECKING:
+    import torch
+
+DtypeName = Literal["auto", "bfloat16", "float16", "float32"]
+_SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+
+
+def check_dtype(name: str) -> DtypeName:
+    """`--dtype`, with bf16, fp16 and fp32 accepted.
+
+    Raises:
+        BadInput: another word.
+    """
+    name = _SHORT.get(name, name)
+    if name in ("auto", "bfloat16", "float16", "float32"):
+        return name  # type: ignore[return-value]
+    raise BadInput(f"--dtype is {name!r}, and has to be auto, bfloat16, float16 or float32")
+
+
+def pick_device(name: str) -> "torch.device":
+    """`--device`: `auto` is the first GPU, else the CPU.
+
+    Raises:
+        BadInput: no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BadInput(f"--device {name} is not to be had here") from error
+    return device
+
+
+def load_model(
+    source: Source,
+    position: Position,
+    *,
+    dtype: DtypeName = "auto",
+    device: "torch.device | None" = None,
+    trust_remote_code: bool = False,
+) -> Any:
+    """Load a causal language model and make sure that it rotates as its config says.
+
+    Args:
+        source: the checkpoint.
+        position: what `detect` read in its config.
+        dtype: `auto` = as stored on a GPU, float32 on a CPU (bfloat16 is slower there).
+        device: None = CPU.
+        trust_remote_code: run the checkpoint's own Python code.
+
+    Raises:
+        BadInput: it brings its own code and that is not allowed; weights missing.
+        CtxextError: corrupt weights, or a live rope unlike the config's.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    read_weights(source.folder)
+    target = device or torch.device("cpu")
+    kind = getattr(torch, dtype) if dtype != "auto" else "auto"
+    if dtype == "auto" and target.type == "cpu":
+        kind = torch.float32
+    with quiet_transformers():
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                source.folder,
+                dtype=kind,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                local_files_only=True,
+            )
+        except (ValueError, OSError, KeyError, RuntimeError) as error:
+            raise _load_error(source, error) from error
+    model.to(target).eval()
+    rope = position.rope
+    # dynamic starts from the unscaled base and scales with the sequence at hand.
+    if rope and rope.inv_freq and rope.attention_factor and rope.block.rope_type not in _CHANGING:
+        compare_rotary(
+            rotary_module(model), rope.inv_freq, rope.attention_factor, where=source.name
+        )
+    return model
+
+
+_CHANGING = ("dynamic", "longrope")
+
+
+def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> Any:
+    """The checkpoint's tokenizer.
+
+    Raises:
+        BadInput: there is none, or it brings its own code and that is not allowed.
+    """
+    from transformers import AutoTokenizer
+
+    if not any((source.folder / n).exists() for n in ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")):  # fmt: skip
+        raise BadInput(f"{source.name} has no tokenizer", "copy the base's tokenizer files there")
+    with quiet_transformers():
+        try:
+            return AutoTokenizer.from_pretrained(
+                source.folder, trust_remote_code=trust_remote_code, local_files_only=True
+            )
+        except (ValueError, OSError, KeyError, TypeError, AttributeError, ImportError) as error:
+            raise _load_error(source, error, what="tokenizer") from error
+
+
+def _load_error(source: Source, error: Exception, what: str = "model") -> CtxextError:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if "trust_remote_code" in str(error):
+        return BadInput(
+            f"{source.name} brings its own Python code for its {what}, which is not run",
+            "read the code, then add --trust-remote-code",
+        )
+    return BadInput(f"transformers cannot load the {what} of {source.name}: {lines[0][:300]}")
+
+
+def reset_dynamic_rope(model: Any) -> None:
+    """Forget the longest sequence seen: dynamic scaling would else keep its base for shorter ones."""
+    for module in model.modules():
+        if hasattr(module, "original_inv_freq") and hasattr(module, "max_seq_len_cached"):
+            module.register_buffer("inv_freq", module.original_inv_freq.clone(), persistent=False)
+            module.max_seq_len_cached = module.original_max_seq_len
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' own progress bars and load reports off the terminal."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+

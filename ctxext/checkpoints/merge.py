@@ -1,0 +1,262 @@
+"""Merge a LoRA adapter into a checkpoint's shards: one tensor in memory at a time."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from ctxext.checkpoints.adapter import TENSORS, Adapter, check_fits
+from ctxext.checkpoints.carry import link_or_copy
+from ctxext.checkpoints.json_file import dump_json
+from ctxext.checkpoints.safetensors_file import (
+    DTYPE_BYTES,
+    Header,
+    TensorInfo,
+    printable,
+    write_safetensors,
+)
+from ctxext.checkpoints.weights import INDEX, Weights
+from ctxext.errors import CtxextError
+from ctxext.progress import Progress, silent
+
+if TYPE_CHECKING:
+    import torch
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+_FLOATS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge wrote.
+
+    Attributes:
+        tensors: tensors in the output.
+        merged_tensors: of these, changed by the adapter.
+        bytes: of weights written (linked shards count too).
+        tied: whether the head is the embedding in the output; None = as in the base's config.
+        warnings: what the user should know.
+    """
+
+    tensors: int
+    merged_tensors: int
+    bytes: int
+    tied: bool | None
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Where each output tensor comes from."""
+
+    low_rank: Mapping[str, Any]
+    replaced: Mapping[str, str]  # base tensor -> adapter key
+    copied_head: bool  # write the base's embedding once more, as an untied head
+    tied: bool | None
+
+
+def merge_into(
+    base: Weights,
+    adapter: Adapter,
+    folder: Path,
+    *,
+    tie_word_embeddings: bool,
+    dtype: str = "auto",
+    on_progress: Progress = silent,
+) -> Merged:
+    """Write the merged shards (and index) into an existing folder.
+
+    W' = W + (B @ A) * scale, in float32, rounded once to the dtype of W: bit for bit what peft's
+    `merge_and_unload` gives. Sharding, names, order and dtypes stay; shards that the adapter does
+    not touch are linked.
+
+    Args:
+        base: the checkpoint that the adapter was trained on.
+        tie_word_embeddings: what the base's config says.
+        dtype: `auto`, or one dtype for all floating tensors.
+
+    Raises:
+        BadInput: the adapter does not fit the base.
+        CtxextError: a non-finite number in the adapter.
+    """
+    from safetensors import safe_open
+
+    check_fits(adapter, base)
+    warnings: list[str] = []
+    with safe_open(adapter.folder / TENSORS, framework="pt") as updates:
+        for key in adapter.header.tensors:
+            if not updates.get_tensor(key).isfinite().all():
+                raise CtxextError(f"the adapter's {printable(key)!r} holds NaN or infinity")
+        plan = _plan(base, adapter, updates, tie_word_embeddings, warnings)
+        written, merged, where = 0, 0, {}
+        for done, (file, header) in enumerate(base.shards.items(), start=1):
+            last = done == len(base.shards)
+            extra = last and HEAD not in base.tensors and _adds_head(plan)
+            touched = [n for n in header.tensors if n in plan.low_rank or n in plan.replaced]
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            if not touched and not extra and _keeps(header, dtype):
+                link_or_copy(base.folder / file, folder / file, "auto")
+                written += (folder / file).stat().st_size
+                names = list(header.tensors)
+            else:
+                shapes = _shapes(base, header, dtype, extra)
+                with (base.folder / file).open("rb") as source:
+                    tensors = _tensors(base, file, source, shapes, plan, updates)
+                    written += write_safetensors(
+                        folder / file, shapes, tensors, header.metadata or {"format": "pt"}
+                    )
+                names = list(shapes)
+            merged += len(touched) + bool(extra)
+            where |= dict.fromkeys(names, file)
+            on_progress("merge", done, len(base.shards), file)
+    _write_index(base, folder, where, dtype, plan)
+    return Merged(len(where), merged, written, plan.tied, tuple(warnings))
+
+
+def _plan(
+    base: Weights, adapter: Adapter, updates: Any, tied: bool, warnings: list[str]
+) -> _Plan:
+    """Decide what the head becomes; everything else is where its name says."""
+    has_head = HEAD in base.tensors
+    replaced = dict(adapter.replaced)
+    if has_head and tied and EMBEDDING in base.tensors:
+        same = _raw(base, HEAD) == _raw(base, EMBEDDING)
+        warnings.append(
+            "the base says tie_word_embeddings and also holds an lm_head; the two are "
+            + ("equal" if same else "different, so the flag is set to false")
+        )
+        tied = same
+        if not same:
+            return _Plan(adapter.low_rank, replaced, False, False)
+    if not tied and not has_head:
+        warnings.append("the base has no lm_head, so tie_word_embeddings is set to true")
+        return _Plan(adapter.low_rank, replaced, False, True)
+    if not tied:
+        return _Plan(adapter.low_rank, replaced, False, None)
+    embedding, head = replaced.get(EMBEDDING), replaced.get(HEAD)
+    if embedding is None and head is None:
+        return _Plan(adapter.low_rank, replaced, False, None)
+    if embedding is not None and head is not None:
+        if bool((updates.get_tensor(embedding) == updates.get_tensor(head)).all()):
+            if not has_head:
+                del replaced[HEAD]
+            return _Plan(adapter.low_rank, replaced, False, None)
+        warnings.append("embedding and head were trained apart, so they are no longer tied")
+        return _Plan(adapter.low_rank, replaced, False, False)
+    if head is None and adapter.config.get("ensure_weight_tying"):
+        return _Plan(adapter.low_rank, replaced, False, None)
+    warnings.append("only one of embedding and head was trained, so they are no longer tied")
+    return _Plan(adapter.low_rank, replaced, head is None, False)
+
+
+def _adds_head(plan: _Plan) -> bool:
+    return plan.copied_head or HEAD in plan.replaced
+
+
+def _keeps(header: Header, dtype: str) -> bool:
+    """Whether no tensor of a shard has to change its dtype."""
+    return all(_dtype(info, dtype) == info.dtype for info in header.tensors.values())
+
+
+def _dtype(info: TensorInfo, dtype: str) -> str:
+    is_float = info.dtype in _FLOATS.values()
+    return _FLOATS[dtype] if is_float and dtype != "auto" else info.dtype
+
+
+def _shapes(
+    base: Weights, header: Header, dtype: str, extra: bool
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """The output shard's tensors in order: name -> (dtype, shape)."""
+    out = {name: (_dtype(info, dtype), info.shape) for name, info in header.tensors.items()}
+    if extra:
+        _, embedding = base.tensors[EMBEDDING]
+        out[HEAD] = (_dtype(embedding, dtype), embedding.shape)
+    return out
+
+
+def _tensors(
+    base: Weights,
+    file: str,
+    source: IO[bytes],
+    shapes: Mapping[str, tuple[str, tuple[int, ...]]],
+    plan: _Plan,
+    updates: Any,
+) -> Iterator[tuple[str, bytes | memoryview]]:
+    """The output shard's tensors as bytes, one at a time."""
+    header = base.shards[file]
+    for name, (dtype, _) in shapes.items():
+        info = header.tensors.get(name)
+        if info is None:  # the new head
+            key = plan.replaced.get(HEAD)
+            new = updates.get_tensor(key) if key else _tensor(_raw(base, EMBEDDING), base.tensors[EMBEDDING][1])
+            yield name, _bytes(new, dtype)
+            continue
+        if name in plan.replaced:
+            yield name, _bytes(updates.get_tensor(plan.replaced[name]), dtype)
+            continue
+        source.seek(header.data_start + info.start)
+        raw = source.read(info.end - info.start)
+        update = plan.low_rank.get(name)
+        if update is None and dtype == info.dtype:
+            yield name, raw
+            continue
+        tensor = _tensor(raw, info)
+        if update is not None:
+            tensor = _add(tensor, updates.get_tensor(update.a), updates.get_tensor(update.b), update.scale)
+        yield name, _bytes(tensor, dtype)
+
+
+def _add(
+    weight: "torch.Tensor", a: "torch.Tensor", b: "torch.Tensor", scale: float
+) -> "torch.Tensor":
+    """W + (B @ A) * scale in float32; the caller rounds."""
+    delta = (b.float() @ a.float()) * scale
+    if delta.shape != weight.shape:  # Conv1D layers keep (in, out)
+        delta = delta.T
+    return weight.float() + delta
+
+
+def _raw(base: Weights, name: str) -> bytes:
+    file, info = base.tensors[name]
+    with (base.folder / file).open("rb") as source:
+        source.seek(base.shards[file].data_start + info.start)
+        return source.read(info.end - info.start)
+
+
+def _tensor(raw: bytes, info: TensorInfo) -> "torch.Tensor":
+    import torch
+
+    kinds = {code: getattr(torch, name) for name, code in _FLOATS.items()}
+    if info.dtype not in kinds:
+        raise CtxextError(f"a tensor of dtype {info.dtype} cannot be merged into")
+    return torch.frombuffer(bytearray(raw), dtype=kinds[info.dtype]).reshape(info.shape)
+
+
+def _bytes(tensor: "torch.Tensor", dtype: str) -> memoryview:
+    import torch
+
+    kinds = {code: getattr(torch, name) for name, code in _FLOATS.items()}
+    stored = tensor.to(kinds[dtype]).contiguous()
+    return memoryview(stored.flatten().view(torch.uint8).numpy())
+
+
+def _write_index(
+    base: Weights, folder: Path, where: Mapping[str, str], dtype: str, plan: _Plan
+) -> None:
+    if base.index is None:
+        return
+    if dtype == "auto" and not (_adds_head(plan) and HEAD not in base.tensors):
+        shutil.copyfile(base.folder / INDEX, folder / INDEX)
+        return
+    total = sum(
+        info.elements * DTYPE_BYTES[_dtype(info, dtype)] for _, info in base.tensors.values()
+    )
+    if HEAD in where and HEAD not in base.tensors:
+        _, info = base.tensors[EMBEDDING]
+        total += info.elements * DTYPE_BYTES[_dtype(info, dtype)]
+    metadata = {**base.index.get("metadata", {}), "total_size": total}
+    index = {**base.index, "metadata": metadata, "weight_map": dict(where)}
+    (folder / INDEX).write_text(dump_json(index), encoding="utf-8")
+
+

@@ -1,0 +1,46 @@
+"""Values out of a config, checked one by one, so that errors name the key."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ctxext.errors import BadInput
+
+
+def real(block: Mapping[str, Any], key: str, where: str, warnings: list[str]) -> float | None:
+    """The finite number at `key`; None when absent or null. A number in quotes is taken, and said.
+
+    Raises:
+        BadInput: anything else; true and false are not numbers.
+    """
+    value = block.get(key)
+    if value is None:
+        return None
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            raise BadInput(f"{where}: {key} is {value!r}, not a number") from None
+        warnings.append(f"{where}: {key} is the string {value!r}; read as a number")
+        value = number
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadInput(f"{where}: {key} is {value!r}, not a number")
+    if not math.isfinite(value):
+        raise BadInput(f"{where}: {key} is {value}, which is not a finite number")
+    return float(value)
+
+
+def whole(block: Mapping[str, Any], key: str, where: str) -> int | None:
+    """The positive whole number at `key`; None when absent or null. 4096.0 is taken as 4096.
+
+    Raises:
+        BadInput: anything else, numbers of 2**31 and more included.
+    """
+    value = block.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        raise BadInput(f"{where}: {key} is {value!r}, and has to be a whole number")
+    if not 0 < value < 2**31:
+        raise BadInput(f"{where}: {key} is {value}, and has to be between 1 and 2**31")
+    return int(value)

@@ -1,0 +1,192 @@
+"""Output folders that are either complete or not there: written beside, then renamed."""
+
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ctxext.errors import BadInput, CtxextError
+
+MARK = "ctxext.json"
+"""In every folder that ctxext makes; `--overwrite` replaces no other."""
+_STAGING = ".ctxext-tmp-"
+
+
+def check_output(
+    output_dir: Path,
+    *,
+    overwrite: bool,
+    inputs: tuple[Path, ...] = (),
+    may_lie_inside: bool = False,
+) -> None:
+    """Refuse, before any work, an output folder that cannot or must not be written.
+
+    Args:
+        may_lie_inside: whether a place within an input is fine (measurements of a checkpoint).
+
+    Raises:
+        BadInput: a file, non-empty without `overwrite`, the same as, inside or around an input,
+            a name too long, or a parent that cannot be written.
+    """
+    shown = str(output_dir)
+    try:
+        if output_dir.is_dir() and any(output_dir.iterdir()) and not overwrite:
+            raise BadInput(
+                f"--output-dir {shown} exists and is not empty", "choose another, or add --overwrite"
+            )
+        if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / MARK).exists():
+            raise BadInput(
+                f"--output-dir {shown} has no {MARK}, so ctxext did not make it and will not replace it",
+                "remove it yourself, or choose another",
+            )
+        if output_dir.exists() and not output_dir.is_dir():
+            raise BadInput(f"--output-dir {shown} is a file, not a folder")
+        target = output_dir.resolve()
+        for given in inputs:
+            source = given.resolve()
+            if source == target:
+                raise BadInput(f"--output-dir {shown} is the input itself", "choose another folder")
+            if source.is_relative_to(target):
+                raise BadInput(f"--output-dir {shown} contains the input {given}")
+            if target.is_relative_to(source) and not may_lie_inside:
+                raise BadInput(f"--output-dir {shown} lies inside the input {given}")
+        if any(len(os.fsencode(part)) > 200 for part in target.parts):
+            raise BadInput("--output-dir has a name of more than 200 bytes, too long to write")
+        parent = next(p for p in target.parents if p.exists())
+        if not parent.is_dir():
+            raise BadInput(f"--output-dir {shown} lies below {parent}, which is a file")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise BadInput(f"--output-dir {shown} cannot be made: no permission to write {parent}")
+    except OSError as error:
+        raise BadInput(f"--output-dir {shown} cannot be used: {error.strerror}") from error
+
+
+@contextmanager
+def locked(output_dir: Path) -> Iterator[None]:
+    """Hold an output folder against a second process; the lock ends with this one, however it ends.
+
+    Raises:
+        BadInput: another process writes there.
+    """
+    target = output_dir.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path = target.parent / f".{target.name}.ctxext-lock"
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise BadInput(
+                f"another ctxext process is writing to {output_dir}", "wait for it, or choose another"
+            ) from None
+        # The holder before us may have removed the file between our open and our lock.
+        try:
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                break
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+@contextmanager
+def staged_folder(
+    output_dir: Path,
+    *,
+    overwrite: bool,
+    inputs: tuple[Path, ...] = (),
+    may_lie_inside: bool = False,
+    needed_bytes: int = 0,
+) -> Iterator[Path]:
+    """Give a temporary folder beside `output_dir`; rename it there when the block ends well.
+
+    On any exception the temporary folder is removed and an older output stays as it was.
+
+    Args:
+        output_dir: the folder to make; its parents are made too.
+        overwrite: replace a non-empty folder.
+        inputs, may_lie_inside: as for `check_output`.
+        needed_bytes: refuse at once when the disk has less.
+
+    Raises:
+        BadInput: as `check_output` and `locked`.
+        CtxextError: the disk is, or gets, full.
+    """
+    check_output(
+        output_dir, overwrite=overwrite, inputs=inputs, may_lie_inside=may_lie_inside
+    )
+    target = output_dir.resolve()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"--output-dir {output_dir} cannot be made: {error.strerror}") from error
+    free = shutil.disk_usage(target.parent).free
+    if needed_bytes > free:
+        raise CtxextError(
+            f"{output_dir} needs {needed_bytes / 2**20:,.0f} MiB and the disk has "
+            f"{free / 2**20:,.0f} MiB left"
+        )
+    with locked(output_dir):
+        for leftover in target.parent.glob(f".{_glob_safe(target.name)}{_STAGING}*"):
+            shutil.rmtree(leftover, ignore_errors=True)  # of a killed process: we hold its lock now
+        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}{_STAGING}"))
+        try:
+            staging.chmod(0o777 & ~_umask())
+            yield staging
+            _replace(staging, target)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise CtxextError(
+                    f"the disk is full, so nothing was written to {output_dir}", "free some space"
+                ) from error
+            raise
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_file(path: Path, text: str) -> None:
+    """Replace a file in one step: written beside, flushed to the disk, renamed."""
+    beside = path.with_name(f".{path.name}{_STAGING}{os.getpid()}")
+    try:
+        with beside.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _replace(staging: Path, target: Path) -> None:
+    old = None
+    if target.exists():
+        old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}{_STAGING}old-"))
+        target.rename(old / "old")
+    try:
+        staging.rename(target)
+    except OSError:
+        if old is not None:
+            (old / "old").rename(target)
+        raise
+    finally:
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _glob_safe(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

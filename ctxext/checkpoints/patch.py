@@ -1,0 +1,233 @@
+"""From a config and a method's result to the new config, as a value: nothing is written here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ctxext.checkpoints import families
+from ctxext.checkpoints.detect import Position
+from ctxext.checkpoints.engines import engine_notes
+from ctxext.errors import BadInput
+from ctxext.methods import Extension, get_method
+
+_ORIGINAL = "original_max_position_embeddings"
+_ABSENT = "(absent)"
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A new config, and how it came about.
+
+    Attributes:
+        config: the whole new config.json.
+        extension: what the method computed; None when there is nothing to extend (factor 1).
+        method: its name.
+        original, target: windows in tokens.
+        warnings: what the user should know.
+    """
+
+    config: dict[str, Any]
+    extension: Extension | None
+    method: str
+    original: int
+    target: int
+    warnings: tuple[str, ...]
+
+
+def resolve_target(position: Position, target: int | None, factor: float | None) -> int:
+    """The window to reach, in tokens, from `--target` or `--factor`.
+
+    Raises:
+        BadInput: both or neither given; below the trained window; not a whole, even number of
+            tokens; a factor that readers would not get back from the two windows.
+    """
+    original = position.window.original
+    if (target is None) == (factor is None):
+        raise BadInput("give either --target or --factor", f"e.g. --target {original * 4}")
+    if target is None:
+        target = _target_of(original, factor or 0.0)
+    if target % 2:
+        raise BadInput(f"--target {target} is odd", f"nearest: {target + 1}")
+    if target < original:
+        raise BadInput(
+            f"--target {target} is below the trained window of {original} tokens",
+            "give a larger one",
+        )
+    if round(original * (target / original)) != target or (target / original) * original != target:
+        raise BadInput(
+            f"--target {target} / {original} has no exact factor, and some engines compute the "
+            "window from the factor",
+            f"nearest that works: --target {_nearest(original, target)}",
+        )
+    return target
+
+
+def _target_of(original: int, factor: float) -> int:
+    if not factor >= 1:
+        raise BadInput(f"--factor is {factor:g}, and has to be at least 1")
+    if factor * original >= 2**31:
+        raise BadInput(f"--factor {factor:g} x {original} tokens is beyond 2**31")
+    target = round(factor * original)
+    if target != factor * original or target % 2:
+        raise BadInput(
+            f"--factor {factor:g} x {original} is not a whole, even number of tokens",
+            f"nearest that works: --target {_nearest(original, factor * original)}",
+        )
+    return target
+
+
+def _nearest(original: int, wanted: float) -> int:
+    """The multiple of a quarter of the window that is closest to `wanted`, and not below it."""
+    step = max(2, original // 4 // 2 * 2)
+    return max(original, round(wanted / step) * step)
+
+
+def plan_patch(
+    config: Mapping[str, Any],
+    position: Position,
+    *,
+    method: str,
+    target: int,
+    parameters: Mapping[str, Any],
+    sliding_window: int | None | str = "keep",
+    where: str = "config.json",
+) -> Patch:
+    """Compute the config of the extended checkpoint.
+
+    A checkpoint that is already scaled is extended from its original window: the old scaling is
+    replaced, never stacked, and a warning says so.
+
+    Args:
+        config: the base's config.json.
+        position: what `detect` read in it.
+        method, target, parameters: as for `ctxext.methods`.
+        sliding_window: `"keep"`; None switches it off; a number of tokens replaces it.
+
+    Raises:
+        BadInput: the family or its encoding cannot be extended this way, dialects disagree, or
+            sliding attention hides the target whatever the rope does.
+    """
+    chosen = get_method(method)
+    if position.encoding not in chosen.applies_to:
+        raise BadInput(
+            f"{where}: position encoding is '{position.encoding}', which {method} does not extend",
+            f"{method} is for: {', '.join(chosen.applies_to)}",
+        )
+    if position.model_type not in families.EXTENDABLE or position.rope is None:
+        raise BadInput(
+            f"{where}: model_type '{position.model_type}' cannot be extended yet",
+            f"supported: {', '.join(sorted(families.EXTENDABLE))}",
+        )
+    rope = position.rope
+    if rope.inv_freq is None:
+        raise BadInput(f"{where}: unknown rope_type '{rope.block.rope_type}', so it is not touched")
+    if not rope.block.dialects_agree:
+        raise BadInput(
+            f"{where}: rope_scaling and rope_parameters disagree; transformers 4 and most engines "
+            "read the first, some only the second",
+            "say which is right with --prefer rope_scaling or --prefer rope_parameters",
+        )
+    warnings: list[str] = []
+    new = dict(config)
+    _patch_sliding_window(new, position, target, sliding_window, warnings)
+    original = position.window.original
+    unchanged = Patch(new, None, method, original, target, tuple(warnings))
+    if target == original and not rope.scaled:
+        note = f"factor 1: {original} tokens is the window already, so the rope stays as it is"
+        return _with_warnings(unchanged, [*warnings, note])
+    if target == original:
+        raise BadInput(
+            f"--target {target} is the original window of a checkpoint that is already scaled to "
+            f"{position.window.current}",
+            "use its unscaled base for that",
+        )
+
+    extension = chosen(rope.spec, target, **parameters)
+    if rope.scaled:
+        kind = rope.block.rope_type if rope.block.rope_type != "default" else "ntk"
+        warnings.append(
+            f"the checkpoint was scaled before ({kind}, {original} to {position.window.current} "
+            f"tokens); that scaling is replaced, and the factor {target / original:g} counts from "
+            f"the original window of {original}"
+        )
+        if kind not in (method, "ntk"):
+            warnings.append(
+                f"its weights were trained under {kind}: --method {kind}, if it reaches far "
+                "enough, changes less than another method"
+            )
+    _write_rope(new, extension)
+    warnings += engine_notes(method, extension.rope_block, target)
+    return Patch(new, extension, method, original, target, tuple(warnings))
+
+
+def _with_warnings(patch: Patch, warnings: list[str]) -> Patch:
+    return Patch(
+        patch.config, patch.extension, patch.method, patch.original, patch.target, tuple(warnings)
+    )
+
+
+def _write_rope(config: dict[str, Any], extension: Extension) -> None:
+    """Put both dialects in place, so that transformers 4 and 5 and every engine read the same."""
+    block = dict(extension.rope_block)
+    rope_type = block.pop("rope_type")
+    both = {"rope_type": rope_type, "type": rope_type, **block}
+    old_parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    fraction = old_parameters.get("partial_rotary_factor")
+    if fraction is not None:
+        both["partial_rotary_factor"] = fraction
+    config["max_position_embeddings"] = extension.max_position_embeddings
+    config["rope_theta"] = float(extension.rope_theta)
+    config["rope_scaling"] = None if rope_type == "default" else both
+    config["rope_parameters"] = {**both, "rope_theta": float(extension.rope_theta)}
+    # llama.cpp, TGI and TensorRT-LLM look for it at the top for these two, and for no other.
+    config.pop(_ORIGINAL, None)
+    if rope_type in ("llama3", "longrope"):
+        config[_ORIGINAL] = block[_ORIGINAL]
+
+
+def _patch_sliding_window(
+    config: dict[str, Any],
+    position: Position,
+    target: int,
+    wanted: int | None | str,
+    warnings: list[str],
+) -> None:
+    sliding = [layer for layer in position.layers if layer.attention == "sliding"]
+    if wanted == "keep":
+        short = [layer for layer in sliding if layer.window and layer.window < target]
+        if short and len(short) == len(position.layers):
+            raise BadInput(
+                f"every layer attends to the last {short[0].window} tokens only (sliding_window), "
+                f"so no rope scaling makes it read {target}",
+                "add --sliding-window off, or --sliding-window N with a larger N",
+            )
+        if short:
+            warnings.append(
+                f"{len(short)} of {len(position.layers)} layers attend to the last "
+                f"{short[0].window} tokens only"
+            )
+        return
+    if wanted is None:
+        config["sliding_window"] = None
+        if "use_sliding_window" in config:
+            config["use_sliding_window"] = False
+        if isinstance(config.get("layer_types"), list):
+            config["layer_types"] = [
+                "full_attention" if t == "sliding_attention" else t for t in config["layer_types"]
+            ]
+        if sliding:
+            warnings.append("sliding attention is off; the weights were trained with it: measure")
+        return
+    config["sliding_window"] = wanted
+    if isinstance(wanted, int) and wanted < target:
+        warnings.append(f"--sliding-window {wanted} is below the target of {target} tokens")
+
+
+def config_diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Changed top-level keys, each with its value before and after (`(absent)` where none)."""
+    keys = list(dict.fromkeys([*before, *after]))
+    return {
+        key: (before.get(key, _ABSENT), after.get(key, _ABSENT))
+        for key in keys
+        if before.get(key, _ABSENT) != after.get(key, _ABSENT)
+    }

@@ -1,0 +1,183 @@
+"""Safetensors files, header by header: read with distrust, written one tensor at a time.
+
+The format (github.com/huggingface/safetensors): 8 bytes little-endian header length, a JSON header
+`{name: {"dtype", "shape", "data_offsets": [start, end]}}`, then the bytes, without gaps.
+"""
+
+import json
+import math
+import os
+import stat
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctxext.errors import BadInput, CtxextError
+
+DTYPE_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
+    "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+    "C64": 8,
+}  # fmt: skip
+# The format allows 100 MB. A shard of 100,000 tensors needs 12; more is an attack on our memory.
+_MAX_HEADER = 16 * 1024 * 1024
+_LFS = b"version https://git-lfs"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor in a file: safetensors dtype name, shape, and bytes [start, end) of the data."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Header:
+    """A file's tensors in the order of their bytes, its metadata, and where its data begins."""
+
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, str]
+    data_start: int
+
+
+def printable(name: str, limit: int = 120) -> str:
+    """A name from a file, safe to print: control characters escaped, cut at `limit`."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name[:limit])
+    return text + ("…" if len(name) > limit else "")
+
+
+def read_header(path: Path) -> Header:
+    """Read and check a file's header; the tensors themselves are not touched.
+
+    Raises:
+        BadInput: not a regular file, or a Git LFS pointer.
+        CtxextError: corrupt: any way in which header and bytes do not describe each other.
+    """
+    name = printable(path.name)
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise BadInput(f"{name} is not a regular file, so it is no safetensors shard")
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(len(_LFS))
+            if start == _LFS:
+                raise BadInput(f"{name} is a Git LFS pointer, not weights", "run `git lfs pull`")
+            if size < 8:
+                raise _corrupt(name, f"it has {size} bytes")
+            length = struct.unpack("<Q", start[:8])[0]
+            if length < 2 or length > size - 8:
+                raise _corrupt(name, f"its header claims {length} bytes in a file of {size}")
+            if length > _MAX_HEADER:
+                raise _corrupt(name, f"its header of {length} bytes is larger than 16 MiB")
+            file.seek(8)
+            text = file.read(length)
+    except OSError as error:
+        raise BadInput(f"{name} cannot be read: {error.strerror}") from error
+    return _parse(text, size - 8 - length, name)
+
+
+def _corrupt(name: str, why: str) -> CtxextError:
+    return CtxextError(f"corrupt shard {name}: {why}", "fetch the file again")
+
+
+def _parse(text: bytes, data_bytes: int, name: str) -> Header:
+    def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        out = dict(pairs)
+        if len(out) != len(pairs):
+            raise _corrupt(name, "its header names a tensor twice")
+        return out
+
+    try:
+        raw = json.loads(text.decode("utf-8"), object_pairs_hook=without_doubles)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise _corrupt(name, "its header is not JSON") from error
+    if not isinstance(raw, dict):
+        raise _corrupt(name, "its header is not a JSON object")
+    metadata = raw.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise _corrupt(name, "its metadata is not a map of strings")
+    tensors = [(key, _tensor_info(key, value, name)) for key, value in raw.items()]
+    tensors.sort(key=lambda item: (item[1].start, item[1].end))
+    position = 0
+    for key, info in tensors:
+        if info.start != position:
+            what = "overlap" if info.start < position else "leave a gap"
+            raise _corrupt(name, f"the bytes of {printable(key)!r} {what}")
+        position = info.end
+    if position != data_bytes:
+        raise _corrupt(name, f"its tensors need {position} bytes and it holds {data_bytes}")
+    return Header(dict(tensors), metadata, 8 + len(text))
+
+
+def _tensor_info(key: str, value: Any, name: str) -> TensorInfo:
+    what = f"tensor {printable(key)!r}"
+    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+        raise _corrupt(name, f"{what} is not described by dtype, shape and data_offsets")
+    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    if dtype not in DTYPE_BYTES:
+        raise _corrupt(name, f"{what} has the unknown dtype {printable(str(dtype))!r}")
+    numbers = [shape, offsets]
+    if not all(isinstance(n, list) for n in numbers) or len(offsets) != 2 or len(shape) > 64:
+        raise _corrupt(name, f"{what} has no usable shape or offsets")
+    if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in shape + offsets):
+        raise _corrupt(name, f"{what} has a shape or offset that is not a whole number")
+    info = TensorInfo(dtype, tuple(shape), offsets[0], offsets[1])
+    if info.elements * DTYPE_BYTES[dtype] != info.end - info.start:
+        raise _corrupt(name, f"{what}: shape and dtype do not fill its bytes")
+    return info
+
+
+def write_safetensors(
+    path: Path,
+    plan: Mapping[str, tuple[str, tuple[int, ...]]],
+    tensors: Iterable[tuple[str, bytes | memoryview]],
+    metadata: Mapping[str, str],
+) -> int:
+    """Write a file one tensor at a time; memory holds no more than one.
+
+    Args:
+        path: the new file.
+        plan: name -> (dtype, shape), in the order in which `tensors` yields them.
+        tensors: (name, bytes) pairs, exactly those of `plan`.
+        metadata: the header's `__metadata__`.
+
+    Returns:
+        Bytes written.
+
+    Raises:
+        ValueError: `tensors` is not what `plan` announced (a bug of the caller).
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    position = 0
+    for name, (dtype, shape) in plan.items():
+        end = position + math.prod(shape) * DTYPE_BYTES[dtype]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the data begins on an 8-byte boundary, as the library writes
+    expected = iter(plan)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)))
+        file.write(text)
+        for name, data in tensors:
+            if name != next(expected, None):
+                raise ValueError(f"{name} comes out of order")
+            view = memoryview(data).cast("B")
+            if view.nbytes != header[name]["data_offsets"][1] - header[name]["data_offsets"][0]:
+                raise ValueError(f"{name} has {view.nbytes} bytes, which its header does not say")
+            file.write(view)
+        if next(expected, None) is not None:
+            raise ValueError("fewer tensors than planned")
+        file.flush()
+        os.fsync(file.fileno())
+    return 8 + len(text) + position

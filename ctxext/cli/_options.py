@@ -1,0 +1,94 @@
+"""Options that mean the same in every command, declared once."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ctxext.errors import BadInput
+
+Model = Annotated[
+    str, typer.Argument(help="Checkpoint folder, or a Hub repository id.", show_default=False)
+]
+OutputDir = Annotated[
+    Path | None,
+    typer.Option("--output-dir", "-o", help="Folder to write; complete or not there at all."),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an earlier output of ctxext.")
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Revision = Annotated[
+    str | None, typer.Option("--revision", help="Branch, tag or sha of a Hub repository.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+Dtype = Annotated[
+    str, typer.Option("--dtype", help="auto (as stored), bfloat16, float16 or float32.")
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set one key; may be given several times."),
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run Python code that the checkpoint brings.",
+        rich_help_panel="Dangerous options",
+    ),
+]
+OriginalLength = Annotated[
+    str | None,
+    typer.Option("--original-length", help="Trained window, where the config is wrong about it."),
+]
+Prefer = Annotated[
+    str | None,
+    typer.Option(
+        "--prefer", help="rope_scaling or rope_parameters: which counts where they disagree."
+    ),
+]
+
+
+def parse_set(pairs: list[str] | None) -> dict[str, Any]:
+    """`key=value` pairs; values read as YAML scalars, so 16 is a number and true a truth value.
+
+    Raises:
+        BadInput: no `=`, an empty key, the same key twice, or a value that is not one scalar.
+    """
+    out: dict[str, Any] = {}
+    for pair in pairs or []:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise BadInput(f"--set {pair!r} is not KEY=VALUE", "e.g. --set beta_fast=16")
+        if key in out:
+            raise BadInput(f"--set {key} is given twice")
+        out[key] = parse_scalar(text, flag=f"--set {key}")
+    return out
+
+
+def parse_scalar(text: str, *, flag: str) -> Any:
+    """One YAML scalar, with `1e-4` read as the number that everybody means."""
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadInput(f"{flag}: {text!r} is no value that YAML can read") from error
+    if isinstance(value, dict | list) and not isinstance(value, list):
+        raise BadInput(f"{flag}: {text!r} is not a single value")
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def dialect(value: str | None) -> Literal["rope_scaling", "rope_parameters"] | None:
+    """The value of --prefer, checked."""
+    if value is None or value == "rope_scaling" or value == "rope_parameters":
+        return value
+    raise BadInput(f"--prefer is {value!r}, and has to be rope_scaling or rope_parameters")

@@ -1,0 +1,106 @@
+"""The one sink: JSON documents and tables to stdout, warnings, progress and errors to stderr."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ctxext.errors import CtxextError
+from ctxext.progress import Progress as Listener
+from ctxext.progress import silent
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Result(Protocol):
+    """What every API function returns."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+def out() -> "Console":
+    """The console for results; plain when stdout is not a terminal."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def err() -> "Console":
+    """The console for everything that is no result."""
+    from rich.console import Console
+
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+
+
+def print_json(result: Result) -> None:
+    """The only line on stdout under --json."""
+    sys.stdout.write(json.dumps(result.to_dict(), ensure_ascii=False) + "\n")
+
+
+def say_warnings(warnings: Sequence[str]) -> None:
+    console = err()
+    for warning in warnings:
+        console.print("[yellow]warning:[/yellow] ", end="")
+        console.print(warning, markup=False)
+
+
+def say_error(error: CtxextError, *, as_json: bool) -> None:
+    """One sentence and the way out; under --json the same as a document on stdout."""
+    console = err()
+    console.print("[red]ctxext:[/red] ", end="")
+    console.print(str(error), markup=False)
+    if error.hint:
+        console.print(f"  {error.hint}", markup=False)
+    if as_json:
+        document = {"schema": "ctxext.error/1", "error": str(error), "hint": error.hint}
+        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on stdout: drawn on a terminal, GitHub Markdown in a pipe (to paste in an issue)."""
+    if not sys.stdout.isatty():
+        lines = [f"\n**{title}**\n"] if title else []
+        lines.append("| " + " | ".join(columns) + " |")
+        lines.append("|" + "|".join(" --- " for _ in columns) + "|")
+        lines += ["| " + " | ".join(row) + " |" for row in rows]
+        sys.stdout.write("\n".join(lines) + "\n")
+        return
+    from rich.table import Table
+
+    drawn = Table(title=title or None, title_justify="left")
+    for index, column in enumerate(columns):
+        drawn.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        drawn.add_row(*row)
+    out().print(drawn)
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Iterator[Listener]:
+    """Draw what an API function reports: bars on a terminal; elsewhere nothing."""
+    if quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield silent
+        return
+    from rich import progress as rich_progress
+
+    bars = rich_progress.Progress(
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(bar_width=24),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TextColumn("{task.fields[detail]}"),
+        rich_progress.TimeElapsedColumn(),
+        rich_progress.TimeRemainingColumn(),
+        console=err(),
+    )
+    tasks: dict[str, Any] = {}
+
+    def listen(task: str, done: int, total: int, detail: str) -> None:
+        if task not in tasks:
+            tasks[task] = bars.add_task(task, total=total, detail=detail)
+        bars.update(tasks[task], completed=done, total=total, detail=detail)
+
+    with bars:
+        yield listen

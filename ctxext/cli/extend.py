@@ -1,0 +1,109 @@
+"""`ctxext extend`."""
+
+import json as json_module
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ctxext.cli import _options as options
+from ctxext.cli._output import out, print_json, say_warnings, table
+from ctxext.errors import BadInput
+from ctxext.lengths import parse_length
+
+if TYPE_CHECKING:
+    from ctxext.pipeline.extend import Extended
+
+
+def command(
+    model: options.Model,
+    method: Annotated[
+        str, typer.Option("--method", help="linear, ntk, dynamic, yarn or llama3.")
+    ] = "yarn",
+    target: Annotated[
+        str | None, typer.Option("--target", help="Window to reach, in tokens, e.g. 32k.")
+    ] = None,
+    factor: Annotated[
+        float | None, typer.Option("--factor", help="Or: times the trained window.")
+    ] = None,
+    output_dir: options.OutputDir = None,
+    set_: options.Set = None,
+    sliding_window: Annotated[
+        str | None,
+        typer.Option("--sliding-window", help="off, or tokens: for models whose attention slides."),
+    ] = None,
+    original_length: options.OriginalLength = None,
+    prefer: options.Prefer = None,
+    weights: Annotated[
+        str, typer.Option("--weights", help="auto (link where possible) or copy.")
+    ] = "auto",
+    check: Annotated[
+        bool, typer.Option("--check", help="Also compare with transformers' own rotary module.")
+    ] = False,
+    revision: options.Revision = None,
+    overwrite: options.Overwrite = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> None:
+    """Write a checkpoint with a longer window; the weights stay as they are.
+
+    The factor counts from the trained window: 4k to 32k is 8. A checkpoint that is already scaled
+    is extended from its original window, not scaled twice.
+
+    Example: ctxext extend Qwen/Qwen2.5-7B --method yarn --target 128k --output-dir runs/qwen-128k
+    """
+    from ctxext.pipeline.extend import extend
+
+    if weights not in ("auto", "copy"):
+        raise BadInput(f"--weights is {weights!r}, and has to be auto or copy")
+    result = extend(
+        model,
+        method=method,
+        target=parse_length(target, flag="--target") if target else None,
+        factor=factor,
+        output_dir=output_dir,
+        parameters=options.parse_set(set_),
+        original_length=parse_length(original_length, flag="--original-length")
+        if original_length
+        else None,
+        prefer=options.dialect(prefer),
+        sliding_window=_sliding(sliding_window),
+        weights="copy" if weights == "copy" else "auto",
+        revision=revision,
+        overwrite=overwrite,
+        dry_run=dry_run,
+        check=check,
+    )
+    if json:
+        print_json(result)
+    else:
+        _render(result)
+    say_warnings(result.warnings)
+
+
+def _sliding(value: str | None) -> int | None | str:
+    if value is None:
+        return "keep"
+    return None if value == "off" else parse_length(value, flag="--sliding-window")
+
+
+def _render(result: "Extended") -> None:
+    numbers = ", ".join(
+        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
+        for key, value in result.parameters.items()
+    )
+    console = out()
+    console.print(
+        f"{result.method}: {result.original:,} -> {result.target:,} tokens ({numbers})", markup=False
+    )
+    rows = [
+        (key, json_module.dumps(before), json_module.dumps(after))
+        for key, (before, after) in result.config_diff.items()
+    ]
+    table("config", ("key", "before", "after"), rows)
+    if result.checked is not None:
+        console.print(f"transformers' own inv_freq differs by at most {result.checked:.1e}")
+    if result.dry_run:
+        console.print("dry run: nothing was written")
+    else:
+        console.print(f"{len(result.files)} files, weights {result.weights}: ", end="")
+        console.print(str(result.output_dir), markup=False)

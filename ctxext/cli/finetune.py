@@ -1,0 +1,169 @@
+"""`ctxext finetune`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ctxext.cli import _options as options
+from ctxext.cli._output import err, out, print_json, progress, say_warnings
+from ctxext.errors import BadInput
+from ctxext.lengths import parse_length
+
+
+def command(
+    model: options.Model,
+    recipe: Annotated[
+        Path | None,
+        typer.Option("--recipe", "--config", help="YAML with sections data, lora, train."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", help="File, folder, hf:NAME[:config[:split[:field]]] or builtin:python."
+        ),
+    ] = None,
+    seq_length: Annotated[
+        str | None, typer.Option("--seq-length", help="Tokens in a row; default: the window.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Optimizer steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Rows in a pass.")] = None,
+    gradient_accumulation: Annotated[
+        int | None, typer.Option("--gradient-accumulation", help="Passes in an optimizer step.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")] = None,
+    schedule: Annotated[
+        str | None, typer.Option("--schedule", help="cosine or constant, after the warm-up.")
+    ] = None,
+    warmup_steps: Annotated[
+        int | None, typer.Option("--warmup-steps", help="Optimizer steps.")
+    ] = None,
+    lora_rank: Annotated[int | None, typer.Option("--lora-rank", help="Rank r.")] = None,
+    lora_alpha: Annotated[
+        float | None, typer.Option("--lora-alpha", help="Updates are scaled by alpha / rank.")
+    ] = None,
+    lora_targets: Annotated[
+        str | None, typer.Option("--lora-targets", help="Linear layers, e.g. q_proj,v_proj.")
+    ] = None,
+    train_norms: Annotated[
+        bool | None, typer.Option("--train-norms/--no-train-norms", help="Norm weights too.")
+    ] = None,
+    train_embeddings: Annotated[
+        bool | None,
+        typer.Option("--train-embeddings/--no-train-embeddings", help="Embeddings too."),
+    ] = None,
+    gradient_checkpointing: Annotated[
+        bool | None,
+        typer.Option(
+            "--gradient-checkpointing/--no-gradient-checkpointing",
+            help="Recompute activations: less memory, about a third slower.",
+        ),
+    ] = None,
+    save_every: Annotated[
+        int | None, typer.Option("--save-every", help="Steps between checkpoints of the run.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")] = None,
+    set_: options.Set = None,
+    output_dir: options.OutputDir = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --output-dir.")
+    ] = False,
+    overwrite: options.Overwrite = False,
+    revision: options.Revision = None,
+    dtype: options.Dtype = "auto",
+    merge_dtype: Annotated[
+        str, typer.Option("--merge-dtype", help="Of the merged checkpoint; auto: as stored.")
+    ] = "auto",
+    device: options.Device = "auto",
+    trust_remote_code: options.TrustRemoteCode = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Train LoRA adapters on an extended checkpoint, at its length, and merge them.
+
+    Leaves adapter/, merged/, checkpoints/, log.jsonl, recipe.yaml and ctxext.json in --output-dir.
+    Flags win over --set, --set over --recipe. A run that was killed goes on with --resume.
+
+    Example: ctxext finetune runs/yarn --data books/ --seq-length 32k --steps 400 -o runs/yarn-ft
+    """
+    from ctxext.pipeline.finetune import finetune
+    from ctxext.pipeline.recipe import override, read_recipe
+
+    if output_dir is None:
+        raise BadInput("--output-dir is missing", "say where the run goes")
+    if resume and overwrite:
+        raise BadInput("--resume and --overwrite contradict each other")
+    flags: dict[str, Any] = {
+        "data.source": data,
+        "train.seq_length": parse_length(seq_length, flag="--seq-length", least=2)
+        if seq_length
+        else None,
+        "train.steps": steps,
+        "train.batch_size": batch_size,
+        "train.gradient_accumulation": gradient_accumulation,
+        "train.lr": lr,
+        "train.schedule": schedule,
+        "train.warmup_steps": warmup_steps,
+        "train.gradient_checkpointing": gradient_checkpointing,
+        "train.save_every": save_every,
+        "train.seed": seed,
+        "lora.rank": lora_rank,
+        "lora.alpha": lora_alpha,
+        "lora.targets": lora_targets,
+        "lora.train_norms": train_norms,
+        "lora.train_embeddings": train_embeddings,
+    }
+    values = read_recipe(recipe) if recipe else {}
+    values = override(values, options.parse_set(set_), flag="--set")
+    values = override(values, {k: v for k, v in flags.items() if v is not None}, flag="flag")
+    with progress(quiet=quiet) as listen:
+        result = finetune(
+            model,
+            output_dir=output_dir,
+            recipe={k: v for k, v in values.items() if k not in _OTHER_SECTIONS},
+            resume=resume,
+            overwrite=overwrite,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+            merge_dtype=merge_dtype,
+            trust_remote_code=trust_remote_code,
+            on_start=_say_start,
+            on_progress=listen,
+        )
+    say_warnings(result.warnings)
+    if json:
+        print_json(result)
+    elif result.stopped:
+        out().print(f"stopped after step {result.steps}, saved; go on with --resume")
+    else:
+        out().print(
+            f"{result.steps} steps, {result.tokens:,} tokens, loss {result.final_loss or 0:.4f}, "
+            f"{result.tokens_per_second or 0:,.0f} tokens/s, peak memory "
+            f"{result.peak_memory_bytes / 2**30:.2f} GiB: {result.merged}",
+            markup=False,
+        )
+
+
+# Sections of a recipe that other commands read.
+_OTHER_SECTIONS = ("model", "extend", "eval")
+
+
+def _say_start(report: Any) -> None:
+    """What is trained, on stderr, before the first step."""
+    console = err()
+    width = max(len(group.name) for group in report.groups)
+    trained = sum(group.parameters for group in report.groups)
+    for group in report.groups:
+        console.print(
+            f"  {group.name:<{width}}  {group.tensors:>4} tensors  {group.parameters:>12,}",
+            markup=False,
+        )
+    console.print(
+        f"training {trained:,} of {report.parameters:,} parameters; {report.rows} rows, "
+        f"read {report.epochs:.2f} times"
+    )
+    if report.loss_difference is not None:
+        console.print(f"self-check: loss agrees to {report.loss_difference:.1e}, rope is exact")
+    if report.resumed_at:
+        console.print(f"resumed at step {report.resumed_at}")

@@ -1,0 +1,102 @@
+"""The `ctxext` command: its panels, and the only place that turns errors into exit codes."""
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from ctxext.cli import demo, eval_ppl, extend, finetune, inspect, merge, push
+from ctxext.cli._output import say_error
+from ctxext.errors import BadInput, CtxextError
+
+app = typer.Typer(
+    name="ctxext",
+    help="Extend the context window of pretrained decoder checkpoints, prove it, and ship it.\n\n"
+    "Lengths accept 8192, 8k, 128k (k = 1024). MODEL is a folder or a Hub repository id.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    # --output_dir is --output-dir: half of this ecosystem writes underscores.
+    context_settings={"token_normalize_func": lambda token: token.replace("_", "-")},
+)
+LOOK, EXTEND, EVALUATE, RELEASE, LEARN = "Look", "Extend", "Evaluate", "Release", "Learn"
+for _name, _command, _panel in (
+    ("inspect", inspect.command, LOOK),
+    ("extend", extend.command, EXTEND),
+    ("finetune", finetune.command, EXTEND),
+    ("merge", merge.command, EXTEND),
+    ("eval-ppl", eval_ppl.command, EVALUATE),
+    ("push", push.command, RELEASE),
+    ("demo", demo.command, LEARN),
+):
+    app.command(_name, rich_help_panel=_panel)(_command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"ctxext {version('ctxext')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+class _Terminated(BaseException):
+    """SIGTERM or SIGHUP, as an exception, so that half-written output is removed on the way out."""
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    signal.signal(signum, signal.SIG_DFL)  # a second one ends the process at once
+    raise _Terminated
+
+
+def main() -> None:
+    """Run the command line; exit codes: 0 done, 1 failed, 2 bad input, 130 and 143 on signals."""
+    as_json = "--json" in sys.argv[1:]
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGHUP, _terminate)
+    try:
+        code = _run(as_json)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (`| head`) has what it wanted. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _run(as_json: bool) -> int:
+    try:
+        result: Any = app(standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except CtxextError as error:
+        say_error(error, as_json=as_json)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        say_error(CtxextError("interrupted"), as_json=as_json)
+        return 130
+    except _Terminated:
+        say_error(CtxextError("terminated"), as_json=as_json)
+        return 143
+    except typer.Exit as done:
+        return done.exit_code
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        usage = getattr(error, "format_message", None)
+        if usage is None:  # a bug keeps its traceback
+            raise
+        message = str(usage()).replace("\n", " ")
+        say_error(BadInput(message, "see `ctxext --help`"), as_json=as_json)
+        return 2

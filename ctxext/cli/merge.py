@@ -1,0 +1,58 @@
+"""`ctxext merge`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ctxext.cli import _options as options
+from ctxext.cli._output import out, print_json, progress, say_warnings
+from ctxext.errors import BadInput
+
+
+def command(
+    adapter: Annotated[
+        Path, typer.Argument(help="Folder of a peft LoRA adapter.", show_default=False)
+    ],
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="The extended checkpoint that it was trained on."),
+    ] = None,
+    output_dir: options.OutputDir = None,
+    dtype: options.Dtype = "auto",
+    revision: options.Revision = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Merge an adapter into its base's shards, one tensor in memory at a time.
+
+    The result is bit for bit peft's merge_and_unload. Refused when the adapter was trained under
+    another rope than the base has.
+
+    Example: ctxext merge runs/x/adapter --base runs/yarn --output-dir runs/x/merged
+    """
+    from ctxext.pipeline.merge import merge
+
+    if output_dir is None:
+        raise BadInput("--output-dir is missing", "say where to write the merged checkpoint")
+    with progress(quiet=quiet) as listen:
+        result = merge(
+            adapter,
+            base=base,
+            output_dir=output_dir,
+            dtype=dtype,
+            revision=revision,
+            overwrite=overwrite,
+            on_progress=listen,
+        )
+    if json:
+        print_json(result)
+    else:
+        out().print(
+            f"{result.merged_tensors} of {result.tensors} tensors merged, "
+            f"{result.bytes / 2**20:,.1f} MiB, peak memory "
+            f"{result.peak_memory_bytes / 2**20:,.0f} MiB: {result.output_dir}",
+            markup=False,
+        )
+    say_warnings(result.warnings)

@@ -1,0 +1,209 @@
+"""`--data`: text files, folders of them, datasets of the Hub, or the built-in corpus, as documents."""
+
+import gzip
+import hashlib
+import json
+import lzma
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from ctxext.data.builtin import python_sources
+from ctxext.errors import BadInput, CtxextError
+
+_TEXT, _LINES, _TABLE = (".txt",), (".jsonl",), (".parquet",)
+_PACKED = {".gz": gzip.open, ".xz": lzma.open}
+_PIECE = 8 * 1024 * 1024  # bytes of a text file read, and tokenised, at once
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text of a document. A long document comes in several; `continues` joins them."""
+
+    text: str
+    continues: bool = False
+
+
+@dataclass
+class Source:
+    """One `--data` value, opened for reading once.
+
+    Attributes:
+        spec: as given.
+        replaced: bytes that were not UTF-8 and were replaced, counted while reading.
+    """
+
+    spec: str
+    field_name: str = "text"
+    replaced: int = 0
+    _digest: Any = field(default_factory=hashlib.sha256, repr=False)
+
+    @property
+    def name(self) -> str:
+        """What may be written down: the file's own name, never its absolute path."""
+        if self.spec.startswith(("builtin:", "hf:")):
+            return self.spec
+        return Path(self.spec).name
+
+    @property
+    def sha256(self) -> str:
+        """Of all text read so far."""
+        return str(self._digest.hexdigest())
+
+    def pieces(self) -> Iterator[Piece]:
+        """All documents, in a fixed order.
+
+        Raises:
+            BadInput: nothing there, not text, or no text in it; files are named.
+        """
+        found = False
+        for piece in self._read():
+            if piece.text:
+                found = found or not piece.text.isspace()
+                self._digest.update(piece.text.encode("utf-8", errors="surrogatepass"))
+                yield piece
+        if not found:
+            raise BadInput(f"--data {self.name} holds no text")
+
+    def _read(self) -> Iterator[Piece]:
+        if self.spec.startswith("builtin:"):
+            yield from _builtin(self.spec)
+        elif self.spec.startswith("hf:"):
+            yield from _hub_dataset(self.spec)
+        else:
+            for path in _files(self.spec):
+                yield from self._file(path)
+
+    def _file(self, path: Path) -> Iterator[Piece]:
+        kind = _kind(path)
+        try:
+            if kind in _TABLE:
+                yield from _parquet(path, self.field_name)
+                return
+            opener = _PACKED.get(path.suffix)
+            with opener(path, "rb") if opener else path.open("rb") as file:
+                if kind in _LINES:
+                    yield from _json_lines(file, path, self.field_name)
+                else:
+                    yield from self._text(file, path)
+        except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
+            raise BadInput(f"--data {path.name} is damaged: {error}") from error
+        except OSError as error:
+            raise BadInput(f"--data {path.name} cannot be read: {error.strerror}") from error
+
+    def _text(self, file: IO[bytes], path: Path) -> Iterator[Piece]:
+        """A text file as one document, cut after whole lines where there are any."""
+        rest, continues = b"", False
+        while block := file.read(_PIECE):
+            if not continues and b"\0" in block[:65536]:
+                raise BadInput(f"--data {path.name} is a binary file, not text")
+            block = rest + block
+            cut = block.rfind(b"\n") + 1 or block.rfind(b" ") + 1 or len(block)
+            if len(block) < _PIECE:
+                cut = len(block)
+            yield Piece(self._decode(block[:cut], first=not continues), continues)
+            rest, continues = block[cut:], True
+        if rest:
+            yield Piece(self._decode(rest, first=False), continues)
+
+    def _decode(self, data: bytes, *, first: bool) -> str:
+        # CRLF and a byte order mark are how a file was stored, not what it says.
+        data = data.replace(b"\r\n", b"\n")
+        try:
+            return data.decode("utf-8-sig" if first else "utf-8")
+        except UnicodeDecodeError:
+            text = data.decode("utf-8", errors="replace")
+            self.replaced += text.count("\N{REPLACEMENT CHARACTER}")
+            return text
+
+
+def _builtin(spec: str) -> Iterator[Piece]:
+    name = spec.removeprefix("builtin:")
+    if name not in ("python", "python/heldout"):
+        raise BadInput(
+            f"--data {spec} is unknown", "there is builtin:python and builtin:python/heldout"
+        )
+    for _, text in python_sources(held_out=name.endswith("heldout")):
+        yield Piece(text)
+
+
+def _files(spec: str) -> list[Path]:
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        files = [p for p in sorted(path.rglob("*")) if p.is_file() and _kind(p)]
+        if not files:
+            raise BadInput(f"--data {spec} is a folder without .txt, .jsonl or .parquet files")
+        return files
+    if not path.exists():
+        raise BadInput(
+            f"--data {spec} does not exist",
+            "give a file, a folder, hf:NAME, builtin:python or builtin:python/heldout",
+        )
+    if not path.is_file():
+        raise BadInput(f"--data {spec} is not a regular file")
+    if _kind(path) is None:
+        raise BadInput(
+            f"--data {path.name} has an unknown ending",
+            "known: .txt, .jsonl, .parquet, each also with .gz or .xz (.txt and .jsonl)",
+        )
+    return [path]
+
+
+def _kind(path: Path) -> tuple[str, ...] | None:
+    suffix = Path(path.stem).suffix if path.suffix in _PACKED else path.suffix
+    return next((kind for kind in (_TEXT, _LINES, _TABLE) if suffix in kind), None)
+
+
+def _json_lines(file: IO[bytes], path: Path, name: str) -> Iterator[Piece]:
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode("utf-8-sig"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise BadInput(f"--data {path.name}, line {number}, is not JSON") from error
+        text = row.get(name) if isinstance(row, dict) else None
+        if not isinstance(text, str):
+            raise BadInput(f"--data {path.name}, line {number}, has no text in the field '{name}'")
+        yield Piece(text)
+
+
+def _parquet(path: Path, name: str) -> Iterator[Piece]:
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    try:
+        table = parquet.ParquetFile(path)
+        if name not in table.schema_arrow.names:
+            raise BadInput(
+                f"--data {path.name} has no column '{name}'; "
+                f"it has: {', '.join(table.schema_arrow.names)}"
+            )
+        for batch in table.iter_batches(batch_size=256, columns=[name]):
+            for text in batch.column(0).to_pylist():
+                if isinstance(text, str):
+                    yield Piece(text)
+    except pyarrow.ArrowInvalid as error:
+        raise BadInput(f"--data {path.name} is not a parquet file") from error
+
+
+def _hub_dataset(spec: str) -> Iterator[Piece]:
+    """`hf:NAME[:config[:split[:field]]]`, streamed."""
+    from datasets import load_dataset
+
+    name, config, split, name_of_field = [*spec.removeprefix("hf:").split(":"), "", "", ""][:4]
+    try:
+        rows = load_dataset(name, config or None, split=split or "train", streaming=True)
+        for row in rows:
+            text = row.get(name_of_field or "text")
+            if not isinstance(text, str):
+                raise BadInput(
+                    f"--data {spec}: rows have no text in the field '{name_of_field or 'text'}'; "
+                    f"they have: {', '.join(map(str, row))}"
+                )
+            yield Piece(text)
+    except (ValueError, FileNotFoundError) as error:
+        raise BadInput(f"--data {spec}: {str(error).splitlines()[0]}") from error
+    except OSError as error:
+        raise CtxextError(f"--data {spec} could not be fetched: {error}") from error

@@ -1,0 +1,22 @@
+"""The one family of errors: each message is one sentence that names the file or flag."""
+
+
+class CtxextError(Exception):
+    """The work was asked for rightly and failed. Exit code 1.
+
+    Args:
+        message: one sentence: what is wrong, and where.
+        hint: the way out, one sentence; printed below the message.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class BadInput(CtxextError):
+    """A file, flag or value that the user can mend. Exit code 2."""
+
+    exit_code = 2

@@ -1,0 +1,66 @@
+"""Which tokens a perplexity protocol reads together, and which of them it scores: pure counting."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Window:
+    """Tokens [begin, end) of a document, of which the last `scored` are scored."""
+
+    begin: int
+    end: int
+    scored: int
+
+    @property
+    def length(self) -> int:
+        return self.end - self.begin
+
+
+def sliding_windows(tokens: int, length: int, stride: int) -> list[Window]:
+    """Windows of `length` moved by `stride`; every token but the first is scored once.
+
+    The first window scores all but its first token, each later one what no window scored before:
+    `stride` tokens, fewer at the end of the text, where the window is shorter too. The procedure
+    of the transformers documentation ("Perplexity of fixed-length models").
+
+    >>> sliding_windows(10, length=6, stride=3)
+    [Window(begin=0, end=6, scored=5), Window(begin=3, end=9, scored=3), Window(begin=6, end=10, scored=1)]
+    """
+    windows = []
+    scored_to = 1
+    for begin in range(0, tokens, stride):
+        end = min(begin + length, tokens)
+        # A window's own first token has nothing before it to be predicted from.
+        scored = min(end - scored_to, end - begin - 1)
+        if scored > 0:
+            windows.append(Window(begin, end, scored))
+        scored_to = end
+        if end == tokens:
+            break
+    return windows
+
+
+def disjoint_windows(tokens: int, length: int, *, whole: bool = False) -> list[Window]:
+    """Windows side by side; each scores all but its first token.
+
+    Args:
+        whole: leave out a shorter last window.
+    """
+    windows = sliding_windows(tokens, length, length)
+    return [w for w in windows if w.length == length] if whole else windows
+
+
+def position_edges(length: int) -> list[int]:
+    """Bucket edges 0, 128, 256, 512, ... `length`; smaller ones for windows below 512.
+
+    >>> position_edges(2048)
+    [0, 128, 256, 512, 1024, 2048]
+    """
+    edge = 128
+    while edge * 4 > length and edge > 2:
+        edge //= 2
+    edges = [0]
+    while edge < length:
+        edges.append(edge)
+        edge *= 2
+    return [*edges, length]

@@ -1,0 +1,16 @@
+"""Ways to extend a rotary encoding: one file, one method; `--method yarn` is `yarn.py`.
+
+May import `encodings` only, and no torch: a method is a pure function of plain floats.
+"""
+
+import importlib
+import pkgutil
+
+from ctxext.methods._registry import METHODS, Extension, Method, get_method
+
+# Every file of this folder registers itself: a new method is a new file, and no list to edit.
+for _module in pkgutil.iter_modules(__path__):
+    if not _module.name.startswith("_"):
+        importlib.import_module(f"{__name__}.{_module.name}")
+
+__all__ = ["METHODS", "Extension", "Method", "get_method"]

@@ -1,0 +1,115 @@
+"""What a method is, and the table of all of them."""
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ctxext.encodings.kinds import PositionEncoding
+from ctxext.encodings.rope import RopeSpec
+from ctxext.errors import BadInput
+
+Value = float | int | bool | None
+
+
+@dataclass(frozen=True)
+class Extension:
+    """A rotary encoding that reaches further, and how a config file says so.
+
+    Attributes:
+        parameters: the method's numbers, as reported to the user.
+        inv_freq: (rotary_dim / 2,) radians per token, float64, at the full target.
+        attention_factor: multiplies cos and sin, so attention logits grow by its square.
+        rope_theta: what the config's `rope_theta` has to be.
+        rope_block: the config's rope keys beside `rope_theta`, `rope_type` first.
+        max_position_embeddings: what the config has to say for readers to compute this `inv_freq`.
+    """
+
+    parameters: Mapping[str, Value]
+    inv_freq: list[float]
+    attention_factor: float
+    rope_theta: float
+    rope_block: Mapping[str, Any]
+    max_position_embeddings: int
+
+
+Extend = Callable[..., Extension]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One registered method.
+
+    Attributes:
+        name: its file's name and the `--method` value.
+        applies_to: position encodings it can extend.
+        paper: where it comes from.
+        training: what it needs before it can be trusted, one phrase.
+        extend: (spec, target, *, parameters) -> Extension; target in tokens >= the window.
+    """
+
+    name: str
+    applies_to: tuple[PositionEncoding, ...]
+    paper: str
+    training: str
+    extend: Extend
+
+    @property
+    def parameters(self) -> dict[str, Value]:
+        """What `--set` may change, with the defaults; None = derived from spec and target."""
+        signature = inspect.signature(self.extend)
+        return {
+            name: parameter.default
+            for name, parameter in signature.parameters.items()
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        }
+
+    def __call__(self, spec: RopeSpec, target: int, **parameters: Value) -> Extension:
+        """Extend, with `parameters` checked by name first.
+
+        Raises:
+            BadInput: an unknown parameter (names the nearest), or a value the method refuses.
+        """
+        for name in parameters:
+            if name not in self.parameters:
+                known = ", ".join(self.parameters) or "none"
+                near = difflib.get_close_matches(name, self.parameters, n=1)
+                raise BadInput(
+                    f"method {self.name} has no parameter '{name}'",
+                    f"did you mean {near[0]}?" if near else f"it takes: {known}",
+                )
+        return self.extend(spec, target, **parameters)
+
+
+METHODS: dict[str, Method] = {}
+
+
+def method(
+    *, applies_to: tuple[PositionEncoding, ...], paper: str, training: str
+) -> Callable[[Extend], Extend]:
+    """Register a function under the name of its file."""
+
+    def register(extend: Extend) -> Extend:
+        name = extend.__module__.rpartition(".")[2]
+        if name in METHODS:
+            raise ValueError(f"{extend.__module__} registers two methods: one file, one method")
+        METHODS[name] = Method(name, applies_to, paper, training, extend)
+        return extend
+
+    return register
+
+
+def get_method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        BadInput: there is none; the nearest name is offered.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        raise BadInput(
+            f"unknown method '{name}'",
+            (f"did you mean {near[0]}? " if near else "") + f"known: {', '.join(sorted(METHODS))}",
+        )
+    return METHODS[name]

@@ -1,0 +1,64 @@
+"""Llama 3.1's scaling: YaRN's idea with the ramp over turns, and no attention factor."""
+
+import math
+
+from ctxext.encodings.rope import RopeSpec, inv_freq_of
+from ctxext.errors import BadInput
+from ctxext.methods._registry import Extension, method
+
+
+@method(
+    applies_to=("rope", "partial-rope", "mixed"),
+    paper="Llama team, The Llama 3 Herd of Models, arXiv:2407.21783; formula in the released code",
+    training="made with long training; prefer yarn for short runs",
+)
+def llama3(
+    spec: RopeSpec, target: int, *, low_freq_factor: float = 1.0, high_freq_factor: float = 4.0
+) -> Extension:
+    """Keep pairs that turn often, slow down those that turn less than once, blend in between.
+
+        turns[i] = L inv_freq[i] / (2 pi)
+        m[i] = clip((turns[i] - low_freq_factor) / (high_freq_factor - low_freq_factor), 0, 1)
+        inv_freq'[i] = (1 - m[i]) inv_freq[i] / s + m[i] inv_freq[i]
+
+    Args:
+        spec: trained window L in tokens.
+        target: window to reach, tokens; s = target / L.
+        low_freq_factor, high_freq_factor: turns in L, high > low > 0.
+
+    Returns:
+        `inv_freq` (d/2,), radians per token, float64; `attention_factor` 1.
+
+    Raises:
+        BadInput: low_freq_factor and high_freq_factor out of range.
+    """
+    if not high_freq_factor > low_freq_factor > 0:
+        raise BadInput(
+            "llama3 needs high_freq_factor > low_freq_factor > 0, and got "
+            f"{high_freq_factor} and {low_freq_factor}"
+        )
+    window = spec.original_max_position_embeddings
+    factor = target / window
+    inv_freq = []
+    for f in inv_freq_of(spec):
+        turns = window * f / (2 * math.pi)
+        m = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor)
+        m = min(max(m, 0.0), 1.0)
+        inv_freq.append((1 - m) * f / factor + m * f)
+    numbers = {
+        "factor": factor,
+        "low_freq_factor": float(low_freq_factor),
+        "high_freq_factor": float(high_freq_factor),
+    }
+    return Extension(
+        parameters=numbers,
+        inv_freq=inv_freq,
+        attention_factor=1.0,
+        rope_theta=spec.rope_theta,
+        rope_block={
+            "rope_type": "llama3",
+            **numbers,
+            "original_max_position_embeddings": window,
+        },
+        max_position_embeddings=target,
+    )

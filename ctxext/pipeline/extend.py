@@ -1,0 +1,192 @@
+"""`ctxext extend`: a checkpoint with a longer window; the weights stay as they are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ctxext.checkpoints.carry import (
+    WeightsMode,
+    base_license,
+    carry_side_files,
+    carry_weights,
+    listing,
+    raise_generation_length,
+    raise_tokenizer_window,
+)
+from ctxext.checkpoints.check import check_in_transformers, check_written
+from ctxext.checkpoints.detect import Origin, detect
+from ctxext.checkpoints.folder import CONFIG
+from ctxext.checkpoints.json_file import dump_json
+from ctxext.checkpoints.output import staged_folder
+from ctxext.checkpoints.patch import config_diff, plan_patch, resolve_target
+from ctxext.checkpoints.rope_block import Dialect
+from ctxext.checkpoints.weights import read_weights
+from ctxext.errors import BadInput
+from ctxext.methods import get_method
+from ctxext.pipeline.opened import open_checkpoint
+from ctxext.release.provenance import record, write_record
+
+
+@dataclass(frozen=True)
+class Extended:
+    """What `ctxext extend` did, or would do (`dry_run`); `to_dict` is its JSON document.
+
+    `checked` is the largest relative difference to transformers' own frequencies, where asked for.
+    """
+
+    output_dir: str | None
+    method: str
+    parameters: Mapping[str, Any]
+    original: int
+    target: int
+    config_diff: Mapping[str, tuple[Any, Any]]
+    weights: Literal["linked", "copied", "rewritten"]
+    files: tuple[str, ...]
+    warnings: tuple[str, ...]
+    dry_run: bool
+    checked: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema": "ctxext.extend/1",
+            "output_dir": self.output_dir,
+            "method": self.method,
+            "parameters": dict(self.parameters),
+            "window": {"original": self.original, "target": self.target},
+            "config_diff": {key: list(pair) for key, pair in self.config_diff.items()},
+            "weights": self.weights,
+            "files": list(self.files),
+            "warnings": list(self.warnings),
+            "dry_run": self.dry_run,
+            "checked_relative_difference": self.checked,
+        }
+
+
+def extend(
+    model: str,
+    *,
+    method: str = "yarn",
+    target: int | None = None,
+    factor: float | None = None,
+    output_dir: str | Path | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    original_length: int | None = None,
+    prefer: Dialect | None = None,
+    sliding_window: int | None | str = "keep",
+    weights: WeightsMode = "auto",
+    revision: str | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    check: bool = False,
+) -> Extended:
+    """Write a checkpoint whose position encoding reaches `target` tokens.
+
+    Weights are reflinked, hard-linked or copied; config.json gets both rope dialects; tokenizer,
+    chat template, generation config, license and custom files come along. What was written is
+    read back and compared with the method's own frequencies.
+
+    Args:
+        model: folder or Hub repository id.
+        method: a name in `ctxext.methods`.
+        target: window to reach, tokens; or
+        factor: times the original window. One of the two.
+        output_dir: new folder; not needed for `dry_run`.
+        parameters: of the method, e.g. `{"beta_fast": 16}`.
+        original_length: trained window in tokens, where the config says something else.
+        prefer: rope dialect that counts where a config's two disagree.
+        sliding_window: `"keep"`; None = off; or tokens.
+        weights: `"copy"` never links.
+        overwrite: replace an earlier output of ctxext.
+        dry_run: plan and report only.
+        check: also build the rotary module in transformers and compare (needs torch).
+
+    Raises:
+        BadInput: anything the user can mend.
+        CtxextError: corrupt weights, a full disk, or a file that does not read back as meant.
+    """
+    if output_dir is None and not dry_run:
+        raise BadInput("--output-dir is missing", "say where to write, or add --dry-run")
+    get_method(method)
+    opened = open_checkpoint(
+        model, revision=revision, original_length=original_length, prefer=prefer
+    )
+    source = opened.source
+    held = read_weights(source.folder)
+    reach = resolve_target(opened.position, target, factor)
+    patch = plan_patch(
+        opened.config,
+        opened.position,
+        method=method,
+        target=reach,
+        parameters=parameters or {},
+        sliding_window=sliding_window,
+        where=f"{source.name}/{CONFIG}",
+    )
+    warnings = [*opened.warnings, *patch.warnings]
+    diff = config_diff(opened.config, patch.config)
+    rope = opened.position.rope
+    after = detect(
+        patch.config,
+        where=CONFIG,
+        original_length=patch.original,
+        origin=Origin(patch.original, rope.spec.rope_theta) if rope else None,
+    )
+    numbers = dict(patch.extension.parameters) if patch.extension else {"factor": 1.0}
+    result: dict[str, Any] = {
+        "method": method,
+        "parameters": numbers,
+        "original": patch.original,
+        "target": patch.target,
+        "dry_run": dry_run,
+    }
+    if dry_run:
+        return Extended(
+            output_dir=None,
+            config_diff=diff,
+            weights="linked" if weights == "auto" else "copied",
+            files=(),
+            warnings=tuple(dict.fromkeys(warnings)),
+            checked=None,
+            **result,
+        )
+
+    out = Path(output_dir or "")
+    needed = held.bytes if weights == "copy" else 0
+    with staged_folder(
+        out, overwrite=overwrite, inputs=(source.folder,), needed_bytes=needed
+    ) as folder:
+        carry_side_files(source.folder, folder, warnings)
+        how = carry_weights(held, folder, weights)
+        (folder / CONFIG).write_text(dump_json(patch.config), encoding="utf-8")
+        diff |= raise_tokenizer_window(folder, patch.target, warnings)
+        diff |= raise_generation_length(folder, opened.position.window.current, patch.target)
+        checked = None
+        if patch.extension is not None:
+            check_written(folder, patch.extension, patch.original)
+            if check:
+                checked = check_in_transformers(folder, patch.extension, patch.target)
+        write_record(
+            folder,
+            record(
+                "extend",
+                base=source,
+                position=after,
+                method=method,
+                parameters=numbers,
+                license=base_license(source.folder),
+                config_diff={key: list(pair) for key, pair in diff.items()},
+                training=None,
+                evaluations=[],
+            ),
+        )
+        files = listing(folder)
+    return Extended(
+        output_dir=str(out),
+        config_diff=diff,
+        weights=how,
+        files=tuple(files),
+        warnings=tuple(dict.fromkeys(warnings)),
+        checked=checked,
+        **result,
+    )

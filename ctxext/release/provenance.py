@@ -1,0 +1,136 @@
+"""ctxext.json: what was made of what, by which numbers. Never a token, never an absolute path."""
+
+import hashlib
+import importlib.metadata
+import platform
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ctxext.checkpoints.detect import Origin, Position
+from ctxext.checkpoints.folder import CONFIG, Source
+from ctxext.checkpoints.json_file import dump_json, read_json_object
+from ctxext.checkpoints.output import MARK, write_file
+from ctxext.checkpoints.weights import INDEX
+from ctxext.errors import BadInput
+
+SCHEMA = "ctxext.run/1"
+_LIBRARIES = ("torch", "transformers", "accelerate", "peft", "datasets", "safetensors")
+_SECRET = re.compile(r"hf_[A-Za-z0-9]+|(?<=://)[^/@\s]+@")
+
+
+def sha256_of(path: Path) -> str | None:
+    """Hex digest of a file; None when there is none."""
+    if not path.is_file():
+        return None
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of ctxext, Python and the libraries that decide results; absent ones left out."""
+    found = {"python": platform.python_version()}
+    for name in ("ctxext", *_LIBRARIES):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def base_record(source: Source) -> dict[str, Any]:
+    """Which checkpoint something was made of."""
+    return {
+        "id": source.name,
+        "revision": source.revision,
+        "config_sha256": sha256_of(source.folder / CONFIG),
+        "index_sha256": sha256_of(source.folder / INDEX),
+    }
+
+
+def rope_record(position: Position) -> dict[str, Any] | None:
+    """The encoding of a checkpoint: its hash, and the unscaled base it can be extended from."""
+    if position.rope is None:
+        return None
+    return {
+        "sha256": position.rope.sha256,
+        "original": {
+            "window": position.window.original,
+            "rope_theta": position.rope.spec.rope_theta,
+        },
+    }
+
+
+def command_line(arguments: Sequence[str] | None = None) -> str:
+    """The command as typed, with secrets masked and absolute paths cut to their last part."""
+    out = []
+    previous = ""
+    for argument in arguments if arguments is not None else sys.argv:
+        shown = _SECRET.sub("***", argument)
+        if previous == "--token":
+            shown = "***"
+        flag, equals, value = shown.partition("=")
+        if flag == "--token" and equals:
+            shown = "--token=***"
+        elif equals and Path(value).is_absolute():
+            shown = f"{flag}={Path(value).name}"
+        elif Path(shown).is_absolute():
+            shown = Path(shown).name
+        out.append(shown)
+        previous = argument
+    return " ".join(out)
+
+
+def record(kind: str, *, base: Source, position: Position, **parts: Any) -> dict[str, Any]:
+    """A ctxext.json document.
+
+    Args:
+        kind: what made the folder: `extend`, `finetune`, `merge`, `adapter`, `base`.
+        base: the checkpoint it was made of.
+        position: of the checkpoint in the folder, as it is now.
+        parts: further keys (method, parameters, training, ...), JSON values.
+    """
+    return {
+        "schema": SCHEMA,
+        "kind": kind,
+        "versions": versions(),
+        "base": base_record(base),
+        "window": {"original": position.window.original, "target": position.window.current},
+        "rope": rope_record(position),
+        **parts,
+        "command": command_line(),
+    }
+
+
+def write_record(folder: Path, document: Mapping[str, Any]) -> None:
+    """Write `ctxext.json` into a folder, in one step."""
+    write_file(folder / MARK, dump_json(document))
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The folder's ctxext.json, or None.
+
+    Raises:
+        BadInput: broken, or of a newer schema than this version reads.
+    """
+    if not (folder / MARK).exists():
+        return None
+    document, _ = read_json_object(folder / MARK)
+    schema = str(document.get("schema", ""))
+    if schema != SCHEMA:
+        raise BadInput(
+            f"{folder / MARK} has the schema {schema or 'none'!r}, and this ctxext reads {SCHEMA}",
+            "upgrade ctxext",
+        )
+    return document
+
+
+def origin_of(folder: Path) -> Origin | None:
+    """The unscaled base that an earlier `ctxext extend` recorded, if one did."""
+    document = read_record(folder) or {}
+    original = (document.get("rope") or {}).get("original") or {}
+    window, theta = original.get("window"), original.get("rope_theta")
+    if isinstance(window, int) and isinstance(theta, int | float):
+        return Origin(window=window, rope_theta=float(theta))
+    return None

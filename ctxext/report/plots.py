@@ -1,0 +1,109 @@
+"""Curves of what was measured, as PNG or SVG files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctxext.report.style import length_axis, line_style, mark_window, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def plot_perplexity(path: Path, results: Rows, by_position: Rows, *, window: int | None) -> None:
+    """Perplexity by length and by position, one curve for each model.
+
+    Args:
+        path: .png or .svg.
+        results: rows with `model`, `length`, `perplexity`, as in the eval-ppl document.
+        by_position: rows with `model`, `start`, `end`, `perplexity`.
+        window: the first model's trained window, marked; tokens.
+    """
+    several = len({row["length"] for row in results}) > 1
+    figure, axes = new_figure(2 if several and by_position else 1)
+    if several:
+        axis = axes[0]
+        lengths = sorted({row["length"] for row in results})
+        for index, model in enumerate(_models(results)):
+            rows = [r for r in results if r["model"] == model]
+            axis.plot(
+                [r["length"] for r in rows],
+                [r["perplexity"] for r in rows],
+                label=model,
+                **line_style(index),
+            )
+        length_axis(axis, lengths, "window length, tokens")
+        _perplexity_axis(axis, window, lengths)
+    if by_position:
+        draw_positions(axes[-1], by_position, window=window)
+    axes[0].legend(frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def plot_demo(
+    path: Path, by_position: Rows, copying: Rows, *, original: int, target: int
+) -> None:
+    """The demo's two pictures: perplexity by position, and copying by distance."""
+    figure, (left, right) = new_figure(2, width=5.4)
+    draw_positions(left, by_position, window=original)
+    left.legend(frameon=False, fontsize=9)
+    distances = sorted({row["distance"] for row in copying})
+    for index, model in enumerate(_models(by_position)):
+        rows = [r for r in copying if r["model"] == model]
+        right.plot(
+            [r["distance"] for r in rows],
+            [100 * r["accuracy"] for r in rows],
+            label=model,
+            **line_style(index),
+        )
+    length_axis(right, distances, f"how far back the string stands, tokens (rows of {target})")
+    mark_window(right, original, "trained window")
+    right.set_ylim(-3, 103)
+    right.set_ylabel("tokens copied rightly, %")
+    right.set_title("Is far text used?", loc="left", fontsize=11)
+    left.set_title("Is far text survived?", loc="left", fontsize=11)
+    _save(figure, path)
+
+
+def draw_positions(axis: "Axes", rows: Rows, *, window: int | None) -> None:
+    """Perplexity by position: each bucket at its end, where its last token stands."""
+    ends = sorted({row["end"] for row in rows})
+    for index, model in enumerate(_models(rows)):
+        own = [r for r in rows if r["model"] == model]
+        axis.plot(
+            [r["end"] for r in own],
+            [r["perplexity"] for r in own],
+            label=model,
+            **line_style(index),
+        )
+    length_axis(axis, ends, "position in the window, tokens (up to)")
+    _perplexity_axis(axis, window, ends)
+
+
+def _perplexity_axis(axis: "Axes", window: int | None, lengths: Sequence[int]) -> None:
+    axis.set_yscale("log")
+    axis.set_ylabel("perplexity (log scale)")
+    axis.yaxis.set_major_formatter(_plain_number)
+    axis.yaxis.set_minor_formatter(_plain_number)
+    axis.tick_params(axis="y", which="minor", labelsize=8, labelcolor="#666666")
+    if window and lengths[0] <= window <= lengths[-1]:
+        mark_window(axis, window, "trained window")
+
+
+def _plain_number(value: float, position: int | None) -> str:
+    """Ticks as 3 and 40, and only where the first digit is 1, 2, 3 or 5, so they do not crowd."""
+    first = f"{value:e}"[0]
+    return f"{value:g}" if first in "1235" else ""
+
+
+def _models(rows: Rows) -> list[str]:
+    return list(dict.fromkeys(str(row["model"]) for row in rows))
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    # No date in the file: the same numbers give the same bytes.
+    metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    figure.savefig(path, metadata=metadata, facecolor="white")

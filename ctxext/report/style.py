@@ -1,0 +1,57 @@
+"""One look for every plot: colours that colour-blind readers tell apart, lengths on a log axis."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ctxext.lengths import show_length
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's palette, black first.
+COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#8C6D00")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+
+def new_figure(panels: int, *, width: float = 5.6, height: float = 4.2) -> tuple["Figure", list["Axes"]]:
+    """A figure with `panels` axes side by side, drawn without a screen."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * panels, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
+    for axis in axes:
+        axis.grid(visible=True, color="#dddddd", linewidth=0.6)
+        axis.set_axisbelow(True)
+        for side in ("top", "right"):
+            axis.spines[side].set_visible(False)
+    return figure, axes
+
+
+def length_axis(axis: Any, lengths: Sequence[int], label: str) -> None:
+    """A base-2 axis with a tick at each length, written as people say it (2k)."""
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(list(lengths), [show_length(n) for n in lengths])
+    axis.minorticks_off()
+    axis.set_xlabel(label)
+
+
+def mark_window(axis: Any, tokens: int, text: str) -> None:
+    """A dashed line at a window, named at its foot."""
+    axis.axvline(tokens, color="#666666", linewidth=1, linestyle="--", zorder=1)
+    axis.annotate(
+        text, (tokens, 0.02), xycoords=("data", "axes fraction"), rotation=90, fontsize=8,
+        color="#555555", ha="right", va="bottom",
+    )  # fmt: skip
+
+
+def line_style(index: int) -> dict[str, Any]:
+    """Colour and marker of the n-th curve; both differ, so that neither is needed alone."""
+    return {
+        "color": COLORS[index % len(COLORS)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "markersize": 5,
+        "linewidth": 1.8,
+    }

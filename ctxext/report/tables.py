@@ -1,0 +1,67 @@
+"""Measurements as rows of text: the same for the terminal, Markdown and the model card."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ctxext.lengths import show_length
+
+Rows = Sequence[Mapping[str, Any]]
+Table = tuple[list[str], list[list[str]]]
+
+
+def by_length_table(results: Rows) -> Table:
+    """Columns and rows: one row for each model, one column for each window length."""
+    lengths = sorted({row["length"] for row in results})
+    cells = {(r["model"], r["length"]): perplexity(r) for r in results}
+    models = list(dict.fromkeys(r["model"] for r in results))
+    return (
+        ["model", *(show_length(n) for n in lengths)],
+        [[m, *(cells.get((m, n), "") for n in lengths)] for m in models],
+    )
+
+
+def by_position_table(rows: Rows) -> Table:
+    """Columns and rows: one row for each model, one column for each range of positions."""
+    buckets = sorted({(row["start"], row["end"]) for row in rows})
+    cells = {(r["model"], r["start"], r["end"]): perplexity(r) for r in rows}
+    models = list(dict.fromkeys(r["model"] for r in rows))
+    return (
+        ["model", *(f"{show_length(a)}-{show_length(b)}" for a, b in buckets)],
+        [[m, *(cells.get((m, a, b), "") for a, b in buckets)] for m in models],
+    )
+
+
+def copying_table(rows: Rows) -> Table:
+    """Columns and rows: one row for each model, one column for each distance, in percent."""
+    distances = sorted({row["distance"] for row in rows})
+    cells = {(r["model"], r["distance"]): f"{100 * r['accuracy']:.0f} %" for r in rows}
+    models = list(dict.fromkeys(r["model"] for r in rows))
+    return (
+        ["model", *(f"{d} back" for d in distances)],
+        [[m, *(cells.get((m, d), "") for d in distances)] for m in models],
+    )
+
+
+def perplexity(row: Mapping[str, Any]) -> str:
+    """`4.321 ± 0.056`: the standard error of the NLL carried over to the perplexity."""
+    value = row["perplexity"]
+    digits = max(0, 3 - len(str(int(value)))) + 1
+    error = "" if row.get("stderr") is None else f" ± {value * row['stderr']:.{digits}f}"
+    return f"{value:.{digits}f}{error}"
+
+
+def markdown(table: Table) -> str:
+    """GitHub Markdown, cells escaped."""
+    columns, rows = table
+    lines = [_line(columns), "|" + " --- |" * len(columns), *(_line(row) for row in rows)]
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(_escape(cell) for cell in cells) + " |"
+
+
+def _escape(text: str) -> str:
+    for character in "\\`*_<>|[]":
+        text = text.replace(character, "\\" + character)
+    return text.replace("\n", " ")

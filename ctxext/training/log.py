@@ -1,0 +1,54 @@
+"""The run's log: one JSON line for each optimizer step, whole lines only, rewound on resume."""
+
+import json
+import resource
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ctxext.checkpoints.output import write_file
+
+
+class StepLog:
+    """`OUT/log.jsonl`, opened for appending after step `after`; lines beyond it are dropped.
+
+    A killed run may have logged steps that its last checkpoint does not hold; they come again.
+    """
+
+    def __init__(self, path: Path, after: int) -> None:
+        kept = [line for line in read_log(path) if line["step"] <= after]
+        write_file(path, "".join(json.dumps(line) + "\n" for line in kept))
+        self.lines: list[dict[str, Any]] = kept
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        self.lines.append(dict(line))
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a log; a last line that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def peak_memory_bytes() -> int:
+    """Most memory used so far: of the GPU where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

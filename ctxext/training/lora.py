@@ -1,0 +1,122 @@
+"""What is trained: LoRA adapters (through peft), and on request norms and embeddings."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ctxext.errors import BadInput
+from ctxext.training.config import LoraConfig
+from ctxext.training.loss import shifted_labels, summed_nll
+
+
+@dataclass(frozen=True)
+class TrainedGroup:
+    """Trained tensors whose names differ only in the layer number."""
+
+    name: str
+    tensors: int
+    parameters: int
+
+
+class LossModel(nn.Module):
+    """A peft model as one module from token ids to summed loss, which is what gets wrapped by DDP."""
+
+    def __init__(self, model: Any, loss_chunk: int) -> None:
+        super().__init__()
+        self.model = model
+        self.loss_chunk = loss_chunk
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Summed next-token NLL of (batch, length) ids: batch * (length - 1) tokens, nats."""
+        decoder = self.model.get_base_model()
+        hidden = decoder.model(input_ids=input_ids, use_cache=False).last_hidden_state
+        weight = decoder.get_output_embeddings().weight
+        return summed_nll(hidden, weight, shifted_labels(input_ids), chunk=self.loss_chunk)
+
+
+def add_adapters(model: Any, config: LoraConfig, base_name: str) -> Any:
+    """Wrap a causal language model with peft's LoRA; what is not listed is frozen.
+
+    Args:
+        base_name: what the adapter calls its base; never an absolute path.
+
+    Raises:
+        BadInput: a name in `config.targets` that matches no linear layer.
+    """
+    import peft
+
+    linear = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    head = {"lm_head", "embed_tokens"}
+    for target in config.targets:
+        if target not in linear or target in head:
+            raise BadInput(
+                f"lora.targets names '{target}', which is no linear layer of this model",
+                f"it has: {', '.join(sorted(linear - head))}",
+            )
+    tied = bool(getattr(model.config, "tie_word_embeddings", False))
+    saved: list[str] = []
+    if config.train_norms:
+        saved += _norm_names(model)
+    if config.train_embeddings:
+        saved += ["embed_tokens"] if tied else ["embed_tokens", "lm_head"]
+    lora = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=list(config.targets),
+        modules_to_save=saved or None,
+        use_rslora=config.rslora,
+        # Without it a trained tied embedding parts from its head, and the merge is wrong.
+        ensure_weight_tying=config.train_embeddings and tied,
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base_name,
+    )
+    model.name_or_path = base_name  # peft copies it into the adapter's config
+    wrapped = peft.get_peft_model(model, lora)
+    for parameter in wrapped.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return wrapped
+
+
+def _norm_names(model: Any) -> list[str]:
+    names = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if "norm" in type(module).__name__.lower() and hasattr(module, "weight")
+    }
+    return sorted(names)
+
+
+def trained_groups(model: nn.Module) -> list[TrainedGroup]:
+    """A row for each kind of trained tensor, for the table shown before the first step."""
+    groups: dict[str, tuple[int, int]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parts = ["*" if part.isdigit() else part for part in name.split(".")]
+            short = ".".join(p for p in parts if p not in ("base_model", "model", "default"))
+            tensors, numbers = groups.get(short, (0, 0))
+            groups[short] = (tensors + 1, numbers + parameter.numel())
+    return [TrainedGroup(name, *counts) for name, counts in groups.items()]
+
+
+def trained_tensors(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Name -> parameter of everything that is trained, in a fixed order; shared ones once."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def load_trained(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Sequence[str]:
+    """Copy saved tensors into the trained parameters, in place.
+
+    Returns:
+        Names that the file and the model do not share (empty when all is well).
+    """
+    own = trained_tensors(model)
+    if set(own) == set(tensors):
+        with torch.no_grad():
+            for name, parameter in own.items():
+                parameter.copy_(tensors[name])
+    return sorted(set(own) ^ set(tensors))

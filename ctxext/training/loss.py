@@ -1,0 +1,77 @@
+"""Next-token loss whose memory does not grow with length times vocabulary.
+
+The logits of a few positions at a time exist, in the forward pass only: the gradients of the hidden
+states (and of the head, when it is trained) are formed right there, so the head is computed once.
+"""
+
+from typing import Any
+
+import torch
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+IGNORED = -100  # the label of a position that is not scored, as everywhere in PyTorch
+
+
+class _SummedNLL(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, chunk: int
+    ) -> torch.Tensor:
+        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
+        for at in range(0, hidden.shape[0], chunk):
+            part, target = hidden[at : at + chunk], labels[at : at + chunk]
+            scored = (target != IGNORED).unsqueeze(-1)
+            safe = target.clamp_min(0).unsqueeze(-1)
+            logits = (part @ weight.T).float()
+            log_norm = torch.logsumexp(logits, dim=-1, keepdim=True)
+            total += ((log_norm - logits.gather(-1, safe)) * scored).sum()
+            if grad_hidden is None and grad_weight is None:
+                continue
+            # d nll / d logits = softmax - one_hot
+            grad = logits.sub_(log_norm).exp_()
+            grad.scatter_add_(-1, safe, -torch.ones_like(log_norm))
+            grad.mul_(scored)
+            if grad_hidden is not None:
+                grad_hidden[at : at + chunk] = grad.to(weight.dtype) @ weight
+            if grad_weight is not None:
+                grad_weight += grad.T @ part.float()
+        ctx.save_for_backward(grad_hidden, grad_weight)
+        ctx.weight_dtype = weight.dtype
+        return total
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: FunctionCtx, *grad_outputs: torch.Tensor) -> Any:
+        (grad,) = grad_outputs
+        grad_hidden, grad_weight = ctx.saved_tensors  # type: ignore[attr-defined]
+        if grad_hidden is not None:
+            grad_hidden = grad_hidden * grad.to(grad_hidden.dtype)
+        if grad_weight is not None:
+            grad_weight = (grad_weight * grad).to(ctx.weight_dtype)  # type: ignore[attr-defined]
+        return grad_hidden, grad_weight, None, None
+
+
+def summed_nll(
+    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, *, chunk: int
+) -> torch.Tensor:
+    """Sum of the negative log-likelihoods of `labels`, nats, float32 scalar, differentiable.
+
+    Args:
+        hidden: (batch, length, hidden) of the decoder's last norm.
+        weight: (vocabulary, hidden) of the head.
+        labels: (batch, length) int64, already shifted: the token that follows each position;
+            `IGNORED` where there is none.
+        chunk: positions whose logits exist at the same time.
+    """
+    total: torch.Tensor = _SummedNLL.apply(  # type: ignore[no-untyped-call]
+        hidden.reshape(-1, hidden.shape[-1]), weight, labels.reshape(-1), chunk
+    )
+    return total
+
+
+def shifted_labels(ids: torch.Tensor) -> torch.Tensor:
+    """(batch, length) next token of each position; the last one has none."""
+    return torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], IGNORED)], dim=1)

@@ -104,7 +104,7 @@ def train_adapter(
     parameters = sum(p.numel() for p in base.parameters())
     wrapped = add_adapters(base, config.lora, base_name)
     if train.gradient_checkpointing:
-        wrapped.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_activations(base)
     plain = LossModel(wrapped, train.loss_chunk).train()
     model = accelerator.prepare(plain)
     optimizer = torch.optim.AdamW(
@@ -162,6 +162,13 @@ def train_adapter(
     return Trained(adapter, state, tuple(log.lines))
 
 
+def checkpoint_activations(model: Any) -> None:
+    """Recompute activations of each layer in the backward pass; under either of its names."""
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    enable = enable or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
 def write_adapter(wrapped: Any, folder: Path, position: Position) -> None:
     """Write a peft adapter whose metadata carries the hash of the rope it was trained under."""
     from safetensors.torch import load_file, save_file
@@ -170,7 +177,11 @@ def write_adapter(wrapped: Any, folder: Path, position: Position) -> None:
         raise CtxextError("an adapter needs a rotary checkpoint")
     staging = folder.with_name(".adapter-tmp")
     shutil.rmtree(staging, ignore_errors=True)
-    wrapped.save_pretrained(staging, safe_serialization=True)
+    wrapped.save_pretrained(
+        staging,
+        safe_serialization=True,
+        save_embedding_layers=False,  # else peft asks the Hub; trained ones are saved anyway
+    )
     (staging / "README.md").unlink(missing_ok=True)  # peft's template; push writes a real card
     tensors = staging / "adapter_model.safetensors"
     metadata = {"format": "pt", ROPE_KEY: position.rope.sha256}

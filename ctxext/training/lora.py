@@ -1,5 +1,6 @@
 """What is trained: LoRA adapters (through peft), and on request norms and embeddings."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +76,9 @@ def add_adapters(model: Any, config: LoraConfig, base_name: str) -> Any:
         base_model_name_or_path=base_name,
     )
     model.name_or_path = base_name  # peft copies it into the adapter's config
-    wrapped = peft.get_peft_model(model, lora)
+    with warnings.catch_warnings():  # peft still asks transformers by its older names
+        warnings.simplefilter("ignore", FutureWarning)
+        wrapped = peft.get_peft_model(model, lora)
     for parameter in wrapped.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

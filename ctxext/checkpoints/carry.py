@@ -138,5 +138,3 @@ def base_license(source: Path) -> dict[str, str]:
 def listing(folder: Path) -> list[str]:
     """Names of all files below a folder, with forward slashes, sorted."""
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-
-

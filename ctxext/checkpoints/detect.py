@@ -235,7 +235,11 @@ def _windows(
     """Trained and claimed window of a rotary checkpoint, whatever scaling it already has."""
     stated = block.original_max_position_embeddings
     factor = block.factor or 1.0
-    if stated is not None and stated > current and block.rope_type in ("yarn", "llama3", "longrope"):
+    if (
+        stated is not None
+        and stated > current
+        and block.rope_type in ("yarn", "llama3", "longrope")
+    ):
         raise BadInput(
             f"{where}: original_max_position_embeddings {stated} is larger than "
             f"max_position_embeddings {current}"
@@ -355,5 +359,7 @@ def _layers(
 def reads_alike_in_transformers_4(config: Mapping[str, Any], rope: Rope) -> bool:
     """Whether a reader of `rope_scaling` and `rope_theta` gets the rotation that we read."""
     old = {k: v for k, v in config.items() if k != "rope_parameters"}
-    position = detect(old, where="config.json", original_length=rope.spec.original_max_position_embeddings)
+    position = detect(
+        old, where="config.json", original_length=rope.spec.original_max_position_embeddings
+    )
     return position.rope is not None and position.rope.sha256 == rope.sha256

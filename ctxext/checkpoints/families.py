@@ -27,8 +27,8 @@ SINUSOIDAL: Final = frozenset({"xglm", "ctrl"})
 ALIBI: Final = frozenset({"bloom"})  # mpt and falcon say it in their config
 NO_ENCODING: Final = frozenset(
     {
-        "falcon_mamba", "jamba", "mamba", "mamba2", "nemotron_h", "rwkv", "xlstm", "zamba", "zamba2",
-        "granitemoehybrid",
+        "falcon_mamba", "jamba", "mamba", "mamba2", "nemotron_h", "rwkv", "xlstm", "zamba",
+        "zamba2", "granitemoehybrid",
     }
 )  # fmt: skip
 # Rotary without a rope block in the config; the fraction that rotates stands in other keys.

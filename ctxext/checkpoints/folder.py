@@ -93,11 +93,13 @@ def _from_hub(repo_id: str, revision: str | None, weights: bool) -> Source:
         ) from error
     except LocalEntryNotFoundError as error:
         raise CtxextError(
-            f"{repo_id} is neither a folder here nor in the local cache, and the Hub is out of reach",
+            f"{repo_id} is neither a folder here nor in the cache, and the Hub is out of reach",
             "check the path, the network and HF_HUB_OFFLINE",
         ) from error
     except (HfHubHTTPError, OSError) as error:
-        raise CtxextError(f"{repo_id} could not be fetched: {str(error).splitlines()[0]}") from error
+        raise CtxextError(
+            f"{repo_id} could not be fetched: {str(error).splitlines()[0]}"
+        ) from error
     path = Path(folder)
     if not (path / CONFIG).exists():
         raise BadInput(f"{repo_id} has no {CONFIG}")
@@ -107,5 +109,3 @@ def _from_hub(repo_id: str, revision: str | None, weights: bool) -> Source:
 def read_config(source: Source) -> tuple[dict[str, object], list[str]]:
     """The checkpoint's config.json and warnings about it; see `read_json_object` for errors."""
     return read_json_object(source.folder / CONFIG, refuse_twice=ROPE_KEYS)
-
-

@@ -9,7 +9,9 @@ from ctxext.errors import BadInput
 _MAX_BYTES = 64 * 1024 * 1024
 
 
-def read_json_object(path: Path, *, refuse_twice: tuple[str, ...] = ()) -> tuple[dict[str, Any], list[str]]:
+def read_json_object(
+    path: Path, *, refuse_twice: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], list[str]]:
     """Read a JSON object; a UTF-8 byte order mark is accepted.
 
     Args:
@@ -44,7 +46,7 @@ def read_json_object(path: Path, *, refuse_twice: tuple[str, ...] = ()) -> tuple
             if key in seen:
                 if key in refuse_twice:
                     raise BadInput(
-                        f"{path} has the key '{key}' twice, and readers would disagree on which counts",
+                        f"{path} has the key '{key}' twice, and readers disagree on which counts",
                         "remove one of them",
                     )
                 warnings.append(f"{path.name} has the key '{key}' twice; the last one counts")
@@ -65,5 +67,5 @@ def read_json_object(path: Path, *, refuse_twice: tuple[str, ...] = ()) -> tuple
 
 
 def dump_json(value: Any) -> str:
-    """The text ctxext writes: two spaces, key order kept, non-ASCII as it is, newline at the end."""
+    """The text ctxext writes: two spaces, key order kept, non-ASCII as it is."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"

@@ -100,6 +100,7 @@ def load_model(
 
 
 _CHANGING = ("dynamic", "longrope")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
 def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> Any:
@@ -110,7 +111,7 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> Any:
     """
     from transformers import AutoTokenizer
 
-    if not any((source.folder / n).exists() for n in ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")):  # fmt: skip
+    if not any((source.folder / name).exists() for name in _TOKENIZER_FILES):
         raise BadInput(f"{source.name} has no tokenizer", "copy the base's tokenizer files there")
     with quiet_transformers():
         try:
@@ -132,7 +133,7 @@ def _load_error(source: Source, error: Exception, what: str = "model") -> Ctxext
 
 
 def reset_dynamic_rope(model: Any) -> None:
-    """Forget the longest sequence seen: dynamic scaling would else keep its base for shorter ones."""
+    """Forget the longest sequence seen: dynamic scaling would keep its base for shorter ones."""
     for module in model.modules():
         if hasattr(module, "original_inv_freq") and hasattr(module, "max_seq_len_cached"):
             module.register_buffer("inv_freq", module.original_inv_freq.clone(), persistent=False)
@@ -154,5 +155,3 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-

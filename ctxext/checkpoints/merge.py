@@ -89,7 +89,8 @@ def merge_into(
             if not updates.get_tensor(key).isfinite().all():
                 raise CtxextError(f"the adapter's {printable(key)!r} holds NaN or infinity")
         plan = _plan(base, adapter, updates, tie_word_embeddings, warnings)
-        written, merged, where = 0, 0, {}
+        written, merged = 0, 0
+        where: dict[str, str] = {}
         for done, (file, header) in enumerate(base.shards.items(), start=1):
             last = done == len(base.shards)
             extra = last and HEAD not in base.tensors and _adds_head(plan)
@@ -114,9 +115,7 @@ def merge_into(
     return Merged(len(where), merged, written, plan.tied, tuple(warnings))
 
 
-def _plan(
-    base: Weights, adapter: Adapter, updates: Any, tied: bool, warnings: list[str]
-) -> _Plan:
+def _plan(base: Weights, adapter: Adapter, updates: Any, tied: bool, warnings: list[str]) -> _Plan:
     """Decide what the head becomes; everything else is where its name says."""
     has_head = HEAD in base.tensors
     replaced = dict(adapter.replaced)
@@ -189,7 +188,11 @@ def _tensors(
         info = header.tensors.get(name)
         if info is None:  # the new head
             key = plan.replaced.get(HEAD)
-            new = updates.get_tensor(key) if key else _tensor(_raw(base, EMBEDDING), base.tensors[EMBEDDING][1])
+            new = (
+                updates.get_tensor(key)
+                if key
+                else _tensor(_raw(base, EMBEDDING), base.tensors[EMBEDDING][1])
+            )
             yield name, _bytes(new, dtype)
             continue
         if name in plan.replaced:
@@ -203,7 +206,9 @@ def _tensors(
             continue
         tensor = _tensor(raw, info)
         if update is not None:
-            tensor = _add(tensor, updates.get_tensor(update.a), updates.get_tensor(update.b), update.scale)
+            tensor = _add(
+                tensor, updates.get_tensor(update.a), updates.get_tensor(update.b), update.scale
+            )
         yield name, _bytes(tensor, dtype)
 
 
@@ -238,7 +243,7 @@ def _bytes(tensor: "torch.Tensor", dtype: str) -> memoryview:
 
     kinds = {code: getattr(torch, name) for name, code in _FLOATS.items()}
     stored = tensor.to(kinds[dtype]).contiguous()
-    return memoryview(stored.flatten().view(torch.uint8).numpy())
+    return stored.flatten().view(torch.uint8).numpy().data
 
 
 def _write_index(
@@ -258,5 +263,3 @@ def _write_index(
     metadata = {**base.index.get("metadata", {}), "total_size": total}
     index = {**base.index, "metadata": metadata, "weight_map": dict(where)}
     (folder / INDEX).write_text(dump_json(index), encoding="utf-8")
-
-

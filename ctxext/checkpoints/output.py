@@ -36,11 +36,12 @@ def check_output(
     try:
         if output_dir.is_dir() and any(output_dir.iterdir()) and not overwrite:
             raise BadInput(
-                f"--output-dir {shown} exists and is not empty", "choose another, or add --overwrite"
+                f"--output-dir {shown} exists and is not empty",
+                "choose another, or add --overwrite",
             )
         if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / MARK).exists():
             raise BadInput(
-                f"--output-dir {shown} has no {MARK}, so ctxext did not make it and will not replace it",
+                f"--output-dir {shown} has no {MARK}, so it is not of ctxext and is not replaced",
                 "remove it yourself, or choose another",
             )
         if output_dir.exists() and not output_dir.is_dir():
@@ -82,7 +83,8 @@ def locked(output_dir: Path) -> Iterator[None]:
         except BlockingIOError:
             os.close(descriptor)
             raise BadInput(
-                f"another ctxext process is writing to {output_dir}", "wait for it, or choose another"
+                f"another ctxext process is writing to {output_dir}",
+                "wait for it, or choose another",
             ) from None
         # The holder before us may have removed the file between our open and our lock.
         try:
@@ -121,9 +123,7 @@ def staged_folder(
         BadInput: as `check_output` and `locked`.
         CtxextError: the disk is, or gets, full.
     """
-    check_output(
-        output_dir, overwrite=overwrite, inputs=inputs, may_lie_inside=may_lie_inside
-    )
+    check_output(output_dir, overwrite=overwrite, inputs=inputs, may_lie_inside=may_lie_inside)
     target = output_dir.resolve()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

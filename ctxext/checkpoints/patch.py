@@ -89,7 +89,7 @@ def plan_patch(
     method: str,
     target: int,
     parameters: Mapping[str, Any],
-    sliding_window: int | None | str = "keep",
+    sliding_window: int | str | None = "keep",
     where: str = "config.json",
 ) -> Patch:
     """Compute the config of the extended checkpoint.
@@ -189,7 +189,7 @@ def _patch_sliding_window(
     config: dict[str, Any],
     position: Position,
     target: int,
-    wanted: int | None | str,
+    wanted: int | str | None,
     warnings: list[str],
 ) -> None:
     sliding = [layer for layer in position.layers if layer.attention == "sliding"]

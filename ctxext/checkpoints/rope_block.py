@@ -248,9 +248,7 @@ def _longrope(
     return [f / s for f, s in zip(inv_freq_of(spec), block.long_factor, strict=True)], attention
 
 
-def rope_hash(
-    block: RopeBlock, spec: RopeSpec, max_position_embeddings: int, where: str
-) -> str:
+def rope_hash(block: RopeBlock, spec: RopeSpec, max_position_embeddings: int, where: str) -> str:
     """sha256, as hex, of how a checkpoint rotates: two that rotate alike have the same.
 
     An adapter carries the hash of the encoding it was trained under, and a merge compares. What

@@ -51,7 +51,9 @@ class Header:
 
 def printable(name: str, limit: int = 120) -> str:
     """A name from a file, safe to print: control characters escaped, cut at `limit`."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name[:limit])
+    text = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in name[:limit]
+    )
     return text + ("…" if len(name) > limit else "")
 
 

@@ -126,15 +126,19 @@ def _sharded(folder: Path) -> Weights:
         own = {name for name, where in weight_map.items() if where == file}
         absent, unlisted = own - set(header.tensors), set(header.tensors) - own
         if absent:
-            raise CtxextError(f"shard {printable(file)} lacks tensors of the index: {_first(absent)}")
+            raise CtxextError(
+                f"shard {printable(file)} lacks tensors of the index: {_first(absent)}"
+            )
         if unlisted:
-            raise CtxextError(f"shard {printable(file)} has tensors not in the index: {_first(unlisted)}")
+            raise CtxextError(
+                f"shard {printable(file)} has tensors not in the index: {_first(unlisted)}"
+            )
     weights = Weights(folder, shards, index)
     metadata = index.get("metadata")
     total = metadata.get("total_size") if isinstance(metadata, dict) else None
     if total is not None and total != weights.bytes:
         raise CtxextError(
-            f"{INDEX} says total_size {total}, and the shards hold {weights.bytes} bytes of tensors",
+            f"{INDEX} says total_size {total}, and the shards hold {weights.bytes} bytes",
             "fetch the checkpoint again, or correct metadata.total_size",
         )
     return weights

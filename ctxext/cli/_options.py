@@ -89,6 +89,10 @@ def parse_scalar(text: str, *, flag: str) -> Any:
 
 def dialect(value: str | None) -> Literal["rope_scaling", "rope_parameters"] | None:
     """The value of --prefer, checked."""
-    if value is None or value == "rope_scaling" or value == "rope_parameters":
-        return value
+    if value is None:
+        return None
+    if value == "rope_scaling":
+        return "rope_scaling"
+    if value == "rope_parameters":
+        return "rope_parameters"
     raise BadInput(f"--prefer is {value!r}, and has to be rope_scaling or rope_parameters")

@@ -80,7 +80,7 @@ def command(
     say_warnings(result.warnings)
 
 
-def _sliding(value: str | None) -> int | None | str:
+def _sliding(value: str | None) -> int | str | None:
     if value is None:
         return "keep"
     return None if value == "off" else parse_length(value, flag="--sliding-window")
@@ -93,7 +93,8 @@ def _render(result: "Extended") -> None:
     )
     console = out()
     console.print(
-        f"{result.method}: {result.original:,} -> {result.target:,} tokens ({numbers})", markup=False
+        f"{result.method}: {result.original:,} -> {result.target:,} tokens ({numbers})",
+        markup=False,
     )
     rows = [
         (key, json_module.dumps(before), json_module.dumps(after))

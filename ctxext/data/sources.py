@@ -1,4 +1,4 @@
-"""`--data`: text files, folders of them, datasets of the Hub, or the built-in corpus, as documents."""
+"""`--data`: text files, folders of them, datasets of the Hub, or the built-in corpus."""
 
 import gzip
 import hashlib
@@ -7,13 +7,13 @@ import lzma
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from ctxext.data.builtin import python_sources
 from ctxext.errors import BadInput, CtxextError
 
-_TEXT, _LINES, _TABLE = (".txt",), (".jsonl",), (".parquet",)
-_PACKED = {".gz": gzip.open, ".xz": lzma.open}
+_KINDS = (".txt", ".jsonl", ".parquet")
+_PACKED = (".gz", ".xz")
 _PIECE = 8 * 1024 * 1024  # bytes of a text file read, and tokenised, at once
 
 
@@ -78,12 +78,11 @@ class Source:
     def _file(self, path: Path) -> Iterator[Piece]:
         kind = _kind(path)
         try:
-            if kind in _TABLE:
+            if kind == ".parquet":
                 yield from _parquet(path, self.field_name)
                 return
-            opener = _PACKED.get(path.suffix)
-            with opener(path, "rb") if opener else path.open("rb") as file:
-                if kind in _LINES:
+            with _opened(path) as file:
+                if kind == ".jsonl":
                     yield from _json_lines(file, path, self.field_name)
                 else:
                     yield from self._text(file, path)
@@ -150,9 +149,15 @@ def _files(spec: str) -> list[Path]:
     return [path]
 
 
-def _kind(path: Path) -> tuple[str, ...] | None:
+def _kind(path: Path) -> str | None:
     suffix = Path(path.stem).suffix if path.suffix in _PACKED else path.suffix
-    return next((kind for kind in (_TEXT, _LINES, _TABLE) if suffix in kind), None)
+    return suffix if suffix in _KINDS and path.suffixes[-2:-1] != [".parquet"] else None
+
+
+def _opened(path: Path) -> IO[bytes]:
+    if path.suffix == ".gz":
+        return cast(IO[bytes], gzip.open(path, "rb"))
+    return lzma.open(path, "rb") if path.suffix == ".xz" else path.open("rb")
 
 
 def _json_lines(file: IO[bytes], path: Path, name: str) -> Iterator[Piece]:

@@ -5,7 +5,7 @@ from typing import Literal
 PositionEncoding = Literal[
     "rope", "partial-rope", "mixed", "learned", "sinusoidal", "alibi", "none"
 ]
-"""`partial-rope` rotates only some dims of a head; `mixed` has RoPE in some layers, none in others."""
+"""`partial-rope` rotates some dims of a head only; `mixed` has layers with RoPE and without."""
 
 ROTARY: tuple[PositionEncoding, ...] = ("rope", "partial-rope", "mixed")
 """The encodings that have frequencies to scale."""

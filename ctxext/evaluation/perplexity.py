@@ -3,6 +3,7 @@
 perplexity = exp(sum of negative log-likelihoods / tokens scored), natural logarithm.
 """
 
+import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -132,7 +133,7 @@ def by_position(
     table = np.stack(rows)  # (windows, length - 1); column i is the token at position i + 1
     scores = []
     edges = position_edges(length)
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         part = table[:, max(start - 1, 0) : end - 1]
         counts = np.full(len(part), part.shape[1])
         mean, stderr = _mean(part.sum(axis=1), counts)
@@ -183,4 +184,6 @@ def _mean(
 
 def _check_finite(value: float, name: str, length: int) -> None:
     if not math.isfinite(value):
-        raise CtxextError(f"{name} returned {value} at length {length}, so its numbers mean nothing")
+        raise CtxextError(
+            f"{name} returned {value} at length {length}, so its numbers mean nothing"
+        )

@@ -38,9 +38,10 @@ def last_token_nll(model: Any, ids: torch.Tensor, scored: int) -> torch.Tensor:
 
 @torch.inference_mode()
 def last_token_hits(model: Any, ids: torch.Tensor, scored: int) -> torch.Tensor:
-    """Whether each of the last `scored` tokens is the most likely one, (batch, scored) bool, CPU."""
+    """Whether each of the last `scored` tokens is the most likely one: (batch, scored) bool."""
     out = model(input_ids=ids, use_cache=False, logits_to_keep=scored + 1)
-    return (out.logits[:, -scored - 1 : -1].argmax(-1) == ids[:, -scored:]).cpu()
+    hits: torch.Tensor = (out.logits[:, -scored - 1 : -1].argmax(-1) == ids[:, -scored:]).cpu()
+    return hits
 
 
 def _nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

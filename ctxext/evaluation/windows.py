@@ -23,8 +23,8 @@ def sliding_windows(tokens: int, length: int, stride: int) -> list[Window]:
     `stride` tokens, fewer at the end of the text, where the window is shorter too. The procedure
     of the transformers documentation ("Perplexity of fixed-length models").
 
-    >>> sliding_windows(10, length=6, stride=3)
-    [Window(begin=0, end=6, scored=5), Window(begin=3, end=9, scored=3), Window(begin=6, end=10, scored=1)]
+    >>> [(w.begin, w.end, w.scored) for w in sliding_windows(10, length=6, stride=3)]
+    [(0, 6, 5), (3, 9, 3), (6, 10, 1)]
     """
     windows = []
     scored_to = 1

@@ -131,7 +131,7 @@ def train(
         ids = torch.from_numpy(rows_of(stage, rng, text).astype(np.int64))
         logits = model(input_ids=ids[:, :-1], use_cache=False).logits
         loss = cross_entropy(logits.reshape(-1, 256), ids[:, 1:].reshape(-1))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

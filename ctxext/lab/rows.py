@@ -31,9 +31,9 @@ def text_rows(rng: np.random.Generator, text: Rows, rows: int, length: int) -> R
 
 
 def plant_repeats(rng: np.random.Generator, rows: Rows, share: float) -> Rows:
-    """Overwrite, in about `share` of the rows, 2 to 4 places with one string of 6..24 distinct bytes.
+    """Overwrite, in about `share` of the rows, 2 to 4 places with one string of 6..24 bytes.
 
-    Places are in random slots that never overlap, so that every copy is whole.
+    Its bytes are distinct. Places are random slots that never overlap, so every copy is whole.
     """
     out = rows.copy()
     length = out.shape[1]

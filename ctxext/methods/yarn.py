@@ -46,9 +46,7 @@ def yarn(
         BadInput: betas or attention_factor out of range.
     """
     if not beta_fast > beta_slow > 0:
-        raise BadInput(
-            f"YaRN needs beta_fast > beta_slow > 0, and got {beta_fast} and {beta_slow}"
-        )
+        raise BadInput(f"YaRN needs beta_fast > beta_slow > 0, and got {beta_fast} and {beta_slow}")
     if attention_factor is not None and not attention_factor > 0:
         raise BadInput(f"attention_factor must be positive, and is {attention_factor}")
     d, window = spec.rotary_dim, spec.original_max_position_embeddings

@@ -211,9 +211,7 @@ def _names(models: Sequence[str], opened: Sequence[Opened]) -> list[str]:
     return names
 
 
-def _write(
-    result: PerplexityResult, out: Path, overwrite: bool, inputs: tuple[Path, ...]
-) -> None:
+def _write(result: PerplexityResult, out: Path, overwrite: bool, inputs: tuple[Path, ...]) -> None:
     with staged_folder(out, overwrite=overwrite, inputs=inputs, may_lie_inside=True) as folder:
         (folder / DOCUMENT).write_text(dump_json(result.to_dict()), encoding="utf-8")
         for suffix in ("png", "svg"):

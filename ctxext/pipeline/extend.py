@@ -73,7 +73,7 @@ def extend(
     parameters: Mapping[str, Any] | None = None,
     original_length: int | None = None,
     prefer: Dialect | None = None,
-    sliding_window: int | None | str = "keep",
+    sliding_window: int | str | None = "keep",
     weights: WeightsMode = "auto",
     revision: str | None = None,
     overwrite: bool = False,

@@ -146,7 +146,9 @@ def _weights(opened: Opened, warnings: list[str]) -> Weights | None:
         return None
     for name in weights.shards:
         if (opened.source.folder / name).stat().st_nlink > 1:
-            warnings.append(f"{name} is hard-linked: editing it in place changes its other name too")
+            warnings.append(
+                f"{name} is hard-linked: editing it in place changes its other name too"
+            )
             break
     return weights
 
@@ -219,7 +221,9 @@ def _suspicions(opened: Opened, target: int | None) -> list[str]:
 def _sliding_warning(
     sliding: list[Layer], layers: tuple[Layer, ...], reach: int, wanted: int
 ) -> str:
-    which = "every layer attends" if len(sliding) == len(layers) else f"{len(sliding)} layers attend"
+    which = (
+        "every layer attends" if len(sliding) == len(layers) else f"{len(sliding)} layers attend"
+    )
     return (
         f"{which} to the last {reach} tokens only, less than {wanted}: rope scaling cannot help "
         "there (extend needs --sliding-window off or N)"

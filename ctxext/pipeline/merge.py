@@ -126,7 +126,9 @@ def _check_rope(adapter: Adapter, base: Opened) -> list[str]:
     trained = adapter.header.metadata.get(ROPE_KEY)
     now = base.position.rope.sha256 if base.position.rope else None
     if trained is None:
-        return ["the adapter does not say under which rope it was trained; make sure it is this one"]
+        return [
+            "the adapter does not say under which rope it was trained; make sure it is this one"
+        ]
     if trained != now:
         raise BadInput(
             f"the adapter was trained under another rope than {base.source.name} has",
@@ -141,9 +143,7 @@ def _tied(base: Opened) -> bool:
     return bool(flag) if flag is not None else False
 
 
-def _record(
-    base: Opened, adapter: Adapter, training: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def _record(base: Opened, adapter: Adapter, training: Mapping[str, Any] | None) -> dict[str, Any]:
     """The merged checkpoint's ctxext.json; how the base was extended is told once more."""
     before = read_record(base.source.folder) or {}
     return record(

@@ -43,9 +43,7 @@ def plot_perplexity(path: Path, results: Rows, by_position: Rows, *, window: int
     _save(figure, path)
 
 
-def plot_demo(
-    path: Path, by_position: Rows, copying: Rows, *, original: int, target: int
-) -> None:
+def plot_demo(path: Path, by_position: Rows, copying: Rows, *, original: int, target: int) -> None:
     """The demo's two pictures: perplexity by position, and copying by distance."""
     figure, (left, right) = new_figure(2, width=5.4)
     draw_positions(left, by_position, window=original)
@@ -93,7 +91,7 @@ def _perplexity_axis(axis: "Axes", window: int | None, lengths: Sequence[int]) -
         mark_window(axis, window, "trained window")
 
 
-def _plain_number(value: float, position: int | None) -> str:
+def _plain_number(value: float, position: float) -> str:
     """Ticks as 3 and 40, and only where the first digit is 1, 2, 3 or 5, so they do not crowd."""
     first = f"{value:e}"[0]
     return f"{value:g}" if first in "1235" else ""

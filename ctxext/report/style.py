@@ -14,7 +14,9 @@ COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
-def new_figure(panels: int, *, width: float = 5.6, height: float = 4.2) -> tuple["Figure", list["Axes"]]:
+def new_figure(
+    panels: int, *, width: float = 5.6, height: float = 4.2
+) -> tuple["Figure", list["Axes"]]:
     """A figure with `panels` axes side by side, drawn without a screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

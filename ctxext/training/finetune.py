@@ -26,6 +26,7 @@ from ctxext.training.self_check import check_loss, check_rope
 from ctxext.training.state import RunState, load_state, save_state
 from ctxext.training.stop import StopRequest
 
+
 @dataclass(frozen=True)
 class StartReport:
     """What a run is about to do, told before its first step.

@@ -49,7 +49,9 @@ def add_adapters(model: Any, config: LoraConfig, base_name: str) -> Any:
     """
     import peft
 
-    linear = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    linear = {
+        name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear)
+    }
     head = {"lm_head", "embed_tokens"}
     for target in config.targets:
         if target not in linear or target in head:

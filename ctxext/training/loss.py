@@ -43,7 +43,7 @@ class _SummedNLL(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: FunctionCtx, *grad_outputs: torch.Tensor) -> Any:
         (grad,) = grad_outputs
         grad_hidden, grad_weight = ctx.saved_tensors  # type: ignore[attr-defined]

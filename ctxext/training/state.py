@@ -46,7 +46,9 @@ def save_state(
     final = root / f"step-{state.step}"
     staging = Path(tempfile.mkdtemp(dir=root, prefix=".tmp-"))
     try:
-        trained = {name: p.detach().cpu().contiguous() for name, p in trained_tensors(model).items()}
+        trained = {
+            name: p.detach().cpu().contiguous() for name, p in trained_tensors(model).items()
+        }
         save_file(trained, staging / _TRAINED)
         save_file(_optimizer_tensors(model, optimizer), staging / _OPTIMIZER)
         text = json.dumps(asdict(state), indent=2) + "\n"

@@ -1,0 +1,79 @@
+"""`ctxext demo --train-base`: train the checkpoint that ctxext carries, from nothing."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ctxext.checkpoints.output import staged_folder
+from ctxext.errors import BadInput
+from ctxext.progress import Progress, silent
+from ctxext.release.provenance import SCHEMA, command_line, versions, write_record
+
+FULL_MINUTES = 30.0
+"""What the whole training takes on two cores, roughly."""
+
+
+@dataclass(frozen=True)
+class BaseResult:
+    """The trained base, and what was done; `to_dict` is the JSON document."""
+
+    output_dir: str
+    training: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"schema": "ctxext.base/1", "output_dir": self.output_dir, **self.training}
+
+
+def shipped_base() -> Path:
+    """The folder of the checkpoint inside the installed package.
+
+    Raises:
+        BadInput: this installation lacks it.
+    """
+    folder = Path(__file__).parent.parent / "lab" / "base"
+    if not (folder / "config.json").exists():
+        raise BadInput(
+            f"{folder} is missing from this installation",
+            "make one: ctxext demo --train-base --output-dir DIR",
+        )
+    return folder
+
+
+def train_base(
+    output_dir: str | Path,
+    *,
+    budget: float | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    on_progress: Progress = silent,
+) -> BaseResult:
+    """Train the byte-level Llama on the built-in corpus and write it as a checkpoint.
+
+    Args:
+        budget: minutes on two cores, roughly: the steps of every stage are scaled by
+            budget / 30. None = all of them.
+
+    Raises:
+        BadInput: the output folder cannot be used, or the budget is not positive.
+    """
+    if budget is not None and not budget > 0:
+        raise BadInput(f"--budget is {budget}, and has to be a positive number of minutes")
+
+    with staged_folder(Path(output_dir), overwrite=overwrite) as folder:
+        from ctxext.lab.byte_llama import STAGES, save, train
+
+        share = 1.0 if budget is None else budget / FULL_MINUTES
+        stages = tuple(replace(s, steps=max(1, round(s.steps * share))) for s in STAGES)
+        model, training = train(stages=stages, seed=seed, on_progress=on_progress)
+        save(model, folder)
+        write_record(
+            folder,
+            {
+                "schema": SCHEMA,
+                "kind": "base",
+                "versions": versions(),
+                "training": training,
+                "command": command_line(),
+            },
+        )
+    return BaseResult(str(output_dir), training)

@@ -1,0 +1,198 @@
+"""`ctxext demo`: the whole job on the checkpoint that ctxext carries."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctxext.checkpoints.folder import Source
+from ctxext.checkpoints.json_file import dump_json
+from ctxext.checkpoints.load import load_model, load_tokenizer, quiet_transformers
+from ctxext.checkpoints.output import check_output
+from ctxext.data.sources import Source as TextSource
+from ctxext.data.tokens import TokenIds, tokenize
+from ctxext.errors import BadInput, CtxextError
+from ctxext.pipeline.base import shipped_base
+from ctxext.pipeline.extend import extend
+from ctxext.pipeline.finetune import finetune
+from ctxext.pipeline.opened import open_checkpoint
+from ctxext.progress import Progress, silent
+from ctxext.release.provenance import SCHEMA, command_line, versions, write_record
+from ctxext.report.plots import plot_demo
+
+if TYPE_CHECKING:
+    from ctxext.evaluation.perplexity import PositionScore
+
+ORIGINAL, TARGET = 256, 2048
+METHODS = ("linear", "ntk", "yarn")
+TRAINED = ("linear", "yarn")
+DISTANCES = (64, 128, 256, 512, 1024, 1536)
+FULL_MINUTES = 3.0
+_STEPS = 100  # optimizer steps of each fine-tuning, of 2 rows
+_WINDOWS_PER_DOCUMENT = 2
+_SAME = 1e-4  # merged and unmerged perplexity differ by float32 rounding only
+_PRINTABLE = range(33, 127)
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo measured; `to_dict` is its JSON document."""
+
+    output_dir: str
+    by_position: tuple[dict[str, Any], ...]
+    copying: tuple[dict[str, Any], ...]
+    merged_difference: float
+    steps: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema": "ctxext.demo/1",
+            "output_dir": self.output_dir,
+            "window": {"original": ORIGINAL, "target": TARGET},
+            "by_position": list(self.by_position),
+            "copying": list(self.copying),
+            "merged_check": {"max_relative_difference": self.merged_difference},
+            "lora_steps": self.steps,
+            "seconds": self.seconds,
+        }
+
+
+def demo(
+    output_dir: str | Path,
+    *,
+    budget: float | None = None,
+    overwrite: bool = False,
+    seed: int = 0,
+    on_progress: Progress = silent,
+) -> DemoResult:
+    """Run the whole main job on the embedded byte-level Llama: window 256, target 2048.
+
+    The text it is measured on is the part of the built-in corpus that nothing was trained on.
+
+    Args:
+        output_dir: new folder: the extended checkpoints, the two runs, `demo.json`, `demo.png`.
+        budget: minutes on two cores, roughly: scales the fine-tuning steps. None = three.
+
+    Raises:
+        BadInput: the output folder cannot be used.
+        CtxextError: the merged checkpoint is not the model that was trained.
+    """
+    began = time.monotonic()
+    if budget is not None and not budget > 0:
+        raise BadInput(f"--budget is {budget}, and has to be a positive number of minutes")
+    steps = max(1, round(_STEPS * (budget or FULL_MINUTES) / FULL_MINUTES))
+    out = Path(output_dir)
+    check_output(out, overwrite=overwrite)
+    base = shipped_base()
+    out.mkdir(parents=True, exist_ok=True)
+    _write_record(out)
+    folders = {"base": base}
+    for method in METHODS:
+        folders[method] = out / method
+        extend(
+            str(base), method=method, target=TARGET, output_dir=folders[method],
+            weights="copy", overwrite=True,
+        )  # fmt: skip
+    for method in TRAINED:
+        run = out / f"{method}-lora"
+        finetune(
+            str(folders[method]), output_dir=run, overwrite=True, merge_dtype="float32",
+            recipe=_recipe(steps, seed),
+            on_progress=lambda _, *rest, name=method: on_progress(f"{name} + LoRA", *rest),
+        )  # fmt: skip
+        folders[f"{method}+lora"] = run / "merged"
+
+    documents = _heldout(base)
+    positions: list[dict[str, Any]] = []
+    copies: list[dict[str, Any]] = []
+    for done, (name, folder) in enumerate(folders.items(), start=1):
+        rows, copied = _measure(folder, documents, seed)
+        positions += [{"model": name, **row.to_dict()} for row in rows]
+        copies += [{"model": name, **row} for row in copied]
+        on_progress("measure", done, len(folders), name)
+    difference = _merged_difference(out / "yarn", out / "yarn-lora", documents)
+    result = DemoResult(
+        str(output_dir), tuple(positions), tuple(copies), difference, steps,
+        round(time.monotonic() - began, 1),
+    )  # fmt: skip
+    (out / "demo.json").write_text(dump_json(result.to_dict()), encoding="utf-8")
+    for suffix in ("png", "svg"):
+        plot_demo(out / f"demo.{suffix}", positions, copies, original=ORIGINAL, target=TARGET)
+    if not difference <= _SAME:
+        raise CtxextError(
+            f"the merged checkpoint's perplexity differs from base + adapter by {difference:.1e}"
+        )
+    return result
+
+
+def _recipe(steps: int, seed: int) -> Mapping[str, Any]:
+    return {
+        "data": {"source": "builtin:python"},
+        "lora": {"rank": 16, "alpha": 32, "train_norms": True},
+        "train": {
+            "seq_length": TARGET,
+            "steps": steps,
+            "batch_size": 2,
+            "gradient_accumulation": 1,
+            "lr": 2e-3,
+            "warmup_steps": 10,
+            "gradient_checkpointing": False,
+            "save_every": 1000,
+            "seed": seed,
+        },
+    }
+
+
+def _heldout(base: Path) -> list[TokenIds]:
+    """The first windows of every held-out module that is long enough for one."""
+    tokenizer = load_tokenizer(Source(base, base.name))
+    corpus = tokenize(TextSource("builtin:python/heldout"), tokenizer)
+    return [d[: TARGET * _WINDOWS_PER_DOCUMENT] for d in corpus.documents if len(d) >= TARGET]
+
+
+def _measure(
+    folder: Path, documents: Sequence[TokenIds], seed: int
+) -> tuple[list["PositionScore"], list[dict[str, Any]]]:
+    from ctxext.evaluation.copying import copying
+    from ctxext.evaluation.perplexity import by_position
+
+    opened = open_checkpoint(str(folder))
+    model = load_model(opened.source, opened.position)
+    rows = by_position(model, documents, TARGET, name=folder.name)
+    # Bytes are tokens here, so the planted strings are printable bytes.
+    copied = copying(
+        model, documents, list(_PRINTABLE), length=TARGET, distances=DISTANCES, seed=seed
+    )
+    return rows, [row.to_dict() for row in copied]
+
+
+def _merged_difference(extended: Path, run: Path, documents: Sequence[TokenIds]) -> float:
+    """Largest relative difference of a perplexity: the merged folder in plain transformers
+    against the extended base with the adapter put on by peft."""
+    import peft
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from ctxext.evaluation.perplexity import by_position
+
+    few = list(documents[:4])
+    with quiet_transformers():
+        plain = AutoModelForCausalLM.from_pretrained(run / "merged", dtype=torch.float32).eval()
+        live = AutoModelForCausalLM.from_pretrained(extended, dtype=torch.float32)
+        adapted = peft.PeftModel.from_pretrained(live, run / "adapter").eval()
+    merged = by_position(plain, few, TARGET)
+    separate = by_position(adapted.get_base_model(), few, TARGET)
+    return max(
+        abs(a.perplexity - b.perplexity) / b.perplexity
+        for a, b in zip(merged, separate, strict=True)
+    )
+
+
+def _write_record(out: Path) -> None:
+    """Mark the folder as ours from the start, so that `--overwrite` may replace a broken run."""
+    write_record(
+        out,
+        {"schema": SCHEMA, "kind": "demo", "versions": versions(), "command": command_line()},
+    )

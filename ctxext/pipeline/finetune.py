@@ -63,7 +63,7 @@ def finetune(
     model: str,
     *,
     output_dir: str | Path,
-    recipe: Mapping[str, Any] | FinetuneConfig,
+    recipe: Mapping[str, Any],
     resume: bool = False,
     overwrite: bool = False,
     revision: str | None = None,
@@ -81,7 +81,7 @@ def finetune(
     Args:
         model: an *extended* checkpoint; its window has to reach `train.seq_length`.
         output_dir: new folder, or with `resume` the folder of the run to go on with.
-        recipe: sections `data`, `lora`, `train`.
+        recipe: sections `data`, `lora`, `train`, as in a recipe file.
         dtype: of the frozen weights: `auto` = as stored on a GPU, float32 on a CPU.
         merge_dtype: of the merged checkpoint; `auto` = as stored in the base.
         on_start: told what is trained (`training.finetune.StartReport`) before the first step.
@@ -90,7 +90,7 @@ def finetune(
         BadInput: anything the user can mend: recipe, data, window, `--resume` of another run.
         CtxextError: a failed self-check, a loss that is not finite, corrupt files, a full disk.
     """
-    config = recipe if isinstance(recipe, FinetuneConfig) else build(FinetuneConfig, recipe, where="recipe")  # fmt: skip
+    config = build(FinetuneConfig, recipe, where="recipe")
     kind = check_dtype(dtype)
     out = Path(output_dir)
     opened = open_checkpoint(model, revision=revision)

@@ -20,8 +20,8 @@ from ctxext.errors import CtxextError
 from ctxext.progress import Progress, silent
 from ctxext.training.config import FinetuneConfig
 from ctxext.training.log import StepLog
-from ctxext.training.lora import LossModel, TrainedGroup, add_adapters, trained_groups
 from ctxext.training.loop import train_steps
+from ctxext.training.lora import LossModel, TrainedGroup, add_adapters, trained_groups
 from ctxext.training.self_check import check_loss, check_rope
 from ctxext.training.state import RunState, load_state, save_state
 from ctxext.training.stop import StopRequest

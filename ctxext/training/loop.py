@@ -51,7 +51,7 @@ def train_steps(
     trained = list(trained_tensors(accelerator.unwrap_model(model)).values())
     per_pass = config.batch_size * ranks
     targets = config.gradient_accumulation * per_pass * (rows.seq_length - 1)
-    began, steps_here = time.monotonic(), 0
+    began, first_step = time.monotonic(), state.step
     for step in range(state.step, config.steps):
         rate = learning_rate(step, config)
         for group in optimizer.param_groups:
@@ -76,11 +76,10 @@ def train_steps(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-        steps_here += 1
         seconds = time.monotonic() - began
         row_tokens = config.gradient_accumulation * per_pass * rows.seq_length
         state = replace(state, step=step + 1, tokens=state.tokens + row_tokens)
-        speed = steps_here * row_tokens / seconds
+        speed = (step + 1 - first_step) * row_tokens / seconds
         line = {
             "step": step + 1,
             "loss": loss,

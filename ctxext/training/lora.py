@@ -23,7 +23,7 @@ class TrainedGroup:
 
 
 class LossModel(nn.Module):
-    """A peft model as one module from token ids to summed loss, which is what gets wrapped by DDP."""
+    """A peft model as one module from token ids to summed loss, for DDP to wrap."""
 
     def __init__(self, model: Any, loss_chunk: int) -> None:
         super().__init__()

@@ -14,8 +14,9 @@ from ctxext.methods import Extension
 if TYPE_CHECKING:
     import torch
 
-# What float32 costs transformers: the rounding of the exponent, times ln(theta).
-FLOAT32_TOLERANCE = 1e-6
+# What float32 costs transformers: the rounding of the exponent times ln(theta), below 1e-6, and
+# for llama3's blend up to 6e-6. A cast to bfloat16 costs 4e-3.
+FLOAT32_TOLERANCE = 1e-5
 
 
 def check_written(folder: Path, extension: Extension, original: int) -> None:
@@ -39,7 +40,7 @@ def check_in_transformers(folder: Path, extension: Extension, target: int) -> fl
     """Build the checkpoint's rotary module in transformers and compare its frequencies.
 
     Returns:
-        The largest relative difference of a frequency; float32 rounding leaves up to 1e-6.
+        The largest relative difference of a frequency; float32 rounding leaves about 1e-6.
 
     Raises:
         CtxextError: it is larger than that, or the attention factor differs.

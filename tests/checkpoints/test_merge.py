@@ -1,0 +1,158 @@
+"""Merging against peft itself: every weight bit for bit in float32."""
+
+import json
+import shutil
+
+import peft
+import pytest
+import torch
+from conftest import build_tiny
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from ctxext.checkpoints.adapter import ROPE_KEY
+from ctxext.errors import BadInput, CtxextError
+from ctxext.pipeline.extend import extend
+from ctxext.pipeline.merge import merge
+from ctxext.pipeline.opened import open_checkpoint
+
+
+def make_adapter(base, folder, **settings):
+    """A peft adapter with random (non-zero) numbers, saved by peft."""
+    model = AutoModelForCausalLM.from_pretrained(base)
+    config = {"r": 4, "lora_alpha": 12, "target_modules": ["q_proj", "v_proj", "down_proj"]}
+    wrapped = peft.get_peft_model(
+        model, peft.LoraConfig(**{**config, **settings, "task_type": "CAUSAL_LM"})
+    )
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in wrapped.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+    wrapped.save_pretrained(folder)
+    return wrapped
+
+
+def assert_merge_is_pefts(base, adapter, wrapped, out):
+    """Same weights bit for bit, same logits as base + adapter."""
+    ids = torch.arange(96)[None] % 256
+    with torch.no_grad():
+        before = wrapped(input_ids=ids).logits
+    expected = wrapped.merge_and_unload().state_dict()
+    loaded = AutoModelForCausalLM.from_pretrained(out)
+    got = loaded.state_dict()
+    assert set(got) == set(expected)
+    different = [name for name in got if not torch.equal(got[name], expected[name])]
+    assert different == []
+    with torch.no_grad():
+        assert torch.allclose(loaded(input_ids=ids).logits, before, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"use_rslora": True},
+        {"rank_pattern": {"q_proj": 8}, "alpha_pattern": {"layers.1.self_attn.v_proj": 3}},
+        {"modules_to_save": ["norm"]},
+        {"modules_to_save": ["embed_tokens", "lm_head", "input_layernorm"]},
+    ],
+    ids=["lora", "rslora", "patterns", "norms", "embeddings"],
+)
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+def test_equals_peft(tmp_path, settings, family):
+    base = build_tiny(tmp_path / "base", family, shard="60KB")
+    assert len(list(base.glob("*.safetensors"))) > 2
+    wrapped = make_adapter(base, tmp_path / "adapter", **settings)
+    result = merge(tmp_path / "adapter", base=str(base), output_dir=tmp_path / "out")
+    assert result.merged_tensors > 0
+    assert_merge_is_pefts(base, tmp_path / "adapter", wrapped, tmp_path / "out")
+    assert sorted(p.name for p in base.glob("*.safetensors")) == sorted(
+        p.name for p in (tmp_path / "out").glob("*.safetensors")
+    )
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "mistral"])
+def test_tied_embedding_trained_and_kept_tied(tmp_path, family):
+    base = build_tiny(tmp_path / "base", family, tied=True)
+    wrapped = make_adapter(
+        base, tmp_path / "adapter", modules_to_save=["embed_tokens"], ensure_weight_tying=True
+    )
+    merge(tmp_path / "adapter", base=str(base), output_dir=tmp_path / "out")
+    assert_merge_is_pefts(base, tmp_path / "adapter", wrapped, tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["tie_word_embeddings"] is True
+    assert "lm_head.weight" not in load_file(tmp_path / "out" / "model.safetensors")
+
+
+def test_tied_embedding_trained_apart_is_untied(tmp_path):
+    base = build_tiny(tmp_path / "base", tied=True, shard="60KB")
+    wrapped = make_adapter(base, tmp_path / "adapter", modules_to_save=["embed_tokens"])
+    result = merge(tmp_path / "adapter", base=str(base), output_dir=tmp_path / "out")
+    assert any("no longer tied" in warning for warning in result.warnings)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert loaded.config.tie_word_embeddings is False
+    ids = torch.arange(64)[None]
+    with torch.no_grad():
+        assert torch.allclose(
+            loaded(input_ids=ids).logits, wrapped(input_ids=ids).logits, atol=2e-5
+        )
+
+
+def test_bfloat16_is_added_in_float32_and_rounded_once(tmp_path):
+    base = build_tiny(tmp_path / "base", dtype="bfloat16")
+    wrapped = make_adapter(base, tmp_path / "adapter")
+    merge(tmp_path / "adapter", base=str(base), output_dir=tmp_path / "out")
+    expected = wrapped.merge_and_unload().state_dict()
+    got = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(t.dtype == torch.bfloat16 for t in got.values())
+    assert all(torch.equal(t, expected[name]) for name, t in got.items())
+
+
+def test_dtype_converts_every_float(tmp_path, tiny_llama):
+    make_adapter(tiny_llama, tmp_path / "adapter")
+    out = tmp_path / "out"
+    merge(tmp_path / "adapter", base=str(tiny_llama), output_dir=out, dtype="bf16")
+    assert {t.dtype for t in load_file(out / "model.safetensors").values()} == {torch.bfloat16}
+    assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_rope_of_adapter_and_base_have_to_agree(tmp_path, tiny_llama):
+    for method in ("yarn", "linear"):
+        extend(str(tiny_llama), method=method, target=512, output_dir=tmp_path / method)
+    make_adapter(tmp_path / "yarn", tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    rope = open_checkpoint(str(tmp_path / "yarn")).position.rope
+    save_file(load_file(file), file, metadata={"format": "pt", ROPE_KEY: rope.sha256})
+    merge(tmp_path / "adapter", base=str(tmp_path / "yarn"), output_dir=tmp_path / "good")
+    with pytest.raises(BadInput, match="another rope"):
+        merge(tmp_path / "adapter", base=str(tmp_path / "linear"), output_dir=tmp_path / "bad")
+    assert not (tmp_path / "bad").exists()
+    merged = json.loads((tmp_path / "good" / "config.json").read_text())
+    assert merged["rope_scaling"]["rope_type"] == "yarn"
+
+
+def test_untouched_shards_are_linked(tmp_path):
+    base = build_tiny(tmp_path / "base", shard="60KB")
+    make_adapter(base, tmp_path / "adapter", target_modules=["q_proj"])
+    merge(tmp_path / "adapter", base=str(base), output_dir=tmp_path / "out")
+    same = [
+        p.name
+        for p in base.glob("*.safetensors")
+        if p.samefile(tmp_path / "out" / p.name) or p.stat().st_nlink > 1
+    ]
+    assert same
+
+
+def test_nan_in_the_adapter_leaves_nothing(tmp_path, tiny_llama):
+    make_adapter(tiny_llama, tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = next(iter(tensors))
+    tensors[name].view(-1)[3] = float("nan")
+    save_file(tensors, file)
+    with pytest.raises(CtxextError, match="NaN") as caught:
+        merge(tmp_path / "adapter", base=str(tiny_llama), output_dir=tmp_path / "out")
+    assert name in str(caught.value)
+    shutil.rmtree(tmp_path / "adapter")
+    assert list(tmp_path.iterdir()) == []

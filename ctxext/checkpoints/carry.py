@@ -83,11 +83,14 @@ def carry_side_files(source: Path, folder: Path, warnings: list[str]) -> None:
         shutil.copyfile(path, folder / name)
 
 
-def raise_tokenizer_window(folder: Path, target: int, warnings: list[str]) -> dict[str, Any]:
-    """Raise `model_max_length` in a carried tokenizer_config.json, which caps vLLM.
+def patch_tokenizer(folder: Path, target: int, warnings: list[str]) -> dict[str, Any]:
+    """Mend a carried tokenizer_config.json for a longer window.
+
+    `model_max_length` is raised: it caps vLLM. The class name that transformers 5 writes is
+    replaced by the one that transformers 4 knows too.
 
     Returns:
-        {"tokenizer_config.model_max_length": (before, after)} when it changed, else {}.
+        {"tokenizer_config.KEY": (before, after)} for what changed.
     """
     path = folder / TOKENIZER_CONFIG
     if not path.exists():
@@ -95,13 +98,17 @@ def raise_tokenizer_window(folder: Path, target: int, warnings: list[str]) -> di
         return {}
     tokenizer, found = read_json_object(path)
     warnings += found
+    changes: dict[str, Any] = {}
     before = tokenizer.get("model_max_length")
     if isinstance(before, str):
         warnings.append(f"{TOKENIZER_CONFIG}: model_max_length is a string, and was left alone")
-    if isinstance(before, bool) or not isinstance(before, int | float) or before >= target:
-        return {}
-    path.write_text(dump_json({**tokenizer, "model_max_length": target}), encoding="utf-8")
-    return {"tokenizer_config.model_max_length": (before, target)}
+    if isinstance(before, int | float) and not isinstance(before, bool) and before < target:
+        changes["model_max_length"] = target
+    if tokenizer.get("tokenizer_class") == "TokenizersBackend":
+        changes["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if changes:
+        path.write_text(dump_json({**tokenizer, **changes}), encoding="utf-8")
+    return {f"tokenizer_config.{key}": (tokenizer[key], new) for key, new in changes.items()}
 
 
 def raise_generation_length(folder: Path, old_window: int, target: int) -> dict[str, Any]:

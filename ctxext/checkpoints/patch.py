@@ -179,6 +179,8 @@ def _write_rope(config: dict[str, Any], extension: Extension) -> None:
     config["rope_theta"] = float(extension.rope_theta)
     config["rope_scaling"] = None if rope_type == "default" else both
     config["rope_parameters"] = {**both, "rope_theta": float(extension.rope_theta)}
+    if "dtype" in config and "torch_dtype" not in config:
+        config["torch_dtype"] = config["dtype"]  # its name in transformers 4
     # llama.cpp, TGI and TensorRT-LLM look for it at the top for these two, and for no other.
     config.pop(_ORIGINAL, None)
     if rope_type in ("llama3", "longrope"):

@@ -139,6 +139,25 @@ def _tensor_info(key: str, value: Any, name: str) -> TensorInfo:
     return info
 
 
+def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a file anew with other metadata; tensors, their order and bytes stay.
+
+    The library writes metadata in random order; here the same content gives the same bytes.
+    """
+    header = read_header(path)
+    beside = path.with_name(f".{path.name}.tmp")
+    plan = {name: (info.dtype, info.shape) for name, info in header.tensors.items()}
+    with path.open("rb") as file:
+
+        def tensors() -> Iterable[tuple[str, bytes]]:
+            for name, info in header.tensors.items():
+                file.seek(header.data_start + info.start)
+                yield name, file.read(info.end - info.start)
+
+        write_safetensors(beside, plan, tensors(), metadata)
+    beside.replace(path)
+
+
 def write_safetensors(
     path: Path,
     plan: Mapping[str, tuple[str, tuple[int, ...]]],

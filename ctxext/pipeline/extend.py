@@ -11,8 +11,8 @@ from ctxext.checkpoints.carry import (
     carry_side_files,
     carry_weights,
     listing,
+    patch_tokenizer,
     raise_generation_length,
-    raise_tokenizer_window,
 )
 from ctxext.checkpoints.check import check_in_transformers, check_written
 from ctxext.checkpoints.detect import Origin, detect
@@ -159,7 +159,7 @@ def extend(
         carry_side_files(source.folder, folder, warnings)
         how = carry_weights(held, folder, weights)
         (folder / CONFIG).write_text(dump_json(patch.config), encoding="utf-8")
-        diff |= raise_tokenizer_window(folder, patch.target, warnings)
+        diff |= patch_tokenizer(folder, patch.target, warnings)
         diff |= raise_generation_length(folder, opened.position.window.current, patch.target)
         checked = None
         if patch.extension is not None:

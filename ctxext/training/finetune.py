@@ -14,6 +14,7 @@ from ctxext.checkpoints.adapter import ROPE_KEY
 from ctxext.checkpoints.detect import Position
 from ctxext.checkpoints.folder import Source
 from ctxext.checkpoints.load import DtypeName, load_model
+from ctxext.checkpoints.safetensors_file import set_metadata
 from ctxext.data.packing import PackedRows
 from ctxext.data.tokens import Corpus, check_vocabulary
 from ctxext.errors import CtxextError
@@ -172,8 +173,6 @@ def checkpoint_activations(model: Any) -> None:
 
 def write_adapter(wrapped: Any, folder: Path, position: Position) -> None:
     """Write a peft adapter whose metadata carries the hash of the rope it was trained under."""
-    from safetensors.torch import load_file, save_file
-
     if position.rope is None:
         raise CtxextError("an adapter needs a rotary checkpoint")
     staging = folder.with_name(".adapter-tmp")
@@ -184,9 +183,9 @@ def write_adapter(wrapped: Any, folder: Path, position: Position) -> None:
         save_embedding_layers=False,  # else peft asks the Hub; trained ones are saved anyway
     )
     (staging / "README.md").unlink(missing_ok=True)  # peft's template; push writes a real card
-    tensors = staging / "adapter_model.safetensors"
-    metadata = {"format": "pt", ROPE_KEY: position.rope.sha256}
-    save_file(load_file(tensors), tensors, metadata=metadata)
+    set_metadata(
+        staging / "adapter_model.safetensors", {"format": "pt", ROPE_KEY: position.rope.sha256}
+    )
     shutil.rmtree(folder, ignore_errors=True)
     staging.rename(folder)
 

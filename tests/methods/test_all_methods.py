@@ -77,7 +77,13 @@ def test_transformers_as_shipped_differs_by_rounding_only(name):
         mine = torch.tensor(ours.inv_freq, dtype=torch.float64)
         relative = ((theirs.double() - mine).abs() / mine).max()
         # llama3 divides by a blend that can be 1/s, which enlarges the rounding of the turns.
-        assert relative < (1e-5 if name == "llama3" else 1e-6), (head_dim, theta, factor, window, float(relative))
+        assert relative < (1e-5 if name == "llama3" else 1e-6), (
+            head_dim,
+            theta,
+            factor,
+            window,
+            float(relative),
+        )
         assert attention == ours.attention_factor
 
 

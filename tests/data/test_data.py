@@ -1,0 +1,127 @@
+"""Text in, rows out: every source, packing as a function of the step, no token lost."""
+
+import gzip
+import json
+import lzma
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from ctxext.data.builtin import is_held_out, python_sources
+from ctxext.data.packing import PackedRows
+from ctxext.data.sources import Source
+from ctxext.data.tokens import Corpus, check_vocabulary, tokenize
+from ctxext.errors import BadInput
+
+
+def texts(spec, **arguments):
+    return [piece.text for piece in Source(str(spec), **arguments).pieces()]
+
+
+def test_every_kind_of_file_gives_the_same_documents(tmp_path):
+    documents = ["one\ntwo\n", "drei vier", "五六"]
+    rows = "".join(json.dumps({"text": d, "n": 1}) + "\n" for d in documents)
+    (tmp_path / "a.jsonl").write_text(rows)
+    with gzip.open(tmp_path / "a.jsonl.gz", "wt") as file:
+        file.write(rows)
+    with lzma.open(tmp_path / "a.jsonl.xz", "wt") as file:
+        file.write(rows)
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"text": documents, "other": [1, 2, 3]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    for name in ("a.jsonl", "a.jsonl.gz", "a.jsonl.xz", "a.parquet"):
+        assert texts(tmp_path / name) == documents, name
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for index, document in enumerate(documents):
+        (folder / f"{index}.txt").write_text(document)
+    (folder / "ignored.md").write_text("no")
+    assert texts(folder) == documents
+    with lzma.open(tmp_path / "b.txt.xz", "wt") as file:
+        file.write(documents[0])
+    assert texts(tmp_path / "b.txt.xz") == documents[:1]
+
+
+def test_text_is_what_it_says(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo \xff\xfe three")
+    source = Source(str(tmp_path / "a.txt"))
+    assert [p.text for p in source.pieces()] == ["one\ntwo \ufffd\ufffd three"]
+    assert source.replaced == 2
+    assert source.name == "a.txt"
+
+
+def test_long_files_come_in_pieces_that_join_to_the_whole(tmp_path, monkeypatch, tiny_llama):
+    monkeypatch.setattr("ctxext.data.sources._PIECE", 1000)
+    text = "".join(f"line {i} of é text\n" for i in range(500))
+    (tmp_path / "a.txt").write_text(text)
+    pieces = list(Source(str(tmp_path / "a.txt")).pieces())
+    assert len(pieces) > 5
+    assert [p.continues for p in pieces] == [False] + [True] * (len(pieces) - 1)
+    assert "".join(p.text for p in pieces) == text
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    corpus = tokenize(Source(str(tmp_path / "a.txt")), tokenizer)
+    assert len(corpus.documents) == 1
+    assert bytes(corpus.documents[0].astype(np.uint8)).decode() == text
+
+
+def test_limit_gives_the_first_tokens(tmp_path, stories):
+    tokenizer = AutoTokenizer.from_pretrained(stories)
+    text = "Once upon a time there was a little girl named Lily. " * 400
+    (tmp_path / "a.txt").write_text(text)
+    whole = tokenize(Source(str(tmp_path / "a.txt")), tokenizer).documents[0]
+    assert whole.tolist() == tokenizer(text)["input_ids"]
+    for limit in (1, 7, 500, 5000):
+        first = tokenize(Source(str(tmp_path / "a.txt")), tokenizer, limit=limit)
+        assert first.documents[0].tolist() == whole[:limit].tolist()
+
+
+def test_builtin_sides_share_no_module():
+    train = {name for name, _ in python_sources(held_out=False)}
+    held = {name for name, _ in python_sources(held_out=True)}
+    assert train
+    assert held
+    assert not train & held
+    assert all(is_held_out(name) for name in held)
+    assert not any("test" in name.split("/")[:-1] for name in train | held)
+    with pytest.raises(BadInput, match="builtin:ruby"):
+        texts("builtin:ruby")
+
+
+@given(
+    tokens=st.integers(10, 300), length=st.integers(2, 40), seed=st.integers(0, 5)
+)
+def test_an_epoch_reads_every_row_once(tokens, length, seed):
+    if tokens < length:
+        return
+    rows = PackedRows(np.arange(tokens, dtype=np.uint32), length, seed)
+    for epoch in range(3):
+        batch = rows.batch(epoch * rows.rows, rows.rows)
+        assert sorted(batch[:, 0].tolist()) == [i * length for i in range(rows.rows)]
+        assert (np.diff(batch, axis=1) == 1).all()
+    assert (rows.batch(3, 2) == np.concatenate([rows.batch(3, 1), rows.batch(4, 1)])).all()
+
+
+def test_rows_depend_on_the_seed_and_need_text():
+    stream = np.arange(1000, dtype=np.uint32)
+    one, two = PackedRows(stream, 10, 0).batch(0, 50), PackedRows(stream, 10, 1).batch(0, 50)
+    assert (one != two).any()
+    with pytest.raises(BadInput, match="1000 tokens, and one row needs --seq-length 2048"):
+        PackedRows(stream, 2048, 0)
+
+
+def test_separator_stands_after_each_document_once():
+    documents = tuple(np.array(d, dtype=np.uint32) for d in ([5, 6], [7, 2], [8]))
+    corpus = Corpus(documents, "x", "0", 0)
+    assert corpus.stream(2).tolist() == [5, 6, 2, 7, 2, 8, 2]
+    assert corpus.stream(None).tolist() == [5, 6, 7, 2, 8]
+
+
+def test_a_foreign_tokenizer_is_noticed():
+    corpus = Corpus((np.array([1, 300], dtype=np.uint32),), "x", "0", 0)
+    with pytest.raises(BadInput, match="token 300, and the model has 256"):
+        check_vocabulary(corpus, 256)

@@ -1,0 +1,125 @@
+"""A fine-tuning run killed at a random step and resumed writes the losses of one that was not."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import run_ctxext
+
+STEPS = 14
+OPTIONS = [
+    "--seq-length", "256", "--steps", str(STEPS), "--batch-size", "2", "--lr", "1e-3",
+    "--gradient-accumulation", "2", "--save-every", "3", "--set", "lora.dropout=0.1",
+    "--train-norms", "--dtype", "float32", "--device", "cpu",
+]  # fmt: skip
+
+
+def losses(out):
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    return [(line["loss"], line["grad_norm"], line["lr"], line["tokens"]) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory, tiny_llama):
+    out = tmp_path_factory.mktemp("runs") / "yarn"
+    assert run_ctxext("extend", tiny_llama, "--target", 512, "-o", out).returncode == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, extended, book):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    done = run_ctxext("finetune", extended, "--data", book, *OPTIONS, "-o", out, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["steps"] == STEPS
+    return out
+
+
+def start(extended, book, out, *more):
+    command = [sys.executable, "-m", "ctxext", "finetune", extended, "--data", book, *OPTIONS]
+    return subprocess.Popen(
+        [*map(str, command), "-o", str(out), *more],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ},
+    )
+
+
+def wait_for_step(process, out, step):
+    """Until the log has this step, or the process has ended by itself."""
+    log = out / "log.jsonl"
+    for _ in range(6000):
+        if process.poll() is not None:
+            return
+        if log.exists() and len(log.read_text().splitlines()) >= step:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the run never reached the step")
+
+
+def test_sigkill_at_a_random_step(tmp_path, extended, book, uninterrupted):
+    at = random.randint(1, STEPS - 2)
+    out = tmp_path / "killed"
+    process = start(extended, book, out)
+    wait_for_step(process, out, at)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if process.returncode == 0:
+        pytest.fail("the run ended before it could be killed")
+    assert not (out / "merged").exists()
+    done = run_ctxext("finetune", extended, "--data", book, *OPTIONS, "-o", out, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert losses(out) == losses(uninterrupted), f"killed after step {at}"
+    for name in ("adapter/adapter_model.safetensors", "merged/model.safetensors"):
+        assert (out / name).read_bytes() == (uninterrupted / name).read_bytes()
+
+
+def test_sigterm_saves_and_exits_0(tmp_path, extended, book, uninterrupted):
+    out = tmp_path / "stopped"
+    process = start(extended, book, out)
+    wait_for_step(process, out, 4)
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    if "stopped after step" not in stdout:
+        pytest.fail("the run ended before the signal came")
+    done = run_ctxext("finetune", extended, "--data", book, *OPTIONS, "-o", out, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert losses(out) == losses(uninterrupted)
+
+
+def test_what_a_run_leaves(uninterrupted):
+    names = {p.name for p in uninterrupted.iterdir()}
+    assert names == {
+        "adapter", "merged", "checkpoints", "log.jsonl", "recipe.yaml", "ctxext.json",
+    }  # fmt: skip
+    assert sorted(p.name for p in (uninterrupted / "checkpoints").iterdir()) == [
+        "step-12",
+        "step-14",
+    ]
+    line = json.loads((uninterrupted / "log.jsonl").read_text().splitlines()[0])
+    assert set(line) == {
+        "step", "loss", "grad_norm", "lr", "tokens", "tokens_per_second", "peak_memory_bytes",
+        "seconds",
+    }  # fmt: skip
+    record = (uninterrupted / "ctxext.json").read_text()
+    assert str(uninterrupted.parent) not in record
+    assert json.loads(record)["training"]["steps"] == STEPS
+
+
+def test_the_resolved_recipe_repeats_the_run(tmp_path, extended, uninterrupted):
+    out = tmp_path / "again"
+    recipe = uninterrupted / "recipe.yaml"
+    done = run_ctxext(
+        "finetune", extended, "--recipe", recipe, "-o", out, "--dtype", "float32", "--device", "cpu"
+    )
+    assert done.returncode == 0, done.stderr
+    assert losses(out) == losses(uninterrupted)

@@ -1,0 +1,192 @@
+"""What `extend` writes, for every family and method, as every reader will see it."""
+
+import json
+import subprocess
+
+import pytest
+import torch
+from conftest import build_tiny, run_ctxext
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from ctxext.checkpoints.check import rotary_module
+from ctxext.errors import BadInput
+from ctxext.pipeline.extend import extend
+from ctxext.pipeline.opened import open_checkpoint
+
+METHODS = ["linear", "ntk", "dynamic", "yarn", "llama3"]
+
+
+def config_of(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+def test_transformers_rotates_as_the_method_says(tmp_path, family, method):
+    base = build_tiny(tmp_path / "base", family)
+    out = tmp_path / "out"
+    result = extend(str(base), method=method, target=1024, output_dir=out, check=True)
+    assert result.checked < 1e-6
+    model = AutoModelForCausalLM.from_pretrained(out)
+    rotary = rotary_module(model)
+    if method == "dynamic":
+        rotary(torch.zeros(1, 1, 1), torch.tensor([[1023]]))
+    rope = open_checkpoint(str(out)).position.rope
+    assert rotary.inv_freq.tolist() == pytest.approx(rope.inv_freq, rel=1e-6)
+    plain = AutoModelForCausalLM.from_pretrained(base)
+    ids = torch.arange(200)[None]
+    with torch.no_grad():  # the patch has an effect beyond the window
+        assert not torch.allclose(model(ids).logits[0, -1], plain(ids).logits[0, -1], atol=1e-3)
+    for name, tensor in load_file(base / "model.safetensors").items():
+        assert torch.equal(load_file(out / "model.safetensors")[name], tensor)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_both_dialects_by_the_rules(tmp_path, tiny_llama, method):
+    out = tmp_path / "out"
+    extend(str(tiny_llama), method=method, target=1024, output_dir=out)
+    config = config_of(out)
+    new, old = config["rope_parameters"], config["rope_scaling"]
+    assert new["rope_theta"] == config["rope_theta"]
+    if method == "ntk":
+        assert old is None
+        assert new["rope_type"] == "default"
+    else:
+        assert old == {k: v for k, v in new.items() if k != "rope_theta"}
+        assert old["rope_type"] == old["type"] == method
+        assert old["factor"] == 8.0
+    window = 128 if method == "dynamic" else 1024
+    assert config["max_position_embeddings"] == window
+    assert isinstance(config["max_position_embeddings"], int)
+    assert ("original_max_position_embeddings" in config) == (method == "llama3")
+    assert "attention_factor" not in new
+    tokenizer = json.loads((out / "tokenizer_config.json").read_text())
+    assert tokenizer["model_max_length"] == 1024
+    # unknown keys and their order stay
+    before = [k for k in config_of(tiny_llama) if k in config]
+    assert [k for k in config if k in before] == before
+    # transformers 5 reads it without a complaint about its keys
+    assert AutoConfig.from_pretrained(out).rope_parameters["rope_type"] == new["rope_type"]
+    assert AutoTokenizer.from_pretrained(out).model_max_length == 1024
+
+
+def test_a_scaled_checkpoint_is_extended_from_its_original_window(tmp_path, tiny_llama):
+    for first in METHODS:
+        one, two = tmp_path / f"{first}-1", tmp_path / f"{first}-2"
+        extend(str(tiny_llama), method=first, target=512, output_dir=one)
+        again = extend(str(one), method="yarn", target=2048, output_dir=two)
+        assert again.original == 128, first
+        assert again.parameters["factor"] == 16.0
+        assert any("scaled before" in w and "replaced" in w for w in again.warnings)
+        direct = tmp_path / f"{first}-direct"
+        extend(str(tiny_llama), method="yarn", target=2048, output_dir=direct)
+        keys = ("rope_parameters", "rope_scaling", "rope_theta", "max_position_embeddings")
+        assert [config_of(two)[k] for k in keys] == [config_of(direct)[k] for k in keys]
+        assert "original_max_position_embeddings" not in config_of(two)
+
+
+def test_original_length_corrects_a_config_that_lies(tmp_path):
+    base = build_tiny(tmp_path / "base", "qwen3", window=160)
+    result = extend(
+        str(base), target=512, original_length=128, output_dir=tmp_path / "out", check=True
+    )
+    assert result.parameters["factor"] == 4.0
+    assert config_of(tmp_path / "out")["rope_scaling"]["original_max_position_embeddings"] == 128
+
+
+def test_sliding_window(tmp_path):
+    base = build_tiny(tmp_path / "base", "mistral")
+    config = config_of(base)
+    config["sliding_window"] = 64
+    (base / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BadInput, match="last 64 tokens only"):
+        extend(str(base), target=512, output_dir=tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+    extend(str(base), target=512, output_dir=tmp_path / "off", sliding_window=None)
+    assert config_of(tmp_path / "off")["sliding_window"] is None
+    extend(str(base), target=512, output_dir=tmp_path / "wide", sliding_window=512)
+    assert config_of(tmp_path / "wide")["sliding_window"] == 512
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "off").config.sliding_window is None
+
+
+def test_qwen_layers_that_slide_are_switched_off(tmp_path):
+    base = build_tiny(tmp_path / "base", "qwen2")
+    config = config_of(base) | {
+        "use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1,
+        "layer_types": ["full_attention", "sliding_attention"],
+    }  # fmt: skip
+    (base / "config.json").write_text(json.dumps(config))
+    mixed = extend(str(base), target=512, output_dir=tmp_path / "mixed")
+    assert any("1 of 2 layers" in w for w in mixed.warnings)
+    extend(str(base), target=512, output_dir=tmp_path / "off", sliding_window=None)
+    off = AutoConfig.from_pretrained(tmp_path / "off")
+    assert set(off.layer_types) == {"full_attention"}
+    assert off.sliding_window is None
+
+
+def test_files_are_linked_or_copied_and_carried(tmp_path, tiny_llama):
+    base = tmp_path / "base"
+    build_tiny(base, shard="60KB")
+    for name in ("chat_template.jinja", "LICENSE", "special_tokens_map.json"):
+        (base / name).write_text(f"{{# {name} #}}")
+    (base / "pytorch_model.bin").write_bytes(b"x")
+    (base / "README.md").write_text("---\nlicense: llama3.1\nlicense_link: LICENSE\n---\n# base")
+    linked = extend(str(base), target=512, output_dir=tmp_path / "linked")
+    copied = extend(str(base), target=512, output_dir=tmp_path / "copied", weights="copy")
+    assert (linked.weights, copied.weights) == ("linked", "copied")
+    for file in base.glob("*.safetensors"):
+        assert (tmp_path / "copied" / file.name).stat().st_nlink == 1
+        assert (tmp_path / "copied" / file.name).read_bytes() == file.read_bytes()
+    for name in ("chat_template.jinja", "LICENSE", "special_tokens_map.json", "tokenizer.json"):
+        assert (tmp_path / "linked" / name).read_bytes() == (base / name).read_bytes()
+    assert "pytorch_model.bin" not in linked.files
+    assert "README.md" not in linked.files
+    record = json.loads((tmp_path / "linked" / "ctxext.json").read_text())
+    assert record["license"] == {"license": "llama3.1", "license_link": "LICENSE"}
+    assert str(tmp_path) not in json.dumps(record)
+    assert set(linked.files) == {p.name for p in (tmp_path / "linked").iterdir()}
+
+
+def test_dry_run_writes_nothing_and_shows_the_diff(tmp_path, tiny_llama):
+    done = run_ctxext("extend", tiny_llama, "--target", "1k", "--dry-run", "--json")
+    document = json.loads(done.stdout)
+    assert document["dry_run"] is True
+    assert document["output_dir"] is None
+    assert document["config_diff"]["max_position_embeddings"] == [128, 1024]
+    assert document["window"] == {"original": 128, "target": 1024}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_neither_torch_nor_transformers_is_imported(tmp_path, tiny_llama):
+    code = (
+        "import sys; from ctxext.cli.main import main\n"
+        f"sys.argv = ['ctxext', 'extend', {str(tiny_llama)!r}, '--target', '1k', "
+        f"'-o', {str(tmp_path / 'out')!r}]\n"
+        "try: main()\n"
+        "except SystemExit as done: assert not done.code\n"
+        "heavy = {'torch', 'transformers', 'numpy'} & set(sys.modules); assert not heavy, heavy\n"
+        "status = open('/proc/self/status').read()\n"  # ru_maxrss would count pytest itself
+        "peak = int(status.split('VmHWM:')[1].split()[0])\n"
+        "assert peak < 60 * 1024, peak\n"
+    )
+    import sys
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_same_output_bytes_every_time(tmp_path, tiny_llama):
+    for name in ("a", "b"):
+        assert run_ctxext(
+            "extend", tiny_llama, "--target", "1k", "-o", tmp_path / name / "out"
+        ).returncode == 0  # fmt: skip
+    for file in (tmp_path / "a" / "out").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / "out" / file.name).read_bytes(), file.name
+
+
+def test_foreign_weights(tmp_path, stories):
+    result = extend(str(stories), target=2048, output_dir=tmp_path / "s", check=True)
+    assert result.original == 512
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "s")
+    assert model.config.rope_parameters["factor"] == 4.0

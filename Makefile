@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint docs bench clean
+.PHONY: demo test test-slow lint bench clean
 
 demo: $(STAMP)
 	$(BIN)/ctxext demo --output-dir runs/demo --overwrite
@@ -22,11 +22,8 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: $(STAMP)
-	$(BIN)/python docs/make_cli.py
-
 bench: $(STAMP)
-	$(BIN)/python tests/benchmarks/startup.py
+	$(BIN)/python tests/benchmarks/static.py
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,7 +1,7 @@
 """`ctxext demo`: the whole job on the checkpoint that ctxext carries."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from ctxext.pipeline.base import shipped_base
 from ctxext.pipeline.extend import extend
 from ctxext.pipeline.finetune import finetune
 from ctxext.pipeline.opened import open_checkpoint
+from ctxext.pipeline.recipe import override, read_recipe, shipped_recipe
 from ctxext.progress import Progress, silent
 from ctxext.release.provenance import SCHEMA, command_line, versions, write_record
 from ctxext.report.plots import plot_demo
@@ -29,7 +30,6 @@ METHODS = ("linear", "ntk", "yarn")
 TRAINED = ("linear", "yarn")
 DISTANCES = (64, 128, 256, 512, 1024, 1536)
 FULL_MINUTES = 3.0
-_STEPS = 100  # optimizer steps of each fine-tuning, of 2 rows
 _WINDOWS_PER_DOCUMENT = 2
 _SAME = 1e-4  # merged and unmerged perplexity differ by float32 rounding only
 _PRINTABLE = range(33, 127)
@@ -82,7 +82,7 @@ def demo(
     began = time.monotonic()
     if budget is not None and not budget > 0:
         raise BadInput(f"--budget is {budget}, and has to be a positive number of minutes")
-    steps = max(1, round(_STEPS * (budget or FULL_MINUTES) / FULL_MINUTES))
+    recipe = _recipe(budget or FULL_MINUTES, seed)
     out = Path(output_dir)
     check_output(out, overwrite=overwrite)
     base = shipped_base()
@@ -99,7 +99,7 @@ def demo(
         run = out / f"{method}-lora"
         finetune(
             str(folders[method]), output_dir=run, overwrite=True, merge_dtype="float32",
-            recipe=_recipe(steps, seed),
+            recipe=recipe,
             on_progress=lambda _, *rest, name=method: on_progress(f"{name} + LoRA", *rest),
         )  # fmt: skip
         folders[f"{method}+lora"] = run / "merged"
@@ -114,7 +114,7 @@ def demo(
         on_progress("measure", done, len(folders), name)
     difference = _merged_difference(out / "yarn", out / "yarn-lora", documents)
     result = DemoResult(
-        str(output_dir), tuple(positions), tuple(copies), difference, steps,
+        str(output_dir), tuple(positions), tuple(copies), difference, recipe["train"]["steps"],
         round(time.monotonic() - began, 1),
     )  # fmt: skip
     (out / "demo.json").write_text(dump_json(result.to_dict()), encoding="utf-8")
@@ -127,22 +127,11 @@ def demo(
     return result
 
 
-def _recipe(steps: int, seed: int) -> Mapping[str, Any]:
-    return {
-        "data": {"source": "builtin:python"},
-        "lora": {"rank": 16, "alpha": 32, "train_norms": True},
-        "train": {
-            "seq_length": TARGET,
-            "steps": steps,
-            "batch_size": 2,
-            "gradient_accumulation": 1,
-            "lr": 2e-3,
-            "warmup_steps": 10,
-            "gradient_checkpointing": False,
-            "save_every": 1000,
-            "seed": seed,
-        },
-    }
+def _recipe(budget: float, seed: int) -> dict[str, Any]:
+    """The shipped recipe, its steps scaled to the budget."""
+    recipe = read_recipe(shipped_recipe("demo"))
+    steps = max(1, round(recipe["train"]["steps"] * budget / FULL_MINUTES))
+    return override(recipe, {"train.steps": steps, "train.seed": seed}, flag="demo")
 
 
 def _heldout(base: Path) -> list[TokenIds]:

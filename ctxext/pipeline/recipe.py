@@ -85,6 +85,25 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return value
 
 
+def shipped_recipe(name: str) -> Path:
+    """The file of a recipe that comes with ctxext, by its name without `.yaml`.
+
+    Raises:
+        BadInput: there is no such recipe; the nearest is offered.
+    """
+    package = Path(__file__).parent.parent
+    # In a wheel the recipes lie inside the package, in a checkout beside it.
+    folders = [f for f in (package / "recipes", package.parent / "recipes") if f.is_dir()]
+    known = {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        raise BadInput(
+            f"there is no recipe '{name}'",
+            f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}",
+        )
+    return known[name]
+
+
 def override(recipe: Mapping[str, Any], changes: Mapping[str, Any], *, flag: str) -> dict[str, Any]:
     """A recipe with `{"train.lr": 1e-4}` put in place; sections are made where they are missing.
 

@@ -36,7 +36,8 @@ def test_plain_llama_of_either_dialect():
 @pytest.mark.parametrize(
     ("block", "window", "original", "current"),
     [
-        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192}, 32768, 8192, 32768),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8192},
+         32768, 8192, 32768),
         ({"type": "linear", "factor": 8.0}, 32768, 4096, 32768),
         ({"rope_type": "dynamic", "factor": 4.0}, 8192, 8192, 32768),
         ({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -68,7 +69,9 @@ def test_hash_tells_rotations_apart_and_spellings_not():
     for change in ({"factor": 2.0}, {"beta_fast": 16}, {"attention_factor": 1.0}):
         other = read(rope_scaling=block | change, max_position_embeddings=32768).rope.sha256
         assert other != one, change
-    assert read(rope_scaling=block, rope_theta=1e6, max_position_embeddings=32768).rope.sha256 != one
+    assert (
+        read(rope_scaling=block, rope_theta=1e6, max_position_embeddings=32768).rope.sha256 != one
+    )
 
 
 def test_a_file_that_only_transformers_5_reads():

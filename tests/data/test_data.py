@@ -92,9 +92,7 @@ def test_builtin_sides_share_no_module():
         texts("builtin:ruby")
 
 
-@given(
-    tokens=st.integers(10, 300), length=st.integers(2, 40), seed=st.integers(0, 5)
-)
+@given(tokens=st.integers(10, 300), length=st.integers(2, 40), seed=st.integers(0, 5))
 def test_an_epoch_reads_every_row_once(tokens, length, seed):
     if tokens < length:
         return

@@ -13,7 +13,9 @@ def read(tmp_path, text):
 
 
 def test_values_as_people_write_them(tmp_path):
-    values = read(tmp_path, "train: {lr: 1e-4, seq_length: 32k, steps: 5}\nlora: {targets: [q_proj]}")
+    values = read(
+        tmp_path, "train: {lr: 1e-4, seq_length: 32k, steps: 5}\nlora: {targets: [q_proj]}"
+    )
     config = build(FinetuneConfig, values, where="recipe")
     assert config.train.lr == 1e-4
     assert config.train.seq_length == 32768
@@ -30,7 +32,7 @@ def test_a_resolved_recipe_reads_back_as_itself(tmp_path):
 def test_overrides_win_and_keep_the_rest():
     values = override({"train": {"lr": 1, "steps": 2}}, {"train.lr": 3.0}, flag="--set")
     assert values == {"train": {"lr": 3.0, "steps": 2}}
-    with pytest.raises(BadInput, match="write SECTION.KEY=VALUE"):
+    with pytest.raises(BadInput, match=r"write SECTION\.KEY=VALUE"):
         override({}, {"lr": 1}, flag="--set")
 
 

@@ -1,5 +1,6 @@
 """`ctxext inspect`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +20,10 @@ def command(
     ] = None,
     original_length: options.OriginalLength = None,
     prefer: options.Prefer = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="Draw the rotary wavelengths to a .png or .svg file."),
+    ] = None,
     revision: options.Revision = None,
     json: options.Json = False,
 ) -> None:
@@ -29,16 +34,20 @@ def command(
     Example: ctxext inspect meta-llama/Llama-3.2-1B --target 256k
     """
     from ctxext.pipeline.inspect import inspect
+    from ctxext.pipeline.inspect import plot as draw
 
+    wanted = parse_length(target, flag="--target") if target else None
     result = inspect(
         model,
-        target=parse_length(target, flag="--target") if target else None,
+        target=wanted,
         revision=revision,
         original_length=parse_length(original_length, flag="--original-length")
         if original_length
         else None,
         prefer=options.dialect(prefer),
     )
+    if plot is not None:
+        draw(result, plot, target=wanted)
     if json:
         print_json(result)
     else:

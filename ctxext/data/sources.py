@@ -1,5 +1,6 @@
 """`--data`: text files, folders of them, datasets of the Hub, or the built-in corpus."""
 
+import codecs
 import gzip
 import hashlib
 import json
@@ -109,10 +110,12 @@ class Source:
     def _decode(self, data: bytes, *, first: bool) -> str:
         # CRLF and a byte order mark are how a file was stored, not what it says.
         data = data.replace(b"\r\n", b"\n")
+        if first:
+            data = data.removeprefix(codecs.BOM_UTF8)
         try:
-            return data.decode("utf-8-sig" if first else "utf-8")
+            return data.decode()
         except UnicodeDecodeError:
-            text = data.decode("utf-8", errors="replace")
+            text = data.decode(errors="replace")
             self.replaced += text.count("\N{REPLACEMENT CHARACTER}")
             return text
 

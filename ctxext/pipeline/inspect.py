@@ -18,6 +18,7 @@ from ctxext.encodings.rope import wavelengths
 from ctxext.errors import BadInput
 from ctxext.methods import METHODS
 from ctxext.pipeline.opened import Opened, open_checkpoint
+from ctxext.report.plots import plot_wavelengths
 
 _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
 _CODES = {name: code for code, name in _DTYPES.items()}
@@ -132,6 +133,31 @@ def inspect(
         methods=tuple(_methods(position, target)),
         warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def plot(found: Inspection, path: Path, *, target: int | None = None) -> None:
+    """Draw the wavelength of every rotary pair against the window, for each method with a target.
+
+    Args:
+        found: an inspection.
+        path: .png or .svg.
+        target: window in tokens that the methods should reach; None = the checkpoint as it is.
+
+    Raises:
+        BadInput: the checkpoint does not rotate, or the file's ending is unknown.
+    """
+    rope, window = found.position.rope, found.position.window
+    if rope is None or rope.inv_freq is None:
+        raise BadInput(f"--plot: {found.opened.source.name} has no rotary pairs that can be drawn")
+    if path.suffix not in (".png", ".svg"):
+        raise BadInput(f"--plot {path} has to end in .png or .svg")
+    if not path.parent.is_dir():
+        raise BadInput(f"--plot {path}: {path.parent} is no folder")
+    curves = {"as it is": wavelengths(rope.inv_freq)}
+    if target is not None and target > window.original:
+        for name in ("linear", "ntk", "yarn"):
+            curves[name] = wavelengths(METHODS[name](rope.spec, target).inv_freq)
+    plot_wavelengths(path, curves, original=window.original, target=target)
 
 
 def _weights(opened: Opened, warnings: list[str]) -> Weights | None:

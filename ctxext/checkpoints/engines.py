@@ -40,3 +40,21 @@ def engine_notes(method: str, rope_block: Mapping[str, Any], target: int) -> lis
     if method == "yarn":
         notes += [note for key, note in _YARN_KEYS.items() if key in rope_block]
     return notes
+
+
+_SERVE: Final = (
+    ("vLLM", "vllm serve {repo} --max-model-len {target}"),
+    ("SGLang", "python -m sglang.launch_server --model-path {repo} --context-length {target}"),
+    (
+        "llama.cpp",
+        "hf download {repo} --local-dir model && python convert_hf_to_gguf.py model "
+        "--outfile model.gguf && llama-server -m model.gguf -c {target}",
+    ),
+    ("Ollama", "FROM ./model.gguf and PARAMETER num_ctx {target} in a Modelfile"),
+    ("MLX", "mlx_lm.generate --model {repo} --prompt -"),
+)
+
+
+def serve_commands(repo_id: str, target: int) -> list[tuple[str, str]]:
+    """(engine, command) with plain numbers of tokens: vLLM's own `k` is 1000."""
+    return [(engine, command.format(repo=repo_id, target=target)) for engine, command in _SERVE]

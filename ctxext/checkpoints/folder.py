@@ -60,9 +60,9 @@ def find_checkpoint(model: str, *, revision: str | None = None, weights: bool = 
 
 def _from_hub(repo_id: str, revision: str | None, weights: bool) -> Source:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
         GatedRepoError,
-        HfHubHTTPError,
+        HTTPError,  # httpx's or httpx2's, whichever huggingface_hub uses
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -96,7 +96,7 @@ def _from_hub(repo_id: str, revision: str | None, weights: bool) -> Source:
             f"{repo_id} is neither a folder here nor in the cache, and the Hub is out of reach",
             "check the path, the network and HF_HUB_OFFLINE",
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         raise CtxextError(
             f"{repo_id} could not be fetched: {str(error).splitlines()[0]}"
         ) from error

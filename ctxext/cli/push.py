@@ -1,1 +1,82 @@
-def command() -> None: ...
+"""`ctxext push`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ctxext.cli import _options as options
+from ctxext.cli._output import out, print_json, progress, say_warnings, table
+
+
+def command(
+    run: Annotated[
+        Path,
+        typer.Argument(help="Folder that finetune, merge or extend wrote.", show_default=False),
+    ],
+    repo_id: Annotated[
+        str, typer.Option("--repo-id", help="Repository, as org/name; made when missing.")
+    ],
+    private: Annotated[
+        bool, typer.Option("--private", help="Make a new repository private.")
+    ] = False,
+    revision: Annotated[
+        str | None, typer.Option("--revision", help="Branch to commit to; made when missing.")
+    ] = None,
+    commit_message: Annotated[
+        str | None, typer.Option("--commit-message", help="Of the commits.")
+    ] = None,
+    create_pr: Annotated[
+        bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")
+    ] = False,
+    base_model: Annotated[
+        str | None,
+        typer.Option("--base-model", help="Hub id of the base, when it was a local copy."),
+    ] = None,
+    token: Annotated[
+        str | None,
+        typer.Option("--token", help="Default: HF_TOKEN or the stored login.", show_default=False),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Write the card, list the files, upload nothing.")
+    ] = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Upload weights, adapter and a model card made of what was measured to the Hub.
+
+    The card's perplexities come from eval-ppl runs inside the folder (--output-dir RUN/eval) that
+    measured this very checkpoint. A push that was cut goes on when it is run again.
+
+    Example: ctxext push runs/qwen-128k-ft --repo-id you/Qwen2.5-7B-128k --private --dry-run
+    """
+    from ctxext.pipeline.push import push
+
+    with progress(quiet=quiet) as listen:
+        result = push(
+            run,
+            repo_id=repo_id,
+            private=private,
+            revision=revision,
+            commit_message=commit_message,
+            create_pr=create_pr,
+            base_model=base_model,
+            token=token,
+            dry_run=dry_run,
+            on_progress=listen,
+        )
+    if json:
+        print_json(result)
+    else:
+        table(
+            f"files of {result.repo_id}",
+            ("file", "bytes"),
+            [(path, f"{size:,}") for path, size in result.files],
+        )
+        console = out()
+        console.print(f"card: {result.card}", markup=False)
+        console.print(
+            "dry run: nothing was uploaded" if result.dry_run else f"pushed: {result.url}",
+            markup=False,
+        )
+    say_warnings(result.warnings)

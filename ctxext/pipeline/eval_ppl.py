@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.json_file import dump_json
 from ctxext.checkpoints.load import check_dtype, load_tokenizer
-from ctxext.checkpoints.output import check_output, staged_folder
+from ctxext.checkpoints.output import MARK, check_output, staged_folder
 from ctxext.checkpoints.weights import read_weights
 from ctxext.data.sources import Source as TextSource
 from ctxext.data.tokens import Corpus, check_vocabulary, tokenize
@@ -121,6 +121,7 @@ def perplexity(
         )
         identity = {
             "config_sha256": sha256_of(one.source.folder / CONFIG),
+            "record_sha256": sha256_of(one.source.folder / MARK),
             "rope_sha256": one.position.rope.sha256 if one.position.rope else None,
             "window": one.position.window.current,
         }
@@ -213,7 +214,8 @@ def _names(models: Sequence[str], opened: Sequence[Opened]) -> list[str]:
 
 def _write(result: PerplexityResult, out: Path, overwrite: bool, inputs: tuple[Path, ...]) -> None:
     with staged_folder(out, overwrite=overwrite, inputs=inputs, may_lie_inside=True) as folder:
-        (folder / DOCUMENT).write_text(dump_json(result.to_dict()), encoding="utf-8")
+        document = {k: v for k, v in result.to_dict().items() if k != "output_dir"}
+        (folder / DOCUMENT).write_text(dump_json(document), encoding="utf-8")
         for suffix in ("png", "svg"):
             plot_perplexity(
                 folder / f"perplexity.{suffix}", result.results, result.by_position,

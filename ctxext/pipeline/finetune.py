@@ -228,6 +228,7 @@ def _record(opened: Opened, training: Mapping[str, Any]) -> dict[str, Any]:
         parameters=before.get("parameters"),
         license=before.get("license") or {},
         config_diff=before.get("config_diff"),
+        extend_command=before.get("command"),
         training=training,
         evaluations=[],
     )

@@ -155,6 +155,7 @@ def _record(base: Opened, adapter: Adapter, training: Mapping[str, Any] | None) 
         parameters=before.get("parameters"),
         license=before.get("license") or base_license(base.source.folder),
         config_diff=before.get("config_diff"),
+        extend_command=before.get("command"),
         adapter={
             "rank": adapter.config.get("r"),
             "alpha": adapter.config.get("lora_alpha"),

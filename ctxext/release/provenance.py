@@ -14,7 +14,7 @@ from ctxext.checkpoints.folder import CONFIG, Source
 from ctxext.checkpoints.json_file import dump_json, read_json_object
 from ctxext.checkpoints.output import MARK, write_file
 from ctxext.checkpoints.weights import INDEX
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, CtxextError
 
 SCHEMA = "ctxext.run/1"
 _LIBRARIES = ("torch", "transformers", "accelerate", "peft", "datasets", "safetensors")
@@ -134,3 +134,18 @@ def origin_of(folder: Path) -> Origin | None:
     if isinstance(window, int) and isinstance(theta, int | float):
         return Origin(window=window, rope_theta=float(theta))
     return None
+
+
+def check_record(position: Position, document: Mapping[str, Any]) -> None:
+    """The config beside a record still rotates as the record says.
+
+    Raises:
+        CtxextError: it was edited since, so what is written down about it is not true.
+    """
+    written = (document.get("rope") or {}).get("sha256")
+    now = position.rope.sha256 if position.rope else None
+    if written != now:
+        raise CtxextError(
+            "config.json was changed after ctxext wrote it: its rope is not the recorded one",
+            "make the checkpoint again with ctxext extend",
+        )

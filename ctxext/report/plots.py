@@ -76,6 +76,8 @@ def plot_wavelengths(
         curves: name -> wavelengths in tokens, one for each pair.
         original, target: windows in tokens, drawn as lines.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure, (axis,) = new_figure(1)
     for index, (name, values) in enumerate(curves.items()):
         axis.plot(range(len(values)), values, label=name, **line_style(index))
@@ -88,7 +90,7 @@ def plot_wavelengths(
             )  # fmt: skip
     axis.set_yscale("log", base=2)
     axis.yaxis.set_major_formatter(lambda value, _: show_length(round(value)))
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_ylabel("tokens for one full turn (log scale)")
     axis.set_xlabel("rotary pair, fastest first")
     axis.legend(frameon=False, fontsize=9, loc="lower right")

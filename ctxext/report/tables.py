@@ -58,10 +58,11 @@ def markdown(table: Table) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(_escape(cell) for cell in cells) + " |"
+    return "| " + " | ".join(escape_markdown(cell) for cell in cells) + " |"
 
 
-def _escape(text: str) -> str:
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it stands: no markup, no link, no HTML, no new line."""
     for character in "\\`*_<>|[]":
         text = text.replace(character, "\\" + character)
     return text.replace("\n", " ")

@@ -1,0 +1,231 @@
+"""`ctxext push`: a finished run, with a card made of what was measured, to the Hub."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ctxext.checkpoints.carry import listing
+from ctxext.checkpoints.folder import CONFIG
+from ctxext.checkpoints.json_file import read_json_object
+from ctxext.checkpoints.output import MARK, write_file
+from ctxext.checkpoints.weights import read_weights
+from ctxext.errors import BadInput
+from ctxext.pipeline.eval_ppl import DOCUMENT
+from ctxext.pipeline.opened import open_checkpoint
+from ctxext.progress import Progress, silent
+from ctxext.release.card import CardFacts, hub_id, is_llama_license, model_card
+from ctxext.release.provenance import check_record, read_record, sha256_of
+from ctxext.release.upload import Item, upload
+
+CARD = "README.md"
+_PLOT = "perplexity.png"
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What `ctxext push` did, or would do (`dry_run`); `to_dict` is its JSON document."""
+
+    repo_id: str
+    url: str | None
+    card: str
+    files: tuple[tuple[str, int], ...]
+    private: bool
+    dry_run: bool
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema": "ctxext.push/1",
+            "repo_id": self.repo_id,
+            "url": self.url,
+            "card": self.card,
+            "files": [{"path": path, "bytes": size} for path, size in self.files],
+            "private": self.private,
+            "dry_run": self.dry_run,
+            "warnings": list(self.warnings),
+        }
+
+
+def push(
+    run: str | Path,
+    *,
+    repo_id: str,
+    private: bool = False,
+    revision: str | None = None,
+    commit_message: str | None = None,
+    create_pr: bool = False,
+    base_model: str | None = None,
+    token: str | None = None,
+    dry_run: bool = False,
+    on_progress: Progress = silent,
+) -> Pushed:
+    """Upload a run: weights, config and tokenizer at the top, the adapter in `adapter/`, a card.
+
+    The card's numbers come from the run's `ctxext.json` and from the evaluations in the run
+    folder, or one folder below, that measured exactly this checkpoint.
+
+    Args:
+        run: what `finetune`, `merge` or `extend` wrote.
+        repo_id: `name` or `org/name`; made when it does not exist.
+        base_model: Hub id of the base, where the run was made from a local copy.
+        token: None = HF_TOKEN or the stored login; never written anywhere.
+        dry_run: write the card into the run folder and list the files only.
+
+    Raises:
+        BadInput: not a run, not finished, no right to write.
+        CtxextError: the checkpoint is not what its record says, or the network failed.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise BadInput(
+            f"--repo-id {repo_id!r} is no name of a repository", "e.g. --repo-id you/Model-32k"
+        ) from error
+    if base_model is not None and hub_id(base_model) is None:
+        raise BadInput(f"--base-model {base_model!r} is no Hub id", "write it as org/name")
+    folder = Path(run)
+    checkpoint, record = _checkpoint(folder)
+    read_weights(checkpoint)
+    opened = open_checkpoint(str(checkpoint))
+    check_record(opened.position, record)
+    warnings = list(opened.warnings)
+    identity = (sha256_of(checkpoint / CONFIG), sha256_of(checkpoint / MARK))
+    evaluations = _evaluations(folder, checkpoint, identity, warnings)
+    adapter = folder / "adapter" if (folder / "adapter" / "adapter_config.json").exists() else None
+    facts = CardFacts(
+        repo_id=repo_id,
+        record=record,
+        identity=identity,
+        evaluations=[e.document for e in evaluations],
+        base_model=base_model or hub_id(_origin_id(record)),
+        adapter=adapter is not None,
+        plots=[f"{e.prefix}{_PLOT}" for e in evaluations if e.has_plot],
+    )
+    if facts.base_model is None:
+        warnings.append("the base is a local folder: --base-model ORG/NAME links the card to it")
+    name = repo_id.rpartition("/")[2]
+    if is_llama_license(facts.license) and not name.lower().startswith("llama"):
+        warnings.append(f"Llama's license asks for a name that begins with Llama, not {name!r}")
+    card = model_card(facts)
+    write_file(folder / CARD, card)
+    items = _items(folder, checkpoint, adapter, record, evaluations, card)
+    url = None
+    if not dry_run:
+        url = upload(
+            items,
+            repo_id,
+            private=private,
+            revision=revision,
+            message=commit_message or "Upload with ctxext",
+            create_pr=create_pr,
+            token=token,
+            on_progress=on_progress,
+        )
+    return Pushed(
+        repo_id=repo_id,
+        url=url,
+        card=str(folder / CARD),
+        files=tuple((item.path, item.bytes) for item in items),
+        private=private,
+        dry_run=dry_run,
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
+
+
+def _checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
+    """The folder of a run that is published, and its record."""
+    record = read_record(run) if run.is_dir() else None
+    if record is None:
+        raise BadInput(
+            f"{run} has no {MARK}, so it is no run of ctxext",
+            "give the folder that ctxext finetune, merge or extend wrote",
+        )
+    if record.get("kind") in ("extend", "merge"):
+        return run, record
+    if record.get("kind") != "finetune":
+        raise BadInput(f"{run} is a {record.get('kind')} folder, which is not pushed")
+    merged = run / "merged"
+    own = read_record(merged) if merged.is_dir() else None
+    if own is None:
+        raise BadInput(
+            f"{run} has no merged checkpoint: the run was stopped before its last step",
+            "finish it with ctxext finetune --resume",
+        )
+    return merged, own
+
+
+def _origin_id(record: dict[str, Any]) -> str | None:
+    origin = record.get("extended_from") or record.get("base") or {}
+    name = origin.get("id")
+    # A folder's own name never holds a slash, so org/name came from the Hub.
+    return name if isinstance(name, str) else None
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """An eval-ppl folder; `prefix` keeps the names of several apart in the repository."""
+
+    folder: Path
+    document: dict[str, Any]
+    prefix: str
+
+    @property
+    def has_plot(self) -> bool:
+        return (self.folder / _PLOT).exists()
+
+
+def _evaluations(
+    run: Path, checkpoint: Path, identity: tuple[str | None, str | None], warnings: list[str]
+) -> list[_Evaluation]:
+    """Every eval-ppl folder in the run, or in its checkpoint, that measured this checkpoint."""
+    folders = {run: None, **{p: None for p in sorted(run.iterdir()) if p.is_dir()}}
+    folders |= {p: None for p in sorted(checkpoint.iterdir()) if p.is_dir()}
+    found: list[_Evaluation] = []
+    for folder in folders:
+        if not (folder / DOCUMENT).exists():
+            continue
+        document, _ = read_json_object(folder / DOCUMENT)
+        rows = document.get("results") or []
+        if not any((r.get("config_sha256"), r.get("record_sha256")) == identity for r in rows):
+            warnings.append(
+                f"{folder.name}/{DOCUMENT} did not measure this checkpoint as it is now: left out"
+            )
+            continue
+        found.append(_Evaluation(folder, document, f"{len(found) + 1}-" if found else ""))
+    if not found:
+        warnings.append(
+            f'no evaluation in {run}, so the card says "not measured"; make one: ctxext eval-ppl '
+            f"BASE {checkpoint} --data FILE --output-dir {run}/eval"
+        )
+    return found
+
+
+def _items(
+    run: Path,
+    checkpoint: Path,
+    adapter: Path | None,
+    record: dict[str, Any],
+    evaluations: list[_Evaluation],
+    card: str,
+) -> list[Item]:
+    """Everything that goes up, the card last."""
+    top = [p for p in listing(checkpoint) if "/" not in p and p != CARD]
+    items = [Item(path, checkpoint / path) for path in top]
+    if adapter is not None:
+        items += [Item(f"adapter/{path}", adapter / path) for path in listing(adapter)]
+    recipe = (record.get("training") or {}).get("recipe")
+    if recipe:  # as recorded: the text by its name, not by where it lies on this machine
+        text = yaml.safe_dump(recipe, sort_keys=False)
+        items.append(Item("recipe.yaml", text.encode()))
+    if (run / "log.jsonl").exists():
+        items.append(Item("log.jsonl", run / "log.jsonl"))
+    for evaluation in evaluations:
+        items.append(Item(f"{evaluation.prefix}{DOCUMENT}", evaluation.folder / DOCUMENT))
+        if evaluation.has_plot:
+            items.append(Item(f"{evaluation.prefix}{_PLOT}", evaluation.folder / _PLOT))
+    return [*items, Item(CARD, card.encode())]

@@ -1,0 +1,189 @@
+"""A run pushed by the real client to a server on loopback, and read back with from_pretrained."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+from conftest import build_tiny, run_ctxext
+from hub_server import running_hub
+
+READ_BACK = """
+import sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained("me/Tiny-512").eval()
+local = AutoModelForCausalLM.from_pretrained(sys.argv[1]).eval()
+ids = torch.tensor([AutoTokenizer.from_pretrained("me/Tiny-512")("x = 1\\n" * 60)["input_ids"]])
+with torch.no_grad():
+    assert torch.equal(model(ids).logits, local(ids).logits)
+print(model.config.rope_parameters["rope_type"], model.config.max_position_embeddings)
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, book):
+    """base -> yarn -> a short fine-tuning run with an evaluation in it; made by the commands."""
+    root = tmp_path_factory.mktemp("push")
+    build_tiny(root / "base", shard="60KB")
+    (root / "base" / "README.md").write_text("---\nlicense: llama3.1\n---\n# a base\n")
+    (root / "base" / "LICENSE").write_text("terms\n")
+    for arguments in (
+        ["extend", root / "base", "--target", 512, "-o", root / "yarn"],
+        ["finetune", root / "yarn", "--data", book, "--steps", 2, "--gradient-accumulation", 1,
+         "-o", root / "run"],
+        ["eval-ppl", root / "base", root / "yarn", root / "run/merged", "--data", book,
+         "--lengths", "128,512", "--tokens", 2048, "-o", root / "run/eval"],
+    ):  # fmt: skip
+        done = run_ctxext(*arguments)
+        assert done.returncode == 0, done.stderr
+    return root / "run"
+
+
+@pytest.fixture
+def hub():
+    with running_hub() as served:
+        yield served
+
+
+def env_for(hub, tmp_path, *, token=True):
+    return {
+        "HF_ENDPOINT": hub.url,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_TOKEN": hub.token if token else "",
+    }
+
+
+def front_matter(card):
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+def test_pushed_and_read_back(tmp_path, run, hub):
+    env = env_for(hub, tmp_path)
+    done = run_ctxext("push", run, "--repo-id", "me/Tiny-512", "--private", "--json", env=env)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["schema"] == "ctxext.push/1"
+    files = hub.repos["me/Tiny-512"]["main"]
+    assert hub.private["me/Tiny-512"] is True
+    assert {f["path"] for f in document["files"]} == set(files)
+    assert {"README.md", "config.json", "ctxext.json", "LICENSE", "perplexity.png", "recipe.yaml",
+            "adapter/adapter_model.safetensors", "eval-ppl.json", "log.jsonl"} <= set(files)  # fmt: skip
+    for path, data in files.items():  # no token and no path of this machine in anything public
+        assert hub.token.encode() not in data, path
+        assert str(run.parent).encode() not in data, path
+    # Weights come first; the repository has no config before they are all there.
+    commits = [p for m, p in hub.requests if "/commit/" in p]
+    assert len(commits) == 2
+    last_upload = max(i for i, (m, _) in enumerate(hub.requests) if m == "PUT")
+    assert all("/commit/" not in p for _, p in hub.requests[:last_upload])
+
+    read = subprocess.run(
+        [sys.executable, "-c", READ_BACK, run / "merged"],
+        capture_output=True, text=True, env={**os.environ, **env},
+    )  # fmt: skip
+    assert read.returncode == 0, read.stderr
+    assert read.stdout.split() == ["yarn", "512"]
+
+    # The pushed repository is a MODEL like any other.
+    seen = run_ctxext("inspect", "me/Tiny-512", "--json", env=env)
+    assert json.loads(seen.stdout)["window"]["current"] == 512
+
+
+def test_the_card_says_what_was_measured(tmp_path, run):
+    done = run_ctxext(
+        "push", run, "--repo-id", "me/Tiny-512", "--base-model", "org/Tiny", "--dry-run", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["dry_run"] is True
+    assert document["url"] is None
+    card = (run / "README.md").read_text()
+    matter = front_matter(card)
+    assert matter["base_model"] == "org/Tiny"
+    assert matter["license"] == "llama3.1"
+    assert {"long-context", "yarn"} <= set(matter["tags"])
+    measured = json.loads((run / "eval" / "eval-ppl.json").read_text())["results"]
+    own = [r for r in measured if r["model"] == measured[-1]["model"]]
+    metrics = matter["model-index"][0]["results"][0]["metrics"]
+    values = {metric["args"]["length"]: metric["value"] for metric in metrics}
+    assert values == {r["length"]: round(r["perplexity"], 4) for r in own}
+    assert "extended from 128 to 512 tokens by `yarn`" in card
+    assert "fine-tuned with LoRA for 2 steps" in card
+    table = [line for line in card.splitlines() if line.startswith("| ")]
+    labels = [line.split(" | ")[0] for line in table]
+    for label in ("| this model", "| base (base)", "| yarn (extended, not trained)",
+                  "| this model against its base"):  # fmt: skip
+        assert label in labels, (label, labels)
+    assert "Built with Llama" in card
+    # Llama's license wants the name in front, and this name has it not
+    assert any("begins with Llama" in w for w in document["warnings"])
+    assert "vllm serve me/Tiny-512 --max-model-len 512" in card
+
+
+def test_an_extended_checkpoint_without_measurements(tmp_path, run):
+    done = run_ctxext("push", run.parent / "yarn", "--repo-id", "me/x", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    card = (run.parent / "yarn" / "README.md").read_text()
+    assert "config only, no training" in card
+    assert "## Perplexity\n\nNot measured." in card
+    assert any("not measured" in w for w in document["warnings"])
+    assert not any(f["path"].startswith("adapter/") for f in document["files"])
+    (run.parent / "yarn" / "README.md").unlink()
+
+
+def test_a_cut_push_goes_on(tmp_path, run, hub):
+    env = env_for(hub, tmp_path)
+    hub.fail_uploads_after = 2
+    done = run_ctxext("push", run, "--repo-id", "me/Tiny-512", "--json", env=env)
+    assert done.returncode == 2 or done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "config.json" not in hub.repos["me/Tiny-512"]["main"]
+    sent = hub.uploads
+    hub.fail_uploads_after = None
+    done = run_ctxext("push", run, "--repo-id", "me/Tiny-512", env=env)
+    assert done.returncode == 0, done.stderr
+    assert "config.json" in hub.repos["me/Tiny-512"]["main"]
+    distinct = len(hub.blobs)
+    assert hub.uploads == distinct, f"{sent} were sent before the cut and none of them again"
+
+
+def test_pull_request_and_branch(tmp_path, run, hub):
+    env = env_for(hub, tmp_path)
+    done = run_ctxext("push", run, "--repo-id", "me/a", "--create-pr", env=env)
+    assert done.returncode == 0, done.stderr
+    assert hub.repos["me/a"]["main"] == {}
+    assert "config.json" in hub.repos["me/a"]["refs/pr/1"]
+    done = run_ctxext("push", run, "--repo-id", "me/b", "--revision", "v2", env=env)
+    assert done.returncode == 0, done.stderr
+    assert hub.repos["me/b"]["main"] == {}
+    assert "config.json" in hub.repos["me/b"]["v2"]
+
+
+def test_refusals(tmp_path, run, hub):
+    def refused(*arguments, env=None, code=2):
+        done = run_ctxext("push", *arguments, "--json", env=env)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        document = json.loads(done.stdout)
+        assert document["schema"] == "ctxext.error/1"
+        return document["error"] + " " + document["hint"]
+
+    no_token = env_for(hub, tmp_path, token=False)
+    assert "HF_TOKEN" in refused(run, "--repo-id", "me/x", env=no_token)
+    assert "HF_HUB_OFFLINE" in refused(run, "--repo-id", "me/x")
+    assert "no name of a repository" in refused(run, "--repo-id", "a/b/c")
+    assert "no run of ctxext" in refused(tmp_path, "--repo-id", "me/x")
+    closed = {**env_for(hub, tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    assert "run the same command again" in refused(run, "--repo-id", "me/x", env=closed, code=1)
+    config = run / "merged" / "config.json"
+    text = config.read_text()
+    config.write_text(text.replace('"factor": 4.0', '"factor": 2.0'))
+    try:
+        assert "was changed after" in refused(run, "--repo-id", "me/x", "--dry-run", code=1)
+    finally:
+        config.write_text(text)

@@ -54,7 +54,9 @@ def upload(
         CtxextError: the network or the Hub failed; what is there already stays.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    disable_progress_bars()  # `on_progress` tells how far it is
     api = HfApi(token=token, library_name="ctxext")
     large = [i for i in items if i.path.endswith(LARGE)]
     small = [i for i in items if not i.path.endswith(LARGE)]
@@ -127,7 +129,7 @@ def _sentences(repo_id: str) -> Iterator[None]:
                 "use a token with write access: hf auth login, or HF_TOKEN",
             ) from error
         raise CtxextError(f"pushing to {repo_id} failed: {_first_line(error)}", again) from error
-    except (OSError, HTTPError) as error:
+    except (OSError, HTTPError, RuntimeError) as error:  # RuntimeError: an upload that was cut
         raise CtxextError(
             f"pushing to {repo_id} failed: {_first_line(error) or type(error).__name__}", again
         ) from error

@@ -70,8 +70,9 @@ def test_pushed_and_read_back(tmp_path, run, hub):
     files = hub.repos["me/Tiny-512"]["main"]
     assert hub.private["me/Tiny-512"] is True
     assert {f["path"] for f in document["files"]} == set(files)
-    assert {"README.md", "config.json", "ctxext.json", "LICENSE", "perplexity.png", "recipe.yaml",
-            "adapter/adapter_model.safetensors", "eval-ppl.json", "log.jsonl"} <= set(files)  # fmt: skip
+    assert {"README.md", "config.json", "ctxext.json", "LICENSE", "recipe.yaml"} <= set(files)
+    assert {"perplexity.png", "eval-ppl.json", "log.jsonl"} <= set(files)
+    assert "adapter/adapter_model.safetensors" in files
     for path, data in files.items():  # no token and no path of this machine in anything public
         assert hub.token.encode() not in data, path
         assert str(run.parent).encode() not in data, path
@@ -140,7 +141,8 @@ def test_a_cut_push_goes_on(tmp_path, run, hub):
     env = env_for(hub, tmp_path)
     hub.fail_uploads_after = 2
     done = run_ctxext("push", run, "--repo-id", "me/Tiny-512", "--json", env=env)
-    assert done.returncode == 2 or done.returncode == 1
+    assert done.returncode == 1
+    assert "run the same command again" in json.loads(done.stdout)["hint"]
     assert "Traceback" not in done.stderr
     assert "config.json" not in hub.repos["me/Tiny-512"]["main"]
     sent = hub.uploads

@@ -11,7 +11,7 @@ from ctxext.errors import BadInput
 from ctxext.methods import Extension, get_method
 
 _ORIGINAL = "original_max_position_embeddings"
-_ABSENT = "(absent)"
+ABSENT = "(absent)"
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def config_diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     """Changed top-level keys, each with its value before and after (`(absent)` where none)."""
     keys = list(dict.fromkeys([*before, *after]))
     return {
-        key: (before.get(key, _ABSENT), after.get(key, _ABSENT))
+        key: (before.get(key, ABSENT), after.get(key, ABSENT))
         for key in keys
-        if before.get(key, _ABSENT) != after.get(key, _ABSENT)
+        if before.get(key, ABSENT) != after.get(key, ABSENT)
     }

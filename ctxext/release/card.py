@@ -4,12 +4,14 @@ Front matter as the Hub reads it, then always the same sections; one without num
 measured". A pure function: no file is read here, no network asked.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ctxext.checkpoints.engines import FIRST_TRANSFORMERS, engine_notes, serve_commands
+from ctxext.checkpoints.patch import ABSENT
 from ctxext.lengths import show_length
 from ctxext.methods import METHODS
 from ctxext.report.tables import escape_markdown, markdown, perplexity
@@ -146,14 +148,12 @@ def _config(facts: CardFacts) -> str:
     diff = facts.record.get("config_diff") or {}
     if not diff:
         return "Not recorded."
-    rows = [[key, _json(before), _json(after)] for key, (before, after) in diff.items()]
+    rows = [[key, _shown(before), _shown(after)] for key, (before, after) in diff.items()]
     return markdown((["key", "base", "here"], rows))
 
 
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value, ensure_ascii=False)
+def _shown(value: Any) -> str:
+    return "absent" if value == ABSENT else json.dumps(value, ensure_ascii=False)
 
 
 def _is_this(row: Mapping[str, Any], facts: CardFacts) -> bool:
@@ -273,12 +273,15 @@ def _training(facts: CardFacts) -> str:
 
 
 def _limits(facts: CardFacts) -> str:
-    found = [
-        f"- Beyond {facts.target:,} tokens nothing is claimed.",
-        "- The scaling is static: it also acts on short texts. The table above says what that "
-        "costs, where it has lengths inside the original window.",
-        "- Not measured here: downstream tasks, retrieval, other languages than the text's.",
-    ]
+    found = [f"- Beyond {facts.target:,} tokens nothing is claimed."]
+    if facts.record.get("method") != "dynamic":
+        found.append(
+            "- The scaling is static: it also acts on short texts. The table above says what that "
+            "costs, where it has lengths inside the original window."
+        )
+    found.append(
+        "- Not measured here: downstream tasks, retrieval, other languages than the text's."
+    )
     return "\n".join(found)
 
 

@@ -83,8 +83,8 @@ def carry_side_files(source: Path, folder: Path, warnings: list[str]) -> None:
         shutil.copyfile(path, folder / name)
 
 
-def patch_tokenizer(folder: Path, target: int, warnings: list[str]) -> dict[str, Any]:
-    """Mend a carried tokenizer_config.json for a longer window.
+def patch_tokenizer(source: Path, folder: Path, target: int, warnings: list[str]) -> dict[str, Any]:
+    """Mend a tokenizer_config.json, carried from `source` to `folder`, for a longer window.
 
     `model_max_length` is raised: it caps vLLM. The class name that transformers 5 writes is
     replaced by the one that transformers 4 knows too.
@@ -96,7 +96,7 @@ def patch_tokenizer(folder: Path, target: int, warnings: list[str]) -> dict[str,
     if not path.exists():
         warnings.append("the checkpoint has no tokenizer_config.json")
         return {}
-    tokenizer, found = read_json_object(path)
+    tokenizer, found = read_json_object(source / TOKENIZER_CONFIG)
     warnings += found
     changes: dict[str, Any] = {}
     before = tokenizer.get("model_max_length")
@@ -111,12 +111,14 @@ def patch_tokenizer(folder: Path, target: int, warnings: list[str]) -> dict[str,
     return {f"tokenizer_config.{key}": (tokenizer[key], new) for key, new in changes.items()}
 
 
-def raise_generation_length(folder: Path, old_window: int, target: int) -> dict[str, Any]:
+def raise_generation_length(
+    source: Path, folder: Path, old_window: int, target: int
+) -> dict[str, Any]:
     """Raise `max_length` of a carried generation_config.json where it was the old window."""
     path = folder / GENERATION_CONFIG
     if not path.exists():
         return {}
-    generation, _ = read_json_object(path)
+    generation, _ = read_json_object(source / GENERATION_CONFIG)
     if generation.get("max_length") != old_window or old_window >= target:
         return {}
     path.write_text(dump_json({**generation, "max_length": target}), encoding="utf-8")

@@ -37,7 +37,8 @@ def err() -> "Console":
 
 def print_json(result: Result) -> None:
     """The only line on stdout under --json."""
-    sys.stdout.write(json.dumps(result.to_dict(), ensure_ascii=False) + "\n")
+    # ASCII: whatever stdout's encoding is, and with half a surrogate pair in a name too.
+    sys.stdout.write(json.dumps(result.to_dict()) + "\n")
 
 
 def say_warnings(warnings: Sequence[str]) -> None:
@@ -56,7 +57,7 @@ def say_error(error: CtxextError, *, as_json: bool) -> None:
         console.print(f"  {error.hint}", markup=False)
     if as_json:
         document = {"schema": "ctxext.error/1", "error": str(error), "hint": error.hint}
-        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(document) + "\n")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.json_file import dump_json, read_json_object
 from ctxext.checkpoints.safetensors_file import printable
-from ctxext.checkpoints.weights import INDEX, PICKLES, Weights
+from ctxext.checkpoints.weights import INDEX, PICKLES, Weights, inside
+from ctxext.errors import BadInput
 
 WeightsMode = Literal["auto", "copy"]
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -68,7 +69,8 @@ def carry_weights(weights: Weights, folder: Path, mode: WeightsMode) -> Literal[
 def carry_side_files(source: Path, folder: Path, warnings: list[str]) -> None:
     """Copy tokenizer, chat template, license and custom files, byte for byte.
 
-    Only regular files at the top of the checkpoint; weights in other formats stay behind.
+    Only regular files at the top of the checkpoint; weights in other formats stay behind, and so
+    do links to files elsewhere: what is not of the checkpoint must not come to be published.
     """
     for path in sorted(source.iterdir()):
         name = path.name
@@ -77,6 +79,10 @@ def carry_side_files(source: Path, folder: Path, warnings: list[str]) -> None:
         try:
             if not stat.S_ISREG(path.stat().st_mode):
                 continue
+            inside(source, name, what="the checkpoint")
+        except BadInput as error:
+            warnings.append(f"{error}; it was not carried over")
+            continue
         except OSError:
             warnings.append(f"{printable(name)} cannot be read and was not carried over")
             continue

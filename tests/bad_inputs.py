@@ -26,6 +26,11 @@ CONFIG = {
     "tie_word_embeddings": False,
     "torch_dtype": "float32",
 }
+ADAPTER = {
+    "peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "bias": "none",
+    "base_model_name_or_path": "https://example.invalid/base",
+}  # fmt: skip
+Q = "base_model.model.model.layers.0.self_attn.q_proj"
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 
 
@@ -49,6 +54,16 @@ def copy_of(base, folder, **changes):
     return folder
 
 
+class Bomb:
+    """A pickle that makes a file when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
 def shard(header, data=b"", *, length=None):
     """The bytes of a safetensors file around a header that may be anything."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
@@ -61,6 +76,29 @@ def f32(*shape, at=0):
     for size in shape:
         count *= size
     return {"dtype": "F32", "shape": list(shape), "data_offsets": [at, at + count]}
+
+
+def adapter_in(folder, tensors=None, **changes):
+    """An adapter for the tiny checkpoint; `tensors`: name -> array, or None for a good pair."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    if tensors is None:
+        tensors = lora()
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps(ADAPTER | changes))
+    save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()},
+              folder / "adapter_model.safetensors")  # fmt: skip
+    return folder
+
+
+def lora(module=Q, rank=2, rows=64, columns=64):
+    import numpy as np
+
+    return {
+        f"{module}.lora_A.weight": np.ones((rank, columns), np.float32),
+        f"{module}.lora_B.weight": np.ones((rows, rank), np.float32),
+    }
 
 
 def refused(done, code, *words):

@@ -1,5 +1,6 @@
 """Output folders that are either complete or not there: written beside, then renamed."""
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -167,19 +168,31 @@ def write_file(path: Path, text: str) -> None:
 
 
 def _replace(staging: Path, target: Path) -> None:
+    """Put a finished folder in the place of `target`; an old one ends in `staging`, or is gone."""
+    if target.exists() and _exchange(staging, target):
+        return
     old = None
     if target.exists():
         old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}{_STAGING}old-"))
         target.rename(old / "old")
     try:
         staging.rename(target)
-    except OSError:
+    except BaseException:  # a signal too
         if old is not None:
             (old / "old").rename(target)
         raise
     finally:
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step, so that no kill finds neither; False where that cannot be."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # Linux
+    if renameat2 is None:
+        return False
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(renameat2(here, os.fsencode(one), here, os.fsencode(other), swap) == 0)
 
 
 def _umask() -> int:

@@ -1,5 +1,6 @@
 """The `ctxext` command: its panels, and the only place that turns errors into exit codes."""
 
+import io
 import os
 import signal
 import sys
@@ -64,16 +65,31 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Run the command line; exit codes: 0 done, 1 failed, 2 bad input, 130 and 143 on signals."""
     as_json = "--json" in sys.argv[1:]
+    # A stream that was closed (`>&-`) is None, and its number would go to the next file opened.
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115, PTH123
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an encoding without some letter is no failure
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)
     try:
         code = _run(as_json)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader (`| head`) has what it wanted. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = 0  # the reader (`| head`) has what it wanted
+        _abandon_stdout()
+    except OSError as error:
+        code = 1
+        _abandon_stdout()
+        say_error(CtxextError(f"stdout cannot be written: {error.strerror}"), as_json=False)
     sys.exit(code)
+
+
+def _abandon_stdout() -> None:
+    """Python flushes once more at exit, and would complain once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(as_json: bool) -> int:
@@ -93,6 +109,10 @@ def _run(as_json: bool) -> int:
         return done.exit_code
     except BrokenPipeError:
         raise
+    except OSError as error:  # the machine's and no bug: a full disk, a file that may not be read
+        where = f"{error.filename}: " if error.filename else ""
+        say_error(CtxextError(f"{where}{error.strerror or error}"), as_json=as_json)
+        return 1
     except Exception as error:
         usage = getattr(error, "format_message", None)
         if usage is None:  # a bug keeps its traceback

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -139,9 +140,9 @@ def staged_folder(
     with locked(output_dir):
         for leftover in target.parent.glob(f".{_glob_safe(target.name)}{_STAGING}*"):
             shutil.rmtree(leftover, ignore_errors=True)  # of a killed process: we hold its lock now
-        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}{_STAGING}"))
-        try:
-            staging.chmod(0o777 & ~_umask())
+        staging = target.with_name(f".{target.name}{_STAGING}{secrets.token_hex(4)}")
+        try:  # made in here, where a signal in the next moment finds it to remove
+            staging.mkdir()
             yield staging
             _replace(staging, target)
         except OSError as error:
@@ -193,12 +194,6 @@ def _exchange(one: Path, other: Path) -> bool:
         return False
     here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     return bool(renameat2(here, os.fsencode(one), here, os.fsencode(other), swap) == 0)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _glob_safe(name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ctxext.cli import demo, eval_ppl, extend, finetune, inspect, merge, push
-from ctxext.cli._output import say_error
+from ctxext.cli._output import abandon, say_error
 from ctxext.errors import BadInput, CtxextError
 
 app = typer.Typer(
@@ -53,13 +53,16 @@ def _global(
     pass
 
 
-class _Terminated(BaseException):
-    """SIGTERM or SIGHUP, as an exception, so that half-written output is removed on the way out."""
+class _Stopped(BaseException):
+    """A signal, as an exception, so that half-written output is removed on the way out."""
+
+    def __init__(self, signum: int) -> None:
+        self.interrupted = signum == signal.SIGINT
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
+def _stop(signum: int, frame: FrameType | None) -> None:
     signal.signal(signum, signal.SIG_DFL)  # a second one ends the process at once
-    raise _Terminated
+    raise _Stopped(signum)
 
 
 def main() -> None:
@@ -72,24 +75,19 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # an encoding without some letter is no failure
             stream.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, _terminate)
-    signal.signal(signal.SIGHUP, _terminate)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)  # KeyboardInterrupt would end in Typer, without a word
     try:
         code = _run(as_json)
         sys.stdout.flush()
     except BrokenPipeError:
         code = 0  # the reader (`| head`) has what it wanted
-        _abandon_stdout()
+        abandon(sys.stdout)
     except OSError as error:
         code = 1
-        _abandon_stdout()
+        abandon(sys.stdout)
         say_error(CtxextError(f"stdout cannot be written: {error.strerror}"), as_json=False)
     sys.exit(code)
-
-
-def _abandon_stdout() -> None:
-    """Python flushes once more at exit, and would complain once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(as_json: bool) -> int:
@@ -99,12 +97,15 @@ def _run(as_json: bool) -> int:
     except CtxextError as error:
         say_error(error, as_json=as_json)
         return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        say_error(CtxextError("interrupted"), as_json=as_json)
-        return 130
-    except _Terminated:
-        say_error(CtxextError("terminated"), as_json=as_json)
-        return 143
+    except _Stopped as stop:
+        word, code = ("interrupted", 130) if stop.interrupted else ("terminated", 143)
+        say_error(CtxextError(word), as_json=as_json)
+        return code
+    except SystemExit:  # of the help, when nobody reads it to its end
+        return 0
+    except typer.Abort:  # a question met the end of its input
+        say_error(CtxextError("aborted"), as_json=as_json)
+        return 1
     except typer.Exit as done:
         return done.exit_code
     except BrokenPipeError:

@@ -6,6 +6,7 @@ The number in a test's name is that of the table of bad inputs.
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -94,8 +95,11 @@ def test_44_odd_names_are_fine(tmp_path, base):
 
 
 def test_44_no_permission(tiny_llama):
-    """As another user where the tests run as root, whom no permission stops."""
-    user = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+    """Without the powers by which root, where the tests run as root, may do everything."""
+    powers = "-dac_override,-dac_read_search"
+    weak = ["setpriv", f"--bounding-set={powers}", "--"] if os.geteuid() == 0 else []
+    if weak and not shutil.which("setpriv"):
+        pytest.skip("no setpriv here, and root may write everywhere: PERMISSIONS ARE NOT TESTED")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         base = copy_of(tiny_llama, folder / "base")
@@ -103,19 +107,19 @@ def test_44_no_permission(tiny_llama):
             path.chmod(0o555 if path.is_dir() else 0o444)
         try:
             done = subprocess.run(
-                [*CTXEXT, "extend", base, "--target", "512", "-o", folder / "out"],
-                capture_output=True, text=True, **user,
+                [*weak, *CTXEXT, "extend", base, "--target", "512", "-o", folder / "out"],
+                capture_output=True, text=True,
             )  # fmt: skip
             refused(done, 2, "--output-dir", "no permission to write")
             (base / "tokenizer.json").chmod(0o000)
-            (folder / "writable").mkdir(mode=0o777)
-            (folder / "writable").chmod(0o777)
+            folder.chmod(0o755)
+            (folder / "b").mkdir()
             done = subprocess.run(
-                [*CTXEXT, "extend", base, "--target", "512", "-o", folder / "writable" / "out"],
-                capture_output=True, text=True, **user,
+                [*weak, *CTXEXT, "extend", base, "--target", "512", "-o", folder / "b" / "out"],
+                capture_output=True, text=True,
             )  # fmt: skip
             refused(done, 1, "base/tokenizer.json: Permission denied")
-            assert names(folder / "writable") == []
+            assert names(folder / "b") == []
         finally:
             folder.chmod(0o755)
             base.chmod(0o755)
@@ -261,7 +265,7 @@ def test_55_stdout_that_nobody_reads(tiny_llama):
         )
         assert done.returncode == code, (redirection, done)
         assert not {"Traceback", "Exception"} & set(done.stderr.split()), (redirection, done)
-        assert ("stdout cannot be written: No space left" in done.stderr) == (code == 1)
+        assert ("ctxext: " in done.stderr and "No space left" in done.stderr) == (code == 1)
     process = subprocess.Popen(
         [*CTXEXT, "inspect", tiny_llama], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -307,14 +311,14 @@ def test_55_colours_and_widths(tmp_path, tiny_llama):
     quiet = on_a_terminal(*inspect, TERM="xterm-256color", NO_COLOR="1")
     assert not any(code in quiet for code in red_or_yellow)
     assert escape not in on_a_terminal(*inspect, TERM="dumb")
-    narrow = on_a_terminal(*inspect, TERM="dumb", COLUMNS="40")
-    table = narrow[narrow.index("methods") :].splitlines()
+    narrow = on_a_terminal(*inspect, TERM="xterm", NO_COLOR="1", COLUMNS="40")
+    table = re.sub("\x1b\\[[0-9;]*m", "", narrow[narrow.index("methods") :]).splitlines()
     assert max(len(line) for line in table if "│" in line or "┃" in line) <= 40
     for env in ({"COLUMNS": "40"}, {"TERM": "dumb"}, {"PYTHONIOENCODING": "cp1252"}):
         done = run_ctxext(*inspect, env=env)
         accepted(done, "100 tokens", "warning:")
         assert escape not in done.stdout + done.stderr
-    accepted(run_ctxext("--help", env={"COLUMNS": "40", "PYTHONIOENCODING": "cp1252"}), "extend")
+    accepted(run_ctxext("--help", env={"COLUMNS": "40", "PYTHONIOENCODING": "ascii"}), "extend")
 
 
 def test_56_json_is_one_document_whatever_happens(tmp_path, base):

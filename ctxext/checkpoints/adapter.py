@@ -86,6 +86,7 @@ def read_adapter(folder: Path) -> Adapter:
             f"{folder.name} was initialised with {start}, which also changes the base weights",
             "convert it to a plain LoRA with peft first",
         )
+    _check_types(folder.name, config)
     if not (folder / TENSORS).exists():
         other = "a pickle" if (folder / "adapter_model.bin").exists() else "nothing"
         raise BadInput(f"{folder} has no {TENSORS} (found {other})")
@@ -98,6 +99,28 @@ def read_adapter(folder: Path) -> Adapter:
             "merging without them gives another model; find the whole adapter",
         )
     return Adapter(folder, config, header, low_rank, replaced)
+
+
+def _check_types(name: str, config: Mapping[str, Any]) -> None:
+    """The keys that are read later hold what peft writes there."""
+    for key in ("modules_to_save", "target_modules"):
+        value = config.get(key)
+        names = [value] if isinstance(value, str) and key == "target_modules" else value
+        if names is not None and not (
+            isinstance(names, list) and all(isinstance(n, str) for n in names)
+        ):
+            raise BadInput(f"{name}: {key} in {CONFIG} is not a list of names")
+    for key in ("rank_pattern", "alpha_pattern"):
+        patterns = config.get(key) or {}
+        if not isinstance(patterns, dict):
+            raise BadInput(f"{name}: {key} in {CONFIG} is not an object")
+        for pattern in patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise BadInput(
+                    f"{name}: {key} in {CONFIG} has {printable(pattern)!r}, no regular expression"
+                ) from error
 
 
 def _sort(
@@ -130,7 +153,8 @@ def _scale(name: str, config: Mapping[str, Any], module: str, shape_of_a: tuple[
     """alpha / rank of one module (alpha / sqrt(rank) with rsLoRA), its pattern entries counted."""
     rank = _by_pattern(config.get("rank_pattern"), module, config.get("r"))
     alpha = _by_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha"))
-    if not isinstance(rank, int) or not isinstance(alpha, int | float) or rank < 1:
+    numbers = isinstance(rank, int) and isinstance(alpha, int | float)
+    if not numbers or isinstance(rank, bool) or rank < 1 or not abs(alpha) < 2**31:
         raise BadInput(f"{name}: {CONFIG} has no usable r or lora_alpha")
     if not shape_of_a or shape_of_a[0] != rank:
         raise BadInput(

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.json_file import dump_json, read_json_object
 from ctxext.checkpoints.safetensors_file import printable
-from ctxext.checkpoints.weights import INDEX, PICKLES, Weights
+from ctxext.checkpoints.weights import INDEX, PICKLES, Weights, inside
+from ctxext.errors import BadInput
 
 WeightsMode = Literal["auto", "copy"]
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -68,7 +69,8 @@ def carry_weights(weights: Weights, folder: Path, mode: WeightsMode) -> Literal[
 def carry_side_files(source: Path, folder: Path, warnings: list[str]) -> None:
     """Copy tokenizer, chat template, license and custom files, byte for byte.
 
-    Only regular files at the top of the checkpoint; weights in other formats stay behind.
+    Only regular files at the top of the checkpoint; weights in other formats stay behind, and so
+    do links to files elsewhere: what is not of the checkpoint must not come to be published.
     """
     for path in sorted(source.iterdir()):
         name = path.name
@@ -77,14 +79,18 @@ def carry_side_files(source: Path, folder: Path, warnings: list[str]) -> None:
         try:
             if not stat.S_ISREG(path.stat().st_mode):
                 continue
+            inside(source, name, what="the checkpoint")
+        except BadInput as error:
+            warnings.append(f"{error}; it was not carried over")
+            continue
         except OSError:
             warnings.append(f"{printable(name)} cannot be read and was not carried over")
             continue
         shutil.copyfile(path, folder / name)
 
 
-def patch_tokenizer(folder: Path, target: int, warnings: list[str]) -> dict[str, Any]:
-    """Mend a carried tokenizer_config.json for a longer window.
+def patch_tokenizer(source: Path, folder: Path, target: int, warnings: list[str]) -> dict[str, Any]:
+    """Mend a tokenizer_config.json, carried from `source` to `folder`, for a longer window.
 
     `model_max_length` is raised: it caps vLLM. The class name that transformers 5 writes is
     replaced by the one that transformers 4 knows too.
@@ -96,7 +102,7 @@ def patch_tokenizer(folder: Path, target: int, warnings: list[str]) -> dict[str,
     if not path.exists():
         warnings.append("the checkpoint has no tokenizer_config.json")
         return {}
-    tokenizer, found = read_json_object(path)
+    tokenizer, found = read_json_object(source / TOKENIZER_CONFIG)
     warnings += found
     changes: dict[str, Any] = {}
     before = tokenizer.get("model_max_length")
@@ -111,12 +117,14 @@ def patch_tokenizer(folder: Path, target: int, warnings: list[str]) -> dict[str,
     return {f"tokenizer_config.{key}": (tokenizer[key], new) for key, new in changes.items()}
 
 
-def raise_generation_length(folder: Path, old_window: int, target: int) -> dict[str, Any]:
+def raise_generation_length(
+    source: Path, folder: Path, old_window: int, target: int
+) -> dict[str, Any]:
     """Raise `max_length` of a carried generation_config.json where it was the old window."""
     path = folder / GENERATION_CONFIG
     if not path.exists():
         return {}
-    generation, _ = read_json_object(path)
+    generation, _ = read_json_object(source / GENERATION_CONFIG)
     if generation.get("max_length") != old_window or old_window >= target:
         return {}
     path.write_text(dump_json({**generation, "max_length": target}), encoding="utf-8")

@@ -18,6 +18,8 @@ from ctxext.encodings.rope import RopeSpec
 from ctxext.errors import BadInput
 
 Attention = Literal["full", "sliding", "chunked", "linear"]
+# Of layers, heads and widths. We keep a value for each, and no decoder comes near.
+_MOST = 2**18
 _LAYER_TYPES: dict[str, Attention] = {
     "full_attention": "full",
     "attention": "full",
@@ -126,8 +128,7 @@ def detect(
     if config.get("is_encoder_decoder"):
         raise BadInput(f"{where}: {model_type} is an encoder-decoder, not a decoder")
 
-    count = whole(config, "num_hidden_layers", where) or whole(config, "n_layer", where)
-    count = count or whole(config, "num_layers", where) or whole(config, "n_layers", where)
+    count = _first_of(config, ("num_hidden_layers", "n_layer", "num_layers", "n_layers"), where)
     if count is None:
         raise BadInput(f"{where} has no num_hidden_layers")
     head_dim, kv_heads = _heads(config, model_type, where)
@@ -165,15 +166,23 @@ def detect(
     )
 
 
+def _first_of(config: Mapping[str, Any], keys: tuple[str, ...], where: str) -> int | None:
+    """A size of the model under the first of its names that is there."""
+    for key in keys:
+        size = whole(config, key, where, most=_MOST)
+        if size is not None:
+            return size
+    return None
+
+
 def _heads(config: Mapping[str, Any], model_type: str, where: str) -> tuple[int, int]:
     """(head_dim, key-value heads), checked against each other."""
-    heads = whole(config, "num_attention_heads", where) or whole(config, "n_head", where)
-    heads = heads or whole(config, "n_heads", where)
-    hidden = whole(config, "hidden_size", where) or whole(config, "n_embd", where)
-    hidden = hidden or whole(config, "d_model", where)
+    heads = _first_of(config, ("num_attention_heads", "n_head", "n_heads"), where)
+    hidden = _first_of(config, ("hidden_size", "n_embd", "d_model"), where)
     if heads is None or hidden is None:
         raise BadInput(f"{where} has no num_attention_heads or no hidden_size")
-    head_dim = whole(config, "head_dim", where) or families.HEAD_DIM_WHEN_ABSENT.get(model_type)
+    head_dim = whole(config, "head_dim", where, most=_MOST)
+    head_dim = head_dim or families.HEAD_DIM_WHEN_ABSENT.get(model_type)
     if head_dim is None:
         if hidden % heads:
             raise BadInput(
@@ -238,7 +247,7 @@ def _windows(
     if (
         stated is not None
         and stated > current
-        and block.rope_type in ("yarn", "llama3", "longrope")
+        and block.rope_type in ("linear", "yarn", "llama3", "longrope")
     ):
         raise BadInput(
             f"{where}: original_max_position_embeddings {stated} is larger than "
@@ -251,6 +260,8 @@ def _windows(
     elif origin is not None:
         original, claimed, said = origin.window, current, "ctxext.json"
     elif block.rope_type in ("linear", "yarn", "llama3") and factor > 1:
+        if factor > current:
+            raise BadInput(f"{where}: factor is {factor:g}, and the window is {current} tokens")
         original, claimed, said = round(current / factor), current, f"{source} / factor"
         warnings.append(
             f"{where} does not say its original window: {current} / {factor:g} = {original} is "
@@ -334,7 +345,8 @@ def _layers(
             raise BadInput(f"{where}: unknown layer_types {', '.join(unknown)}")
         kinds = [_LAYER_TYPES[t] for t in types]
     elif model_type in families.SLIDES_BY_FLAG:
-        first = config.get("max_window_layers", 28)
+        zero = config.get("max_window_layers") == 0
+        first = 0 if zero else whole(config, "max_window_layers", where) or 28
         slides = config.get("use_sliding_window") is True and reach is not None
         kinds = ["sliding" if slides and i >= first else "full" for i in range(count)]
     else:

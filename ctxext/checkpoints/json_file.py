@@ -1,6 +1,7 @@
 """Reading JSON that somebody else wrote: every way it can be broken has its own sentence."""
 
 import json
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,10 @@ def read_json_object(
     """
     warnings: list[str] = []
     try:
-        if path.stat().st_size > _MAX_BYTES:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for without end
+            raise BadInput(f"{path} is not a regular file")
+        if found.st_size > _MAX_BYTES:
             raise BadInput(f"{path} is larger than 64 MiB, which no config or index is")
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
@@ -60,6 +64,8 @@ def read_json_object(
         raise BadInput(f"{path} {what} (line {error.lineno}, column {error.colno})") from error
     except RecursionError as error:
         raise BadInput(f"{path} is nested too deeply to be read") from error
+    except ValueError as error:  # Python's own limit
+        raise BadInput(f"{path} holds a number of more than 4300 digits") from error
     if not isinstance(value, dict):
         kind = {list: "a list", type(None): "null", str: "a string"}.get(type(value), "a number")
         raise BadInput(f"{path} holds {kind}, not a JSON object")
@@ -68,4 +74,6 @@ def read_json_object(
 
 def dump_json(value: Any) -> str:
     """The text ctxext writes: two spaces, key order kept, non-ASCII as it is."""
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    # Half a surrogate pair is no text; the escape that JSON has for it is what the backslash gives.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

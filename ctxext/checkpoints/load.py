@@ -71,6 +71,7 @@ def load_model(
         CtxextError: corrupt weights, or a live rope unlike the config's.
     """
     import torch
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoModelForCausalLM
 
     read_weights(source.folder)
@@ -87,7 +88,7 @@ def load_model(
                 trust_remote_code=trust_remote_code,
                 local_files_only=True,
             )
-        except (ValueError, OSError, KeyError, RuntimeError) as error:
+        except (ValueError, OSError, KeyError, RuntimeError, StrictDataclassError) as error:
             raise _load_error(source, error) from error
     model.to(target).eval()
     rope = position.rope
@@ -109,27 +110,31 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> Any:
     Raises:
         BadInput: there is none, or it brings its own code and that is not allowed.
     """
-    from transformers import AutoTokenizer
-
     if not any((source.folder / name).exists() for name in _TOKENIZER_FILES):
         raise BadInput(f"{source.name} has no tokenizer", "copy the base's tokenizer files there")
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoTokenizer
+
     with quiet_transformers():
         try:
             return AutoTokenizer.from_pretrained(
                 source.folder, trust_remote_code=trust_remote_code, local_files_only=True
             )
-        except (ValueError, OSError, KeyError, TypeError, AttributeError, ImportError) as error:
+        except (
+            ValueError, OSError, KeyError, TypeError, AttributeError, ImportError,
+            StrictDataclassError,
+        ) as error:  # fmt: skip
             raise _load_error(source, error, what="tokenizer") from error
 
 
 def _load_error(source: Source, error: Exception, what: str = "model") -> CtxextError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    words = " ".join(str(error).split()) or type(error).__name__
     if "trust_remote_code" in str(error):
         return BadInput(
             f"{source.name} brings its own Python code for its {what}, which is not run",
             "read the code, then add --trust-remote-code",
         )
-    return BadInput(f"transformers cannot load the {what} of {source.name}: {lines[0][:300]}")
+    return BadInput(f"transformers cannot load the {what} of {source.name}: {words[:300]}")
 
 
 def reset_dynamic_rope(model: Any) -> None:

@@ -18,29 +18,33 @@ def real(block: Mapping[str, Any], key: str, where: str, warnings: list[str]) ->
         return None
     if isinstance(value, str):
         try:
-            number = float(value)
+            text, value = value, float(value)
         except ValueError:
             raise BadInput(f"{where}: {key} is {value!r}, not a number") from None
-        warnings.append(f"{where}: {key} is the string {value!r}; read as a number")
-        value = number
+        warnings.append(f"{where}: {key} is the string {text!r}; read as a number")
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadInput(f"{where}: {key} is {value!r}, not a number")
-    if not math.isfinite(value):
+    try:
+        number = float(value)
+    except OverflowError:
+        raise BadInput(f"{where}: {key} has more than 308 digits") from None
+    if not math.isfinite(number):
         raise BadInput(f"{where}: {key} is {value}, which is not a finite number")
-    return float(value)
+    return number
 
 
-def whole(block: Mapping[str, Any], key: str, where: str) -> int | None:
+def whole(block: Mapping[str, Any], key: str, where: str, *, most: int = 2**31 - 1) -> int | None:
     """The positive whole number at `key`; None when absent or null. 4096.0 is taken as 4096.
 
     Raises:
-        BadInput: anything else, numbers of 2**31 and more included.
+        BadInput: anything else, numbers above `most` included.
     """
     value = block.get(key)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
         raise BadInput(f"{where}: {key} is {value!r}, and has to be a whole number")
-    if not 0 < value < 2**31:
-        raise BadInput(f"{where}: {key} is {value}, and has to be between 1 and 2**31")
+    if not 0 < value <= most:
+        shown = value if abs(value) < 1e18 else f"{str(value)[:6]}…"
+        raise BadInput(f"{where}: {key} is {shown}, and has to be between 1 and {most}")
     return int(value)

@@ -1,8 +1,10 @@
 """Output folders that are either complete or not there: written beside, then renamed."""
 
+import ctypes
 import errno
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -138,9 +140,9 @@ def staged_folder(
     with locked(output_dir):
         for leftover in target.parent.glob(f".{_glob_safe(target.name)}{_STAGING}*"):
             shutil.rmtree(leftover, ignore_errors=True)  # of a killed process: we hold its lock now
-        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}{_STAGING}"))
-        try:
-            staging.chmod(0o777 & ~_umask())
+        staging = target.with_name(f".{target.name}{_STAGING}{secrets.token_hex(4)}")
+        try:  # made in here, where a signal in the next moment finds it to remove
+            staging.mkdir()
             yield staging
             _replace(staging, target)
         except OSError as error:
@@ -167,13 +169,16 @@ def write_file(path: Path, text: str) -> None:
 
 
 def _replace(staging: Path, target: Path) -> None:
+    """Put a finished folder in the place of `target`; an old one ends in `staging`, or is gone."""
+    if target.exists() and _exchange(staging, target):
+        return
     old = None
     if target.exists():
         old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}{_STAGING}old-"))
         target.rename(old / "old")
     try:
         staging.rename(target)
-    except OSError:
+    except BaseException:  # a signal too
         if old is not None:
             (old / "old").rename(target)
         raise
@@ -182,10 +187,13 @@ def _replace(staging: Path, target: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step, so that no kill finds neither; False where that cannot be."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # Linux
+    if renameat2 is None:
+        return False
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return bool(renameat2(here, os.fsencode(one), here, os.fsencode(other), swap) == 0)
 
 
 def _glob_safe(name: str) -> str:

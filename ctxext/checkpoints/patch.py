@@ -121,7 +121,7 @@ def plan_patch(
     rope = position.rope
     if rope.inv_freq is None:
         raise BadInput(f"{where}: unknown rope_type '{rope.block.rope_type}', so it is not touched")
-    if not rope.block.dialects_agree:
+    if not (rope.block.dialects_agree or rope.block.preferred):
         raise BadInput(
             f"{where}: rope_scaling and rope_parameters disagree; transformers 4 and most engines "
             "read the first, some only the second",
@@ -155,7 +155,7 @@ def plan_patch(
                 f"its weights were trained under {kind}: --method {kind}, if it reaches far "
                 "enough, changes less than another method"
             )
-    _write_rope(new, extension)
+    _write_rope(new, extension, rope.block.numbers.get("partial_rotary_factor"))
     warnings += engine_notes(method, extension.rope_block, target)
     return Patch(new, extension, method, original, target, tuple(warnings))
 
@@ -166,13 +166,11 @@ def _with_warnings(patch: Patch, warnings: list[str]) -> Patch:
     )
 
 
-def _write_rope(config: dict[str, Any], extension: Extension) -> None:
+def _write_rope(config: dict[str, Any], extension: Extension, fraction: float | None) -> None:
     """Put both dialects in place, so that transformers 4 and 5 and every engine read the same."""
     block = dict(extension.rope_block)
     rope_type = block.pop("rope_type")
     both = {"rope_type": rope_type, "type": rope_type, **block}
-    old_parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    fraction = old_parameters.get("partial_rotary_factor")
     if fraction is not None:
         both["partial_rotary_factor"] = fraction
     config["max_position_embeddings"] = extension.max_position_embeddings

@@ -7,6 +7,7 @@ transformers 5 keeps everything in `rope_parameters`; transformers 4 and most se
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -55,6 +56,7 @@ class RopeBlock:
         short_factor, long_factor: longrope's lists, each of rotary_dim / 2 numbers.
         truncate: yarn's flag.
         dialects: what each dialect present says, normalized, for showing a disagreement.
+        preferred: whether the user said which dialect counts.
     """
 
     rope_type: str
@@ -67,6 +69,7 @@ class RopeBlock:
     long_factor: tuple[float, ...] = ()
     truncate: bool = True
     dialects: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    preferred: bool = False
 
     @property
     def dialects_agree(self) -> bool:
@@ -137,6 +140,7 @@ def read_rope_block(
         long_factor=tuple(chosen.get("long_factor", ())),
         truncate=chosen.get("truncate", True),
         dialects=dialects,
+        preferred=prefer in dialects,
     )
 
 
@@ -177,7 +181,7 @@ def _normalized(
         if factors is None:
             continue
         if not isinstance(factors, list) or not all(
-            isinstance(f, int | float) and not isinstance(f, bool) and 0 < f < float("inf")
+            isinstance(f, int | float) and not isinstance(f, bool) and 0 < f <= sys.float_info.max
             for f in factors
         ):
             raise BadInput(f"{where}: {key} has to be a list of positive numbers")

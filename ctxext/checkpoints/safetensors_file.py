@@ -7,9 +7,10 @@ The format (github.com/huggingface/safetensors): 8 bytes little-endian header le
 import json
 import math
 import os
+import re
 import stat
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,18 @@ DTYPE_BYTES = {
 }  # fmt: skip
 # The format allows 100 MB. A shard of 100,000 tensors needs 12; more is an attack on our memory.
 _MAX_HEADER = 16 * 1024 * 1024
+_MAX_METADATA = 4 * 1024 * 1024
+_MAX_ENTRY = 4096
 _LFS = b"version https://git-lfs"
+# A header, tensor by tensor: parsed as one JSON document, 16 MiB of `[],[],` become 400 MiB of
+# objects before anything can be checked. (`*+` never goes back, so matching is linear.)
+_STRING = r'"[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+"'
+_ENTRY = re.compile(
+    rf"\s*+({_STRING})\s*+:\s*+(\{{[^{{}}\"]*+(?:{_STRING}[^{{}}\"]*+)*+\}})\s*+([,}}])"
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
     """One tensor in a file: safetensors dtype name, shape, and bytes [start, end) of the data."""
 
@@ -93,23 +102,26 @@ def _corrupt(name: str, why: str) -> CtxextError:
 
 
 def _parse(text: bytes, data_bytes: int, name: str) -> Header:
-    def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        out = dict(pairs)
-        if len(out) != len(pairs):
-            raise _corrupt(name, "its header names a tensor twice")
-        return out
-
+    found: dict[str, TensorInfo] = {}
+    metadata: dict[str, str] = {}
+    named = set()
     try:
-        raw = json.loads(text.decode("utf-8"), object_pairs_hook=without_doubles)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        for key, entry in _entries(text.decode("utf-8"), name):
+            if key in named:
+                raise _corrupt(name, f"its header names {printable(key)!r} twice")
+            named.add(key)
+            if len(entry) > (_MAX_METADATA if key == "__metadata__" else _MAX_ENTRY):
+                raise _corrupt(name, f"its header says too much about {printable(key)!r}")
+            value = json.loads(entry)
+            if key == "__metadata__":
+                metadata = value
+            else:
+                found[key] = _tensor_info(key, value, name)
+    except ValueError as error:  # no UTF-8, no JSON, or a number that Python refuses to read
         raise _corrupt(name, "its header is not JSON") from error
-    if not isinstance(raw, dict):
-        raise _corrupt(name, "its header is not a JSON object")
-    metadata = raw.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+    if not all(isinstance(text, str) for text in metadata.values()):
         raise _corrupt(name, "its metadata is not a map of strings")
-    tensors = [(key, _tensor_info(key, value, name)) for key, value in raw.items()]
-    tensors.sort(key=lambda item: (item[1].start, item[1].end))
+    tensors = sorted(found.items(), key=lambda item: (item[1].start, item[1].end))
     position = 0
     for key, info in tensors:
         if info.start != position:
@@ -121,12 +133,28 @@ def _parse(text: bytes, data_bytes: int, name: str) -> Header:
     return Header(dict(tensors), metadata, 8 + len(text))
 
 
-def _tensor_info(key: str, value: Any, name: str) -> TensorInfo:
+def _entries(text: str, name: str) -> Iterator[tuple[str, str]]:
+    """(name, JSON object that describes it) for every entry of a header, in its order."""
+    position, end = 1, len(text.rstrip(" "))
+    if text[:1] == "{" and text[1:end].strip() == "}":
+        return
+    more = text[:1] == "{"
+    while more:
+        match = _ENTRY.match(text, position)
+        if match is None:
+            break
+        yield json.loads(match[1]), match[2]
+        position, more = match.end(), match[3] == ","
+    if more or position != end:
+        raise _corrupt(name, "its header is not a JSON object of tensors")
+
+
+def _tensor_info(key: str, value: dict[str, Any], name: str) -> TensorInfo:
     what = f"tensor {printable(key)!r}"
-    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+    if set(value) != {"dtype", "shape", "data_offsets"}:
         raise _corrupt(name, f"{what} is not described by dtype, shape and data_offsets")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    if dtype not in DTYPE_BYTES:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
         raise _corrupt(name, f"{what} has the unknown dtype {printable(str(dtype))!r}")
     numbers = [shape, offsets]
     if not all(isinstance(n, list) for n in numbers) or len(offsets) != 2 or len(shape) > 64:

@@ -122,8 +122,11 @@ def _sharded(folder: Path) -> Weights:
         if not stat.S_ISREG(path.stat().st_mode):
             raise BadInput(f"{INDEX} names {printable(file)!r}, which is not a regular file")
     shards = {file: read_header(path) for file, path in paths.items()}
+    listed: dict[str, set[str]] = {file: set() for file in files}
+    for name, file in weight_map.items():
+        listed[file].add(name)
     for file, header in shards.items():
-        own = {name for name, where in weight_map.items() if where == file}
+        own = listed[file]
         absent, unlisted = own - set(header.tensors), set(header.tensors) - own
         if absent:
             raise CtxextError(

@@ -75,7 +75,7 @@ def parse_scalar(text: str, *, flag: str) -> Any:
 
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # 2020-13-45 is no day
         raise BadInput(f"{flag}: {text!r} is no value that YAML can read") from error
     if isinstance(value, dict | list) and not isinstance(value, list):
         raise BadInput(f"{flag}: {text!r} is not a single value")

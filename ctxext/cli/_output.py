@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from ctxext.errors import CtxextError
 from ctxext.progress import Progress as Listener
@@ -23,21 +23,44 @@ class Result(Protocol):
 
 def out() -> "Console":
     """The console for results; plain when stdout is not a terminal."""
-    from rich.console import Console
-
-    return Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+    return _console(sys.stdout, soft_wrap=not sys.stdout.isatty())
 
 
 def err() -> "Console":
     """The console for everything that is no result."""
+    return _console(sys.stderr, soft_wrap=True)
+
+
+def _console(stream: TextIO, *, soft_wrap: bool) -> "Console":
     from rich.console import Console
 
-    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    class Patient(Console):
+        """When nobody reads any more (`| head`), what is being done goes on; rich would exit."""
+
+        def on_broken_pipe(self) -> None:
+            abandon(stream)
+
+    return Patient(file=stream, highlight=False, soft_wrap=soft_wrap)
+
+
+def abandon(stream: TextIO) -> None:
+    """Send what is still written to a stream nowhere, what Python flushes at exit too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _write(text: str) -> None:
+    """Plain text to stdout, now."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        abandon(sys.stdout)
 
 
 def print_json(result: Result) -> None:
     """The only line on stdout under --json."""
-    sys.stdout.write(json.dumps(result.to_dict(), ensure_ascii=False) + "\n")
+    # ASCII: whatever stdout's encoding is, and with half a surrogate pair in a name too.
+    _write(json.dumps(result.to_dict()) + "\n")
 
 
 def say_warnings(warnings: Sequence[str]) -> None:
@@ -56,7 +79,7 @@ def say_error(error: CtxextError, *, as_json: bool) -> None:
         console.print(f"  {error.hint}", markup=False)
     if as_json:
         document = {"schema": "ctxext.error/1", "error": str(error), "hint": error.hint}
-        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+        _write(json.dumps(document) + "\n")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -66,7 +89,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         lines.append("| " + " | ".join(columns) + " |")
         lines.append("|" + "|".join(" --- " for _ in columns) + "|")
         lines += ["| " + " | ".join(row) + " |" for row in rows]
-        sys.stdout.write("\n".join(lines) + "\n")
+        _write("\n".join(lines) + "\n")
         return
     from rich.table import Table
 

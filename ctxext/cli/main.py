@@ -1,5 +1,6 @@
 """The `ctxext` command: its panels, and the only place that turns errors into exit codes."""
 
+import io
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ctxext.cli import demo, eval_ppl, extend, finetune, inspect, merge, push
-from ctxext.cli._output import say_error
+from ctxext.cli._output import abandon, say_error
 from ctxext.errors import BadInput, CtxextError
 
 app = typer.Typer(
@@ -52,27 +53,40 @@ def _global(
     pass
 
 
-class _Terminated(BaseException):
-    """SIGTERM or SIGHUP, as an exception, so that half-written output is removed on the way out."""
+class _Stopped(BaseException):
+    """A signal, as an exception, so that half-written output is removed on the way out."""
+
+    def __init__(self, signum: int) -> None:
+        self.interrupted = signum == signal.SIGINT
 
 
-def _terminate(signum: int, frame: FrameType | None) -> None:
+def _stop(signum: int, frame: FrameType | None) -> None:
     signal.signal(signum, signal.SIG_DFL)  # a second one ends the process at once
-    raise _Terminated
+    raise _Stopped(signum)
 
 
 def main() -> None:
     """Run the command line; exit codes: 0 done, 1 failed, 2 bad input, 130 and 143 on signals."""
     as_json = "--json" in sys.argv[1:]
-    signal.signal(signal.SIGTERM, _terminate)
-    signal.signal(signal.SIGHUP, _terminate)
+    # A stream that was closed (`>&-`) is None, and its number would go to the next file opened.
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115, PTH123
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an encoding without some letter is no failure
+            stream.reconfigure(errors="backslashreplace")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)  # KeyboardInterrupt would end in Typer, without a word
     try:
         code = _run(as_json)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader (`| head`) has what it wanted. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        code = 0  # the reader (`| head`) has what it wanted
+        abandon(sys.stdout)
+    except OSError as error:
+        code = 1
+        abandon(sys.stdout)
+        say_error(CtxextError(f"stdout cannot be written: {error.strerror}"), as_json=False)
     sys.exit(code)
 
 
@@ -83,16 +97,23 @@ def _run(as_json: bool) -> int:
     except CtxextError as error:
         say_error(error, as_json=as_json)
         return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        say_error(CtxextError("interrupted"), as_json=as_json)
-        return 130
-    except _Terminated:
-        say_error(CtxextError("terminated"), as_json=as_json)
-        return 143
+    except _Stopped as stop:
+        word, code = ("interrupted", 130) if stop.interrupted else ("terminated", 143)
+        say_error(CtxextError(word), as_json=as_json)
+        return code
+    except SystemExit:  # of the help, when nobody reads it to its end
+        return 0
+    except typer.Abort:  # a question met the end of its input
+        say_error(CtxextError("aborted"), as_json=as_json)
+        return 1
     except typer.Exit as done:
         return done.exit_code
     except BrokenPipeError:
         raise
+    except OSError as error:  # the machine's and no bug: a full disk, a file that may not be read
+        where = f"{error.filename}: " if error.filename else ""
+        say_error(CtxextError(f"{where}{error.strerror or error}"), as_json=as_json)
+        return 1
     except Exception as error:
         usage = getattr(error, "format_message", None)
         if usage is None:  # a bug keeps its traceback

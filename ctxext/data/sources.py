@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import lzma
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from ctxext.errors import BadInput, CtxextError
 
 _KINDS = (".txt", ".jsonl", ".parquet")
 _PACKED = (".gz", ".xz")
+_LINE = 64 * 1024 * 1024  # bytes of one row of a .jsonl file
 _PIECE = 8 * 1024 * 1024  # bytes of a text file read, and tokenised, at once
 
 
@@ -67,6 +69,15 @@ class Source:
         if not found:
             raise BadInput(f"--data {self.name} holds no text")
 
+    def check(self) -> None:
+        """Read a file up to its first word: what is wrong there is said before anything is loaded.
+
+        Raises:
+            BadInput: as `pieces`.
+        """
+        if not self.spec.startswith(("builtin:", "hf:")):
+            any(not p.text.isspace() for p in Source(self.spec, self.field_name).pieces())
+
     def _read(self) -> Iterator[Piece]:
         if self.spec.startswith("builtin:"):
             yield from _builtin(self.spec)
@@ -87,7 +98,7 @@ class Source:
                     yield from _json_lines(file, path, self.field_name)
                 else:
                     yield from self._text(file, path)
-        except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
+        except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
             raise BadInput(f"--data {path.name} is damaged: {error}") from error
         except OSError as error:
             raise BadInput(f"--data {path.name} cannot be read: {error.strerror}") from error
@@ -102,6 +113,8 @@ class Source:
             cut = block.rfind(b"\n") + 1 or block.rfind(b" ") + 1 or len(block)
             if len(block) < _PIECE:
                 cut = len(block)
+            elif cut == len(block):
+                cut = _whole_characters(block)
             yield Piece(self._decode(block[:cut], first=not continues), continues)
             rest, continues = block[cut:], True
         if rest:
@@ -118,6 +131,14 @@ class Source:
             text = data.decode(errors="replace")
             self.replaced += text.count("\N{REPLACEMENT CHARACTER}")
             return text
+
+
+def _whole_characters(block: bytes) -> int:
+    """Where to cut a block so that no UTF-8 character is cut in two."""
+    for cut in range(len(block) - 1, max(len(block) - 5, 0), -1):
+        if block[cut] & 0xC0 != 0x80:  # the first byte of a character
+            return cut
+    return len(block)
 
 
 def _builtin(spec: str) -> Iterator[Piece]:
@@ -164,17 +185,21 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def _json_lines(file: IO[bytes], path: Path, name: str) -> Iterator[Piece]:
-    for number, line in enumerate(file, start=1):
+    number = 0
+    while line := file.readline(_LINE + 1):
+        number += 1
+        if len(line) > _LINE:
+            raise BadInput(f"--data {path.name}, line {number}, has more than 64 MiB")
         if not line.strip():
             continue
         try:
             row = json.loads(line.decode("utf-8-sig"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise BadInput(f"--data {path.name}, line {number}, is not JSON") from error
         text = row.get(name) if isinstance(row, dict) else None
         if not isinstance(text, str):
             raise BadInput(f"--data {path.name}, line {number}, has no text in the field '{name}'")
-        yield Piece(text)
+        yield Piece(text.encode("utf-8", "replace").decode())  # half a surrogate pair is no text
 
 
 def _parquet(path: Path, name: str) -> Iterator[Piece]:

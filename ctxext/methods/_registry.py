@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -79,7 +80,21 @@ class Method:
                     f"method {self.name} has no parameter '{name}'",
                     f"did you mean {near[0]}?" if near else f"it takes: {known}",
                 )
+        for name, value in parameters.items():
+            self._check(name, value)
         return self.extend(spec, target, **parameters)
+
+    def _check(self, name: str, value: object) -> None:
+        """A flag is true or false, everything else a finite number; None only where it stands."""
+        default = self.parameters[name]
+        if isinstance(default, bool):
+            good, wanted = isinstance(value, bool), "true or false"
+        else:
+            good = isinstance(value, int | float) and not isinstance(value, bool)
+            good = good and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
+            good, wanted = good or value is default is None, "a finite number"
+        if not good:
+            raise BadInput(f"method {self.name}: {name} is {value!r}, and has to be {wanted}")
 
 
 METHODS: dict[str, Method] = {}

@@ -1,5 +1,6 @@
 """NTK-aware scaling: a larger base, so that fast pairs stay and the slowest is interpolated."""
 
+import math
 from dataclasses import replace
 
 from ctxext.encodings.rope import RopeSpec, inv_freq_of
@@ -11,7 +12,7 @@ def ntk_theta(spec: RopeSpec, scale: float) -> float:
     """rope_theta * scale ** (d / (d - 2)): the last pair is slowed by exactly `scale`.
 
     Raises:
-        BadInput: fewer than two pairs, where the first is also the last.
+        BadInput: fewer than two pairs, where the first is also the last; a base beyond float64.
     """
     d = spec.rotary_dim
     if d < 4:
@@ -19,7 +20,13 @@ def ntk_theta(spec: RopeSpec, scale: float) -> float:
             f"NTK scaling needs at least two rotary pairs, and this checkpoint rotates {d} dims",
             "use --method linear",
         )
-    return float(spec.rope_theta * scale ** (d / (d - 2)))
+    try:
+        theta = float(spec.rope_theta * scale ** (d / (d - 2)))
+    except OverflowError:
+        theta = math.inf
+    if theta == math.inf:
+        raise BadInput(f"NTK scaling by {scale:g} needs a rope_theta larger than any number")
+    return theta
 
 
 @method(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.json_file import dump_json
 from ctxext.checkpoints.load import check_dtype, load_tokenizer
+from ctxext.checkpoints.numbers import whole
 from ctxext.checkpoints.output import MARK, check_output, staged_folder
 from ctxext.checkpoints.weights import read_weights
 from ctxext.data.sources import Source as TextSource
@@ -102,9 +103,12 @@ def perplexity(
         read_weights(one.source.folder)
     names = _names(models, opened)
     warnings = [f"{n}: {w}" for n, one in zip(names, opened, strict=True) for w in one.warnings]
+    TextSource(data, field).check()
     texts = _Texts(data, field, tokens, lengths[-1], trust_remote_code)
     for one in opened:
-        texts.of(one)  # too little text is said before any model is loaded
+        # Too little text, or a foreign tokenizer, is said before any model is loaded.
+        embeddings = whole(one.config, "vocab_size", f"{one.source.name}/{CONFIG}")
+        check_vocabulary(texts.of(one), embeddings or 2**31)
 
     from ctxext.checkpoints.load import load_model, pick_device
     from ctxext.evaluation.perplexity import by_length, by_position, readable
@@ -115,7 +119,6 @@ def perplexity(
     for name, one in zip(names, opened, strict=True):
         corpus = texts.of(one)
         documents = readable(corpus.documents, lengths[-1], source=corpus.source)
-        check_vocabulary(corpus, int(one.config.get("vocab_size", 2**31)))
         live = load_model(
             one.source, one.position, dtype=kind, device=place, trust_remote_code=trust_remote_code
         )

@@ -159,8 +159,9 @@ def extend(
         carry_side_files(source.folder, folder, warnings)
         how = carry_weights(held, folder, weights)
         (folder / CONFIG).write_text(dump_json(patch.config), encoding="utf-8")
-        diff |= patch_tokenizer(folder, patch.target, warnings)
-        diff |= raise_generation_length(folder, opened.position.window.current, patch.target)
+        diff |= patch_tokenizer(source.folder, folder, patch.target, warnings)
+        window = opened.position.window.current
+        diff |= raise_generation_length(source.folder, folder, window, patch.target)
         checked = None
         if patch.extension is not None:
             check_written(folder, patch.extension, patch.original)

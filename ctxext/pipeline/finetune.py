@@ -1,18 +1,21 @@
 """`ctxext finetune`: LoRA at the target length, then the adapter merged into a checkpoint."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.load import check_dtype, load_tokenizer
+from ctxext.checkpoints.numbers import whole
 from ctxext.checkpoints.output import check_output, locked, write_file
-from ctxext.checkpoints.weights import read_weights
+from ctxext.checkpoints.weights import Weights, read_weights
+from ctxext.data.packing import PackedRows
 from ctxext.data.sources import Source as TextSource
-from ctxext.data.tokens import tokenize
+from ctxext.data.tokens import check_vocabulary, tokenize
 from ctxext.errors import BadInput
 from ctxext.pipeline.merge import merge
 from ctxext.pipeline.opened import Opened, open_checkpoint
@@ -98,7 +101,7 @@ def finetune(
     if not config.data.source:
         raise BadInput("--data is missing", "e.g. --data book.txt or --data builtin:python")
     check_output(out, overwrite=overwrite or resume, inputs=(opened.source.folder,))
-    read_weights(opened.source.folder)
+    _check_targets(config.lora.targets, read_weights(opened.source.folder))
     with locked(out):
         return _run(
             opened, config, out, _public_name(model, opened), resume=resume, kind=kind,
@@ -121,12 +124,18 @@ def _run(
     on_start: StartListener | None,
     on_progress: Progress,
 ) -> FinetuneResult:
-    tokenizer = load_tokenizer(opened.source, trust_remote_code=trust_remote_code)
     text = TextSource(config.data.source, config.data.field)
+    text.check()
+    embeddings = whole(opened.config, "vocab_size", f"{opened.source.name}/{CONFIG}")
+    tokenizer = load_tokenizer(opened.source, trust_remote_code=trust_remote_code)
     corpus = tokenize(text, tokenizer)
     warnings = list(opened.warnings)
     if corpus.replaced:
         warnings.append(f"--data {corpus.source}: {corpus.replaced} bytes were not UTF-8")
+    # Everything that can be known to fail does so here: below, an old run is removed.
+    check_vocabulary(corpus, embeddings or 2**31)
+    separator = getattr(tokenizer, "eos_token_id", None)
+    PackedRows(corpus.stream(separator), config.train.seq_length, config.train.seed)
     if not resume:
         shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -142,7 +151,7 @@ def _run(
             opened.source,
             opened.position,
             corpus,
-            getattr(tokenizer, "eos_token_id", None),
+            separator,
             config,
             out,
             base_name=base_name,
@@ -195,6 +204,19 @@ def _at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:
             f"extend it first: ctxext extend {opened.source.name} --target {length}",
         )
     return replace(config, train=replace(config.train, seq_length=length))
+
+
+def _check_targets(targets: Sequence[str], weights: Weights) -> None:
+    """Every name in `lora.targets` is a matrix of the checkpoint; `add_adapters` looks closer."""
+    parts = [name.split(".") for name, (_, info) in weights.tensors.items() if len(info.shape) == 2]
+    known = {part[-2] for part in parts if part[-1] == "weight" and len(part) > 1}
+    known -= {"lm_head", "embed_tokens"}
+    for target in targets:
+        if target not in known:
+            raise BadInput(
+                f"lora.targets names '{target}', which is no linear layer of this model",
+                f"it has: {', '.join(sorted(known))}",
+            )
 
 
 def _public_name(model: str, opened: Opened) -> str:

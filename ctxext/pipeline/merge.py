@@ -143,6 +143,11 @@ def _tied(base: Opened) -> bool:
     return bool(flag) if flag is not None else False
 
 
+def _targets(names: str | list[str]) -> list[str]:
+    """peft takes a list of names, or one regular expression."""
+    return [names] if isinstance(names, str) else sorted(names)
+
+
 def _record(base: Opened, adapter: Adapter, training: Mapping[str, Any] | None) -> dict[str, Any]:
     """The merged checkpoint's ctxext.json; how the base was extended is told once more."""
     before = read_record(base.source.folder) or {}
@@ -159,7 +164,7 @@ def _record(base: Opened, adapter: Adapter, training: Mapping[str, Any] | None) 
         adapter={
             "rank": adapter.config.get("r"),
             "alpha": adapter.config.get("lora_alpha"),
-            "targets": sorted(adapter.config.get("target_modules") or []),
+            "targets": _targets(adapter.config.get("target_modules") or []),
             "modules_to_save": adapter.config.get("modules_to_save"),
         },
         training=training,

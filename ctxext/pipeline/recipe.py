@@ -63,6 +63,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
         BadInput: missing, not YAML, aliases, tags, doubled keys, not a mapping; with the line.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for without end
+            raise BadInput(f"--recipe {path} is not a regular file")
         if path.stat().st_size > _MAX_BYTES:
             raise BadInput(f"--recipe {path} is larger than 1 MiB, which no recipe is")
         text = path.read_text(encoding="utf-8-sig")
@@ -76,7 +78,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         mark = error.problem_mark
         where = f", line {mark.line + 1}" if mark else ""
         raise BadInput(f"--recipe {path}{where}: {error.problem or error.context}") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # 2020-13-45 is no day
         raise BadInput(f"--recipe {path} is not YAML: {str(error).splitlines()[0]}") from error
     if value is None:
         return {}

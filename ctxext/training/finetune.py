@@ -1,7 +1,6 @@
 """One fine-tuning run: from a loaded checkpoint to an adapter on disk."""
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from ctxext.checkpoints.folder import Source
 from ctxext.checkpoints.load import DtypeName, load_model
 from ctxext.checkpoints.safetensors_file import set_metadata
 from ctxext.data.packing import PackedRows
-from ctxext.data.tokens import Corpus, check_vocabulary
+from ctxext.data.tokens import Corpus
 from ctxext.errors import CtxextError
 from ctxext.progress import Progress, silent
 from ctxext.training.config import FinetuneConfig
@@ -89,12 +88,11 @@ def train_adapter(
         on_start: told what is trained before the first step.
 
     Raises:
-        BadInput: too little text, a tokenizer that is not the model's, `--resume` of another run.
+        BadInput: too little text, `--resume` of another run.
         CtxextError: a failed self-check, a loss that is not finite.
     """
     from accelerate import Accelerator
 
-    check_vocabulary(corpus, _embeddings(source))
     train = config.train
     rows = PackedRows(corpus.stream(separator), train.seq_length, train.seed)
     torch.manual_seed(train.seed)
@@ -188,8 +186,3 @@ def write_adapter(wrapped: Any, folder: Path, position: Position) -> None:
     )
     shutil.rmtree(folder, ignore_errors=True)
     staging.rename(folder)
-
-
-def _embeddings(source: Source) -> int:
-    config = json.loads((source.folder / "config.json").read_text(encoding="utf-8-sig"))
-    return int(config.get("vocab_size", 2**31))

@@ -22,7 +22,7 @@ from ctxext.training.lora import load_trained, trained_tensors
 _KEPT = 2
 _STEP = re.compile(r"step-(\d+)")
 _STATE, _TRAINED, _OPTIMIZER = "state.json", "trained.safetensors", "optimizer.safetensors"
-_RNG = "rng."
+_RNG, _TEMPORARY = "rng.", ".tmp-"
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,15 @@ def save_state(
     out: Path, state: RunState, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Path:
     """Write `checkpoints/step-N` beside its final name, rename it, drop all but the newest two."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     root = out / "checkpoints"
     root.mkdir(parents=True, exist_ok=True)
     final = root / f"step-{state.step}"
-    staging = Path(tempfile.mkdtemp(dir=root, prefix=".tmp-"))
+    for leftover in root.glob(f"{_TEMPORARY}*"):  # of a killed run; the output's lock is ours
+        shutil.rmtree(leftover, ignore_errors=True)
+    staging = Path(tempfile.mkdtemp(dir=root, prefix=_TEMPORARY))
     try:
         trained = {
             name: p.detach().cpu().contiguous() for name, p in trained_tensors(model).items()
@@ -56,6 +59,8 @@ def save_state(
         if final.exists():
             shutil.rmtree(final)
         staging.rename(final)
+    except SafetensorError as error:  # its words for a full disk
+        raise CtxextError(f"{final} cannot be written: {error}", "free some space") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     for old in saved_steps(out)[:-_KEPT]:

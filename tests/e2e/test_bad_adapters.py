@@ -1,0 +1,80 @@
+"""Adapters that cannot be merged exactly, through the real command line.
+
+The number in a test's id is that of the table of bad inputs.
+"""
+
+import json
+
+import pytest
+from bad_inputs import Q, accepted, adapter_in, content, copy_of, lora, names, refused
+from conftest import run_ctxext
+
+
+def test_34_a_base_that_is_a_url(tmp_path, tiny_llama):
+    """Nothing is fetched: --base is asked for, wins, and the mismatch is said."""
+    adapter = adapter_in(tmp_path / "adapter")
+    done = run_ctxext("merge", adapter, "-o", tmp_path / "out")
+    refused(done, 2, "https://example.invalid/base", "--base")
+    assert names(tmp_path) == ["adapter"]
+    done = run_ctxext("merge", adapter, "--base", tiny_llama, "-o", tmp_path / "out", "--json")
+    accepted(done, "names another base (https://example.invalid/base); --base counts")
+    assert json.loads(done.stdout)["merged_tensors"] == 1
+
+
+BROKEN_ADAPTERS = {
+    "35-rank": (lambda: lora(rank=3), {}, "q_proj", "says rank 2"),
+    "35-shape": (lambda: lora(columns=32), {}, "q_proj", "[64, 64] of the base"),
+    "35-unknown-module": (
+        lambda: lora(Q.replace("q_proj", "w_proj")), {}, "w_proj.weight", "does not have"
+    ),
+    "35-half": (lambda: dict(list(lora().items())[:1]), {}, "only one of lora_A and lora_B"),
+    "35-dora-flag": (lora, {"use_dora": True}, "use_dora"),
+    "35-dora-tensor": (
+        lambda: lora() | {f"{Q}.lora_magnitude_vector": lora()[f"{Q}.lora_A.weight"]}, {},
+        "lora_magnitude_vector",
+    ),
+    "35-pissa": (lora, {"init_lora_weights": "pissa_niter_4"}, "pissa_niter_4"),
+    "35-type": (lora, {"peft_type": "IA3"}, "IA3"),
+    "35-bias": (lora, {"bias": "all"}, "biases (all)"),
+    "35-foreign-name": (lambda: {"x": lora()[f"{Q}.lora_A.weight"]}, {}, "'x'"),
+    "35-no-rank": (lora, {"r": "two"}, "no usable r"),
+    "35-bool-rank": (lora, {"r": True}, "no usable r"),
+    "35-pattern-no-regex": (lora, {"rank_pattern": {"(": 2}}, "rank_pattern"),
+    "35-pattern-a-list": (lora, {"alpha_pattern": ["q_proj"]}, "alpha_pattern"),
+    "35-alpha-nan": (lora, {"lora_alpha": float("nan")}, "lora_alpha"),
+    "35-saved-modules-lost": (lora, {"modules_to_save": ["embed_tokens"]}, "embed_tokens"),
+    "35-saved-modules-a-number": (lora, {"modules_to_save": 7}, "modules_to_save"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BROKEN_ADAPTERS)
+def test_broken_adapter(tmp_path, tiny_llama, case):
+    tensors, changes, *words = BROKEN_ADAPTERS[case]
+    adapter = adapter_in(tmp_path / "adapter", tensors(), **changes)
+    done = run_ctxext("merge", adapter, "--base", tiny_llama, "-o", tmp_path / "out")
+    refused(done, 2, *words)
+    assert names(tmp_path) == ["adapter"]
+
+
+def test_36_nan_in_the_adapter(tmp_path, tiny_llama):
+    for value in (float("nan"), float("inf")):
+        tensors = lora()
+        tensors[f"{Q}.lora_B.weight"][3, 1] = value
+        adapter = adapter_in(tmp_path / f"adapter-{value}", tensors)
+        before = names(tmp_path)
+        done = run_ctxext("merge", adapter, "--base", tiny_llama, "-o", tmp_path / "out")
+        refused(done, 1, f"{Q}.lora_B.weight", "NaN or infinity")
+        assert names(tmp_path) == before
+
+
+def test_37_the_tensors_decide_what_is_tied(tmp_path, tiny_llama):
+    """The tiny checkpoint holds an lm_head of its own; its config lies about that."""
+    base = copy_of(tiny_llama, tmp_path / "base", tie_word_embeddings=True)
+    before = content(base)
+    adapter = adapter_in(tmp_path / "adapter")
+    done = run_ctxext("merge", adapter, "--base", base, "-o", tmp_path / "out")
+    accepted(done, "also holds an lm_head", "different, so the flag is set to false")
+    assert (
+        json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"] is False
+    )
+    assert content(base) == before

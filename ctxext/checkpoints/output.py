@@ -78,28 +78,41 @@ def locked(output_dir: Path) -> Iterator[None]:
     target = output_dir.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     path = target.parent / f".{target.name}.ctxext-lock"
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise BadInput(
-                f"another ctxext process is writing to {output_dir}",
-                "wait for it, or choose another",
-            ) from None
-        # The holder before us may have removed the file between our open and our lock.
-        try:
-            if os.fstat(descriptor).st_ino == path.stat().st_ino:
-                break
-        except FileNotFoundError:
-            pass
-        os.close(descriptor)
+    descriptor = None
     try:
+        while descriptor is None or not _is_open_as(path, descriptor):
+            # The holder before us may have removed the file between our open and our lock.
+            if descriptor is not None:
+                os.close(descriptor)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            if not _lock(descriptor):
+                raise BadInput(
+                    f"another ctxext process is writing to {output_dir}",
+                    "wait for it, or choose another",
+                )
         yield
     finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
+        if descriptor is not None:
+            # Asked again: a signal may have come between our open and our lock.
+            if _lock(descriptor) and _is_open_as(path, descriptor):
+                path.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Take the lock of an open file, or have it already; False when another process holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_open_as(path: Path, descriptor: int) -> bool:
+    try:
+        return os.fstat(descriptor).st_ino == path.stat().st_ino
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

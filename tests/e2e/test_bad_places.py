@@ -214,7 +214,7 @@ def test_46_signals_leave_no_half_output(tmp_path, base, command, number):
 
 
 def test_46_finetune_before_training(tmp_path, base):
-    """A folder that appears is the run's own: here it has not begun."""
+    """A signal before the first step, when there is nothing to save."""
     arguments = ("finetune", base, "--data", "builtin:python", "-o", tmp_path / "out")
     process = subprocess.Popen(
         [*CTXEXT, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -7,6 +7,7 @@ import typer
 
 from ctxext.cli import _options as options
 from ctxext.cli._output import out, print_json, progress, table
+from ctxext.errors import BadInput
 from ctxext.report.tables import by_position_table, copying_table
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ def command(
         bool,
         typer.Option("--train-base", help="Train the embedded base itself anew (half an hour)."),
     ] = False,
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", help="With --train-base: an earlier base to go on with."),
+    ] = None,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
@@ -43,13 +48,16 @@ def command(
 
         with progress(quiet=quiet) as listen:
             base = train(
-                output_dir, budget=budget, seed=seed, overwrite=overwrite, on_progress=listen
-            )
+                output_dir, start=from_, budget=budget, seed=seed, overwrite=overwrite,
+                on_progress=listen,
+            )  # fmt: skip
         if json:
             print_json(base)
         else:
             out().print(f"base trained: {base.output_dir}", markup=False)
         return
+    if from_ is not None:
+        raise BadInput("--from is for --train-base")
     from ctxext.pipeline.demo import demo
 
     with progress(quiet=quiet) as listen:

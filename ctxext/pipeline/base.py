@@ -4,10 +4,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ctxext.checkpoints.load import load_model
 from ctxext.checkpoints.output import staged_folder
 from ctxext.errors import BadInput
+from ctxext.pipeline.opened import open_checkpoint
 from ctxext.progress import Progress, silent
-from ctxext.release.provenance import SCHEMA, command_line, versions, write_record
+from ctxext.release.provenance import SCHEMA, command_line, read_record, versions, write_record
 
 FULL_MINUTES = 30.0
 """What the whole training takes on two cores, roughly."""
@@ -42,6 +44,7 @@ def shipped_base() -> Path:
 def train_base(
     output_dir: str | Path,
     *,
+    start: str | Path | None = None,
     budget: float | None = None,
     seed: int = 0,
     overwrite: bool = False,
@@ -49,7 +52,10 @@ def train_base(
 ) -> BaseResult:
     """Train the byte-level Llama on the built-in corpus and write it as a checkpoint.
 
+    The shipped one was made in two runs: from nothing, then `start`ed from the first.
+
     Args:
+        start: an earlier base to go on with, on `lab.byte_llama.MORE`; None = from nothing.
         budget: minutes on two cores, roughly: the steps of every stage are scaled by
             budget / 30. None = all of them.
 
@@ -59,12 +65,22 @@ def train_base(
     if budget is not None and not budget > 0:
         raise BadInput(f"--budget is {budget}, and has to be a positive number of minutes")
 
-    with staged_folder(Path(output_dir), overwrite=overwrite) as folder:
-        from ctxext.lab.byte_llama import STAGES, save, train
+    earlier = None if start is None else open_checkpoint(str(start))
+    inputs = () if earlier is None else (earlier.source.folder,)
+    with staged_folder(Path(output_dir), overwrite=overwrite, inputs=inputs) as folder:
+        from ctxext.lab.byte_llama import MORE, STAGES, save, train
 
         share = 1.0 if budget is None else budget / FULL_MINUTES
-        stages = tuple(replace(s, steps=max(1, round(s.steps * share))) for s in STAGES)
-        model, training = train(stages=stages, seed=seed, on_progress=on_progress)
+        wanted = STAGES if earlier is None else MORE
+        stages = tuple(replace(s, steps=max(1, round(s.steps * share))) for s in wanted)
+        if earlier is None:
+            model, training = train(stages=stages, seed=seed, on_progress=on_progress)
+        else:
+            model, training = train(
+                start=load_model(earlier.source, earlier.position, dtype="float32"),
+                stages=stages, peak_lr=1e-3, seed=seed + 1, on_progress=on_progress,
+            )  # fmt: skip
+            training["started_from"] = (read_record(earlier.source.folder) or {}).get("training")
         save(model, folder)
         write_record(
             folder,

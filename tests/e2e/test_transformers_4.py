@@ -3,10 +3,12 @@
 Run by `make test-slow`: needs the package index, and about 20 MB beside the tests' temp folder.
 """
 
+import os
 import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import build_tiny
 
 from ctxext.pipeline.extend import extend
@@ -33,21 +35,15 @@ torch.save({"version": transformers.__version__, "logits": logits}, out)
 @pytest.fixture(scope="module", params=sorted(OLD))
 def old_environment(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(f"transformers-{request.param}")
-    subprocess.run(
-        [
-            sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder,
-            f"transformers=={request.param}", *OLD[request.param],
-        ],
-        check=True,
-    )  # fmt: skip
+    # Not the pins' own dependencies (they would bring an older torch); what those lack is named.
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", folder]
+    pins = [f"transformers=={request.param}", *OLD[request.param]]
+    subprocess.run([*pip, "--no-deps", *pins], check=True)
+    subprocess.run([*pip, "requests"], check=True)
     return request.param, folder
 
 
 def logits(folder, out, path=None):
-    import os
-
-    import torch
-
     env = {**os.environ, **({"PYTHONPATH": str(path)} if path else {})}
     done = subprocess.run(
         [sys.executable, "-c", CODE, folder, out], env=env, capture_output=True, text=True
@@ -58,8 +54,6 @@ def logits(folder, out, path=None):
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
 def test_same_logits(tmp_path, old_environment, family):
-    import torch
-
     version, path = old_environment
     base = build_tiny(tmp_path / "base", family)
     for method in ("linear", "ntk", "dynamic", "yarn", "llama3"):

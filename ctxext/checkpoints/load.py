@@ -1,5 +1,6 @@
 """A checkpoint as a live transformers model: safetensors only, rope checked against its config."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -147,7 +148,7 @@ def reset_dynamic_rope(model: Any) -> None:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' own progress bars and load reports off the terminal."""
+    """Keep transformers' own bars, load reports and talk of its next version off the terminal."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
@@ -155,7 +156,9 @@ def quiet_transformers() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:

@@ -1,11 +1,13 @@
 """Copying from far: does a model use text that stands a given distance back?
 
-A string of 16 distinct random bytes (as tokens) is planted twice in a row of real text, the second
-time at the end, `distance` tokens after the first. The model is shown the truth throughout
-(teacher-forced); counted is how many of the last 12 tokens of the second copy it ranks first. Its
-first 4 tokens are the cue and are not counted. Chance is one in the vocabulary.
+A string of 16 distinct random tokens is planted twice in a row of real text, the second time at the
+end, `distance` tokens after the first; several distances share a row, each with its own string. The
+model is shown the truth throughout (teacher-forced); counted is how many of the last 12 tokens of a
+second copy it ranks first. The first 4 are the cue and are not counted. Chance is one in the
+vocabulary.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -40,39 +42,43 @@ def planted_rows(
     alphabet: Sequence[int],
     *,
     length: int,
-    distance: int,
+    distances: Sequence[int],
     samples: int,
     seed: int,
 ) -> np.ndarray:
-    """Rows (samples, length) int64 of text with the string planted at the end and before it.
+    """Rows (samples, length) int64 of text, for each distance with a string at the end and before.
+
+    Second copies stand side by side at the end, in the order of `distances`.
 
     Args:
         documents: texts to cut the rows from.
-        alphabet: token ids the string is drawn from, without repeats.
+        alphabet: token ids the strings are drawn from, without repeats.
         length: tokens in a row.
-        distance: tokens from the start of one copy to the start of the other, >= 16.
+        distances: tokens from the start of one copy to the start of the other, ascending.
 
     Raises:
-        BadInput: the two copies do not fit, or no document is long enough.
+        BadInput: the copies do not fit, or overlap, or no document is long enough.
     """
-    last = length - _PLANTED
-    if not _PLANTED <= distance <= last:
+    seconds = [length - _PLANTED * (len(distances) - k) for k in range(len(distances))]
+    firsts = [second - distance for second, distance in zip(seconds, distances, strict=True)]
+    taken = [*sorted(firsts), seconds[0]]
+    if taken[0] < 0 or any(b - a < _PLANTED for a, b in itertools.pairwise(taken)):
         raise BadInput(
-            f"a distance of {distance} does not fit in {length} tokens "
-            f"(from {_PLANTED} to {last} does)"
+            f"strings of {_PLANTED} tokens at distances {', '.join(map(str, distances))} do not "
+            f"fit in rows of {length} tokens without touching"
         )
     long = [d for d in documents if len(d) >= length]
     if not long:
         raise BadInput(f"no document has {length} tokens to plant a string in")
-    rng = np.random.default_rng([seed, length, distance])
+    rng = np.random.default_rng([seed, length, *distances])
     rows = np.empty((samples, length), dtype=np.int64)
     for row in rows:
         document = long[int(rng.integers(len(long)))]
         start = int(rng.integers(len(document) - length + 1))
         row[:] = document[start : start + length]
-        string = rng.permutation(np.asarray(alphabet))[:_PLANTED]
-        row[last:] = string
-        row[last - distance : last - distance + _PLANTED] = string
+        for first, second in zip(firsts, seconds, strict=True):
+            string = rng.permutation(np.asarray(alphabet))[:_PLANTED]
+            row[first : first + _PLANTED] = row[second : second + _PLANTED] = string
     return rows
 
 
@@ -94,14 +100,17 @@ def copying(
         BadInput: as `planted_rows`.
     """
     device = next(model.parameters()).device
-    scores = []
-    for done, distance in enumerate(distances, start=1):
-        rows = planted_rows(
-            documents, alphabet, length=length, distance=distance, samples=samples, seed=seed
-        )
-        hits = [
-            last_token_hits(model, torch.from_numpy(row[None]).to(device), _SCORED) for row in rows
-        ]
-        scores.append(CopyScore(length, distance, float(torch.cat(hits).float().mean()), samples))
-        on_progress(f"{name} copying", done, len(distances), f"{distance} back")
-    return scores
+    distances = sorted(set(distances))
+    rows = planted_rows(
+        documents, alphabet, length=length, distances=distances, samples=samples, seed=seed
+    )
+    hits = torch.zeros(len(distances))
+    for done, row in enumerate(rows, start=1):
+        ids = torch.from_numpy(row[None]).to(device)
+        found = last_token_hits(model, ids, _PLANTED * len(distances))
+        hits += found.reshape(len(distances), _PLANTED)[:, -_SCORED:].sum(dim=1)
+        on_progress(f"{name} copying", done, samples, "")
+    return [
+        CopyScore(length, distance, float(count) / (_SCORED * samples), samples)
+        for distance, count in zip(distances, hits, strict=True)
+    ]

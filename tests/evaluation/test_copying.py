@@ -37,13 +37,15 @@ class Copier(torch.nn.Module):
         return Out
 
 
-def test_rows_hold_the_string_twice():
-    rows = planted_rows(TEXT, ALPHABET, length=600, distance=300, samples=5, seed=0)
+def test_rows_hold_each_string_twice():
+    rows = planted_rows(TEXT, ALPHABET, length=600, distances=[64, 300], samples=5, seed=0)
     for row in rows:
-        string = row[-16:]
-        assert len(set(string)) == 16
-        assert (row[600 - 16 - 300 : 600 - 300] == string).all()
+        for start, distance in ((600 - 32, 64), (600 - 16, 300)):
+            string = row[start : start + 16]
+            assert len(set(string)) == 16
+            assert (row[start - distance : start - distance + 16] == string).all()
     assert len({tuple(row[-16:]) for row in rows}) == 5
+    assert len({tuple(row[-32:-16]) for row in rows}) == 5
 
 
 def test_a_perfect_copier_scores_one_and_a_short_one_fails_beyond_its_reach():
@@ -65,7 +67,9 @@ def test_a_random_model_scores_chance(tiny_llama):
 
 
 def test_refuses_what_does_not_fit():
-    with pytest.raises(BadInput, match="does not fit"):
-        planted_rows(TEXT, ALPHABET, length=100, distance=90, samples=1, seed=0)
+    with pytest.raises(BadInput, match="do not fit"):
+        planted_rows(TEXT, ALPHABET, length=100, distances=[90], samples=1, seed=0)
+    with pytest.raises(BadInput, match="without touching"):
+        planted_rows(TEXT, ALPHABET, length=600, distances=[64, 90], samples=1, seed=0)
     with pytest.raises(BadInput, match="no document"):
-        planted_rows(TEXT, ALPHABET, length=6000, distance=90, samples=1, seed=0)
+        planted_rows(TEXT, ALPHABET, length=6000, distances=[90], samples=1, seed=0)

@@ -57,7 +57,7 @@ def add_low_rank(
 
     merged = b.float() @ a.float()
     if transposed:
-        merged = merged.T
+        merged = merged.T.contiguous()  # peft sums the norm below over this layout
     merged.mul_(scale).add_(weight)  # a narrower weight is widened as it is added
     if magnitude is not None:
         rows = merged.T if transposed else merged

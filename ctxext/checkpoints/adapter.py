@@ -1,12 +1,17 @@
-"""A peft LoRA adapter on disk, checked tensor by tensor against what can be merged exactly."""
+"""A peft LoRA adapter on disk, checked tensor by tensor against what can be merged exactly.
+
+Merged: LoRA, rsLoRA, DoRA, `lora_bias`, rank and alpha patterns, any initialisation that leaves the
+base alone, and whole tensors (`modules_to_save`). Everything else is refused by its name.
+"""
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ctxext.checkpoints.json_file import read_json_object
+from ctxext.checkpoints.low_rank import BiasUpdate, LowRank
 from ctxext.checkpoints.safetensors_file import Header, printable, read_header
 from ctxext.checkpoints.weights import Weights
 from ctxext.errors import BadInput
@@ -17,20 +22,10 @@ ROPE_KEY = "ctxext.rope_sha256"
 _PREFIX = "base_model.model."
 # These say that the stored matrices are not the whole difference to the base, or not LoRA's.
 _REFUSED_FLAGS = (
-    "use_dora", "lora_bias", "layer_replication", "target_parameters", "trainable_token_indices",
-    "use_qalora", "use_bdlora", "arrow_config", "alora_invocation_tokens", "kasa_config",
-    "monteclora_config", "velora_config",
+    "layer_replication", "target_parameters", "trainable_token_indices", "use_qalora", "use_bdlora",
+    "arrow_config", "alora_invocation_tokens", "kasa_config", "monteclora_config", "velora_config",
 )  # fmt: skip
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initialisations
-
-
-@dataclass(frozen=True)
-class LowRank:
-    """One adapted matrix: the keys of its A and B in the file, and the factor on B @ A."""
-
-    a: str
-    b: str
-    scale: float
 
 
 @dataclass(frozen=True)
@@ -38,18 +33,25 @@ class Adapter:
     """A checked adapter.
 
     Attributes:
-        folder: where it is.
+        file: its tensors.
         config: its adapter_config.json.
         header: of its tensors.
         low_rank: base tensor name -> low-rank update.
         replaced: base tensor name -> key of the tensor that replaces it (norms, embeddings).
+        biases: base tensor name -> update of a bias.
     """
 
-    folder: Path
+    file: Path
     config: Mapping[str, Any]
     header: Header
     low_rank: Mapping[str, LowRank]
     replaced: Mapping[str, str]
+    biases: Mapping[str, BiasUpdate] = field(default_factory=dict)
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the adapted layers keep their matrices as (in, out)."""
+        return bool(self.config.get("fan_in_fan_out"))
 
     @property
     def base_name(self) -> str | None:
@@ -91,14 +93,14 @@ def read_adapter(folder: Path) -> Adapter:
         other = "a pickle" if (folder / "adapter_model.bin").exists() else "nothing"
         raise BadInput(f"{folder} has no {TENSORS} (found {other})")
     header = read_header(folder / TENSORS)
-    low_rank, replaced = _sort(folder.name, config, header)
+    low_rank, replaced, biases = _sort(folder.name, config, header)
     if config.get("modules_to_save") and not replaced:
         raise BadInput(
             f"{folder.name} says it trained {', '.join(config['modules_to_save'])} and does not "
             "hold them",
             "merging without them gives another model; find the whole adapter",
         )
-    return Adapter(folder, config, header, low_rank, replaced)
+    return Adapter(folder / TENSORS, config, header, low_rank, replaced, biases)
 
 
 def _check_types(name: str, config: Mapping[str, Any]) -> None:
@@ -123,30 +125,41 @@ def _check_types(name: str, config: Mapping[str, Any]) -> None:
                 ) from error
 
 
+_PART = re.compile(r"(.+)\.(?:lora_([AB])\.weight|(lora_magnitude_vector)|(lora_B\.bias))")
+
+
 def _sort(
     name: str, config: Mapping[str, Any], header: Header
-) -> tuple[dict[str, LowRank], dict[str, str]]:
-    """Low-rank pairs and whole replacements; a tensor that is neither is refused."""
-    halves: dict[str, dict[str, str]] = {}
+) -> tuple[dict[str, LowRank], dict[str, str], dict[str, BiasUpdate]]:
+    """Low-rank updates, whole replacements, biases; a tensor that is none of them is refused."""
+    parts: dict[str, dict[str, str]] = {}
     replaced: dict[str, str] = {}
+    dora, has_bias = bool(config.get("use_dora")), bool(config.get("lora_bias"))
     for key in header.tensors:
         if not key.startswith(_PREFIX):
             raise BadInput(f"{name}: tensor {printable(key)!r} is not named as peft names them")
         path = key.removeprefix(_PREFIX)
-        if match := re.fullmatch(r"(.+)\.lora_([AB])\.weight", path):
-            halves.setdefault(match[1], {})[match[2]] = key
+        match = _PART.fullmatch(path)
+        if match and (not match[3] or dora) and (not match[4] or has_bias):
+            parts.setdefault(match[1], {})[match[2] or match[3] or match[4]] = key
         elif "lora_" in path:
             raise BadInput(f"{name}: tensor {printable(key)!r} is not plain LoRA")
         else:
             replaced[path] = key
-    low_rank = {}
-    for module, pair in halves.items():
-        if set(pair) != {"A", "B"}:
+    low_rank, biases = {}, {}
+    for module, own in parts.items():
+        if not {"A", "B"} <= set(own):
             raise BadInput(f"{name}: {printable(module)} has only one of lora_A and lora_B")
-        low_rank[f"{module}.weight"] = LowRank(
-            pair["A"], pair["B"], _scale(name, config, module, header.tensors[pair["A"]].shape)
-        )
-    return low_rank, replaced
+        magnitude = own.get("lora_magnitude_vector")
+        if dora and magnitude is None:
+            raise BadInput(f"{name}: {printable(module)} has no lora_magnitude_vector (use_dora)")
+        if has_bias and "lora_B.bias" not in own:
+            raise BadInput(f"{name}: {printable(module)} has no lora_B.bias (lora_bias)")
+        scale = _scale(name, config, module, header.tensors[own["A"]].shape)
+        low_rank[f"{module}.weight"] = LowRank(own["A"], own["B"], scale, magnitude)
+        if has_bias:
+            biases[f"{module}.bias"] = BiasUpdate(own["lora_B.bias"], scale)
+    return low_rank, replaced, biases
 
 
 def _scale(name: str, config: Mapping[str, Any], module: str, shape_of_a: tuple[int, ...]) -> float:
@@ -178,19 +191,27 @@ def check_fits(adapter: Adapter, base: Weights) -> None:
         BadInput: one has not; it is named.
     """
     own, tensors = adapter.header.tensors, base.tensors
-    transposed = bool(adapter.config.get("fan_in_fan_out"))
     for name, update in adapter.low_rank.items():
         if name not in tensors:
             raise BadInput(f"the adapter changes {printable(name)!r}, which the base does not have")
         a, b = own[update.a].shape, own[update.b].shape
         want = (b[0], a[1]) if len(a) == len(b) == 2 and a[0] == b[1] else None
-        if want and transposed:
+        if want and adapter.transposed:
             want = want[::-1]
         if want != tensors[name][1].shape:
             raise BadInput(
                 f"the adapter's {printable(update.b)!r} {list(b)} x {list(a)} does not fit "
                 f"{printable(name)!r} {list(tensors[name][1].shape)} of the base"
             )
+        m = None if update.magnitude is None else own[update.magnitude].shape
+        if m not in (None, (b[0],)):
+            raise BadInput(
+                f"the adapter's {printable(str(update.magnitude))!r} has shape {list(m or ())}, "
+                f"and {printable(name)!r} has {b[0]} outputs"
+            )
+    for name, bias in adapter.biases.items():
+        if name not in tensors or own[bias.key].shape != tensors[name][1].shape:
+            raise BadInput(f"the adapter's {printable(bias.key)!r} has no bias in the base")
     for name, key in adapter.replaced.items():
         if name == "lm_head.weight" and name not in tensors:
             continue  # tied in the base; the merge decides

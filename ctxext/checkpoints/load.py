@@ -57,6 +57,7 @@ def load_model(
     dtype: DtypeName = "auto",
     device: "torch.device | None" = None,
     trust_remote_code: bool = False,
+    quantization: Any = None,
 ) -> Any:
     """Load a causal language model and make sure that it rotates as its config says.
 
@@ -66,6 +67,7 @@ def load_model(
         dtype: `auto` = as stored on a GPU, float32 on a CPU (bfloat16 is slower there).
         device: None = CPU.
         trust_remote_code: run the checkpoint's own Python code.
+        quantization: transformers' configuration of it; the weights then go to the first GPU.
 
     Raises:
         BadInput: it brings its own code and that is not allowed; weights missing.
@@ -78,8 +80,10 @@ def load_model(
     read_weights(source.folder)
     target = device or torch.device("cpu")
     kind = getattr(torch, dtype) if dtype != "auto" else "auto"
-    if dtype == "auto" and target.type == "cpu":
+    if dtype == "auto" and target.type == "cpu" and quantization is None:
         kind = torch.float32
+    # Only named where it is wanted: None would still mean something to transformers.
+    quantized = {"quantization_config": quantization, "device_map": {"": 0}} if quantization else {}
     with quiet_transformers():
         try:
             model = AutoModelForCausalLM.from_pretrained(
@@ -88,10 +92,13 @@ def load_model(
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
                 local_files_only=True,
+                **quantized,
             )
         except (ValueError, OSError, KeyError, RuntimeError, StrictDataclassError) as error:
             raise _load_error(source, error) from error
-    model.to(target).eval()
+    if quantization is None:
+        model.to(target)
+    model.eval()
     rope = position.rope
     # dynamic starts from the unscaled base and scales with the sequence at hand.
     if rope and rope.inv_freq and rope.attention_factor and rope.block.rope_type not in _CHANGING:

@@ -1,14 +1,17 @@
 """Merge a LoRA adapter into a checkpoint's shards: one tensor in memory at a time."""
 
+import math
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ctxext.checkpoints.adapter import TENSORS, Adapter, check_fits
+from ctxext.checkpoints.adapter import Adapter, check_fits
 from ctxext.checkpoints.carry import link_or_copy
 from ctxext.checkpoints.json_file import dump_json
+from ctxext.checkpoints.low_rank import add_low_rank
+from ctxext.checkpoints.rounding import Rounding, RoundingMeter
 from ctxext.checkpoints.safetensors_file import (
     DTYPE_BYTES,
     Header,
@@ -36,6 +39,7 @@ class Merged:
         merged_tensors: of these, changed by the adapter.
         bytes: of weights written (linked shards count too).
         tied: whether the head is the embedding in the output; None = as in the base's config.
+        rounding: what storing the merged tensors in their dtype cost.
         warnings: what the user should know.
     """
 
@@ -43,6 +47,7 @@ class Merged:
     merged_tensors: int
     bytes: int
     tied: bool | None
+    rounding: Rounding
     warnings: tuple[str, ...]
 
 
@@ -50,10 +55,14 @@ class Merged:
 class _Plan:
     """Where each output tensor comes from."""
 
-    low_rank: Mapping[str, Any]
+    adapter: Adapter
     replaced: Mapping[str, str]  # base tensor -> adapter key
     copied_head: bool  # write the base's embedding once more, as an untied head
     tied: bool | None
+
+    def changes(self, name: str) -> bool:
+        own = self.adapter
+        return name in own.low_rank or name in self.replaced or name in own.biases
 
 
 def merge_into(
@@ -67,9 +76,9 @@ def merge_into(
 ) -> Merged:
     """Write the merged shards (and index) into an existing folder.
 
-    W' = W + (B @ A) * scale, in float32, rounded once to the dtype of W: bit for bit what peft's
-    `merge_and_unload` gives. Sharding, names, order and dtypes stay; shards that the adapter does
-    not touch are linked.
+    W' = W + (B @ A) * scale (DoRA: each row then scaled to its magnitude), in float32, rounded once
+    to the dtype of W: bit for bit what peft's `merge_and_unload` gives. Sharding, names, order and
+    dtypes stay; shards that the adapter does not touch are linked.
 
     Args:
         base: the checkpoint that the adapter was trained on.
@@ -78,13 +87,14 @@ def merge_into(
 
     Raises:
         BadInput: the adapter does not fit the base.
-        CtxextError: a non-finite number in the adapter.
+        CtxextError: a non-finite number in the adapter, or a merged one that `dtype` cannot hold.
     """
     from safetensors import safe_open
 
     check_fits(adapter, base)
     warnings: list[str] = []
-    with safe_open(adapter.folder / TENSORS, framework="pt") as updates:
+    meter = RoundingMeter()
+    with safe_open(adapter.file, framework="pt") as updates:
         for key in adapter.header.tensors:
             if not updates.get_tensor(key).isfinite().all():
                 raise CtxextError(f"the adapter's {printable(key)!r} holds NaN or infinity")
@@ -94,7 +104,7 @@ def merge_into(
         for done, (file, header) in enumerate(base.shards.items(), start=1):
             last = done == len(base.shards)
             extra = last and HEAD not in base.tensors and _adds_head(plan)
-            touched = [n for n in header.tensors if n in plan.low_rank or n in plan.replaced]
+            touched = [name for name in header.tensors if plan.changes(name)]
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             if not touched and not extra and _keeps(header, dtype):
                 link_or_copy(base.folder / file, folder / file, "auto")
@@ -103,7 +113,7 @@ def merge_into(
             else:
                 shapes = _shapes(base, header, dtype, extra)
                 with (base.folder / file).open("rb") as source:
-                    tensors = _tensors(base, file, source, shapes, plan, updates)
+                    tensors = _tensors(base, file, source, shapes, plan, updates, meter)
                     written += write_safetensors(
                         folder / file, shapes, tensors, header.metadata or {"format": "pt"}
                     )
@@ -112,7 +122,7 @@ def merge_into(
             where |= dict.fromkeys(names, file)
             on_progress("merge", done, len(base.shards), file)
     _write_index(base, folder, where, dtype, plan)
-    return Merged(len(where), merged, written, plan.tied, tuple(warnings))
+    return Merged(len(where), merged, written, plan.tied, meter.worst, tuple(warnings))
 
 
 def _plan(base: Weights, adapter: Adapter, updates: Any, tied: bool, warnings: list[str]) -> _Plan:
@@ -127,26 +137,28 @@ def _plan(base: Weights, adapter: Adapter, updates: Any, tied: bool, warnings: l
         )
         tied = same
         if not same:
-            return _Plan(adapter.low_rank, replaced, False, False)
+            return _Plan(adapter, replaced, False, False)
     if not tied and not has_head:
         warnings.append("the base has no lm_head, so tie_word_embeddings is set to true")
-        return _Plan(adapter.low_rank, replaced, False, True)
+        return _Plan(adapter, replaced, False, True)
     if not tied:
-        return _Plan(adapter.low_rank, replaced, False, None)
+        return _Plan(adapter, replaced, False, None)
     embedding, head = replaced.get(EMBEDDING), replaced.get(HEAD)
     if embedding is None and head is None:
-        return _Plan(adapter.low_rank, replaced, False, None)
+        return _Plan(adapter, replaced, False, None)
     if embedding is not None and head is not None:
         if bool((updates.get_tensor(embedding) == updates.get_tensor(head)).all()):
             if not has_head:
                 del replaced[HEAD]
-            return _Plan(adapter.low_rank, replaced, False, None)
+            return _Plan(adapter, replaced, False, None)
         warnings.append("embedding and head were trained apart, so they are no longer tied")
-        return _Plan(adapter.low_rank, replaced, False, False)
-    if head is None and adapter.config.get("ensure_weight_tying"):
-        return _Plan(adapter.low_rank, replaced, False, None)
+        return _Plan(adapter, replaced, False, False)
+    if head is None and embedding and adapter.config.get("ensure_weight_tying"):
+        if has_head:  # stored twice in the base: both copies are what was trained
+            replaced[HEAD] = embedding
+        return _Plan(adapter, replaced, False, None)
     warnings.append("only one of embedding and head was trained, so they are no longer tied")
-    return _Plan(adapter.low_rank, replaced, head is None, False)
+    return _Plan(adapter, replaced, head is None, False)
 
 
 def _adds_head(plan: _Plan) -> bool:
@@ -181,68 +193,93 @@ def _tensors(
     shapes: Mapping[str, tuple[str, tuple[int, ...]]],
     plan: _Plan,
     updates: Any,
-) -> Iterator[tuple[str, bytes | memoryview]]:
+    meter: RoundingMeter,
+) -> Iterator[tuple[str, bytearray | memoryview]]:
     """The output shard's tensors as bytes, one at a time."""
     header = base.shards[file]
     for name, (dtype, _) in shapes.items():
         info = header.tensors.get(name)
         if info is None:  # the new head
-            key = plan.replaced.get(HEAD)
-            new = (
-                updates.get_tensor(key)
-                if key
-                else _tensor(_raw(base, EMBEDDING), base.tensors[EMBEDDING][1])
-            )
-            yield name, _bytes(new, dtype)
-            continue
-        if name in plan.replaced:
-            yield name, _bytes(updates.get_tensor(plan.replaced[name]), dtype)
-            continue
-        source.seek(header.data_start + info.start)
-        raw = source.read(info.end - info.start)
-        update = plan.low_rank.get(name)
-        if update is None and dtype == info.dtype:
-            yield name, raw
-            continue
-        tensor = _tensor(raw, info)
-        if update is not None:
-            tensor = _add(
-                tensor, updates.get_tensor(update.a), updates.get_tensor(update.b), update.scale
-            )
-        yield name, _bytes(tensor, dtype)
+            raw = _raw(base, EMBEDDING)
+            before, exact = _tensor(raw, base.tensors[EMBEDDING][1]), None
+            if name in plan.replaced:
+                exact = updates.get_tensor(plan.replaced[name])
+        else:
+            raw = _read(source, header, info)
+            if dtype == info.dtype and not plan.changes(name):
+                yield name, raw
+                continue
+            before = _tensor(raw, info)
+            exact = _merged(name, before, plan, updates)
+        stored = _stored(name, before if exact is None else exact, dtype)
+        if exact is not None:
+            meter.add(name, exact, stored, before)
+        del raw, before, exact  # while the bytes are written, nothing else of the tensor is held
+        yield name, _bytes(stored)
 
 
-def _add(
-    weight: "torch.Tensor", a: "torch.Tensor", b: "torch.Tensor", scale: float
-) -> "torch.Tensor":
-    """W + (B @ A) * scale in float32; the caller rounds."""
-    delta = (b.float() @ a.float()) * scale
-    if delta.shape != weight.shape:  # Conv1D layers keep (in, out)
-        delta = delta.T
-    return weight.float() + delta
+def _merged(name: str, weight: "torch.Tensor", plan: _Plan, updates: Any) -> "torch.Tensor | None":
+    """What a tensor of the base becomes, before it is rounded; None = itself."""
+    if name in plan.replaced:
+        new: torch.Tensor = updates.get_tensor(plan.replaced[name])
+        return new
+    if bias := plan.adapter.biases.get(name):
+        new = weight.float() + updates.get_tensor(bias.key).float() * bias.scale
+        return new
+    update = plan.adapter.low_rank.get(name)
+    if update is None:
+        return None
+    return add_low_rank(
+        weight,
+        updates.get_tensor(update.a),
+        updates.get_tensor(update.b),
+        update.scale,
+        magnitude=updates.get_tensor(update.magnitude) if update.magnitude else None,
+        transposed=plan.adapter.transposed,
+    )
 
 
-def _raw(base: Weights, name: str) -> bytes:
+def _read(source: IO[bytes], header: Header, info: TensorInfo) -> bytearray:
+    raw = bytearray(info.end - info.start)
+    source.seek(header.data_start + info.start)
+    if source.readinto(raw) != len(raw):  # type: ignore[attr-defined]
+        raise CtxextError(f"{printable(Path(source.name).name)} became shorter while it was read")
+    return raw
+
+
+def _raw(base: Weights, name: str) -> bytearray:
     file, info = base.tensors[name]
     with (base.folder / file).open("rb") as source:
-        source.seek(base.shards[file].data_start + info.start)
-        return source.read(info.end - info.start)
+        return _read(source, base.shards[file], info)
 
 
-def _tensor(raw: bytes, info: TensorInfo) -> "torch.Tensor":
+def _tensor(raw: bytearray, info: TensorInfo) -> "torch.Tensor":
     import torch
 
     kinds = {code: getattr(torch, name) for name, code in _FLOATS.items()}
     if info.dtype not in kinds:
         raise CtxextError(f"a tensor of dtype {info.dtype} cannot be merged into")
-    return torch.frombuffer(bytearray(raw), dtype=kinds[info.dtype]).reshape(info.shape)
+    return torch.frombuffer(raw, dtype=kinds[info.dtype]).reshape(info.shape)
 
 
-def _bytes(tensor: "torch.Tensor", dtype: str) -> memoryview:
+def _stored(name: str, tensor: "torch.Tensor", dtype: str) -> "torch.Tensor":
+    """A tensor in the dtype of the file, refused where that makes an infinity."""
     import torch
 
-    kinds = {code: getattr(torch, name) for name, code in _FLOATS.items()}
-    stored = tensor.to(kinds[dtype]).contiguous()
+    kinds = {code: (name, getattr(torch, name)) for name, code in _FLOATS.items()}
+    word, kind = kinds[dtype]
+    stored = tensor.to(kind).contiguous()
+    if stored.numel() and not all(math.isfinite(float(end)) for end in stored.aminmax()):
+        raise CtxextError(
+            f"the merged {printable(name)!r} holds NaN, infinity or a number beyond {word}",
+            "a wider --dtype holds it, unless base and adapter do not belong together",
+        )
+    return stored
+
+
+def _bytes(stored: "torch.Tensor") -> memoryview:
+    import torch
+
     return stored.flatten().view(torch.uint8).numpy().data
 
 

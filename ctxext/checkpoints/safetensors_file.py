@@ -189,7 +189,7 @@ def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
 def write_safetensors(
     path: Path,
     plan: Mapping[str, tuple[str, tuple[int, ...]]],
-    tensors: Iterable[tuple[str, bytes | memoryview]],
+    tensors: Iterable[tuple[str, bytes | bytearray | memoryview]],
     metadata: Mapping[str, str],
 ) -> int:
     """Write a file one tensor at a time; memory holds no more than one.

@@ -52,6 +52,10 @@ def command(
         bool | None,
         typer.Option("--train-embeddings/--no-train-embeddings", help="Embeddings too."),
     ] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option("--quantize", help="4bit: QLoRA, where bitsandbytes and a CUDA device are."),
+    ] = None,
     gradient_checkpointing: Annotated[
         bool | None,
         typer.Option(
@@ -104,6 +108,7 @@ def command(
         "train.lr": lr,
         "train.schedule": schedule,
         "train.warmup_steps": warmup_steps,
+        "train.quantize": quantize,
         "train.gradient_checkpointing": gradient_checkpointing,
         "train.save_every": save_every,
         "train.seed": seed,

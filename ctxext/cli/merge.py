@@ -20,6 +20,10 @@ def command(
     ] = None,
     output_dir: options.OutputDir = None,
     dtype: options.Dtype = "auto",
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Read a sample of the output back and compute it again."),
+    ] = False,
     revision: options.Revision = None,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
@@ -27,8 +31,8 @@ def command(
 ) -> None:
     """Merge an adapter into its base's shards, one tensor in memory at a time.
 
-    The result is bit for bit peft's merge_and_unload. Refused when the adapter was trained under
-    another rope than the base has.
+    The result is bit for bit peft's merge_and_unload: LoRA, rsLoRA, DoRA. Refused when the adapter
+    was trained under another rope than the base has.
 
     Example: ctxext merge runs/x/adapter --base runs/yarn --output-dir runs/x/merged
     """
@@ -44,6 +48,7 @@ def command(
             dtype=dtype,
             revision=revision,
             overwrite=overwrite,
+            verify=verify,
             on_progress=listen,
         )
     if json:
@@ -55,4 +60,12 @@ def command(
             f"{result.peak_memory_bytes / 2**20:,.0f} MiB: {result.output_dir}",
             markup=False,
         )
+        if result.rounding.relative:
+            out().print(
+                f"rounded by at most {result.rounding.relative:.1e} of a merged tensor, "
+                f"{result.rounding.of_update:.1%} of what training changed in it",
+                markup=False,
+            )
+        if result.verified is not None:
+            out().print(f"verified: {result.verified} tensors, computed again from base + adapter")
     say_warnings(result.warnings)

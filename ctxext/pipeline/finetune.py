@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -12,17 +12,21 @@ from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.load import check_dtype, load_tokenizer
 from ctxext.checkpoints.numbers import whole
 from ctxext.checkpoints.output import check_output, locked, write_file
+from ctxext.checkpoints.trained import read_trained
 from ctxext.checkpoints.weights import Weights, read_weights
 from ctxext.data.packing import PackedRows
 from ctxext.data.sources import Source as TextSource
 from ctxext.data.tokens import check_vocabulary, tokenize
 from ctxext.errors import BadInput
-from ctxext.pipeline.merge import merge
+from ctxext.pipeline.merge import MergeResult, merge, write_merged
 from ctxext.pipeline.opened import Opened, open_checkpoint
 from ctxext.pipeline.recipe import build
 from ctxext.progress import Progress, silent
 from ctxext.release.provenance import read_record, record, write_record
-from ctxext.training.config import FinetuneConfig
+from ctxext.training.config import ALL_LINEAR, FinetuneConfig
+
+if TYPE_CHECKING:
+    from ctxext.training.finetune import Trained
 
 # Loaded when training begins: these import torch.
 StartListener = Callable[[Any], None]
@@ -101,7 +105,9 @@ def finetune(
     if not config.data.source:
         raise BadInput("--data is missing", "e.g. --data book.txt or --data builtin:python")
     check_output(out, overwrite=overwrite or resume, inputs=(opened.source.folder,))
-    _check_targets(config.lora.targets, read_weights(opened.source.folder))
+    weights = read_weights(opened.source.folder)
+    if config.train.what == "lora" and config.lora.targets != (ALL_LINEAR,):
+        _check_targets(config.lora.targets, weights)
     with locked(out):
         return _run(
             opened, config, out, _public_name(model, opened), resume=resume, kind=kind,
@@ -126,6 +132,10 @@ def _run(
 ) -> FinetuneResult:
     text = TextSource(config.data.source, config.data.field)
     text.check()
+    if config.train.quantize != "none":
+        from ctxext.training.quantize import check_quantize
+
+        check_quantize(config.train.quantize)
     embeddings = whole(opened.config, "vocab_size", f"{opened.source.name}/{CONFIG}")
     tokenizer = load_tokenizer(opened.source, trust_remote_code=trust_remote_code)
     corpus = tokenize(text, tokenizer)
@@ -144,8 +154,11 @@ def _run(
     write_record(out, _record(opened, begun))
 
     from ctxext.training.finetune import train_adapter
+    from ctxext.training.shifted_attention import WARNING
     from ctxext.training.stop import graceful_stop
 
+    if config.train.attention == "s2":
+        warnings.append(WARNING)
     with graceful_stop() as stop:
         trained = train_adapter(
             opened.source,
@@ -175,10 +188,7 @@ def _run(
     merged = None
     if not stopped:
         merged = out / "merged"
-        merge(
-            trained.adapter, base=str(opened.source.folder), output_dir=merged, dtype=merge_dtype,
-            overwrite=True, training=summary, on_progress=on_progress,
-        )  # fmt: skip
+        warnings += _merge(opened, trained, merged, merge_dtype, summary, on_progress).warnings
     write_record(out, _record(opened, summary))
     return FinetuneResult(
         output_dir=str(out),
@@ -192,6 +202,29 @@ def _run(
         stopped=stopped,
         warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def _merge(
+    opened: Opened,
+    trained: "Trained",
+    merged: Path,
+    dtype: str,
+    summary: Mapping[str, Any],
+    on_progress: Progress,
+) -> MergeResult:
+    """The adapter, or after full fine-tuning every weight, as a checkpoint like the base."""
+    if trained.adapter is not None:
+        return merge(
+            trained.adapter, base=str(opened.source.folder), output_dir=merged, dtype=dtype,
+            overwrite=True, training=summary, on_progress=on_progress,
+        )  # fmt: skip
+    from ctxext.training.full import PREFIX
+
+    return write_merged(
+        opened, read_trained(trained.tensors, PREFIX), merged, adapter=None,
+        dtype=check_dtype(dtype), overwrite=True, verify=False, training=summary, warnings=[],
+        on_progress=on_progress,
+    )  # fmt: skip
 
 
 def _at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:

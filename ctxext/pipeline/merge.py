@@ -11,9 +11,11 @@ from ctxext.checkpoints.adapter import ROPE_KEY, Adapter, read_adapter
 from ctxext.checkpoints.carry import base_license, carry_side_files
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.json_file import dump_json
-from ctxext.checkpoints.load import check_dtype
+from ctxext.checkpoints.load import DtypeName, check_dtype
 from ctxext.checkpoints.merge import merge_into
+from ctxext.checkpoints.merge_check import verify_merge
 from ctxext.checkpoints.output import check_output, staged_folder
+from ctxext.checkpoints.rounding import Rounding
 from ctxext.checkpoints.weights import read_weights
 from ctxext.errors import BadInput
 from ctxext.pipeline.opened import Opened, open_checkpoint
@@ -23,13 +25,19 @@ from ctxext.release.provenance import read_record, record, write_record
 
 @dataclass(frozen=True)
 class MergeResult:
-    """What `ctxext merge` wrote; `to_dict` is its JSON document."""
+    """What `ctxext merge` wrote; `to_dict` is its JSON document.
+
+    `rounding` says what storing the merged tensors in their dtype cost; `verified` counts the
+    tensors that were read back and compared, None without `verify`.
+    """
 
     output_dir: str
     tensors: int
     merged_tensors: int
     bytes: int
     peak_memory_bytes: int
+    rounding: Rounding
+    verified: int | None
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -40,6 +48,8 @@ class MergeResult:
             "merged_tensors": self.merged_tensors,
             "bytes": self.bytes,
             "peak_memory_bytes": self.peak_memory_bytes,
+            "rounding": self.rounding.to_dict(),
+            "verified": self.verified,
             "warnings": list(self.warnings),
         }
 
@@ -52,6 +62,7 @@ def merge(
     dtype: str = "auto",
     revision: str | None = None,
     overwrite: bool = False,
+    verify: bool = False,
     training: Mapping[str, Any] | None = None,
     on_progress: Progress = silent,
 ) -> MergeResult:
@@ -65,49 +76,94 @@ def merge(
         output_dir: new folder.
         base: the *extended* checkpoint; default: what the adapter names, if that is a folder here.
         dtype: `auto` keeps each tensor's.
+        verify: read a sample of the written tensors back and compare them with base + adapter,
+            computed again in float64.
         training: summary for ctxext.json.
 
     Raises:
         BadInput: the adapter cannot be merged exactly, does not fit, or saw another rope.
-        CtxextError: corrupt files, non-finite numbers, a full disk.
+        CtxextError: corrupt files, non-finite numbers, a full disk, a failed `verify`; nothing is
+            left of the output then.
     """
     kind = check_dtype(dtype)
     loaded = read_adapter(Path(adapter))
     opened = open_checkpoint(_base_of(loaded, base), revision=revision)
-    inputs = (opened.source.folder, loaded.folder)
-    out = Path(output_dir)
-    check_output(out, overwrite=overwrite, inputs=inputs)
+    check_output(
+        Path(output_dir), overwrite=overwrite, inputs=(opened.source.folder, Path(adapter))
+    )
     warnings = _check_rope(loaded, opened)
     if base is not None and loaded.base_name not in (None, base, opened.source.name):
         warnings.append(f"the adapter names another base ({loaded.base_name}); --base counts")
+    return write_merged(
+        opened, loaded, Path(output_dir), adapter=_adapter_record(loaded), dtype=kind,
+        overwrite=overwrite, verify=verify, training=training, warnings=warnings,
+        on_progress=on_progress,
+    )  # fmt: skip
+
+
+def write_merged(
+    opened: Opened,
+    changes: Adapter,
+    out: Path,
+    *,
+    adapter: Mapping[str, Any] | None,
+    dtype: DtypeName,
+    overwrite: bool,
+    verify: bool,
+    training: Mapping[str, Any] | None,
+    warnings: list[str],
+    on_progress: Progress,
+) -> MergeResult:
+    """Write base + changes as a whole checkpoint, config, tokenizer and record included.
+
+    Args:
+        opened: the base.
+        changes: an adapter, or the tensors of a full fine-tuning (`checkpoints.trained`).
+        adapter: what ctxext.json says of the adapter; None = there was none.
+        warnings: found so far.
+
+    Raises:
+        BadInput, CtxextError: as `merge`.
+    """
+    inputs = (opened.source.folder, changes.file.parent)
     weights = read_weights(opened.source.folder)
+    verified = None
     with staged_folder(out, overwrite=overwrite, inputs=inputs, needed_bytes=weights.bytes) as new:
         carry_side_files(opened.source.folder, new, warnings)
+        tied = _tied(opened)
         done = merge_into(
-            weights,
-            loaded,
-            new,
-            tie_word_embeddings=_tied(opened),
-            dtype=kind,
-            on_progress=on_progress,
+            weights, changes, new, tie_word_embeddings=tied, dtype=dtype, on_progress=on_progress
         )
         config = dict(opened.config)
         if done.tied is not None:
-            config["tie_word_embeddings"] = done.tied
+            config["tie_word_embeddings"] = tied = done.tied
         for key in ("dtype", "torch_dtype"):
-            if kind != "auto" and key in config:
-                config[key] = kind
+            if dtype != "auto" and key in config:
+                config[key] = dtype
+        if verify:
+            verified = verify_merge(weights, changes, new, dtype=dtype, tied=tied)
         (new / CONFIG).write_text(dump_json(config), encoding="utf-8")
-        write_record(new, _record(opened, loaded, training))
+        write_record(new, _record(opened, adapter, training))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if done.rounding.of_update > _LOST:
+        warnings.append(
+            f"rounding is {done.rounding.of_update:.0%} of what training changed in "
+            f"{done.rounding.tensor}; --dtype float32 (--merge-dtype in finetune) keeps all of it"
+        )
     return MergeResult(
         output_dir=str(out),
         tensors=done.tensors,
         merged_tensors=done.merged_tensors,
         bytes=done.bytes,
         peak_memory_bytes=peak if sys.platform == "darwin" else peak * 1024,
+        rounding=done.rounding,
+        verified=verified,
         warnings=tuple(dict.fromkeys([*warnings, *done.warnings])),
     )
+
+
+# Above this share of the update, rounding is worth a word.
+_LOST = 0.5
 
 
 def _base_of(adapter: Adapter, base: str | None) -> str:
@@ -148,7 +204,20 @@ def _targets(names: str | list[str]) -> list[str]:
     return [names] if isinstance(names, str) else sorted(names)
 
 
-def _record(base: Opened, adapter: Adapter, training: Mapping[str, Any] | None) -> dict[str, Any]:
+def _adapter_record(adapter: Adapter) -> dict[str, Any]:
+    return {
+        "rank": adapter.config.get("r"),
+        "alpha": adapter.config.get("lora_alpha"),
+        "targets": _targets(adapter.config.get("target_modules") or []),
+        "modules_to_save": adapter.config.get("modules_to_save"),
+        "rslora": bool(adapter.config.get("use_rslora")),
+        "dora": bool(adapter.config.get("use_dora")),
+    }
+
+
+def _record(
+    base: Opened, adapter: Mapping[str, Any] | None, training: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """The merged checkpoint's ctxext.json; how the base was extended is told once more."""
     before = read_record(base.source.folder) or {}
     return record(
@@ -161,12 +230,7 @@ def _record(base: Opened, adapter: Adapter, training: Mapping[str, Any] | None) 
         license=before.get("license") or base_license(base.source.folder),
         config_diff=before.get("config_diff"),
         extend_command=before.get("command"),
-        adapter={
-            "rank": adapter.config.get("r"),
-            "alpha": adapter.config.get("lora_alpha"),
-            "targets": _targets(adapter.config.get("target_modules") or []),
-            "modules_to_save": adapter.config.get("modules_to_save"),
-        },
+        adapter=adapter,
         training=training,
         evaluations=[],
     )

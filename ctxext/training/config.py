@@ -1,10 +1,13 @@
 """What a fine-tuning run is made of: one frozen dataclass per recipe section."""
 
-from dataclasses import asdict, dataclass, field
+import math
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ctxext.errors import BadInput
 
+ALL_LINEAR = "all-linear"
+"""In `lora.targets`: every linear layer but the head."""
 TOKENS = {"unit": "tokens"}  # marks fields that accept 32k
 
 
@@ -28,11 +31,14 @@ class LoraConfig:
     Attributes:
         rank, alpha: of every adapter; the update is scaled by alpha / rank.
         dropout: of the adapter's input.
-        targets: names of the linear layers that get an adapter.
+        targets: names of the linear layers that get an adapter; `all-linear`: all but the head.
         train_norms: all norm weights too; with the embeddings they close most of the gap to full
             fine-tuning at long context (LongLoRA, arXiv:2309.12307, table 2).
         train_embeddings: the embedding (and an untied head) too.
         rslora: scale by alpha / sqrt(rank) instead.
+        dora: train each output row's magnitude apart from its direction (arXiv:2402.09353).
+        plus_ratio: LoRA+ (arXiv:2402.12354): learning rate of every B matrix over that of the
+            rest; the paper advises 16 with a lower `train.lr`. 1 = one rate for all.
     """
 
     rank: int = 16
@@ -42,6 +48,8 @@ class LoraConfig:
     train_norms: bool = False
     train_embeddings: bool = False
     rslora: bool = False
+    dora: bool = False
+    plus_ratio: float = 1.0
 
     def __post_init__(self) -> None:
         _at_least(self, "rank", 1)
@@ -51,6 +59,10 @@ class LoraConfig:
             raise BadInput(f"lora.dropout is {self.dropout}, and has to be in [0, 1)")
         if not self.targets:
             raise BadInput("lora.targets is empty, so nothing would be trained")
+        if ALL_LINEAR in self.targets and len(self.targets) > 1:
+            raise BadInput(f"lora.targets names {ALL_LINEAR} and others", "write one or the other")
+        if not 0 < self.plus_ratio < math.inf:
+            raise BadInput(f"lora.plus_ratio is {self.plus_ratio}, and has to be positive")
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,9 @@ class TrainConfig:
     """How it is trained.
 
     Attributes:
+        what: `lora`: adapters (section `lora`); `full`: every weight, in float32.
+        quantize: `4bit`: the frozen base in NF4 (QLoRA); merged against the base as it is stored.
+        attention: `s2`: LongLoRA's shifted sparse attention, in training only.
         seq_length: tokens in a row; 0 = the checkpoint's whole window.
         steps: optimizer steps.
         batch_size: rows in one forward pass.
@@ -65,7 +80,7 @@ class TrainConfig:
         lr: peak learning rate.
         schedule: after a linear warm-up `cosine` to 10 % of the peak, or `constant`.
         warmup_steps: optimizer steps.
-        weight_decay: of AdamW, on adapters.
+        weight_decay: of AdamW, on what is trained; with `what: full` not on norms and biases.
         max_grad_norm: gradients are clipped to this global norm.
         gradient_checkpointing: recompute activations in the backward pass.
         loss_chunk: positions whose logits exist at the same time.
@@ -74,6 +89,9 @@ class TrainConfig:
         self_check: compare rope and loss with plain ones before the first step.
     """
 
+    what: str = "lora"
+    quantize: str = "none"
+    attention: str = "sdpa"
     seq_length: int = field(default=0, metadata=TOKENS)
     steps: int = 200
     batch_size: int = 1
@@ -102,8 +120,30 @@ class TrainConfig:
             raise BadInput(f"train.max_grad_norm is {self.max_grad_norm}, and has to be positive")
         if self.weight_decay < 0:
             raise BadInput(f"train.weight_decay is {self.weight_decay}, and cannot be negative")
-        if self.schedule not in ("cosine", "constant"):
-            raise BadInput(f"train.schedule is {self.schedule!r}; there is cosine and constant")
+        for name, words in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in words:
+                known = " and ".join(words)
+                raise BadInput(f"train.{name} is {value!r}; there is {known}")
+        if self.attention == "s2" and self.seq_length % 8:
+            raise BadInput(
+                f"train.attention: s2 cuts rows in eight, and train.seq_length is "
+                f"{self.seq_length}",
+                f"e.g. --seq-length {max(self.seq_length // 8, 1) * 8}",
+            )
+        if self.what == "full" and self.quantize != "none":
+            raise BadInput(
+                "train.what: full trains every weight, and --quantize freezes them in 4 bits",
+                "leave out one of the two",
+            )
+
+
+_CHOICES = {
+    "schedule": ("cosine", "constant"),
+    "what": ("lora", "full"),
+    "quantize": ("none", "4bit"),
+    "attention": ("sdpa", "s2"),
+}
 
 
 @dataclass(frozen=True)
@@ -113,6 +153,16 @@ class FinetuneConfig:
     data: DataConfig = field(default_factory=DataConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        if self.train.what != "full":
+            return
+        for own in fields(self.lora):
+            if getattr(self.lora, own.name) != own.default:
+                raise BadInput(
+                    f"train.what: full has no adapters, and lora.{own.name} is set",
+                    "leave section lora out, or train.what",
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they stand in a recipe."""

@@ -14,16 +14,21 @@ from ctxext.checkpoints.detect import Position
 from ctxext.checkpoints.folder import Source
 from ctxext.checkpoints.load import DtypeName, load_model
 from ctxext.checkpoints.safetensors_file import set_metadata
+from ctxext.checkpoints.weights import read_weights
 from ctxext.data.packing import PackedRows
 from ctxext.data.tokens import Corpus
 from ctxext.errors import CtxextError
 from ctxext.progress import Progress, silent
 from ctxext.training.config import FinetuneConfig
+from ctxext.training.full import train_all
 from ctxext.training.log import StepLog
 from ctxext.training.loop import train_steps
 from ctxext.training.lora import LossModel, TrainedGroup, add_adapters, trained_groups
+from ctxext.training.optimizer import make_optimizer
+from ctxext.training.quantize import quantization
 from ctxext.training.self_check import check_loss, check_rope
-from ctxext.training.state import RunState, load_state, save_state
+from ctxext.training.shifted_attention import use_shifted_attention
+from ctxext.training.state import RunState, load_state, save_state, trained_file
 from ctxext.training.stop import StopRequest
 
 
@@ -50,9 +55,17 @@ class StartReport:
 
 @dataclass(frozen=True)
 class Trained:
-    """How a run ended."""
+    """How a run ended.
 
-    adapter: Path
+    Attributes:
+        adapter: its folder; None after full fine-tuning.
+        tensors: what was trained, in the newest checkpoint of the run.
+        state: where it ended.
+        log: its lines.
+    """
+
+    adapter: Path | None
+    tensors: Path
     state: RunState
     log: tuple[Mapping[str, Any], ...]
 
@@ -74,7 +87,9 @@ def train_adapter(
     on_start: Callable[[StartReport], None] | None = None,
     on_progress: Progress = silent,
 ) -> Trained:
-    """Train adapters on packed rows and write `out/adapter`, `out/log.jsonl`, `out/checkpoints`.
+    """Train on packed rows and write `out/adapter`, `out/log.jsonl`, `out/checkpoints`.
+
+    With `train.what: full` there is no adapter; the newest checkpoint of the run holds the weights.
 
     Args:
         source, position: the extended checkpoint.
@@ -96,23 +111,26 @@ def train_adapter(
     train = config.train
     rows = PackedRows(corpus.stream(separator), train.seq_length, train.seed)
     torch.manual_seed(train.seed)
-    base = load_model(source, position, dtype=dtype, trust_remote_code=trust_remote_code)
+    base = load_model(
+        source, position, dtype=dtype, trust_remote_code=trust_remote_code,
+        quantization=quantization(train.quantize),
+    )  # fmt: skip
     half = next(base.parameters()).dtype in (torch.bfloat16, torch.float16)
     accelerator = Accelerator(
         cpu=device == "cpu", mixed_precision="bf16" if half and device != "cpu" else "no"
     )
     parameters = sum(p.numel() for p in base.parameters())
-    wrapped = add_adapters(base, config.lora, base_name)
+    if train.attention == "s2":
+        use_shifted_attention(base)
+    if train.what == "full":
+        wrapped = train_all(base, read_weights(source.folder))
+    else:
+        wrapped = add_adapters(base, config.lora, base_name)
     if train.gradient_checkpointing:
         checkpoint_activations(base)
     plain = LossModel(wrapped, train.loss_chunk).train()
     model = accelerator.prepare(plain)
-    optimizer = torch.optim.AdamW(
-        [p for p in plain.parameters() if p.requires_grad],
-        lr=train.lr,
-        betas=(0.9, 0.95),
-        weight_decay=train.weight_decay,
-    )
+    optimizer = make_optimizer(plain, config)
     recipe = config.to_dict()
     data_sha256 = hashlib.sha256(rows.stream.tobytes()).hexdigest()
     state = RunState(0, 0, recipe, data_sha256)
@@ -155,11 +173,11 @@ def train_adapter(
         )
     finally:
         log.close()
-    adapter = out / "adapter"
-    if accelerator.is_main_process:
+    adapter = out / "adapter" if train.what == "lora" else None
+    if accelerator.is_main_process and adapter is not None:
         write_adapter(wrapped, adapter, position)
     accelerator.wait_for_everyone()
-    return Trained(adapter, state, tuple(log.lines))
+    return Trained(adapter, trained_file(out, state.step), state, tuple(log.lines))
 
 
 def checkpoint_activations(model: Any) -> None:

@@ -16,6 +16,7 @@ from ctxext.progress import Progress
 from ctxext.training.config import TrainConfig
 from ctxext.training.log import StepLog, peak_memory_bytes
 from ctxext.training.lora import trained_tensors
+from ctxext.training.optimizer import RATE_FACTOR
 from ctxext.training.schedule import learning_rate
 from ctxext.training.state import RunState
 from ctxext.training.stop import StopRequest
@@ -55,7 +56,7 @@ def train_steps(
     for step in range(state.step, config.steps):
         rate = learning_rate(step, config)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get(RATE_FACTOR, 1.0)
         total = torch.zeros((), device=accelerator.device)
         for part in range(config.gradient_accumulation):
             first = (step * config.gradient_accumulation + part) * per_pass

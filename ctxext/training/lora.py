@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ctxext.errors import BadInput
-from ctxext.training.config import LoraConfig
+from ctxext.training.config import ALL_LINEAR, LoraConfig
 from ctxext.training.loss import shifted_labels, summed_nll
 
 
@@ -23,7 +23,7 @@ class TrainedGroup:
 
 
 class LossModel(nn.Module):
-    """A peft model as one module from token ids to summed loss, for DDP to wrap."""
+    """A model, peft's or plain, as one module from token ids to summed loss, for DDP to wrap."""
 
     def __init__(self, model: Any, loss_chunk: int) -> None:
         super().__init__()
@@ -32,7 +32,8 @@ class LossModel(nn.Module):
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Summed next-token NLL of (batch, length) ids: batch * (length - 1) tokens, nats."""
-        decoder = self.model.get_base_model()
+        wrapped = hasattr(self.model, "get_base_model")  # peft's
+        decoder = self.model.get_base_model() if wrapped else self.model
         hidden = decoder.model(input_ids=input_ids, use_cache=False).last_hidden_state
         weight = decoder.get_output_embeddings().weight
         return summed_nll(hidden, weight, shifted_labels(input_ids), chunk=self.loss_chunk)
@@ -53,7 +54,8 @@ def add_adapters(model: Any, config: LoraConfig, base_name: str) -> Any:
         name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear)
     }
     head = {"lm_head", "embed_tokens"}
-    for target in config.targets:
+    targets = sorted(linear - head) if ALL_LINEAR in config.targets else list(config.targets)
+    for target in targets:
         if target not in linear or target in head:
             raise BadInput(
                 f"lora.targets names '{target}', which is no linear layer of this model",
@@ -69,9 +71,10 @@ def add_adapters(model: Any, config: LoraConfig, base_name: str) -> Any:
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
-        target_modules=list(config.targets),
+        target_modules=targets,
         modules_to_save=saved or None,
         use_rslora=config.rslora,
+        use_dora=config.dora,
         # Without it a trained tied embedding parts from its head, and the merge is wrong.
         ensure_weight_tying=config.train_embeddings and tied,
         task_type="CAUSAL_LM",

@@ -68,6 +68,11 @@ def save_state(
     return final
 
 
+def trained_file(out: Path, step: int) -> Path:
+    """Where the checkpoint of a step holds what was trained: float32 safetensors."""
+    return out / "checkpoints" / f"step-{step}" / _TRAINED
+
+
 def saved_steps(out: Path) -> list[int]:
     """Steps with a complete checkpoint, ascending."""
     root = out / "checkpoints"

@@ -6,11 +6,16 @@ import shutil
 import peft
 import pytest
 import torch
+import transformers
 from conftest import build_tiny
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from ctxext.checkpoints.adapter import ROPE_KEY
+from ctxext.checkpoints.adapter import ROPE_KEY, read_adapter
+from ctxext.checkpoints.low_rank import add_low_rank
+from ctxext.checkpoints.merge import merge_into
+from ctxext.checkpoints.merge_check import verify_merge
+from ctxext.checkpoints.weights import read_weights
 from ctxext.errors import BadInput, CtxextError
 from ctxext.pipeline.extend import extend
 from ctxext.pipeline.merge import merge
@@ -56,20 +61,102 @@ def assert_merge_is_pefts(base, adapter, wrapped, out):
         {"rank_pattern": {"q_proj": 8}, "alpha_pattern": {"layers.1.self_attn.v_proj": 3}},
         {"modules_to_save": ["norm"]},
         {"modules_to_save": ["embed_tokens", "lm_head", "input_layernorm"]},
+        {"use_dora": True},
+        {"use_dora": True, "use_rslora": True, "rank_pattern": {"down_proj": 7}},
+        {"target_modules": "all-linear", "use_dora": True, "modules_to_save": ["norm"]},
+        {"init_lora_weights": "mica"},
     ],
-    ids=["lora", "rslora", "patterns", "norms", "embeddings"],
-)
+    ids=[
+        "lora", "rslora", "patterns", "norms", "embeddings", "dora", "dora-rslora-pattern",
+        "dora-all-norms", "mica",
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_equals_peft(tmp_path, settings, family):
     base = build_tiny(tmp_path / "base", family, shard="60KB")
     assert len(list(base.glob("*.safetensors"))) > 2
     wrapped = make_adapter(base, tmp_path / "adapter", **settings)
-    result = merge(tmp_path / "adapter", base=str(base), output_dir=tmp_path / "out")
+    result = merge(tmp_path / "adapter", base=str(base), output_dir=tmp_path / "out", verify=True)
     assert result.merged_tensors > 0
+    assert result.verified > 10
+    assert result.rounding.relative == 0
     assert_merge_is_pefts(base, tmp_path / "adapter", wrapped, tmp_path / "out")
     assert sorted(p.name for p in base.glob("*.safetensors")) == sorted(
         p.name for p in (tmp_path / "out").glob("*.safetensors")
     )
+
+
+def test_lora_bias_is_added_to_the_bias(tmp_path):
+    base = build_tiny(tmp_path / "base", "qwen2", shard="60KB")
+    wrapped = make_adapter(
+        base, tmp_path / "adapter", target_modules=["q_proj", "v_proj"], lora_bias=True
+    )
+    result = merge(tmp_path / "adapter", base=str(base), output_dir=tmp_path / "out", verify=True)
+    assert result.merged_tensors == 8
+    assert_merge_is_pefts(base, tmp_path / "adapter", wrapped, tmp_path / "out")
+
+
+def test_an_adapter_that_peft_loads_again_and_merges(tmp_path):
+    """peft's other door: from_pretrained on the saved DoRA adapter, not the model that made it."""
+    base = build_tiny(tmp_path / "base")
+    make_adapter(base, tmp_path / "adapter", use_dora=True)
+    merge(tmp_path / "adapter", base=str(base), output_dir=tmp_path / "out")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    expected = peft.PeftModel.from_pretrained(model, tmp_path / "adapter").merge_and_unload()
+    got = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(got[n], t) for n, t in expected.state_dict().items())
+
+
+@pytest.mark.parametrize("magnitude", [False, True])
+def test_square_matrices_kept_as_in_out_are_transposed(magnitude):
+    """By hand: a Conv1D (in, out) matrix whose shape cannot tell that it is one."""
+    torch.manual_seed(0)
+    weight, a, b = torch.randn(6, 6), torch.randn(2, 6), torch.randn(6, 2)
+    m = torch.rand(6) if magnitude else None
+    got = add_low_rank(weight, a, b, 0.5, magnitude=m, transposed=True)
+    want = weight.T + 0.5 * b @ a
+    if magnitude:
+        for out in range(6):
+            want[out] *= m[out] / sum(float(x) ** 2 for x in want[out]) ** 0.5
+    assert torch.allclose(got, want.T, atol=1e-6)
+
+
+def test_gpt2_layers_equal_peft(tmp_path):
+    """Conv1D, square and not, plain and DoRA; tensor by tensor (GPT-2 itself has no rope)."""
+    config = transformers.GPT2Config(
+        vocab_size=64, n_embd=32, n_layer=1, n_head=2, n_positions=32, bos_token_id=0,
+        eos_token_id=0,
+    )  # fmt: skip
+    base, names = tmp_path / "base", ["c_attn", "c_proj"]
+    transformers.GPT2LMHeadModel(config).save_pretrained(base)
+    for dora in (False, True):
+        folder, out = tmp_path / f"adapter{dora}", tmp_path / f"out{dora}"
+        wrapped = make_adapter(
+            base, folder, target_modules=names, use_dora=dora, fan_in_fan_out=True
+        )
+        out.mkdir()
+        adapter = read_adapter(folder)
+        weights = read_weights(base)
+        merge_into(weights, adapter, out, tie_word_embeddings=True)
+        assert verify_merge(weights, adapter, out, tied=True) > 10
+        expected = wrapped.merge_and_unload().state_dict()
+        got = load_file(out / "model.safetensors")
+        assert [n for n in got if not torch.equal(got[n], expected[n])] == []
+
+
+def test_tied_and_stored_twice_both_are_what_was_trained(tmp_path):
+    base = build_tiny(tmp_path / "base", tied=True)
+    file = base / "model.safetensors"
+    tensors = load_file(file)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, file, metadata={"format": "pt"})
+    make_adapter(
+        base, tmp_path / "adapter", modules_to_save=["embed_tokens"], ensure_weight_tying=True
+    )
+    merge(tmp_path / "adapter", base=str(base), output_dir=tmp_path / "out", verify=True)
+    got = load_file(tmp_path / "out" / "model.safetensors")
+    assert torch.equal(got["lm_head.weight"], got["model.embed_tokens.weight"])
+    assert not torch.equal(got["lm_head.weight"], tensors["lm_head.weight"])
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "mistral"])
@@ -99,9 +186,10 @@ def test_tied_embedding_trained_apart_is_untied(tmp_path):
         )
 
 
-def test_bfloat16_is_added_in_float32_and_rounded_once(tmp_path):
+@pytest.mark.parametrize("dora", [False, True])
+def test_bfloat16_is_added_in_float32_and_rounded_once(tmp_path, dora):
     base = build_tiny(tmp_path / "base", dtype="bfloat16")
-    wrapped = make_adapter(base, tmp_path / "adapter")
+    wrapped = make_adapter(base, tmp_path / "adapter", use_dora=dora)
     merge(tmp_path / "adapter", base=str(base), output_dir=tmp_path / "out")
     expected = wrapped.merge_and_unload().state_dict()
     got = load_file(tmp_path / "out" / "model.safetensors")
@@ -109,11 +197,26 @@ def test_bfloat16_is_added_in_float32_and_rounded_once(tmp_path):
     assert all(torch.equal(t, expected[name]) for name, t in got.items())
 
 
-def test_dtype_converts_every_float(tmp_path, tiny_llama):
-    make_adapter(tiny_llama, tmp_path / "adapter")
+def test_dtype_converts_every_float_and_the_rounding_is_stated(tmp_path, tiny_llama):
+    wrapped = make_adapter(tiny_llama, tmp_path / "adapter")
     out = tmp_path / "out"
-    merge(tmp_path / "adapter", base=str(tiny_llama), output_dir=out, dtype="bf16")
+    result = merge(
+        tmp_path / "adapter", base=str(tiny_llama), output_dir=out, dtype="bf16", verify=True
+    )
     assert {t.dtype for t in load_file(out / "model.safetensors").values()} == {torch.bfloat16}
+    before = load_file(tiny_llama / "model.safetensors")
+    exact = wrapped.merge_and_unload().state_dict()
+    lost = {}  # by hand, in float64
+    for name, tensor in exact.items():
+        if not torch.equal(tensor, before[name]):
+            error = (tensor.bfloat16().double() - tensor.double()).norm()
+            change = (tensor.double() - before[name].double()).norm()
+            lost[name] = float(error / tensor.double().norm()), float(error / change)
+    assert len(lost) == result.merged_tensors
+    assert result.rounding.relative == pytest.approx(max(r for r, _ in lost.values()), rel=1e-9)
+    assert 1e-3 < result.rounding.relative < 2**-8
+    assert result.rounding.of_update == pytest.approx(max(u for _, u in lost.values()), rel=1e-9)
+    assert result.rounding.of_update == pytest.approx(lost[result.rounding.tensor][1])
     assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
 
 
@@ -156,3 +259,15 @@ def test_nan_in_the_adapter_leaves_nothing(tmp_path, tiny_llama):
     assert name in str(caught.value)
     shutil.rmtree(tmp_path / "adapter")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_number_that_float16_cannot_hold_leaves_nothing(tmp_path, tiny_llama):
+    make_adapter(tiny_llama, tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    for key in tensors:
+        tensors[key] *= 1e3
+    save_file(tensors, file)
+    with pytest.raises(CtxextError, match="beyond float16"):
+        merge(tmp_path / "adapter", base=str(tiny_llama), output_dir=tmp_path / "o", dtype="fp16")
+    assert [p.name for p in tmp_path.iterdir()] == ["adapter"]

@@ -28,7 +28,7 @@ BROKEN_ADAPTERS = {
         lambda: lora(Q.replace("q_proj", "w_proj")), {}, "w_proj.weight", "does not have"
     ),
     "35-half": (lambda: dict(list(lora().items())[:1]), {}, "only one of lora_A and lora_B"),
-    "35-dora-flag": (lora, {"use_dora": True}, "use_dora"),
+    "35-dora-flag": (lora, {"use_dora": True}, "lora_magnitude_vector"),
     "35-dora-tensor": (
         lambda: lora() | {f"{Q}.lora_magnitude_vector": lora()[f"{Q}.lora_A.weight"]}, {},
         "lora_magnitude_vector",

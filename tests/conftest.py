@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches for the Hub; the push tests say so
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+_CACHE = tempfile.TemporaryDirectory(prefix="ctxext-cache-")  # not the user's own
+os.environ["CTXEXT_CACHE"] = _CACHE.name
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 

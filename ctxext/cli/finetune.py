@@ -99,6 +99,7 @@ def command(
         raise BadInput("--resume and --overwrite contradict each other")
     flags: dict[str, Any] = {
         "data.source": data,
+        "data.sources": [] if data else None,  # of the recipe: the flag stands in their place
         "train.seq_length": parse_length(seq_length, flag="--seq-length", least=2)
         if seq_length
         else None,

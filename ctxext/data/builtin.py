@@ -30,16 +30,21 @@ def python_sources(*, held_out: bool, root: Path | None = None) -> list[tuple[st
     Returns:
         (name, text) pairs, sorted by name; files that are not UTF-8 are left out.
     """
-    root = root or Path(sysconfig.get_paths()["stdlib"])
     documents = []
-    for path in sorted(root.rglob("*.py")):
-        relative = path.relative_to(root)
-        if _LEFT_OUT.intersection(relative.parts) or is_held_out(relative.as_posix()) != held_out:
+    for relative, path in python_files(root):
+        if is_held_out(relative) != held_out:
             continue
         try:
             text = path.read_text(encoding="utf-8")
         except (UnicodeDecodeError, OSError):
             continue
         if text.strip():
-            documents.append((relative.as_posix(), text))
+            documents.append((relative, text))
     return documents
+
+
+def python_files(root: Path | None = None) -> list[tuple[str, Path]]:
+    """(name, file) of every module of both sides, sorted by name; `root` as above."""
+    root = root or Path(sysconfig.get_paths()["stdlib"])
+    found = [(path.relative_to(root), path) for path in sorted(root.rglob("*.py"))]
+    return [(name.as_posix(), path) for name, path in found if not _LEFT_OUT & {*name.parts}]

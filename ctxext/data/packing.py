@@ -1,10 +1,12 @@
 """Full rows of `seq_length` tokens, in an order that a step number alone decides."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
+from ctxext.data.documents import DocumentStream
 from ctxext.data.tokens import TokenIds
 from ctxext.errors import BadInput
 
@@ -17,16 +19,20 @@ class PackedRows:
         stream: all tokens, (tokens,); what does not fill a last row is left out.
         seq_length: tokens in a row.
         seed: of the order.
+        part: number of this text among several, from 1, so that each has an order of its own.
+        name: what the text is called in an error.
     """
 
-    stream: TokenIds
+    stream: TokenIds | DocumentStream
     seq_length: int
     seed: int
+    part: int = 0
+    name: str = "--data"
 
     def __post_init__(self) -> None:
         if self.rows < 1:
             raise BadInput(
-                f"--data has {len(self.stream)} tokens, and one row needs --seq-length "
+                f"{self.name} has {len(self.stream)} tokens, and one row needs --seq-length "
                 f"{self.seq_length}",
                 "give more text, or a shorter --seq-length",
             )
@@ -41,10 +47,29 @@ class PackedRows:
 
         A function of (seed, number) only, so a resumed run goes on where it stopped.
         """
-        return np.stack([self._row(number) for number in range(first, first + count)])
+        return np.stack([self.row(number) for number in range(first, first + count)])
 
-    def _row(self, number: int) -> npt.NDArray[np.int64]:
-        epoch, place = divmod(number, self.rows)
-        order = np.random.default_rng([self.seed, epoch]).permutation(self.rows)
-        start = int(order[place]) * self.seq_length
+    def row(self, number: int) -> npt.NDArray[np.int64]:
+        """Row `number` of the endless order, (seq_length,)."""
+        start = self._start(number)
         return self.stream[start : start + self.seq_length].astype(np.int64)
+
+    def begins(self, number: int) -> npt.NDArray[np.bool_]:
+        """Where in row `number` a document begins, (seq_length,); the row's own start counts."""
+        if not isinstance(self.stream, DocumentStream):
+            raise TypeError("a plain array has no documents")
+        start = self._start(number)
+        marks = self.stream.begins(start, start + self.seq_length)
+        marks[0] = True
+        return marks
+
+    def _start(self, number: int) -> int:
+        epoch, place = divmod(number, self.rows)
+        # One text keeps the order that it had before there could be several.
+        key = (self.seed, self.part, epoch) if self.part else (self.seed, epoch)
+        return int(_order(key, self.rows)[place]) * self.seq_length
+
+
+@lru_cache(maxsize=32)
+def _order(key: tuple[int, ...], rows: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng(key).permutation(rows)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
-from ctxext.data.builtin import python_sources
+from ctxext.data.builtin import python_files, python_sources
 from ctxext.errors import BadInput, CtxextError
 
 _KINDS = (".txt", ".jsonl", ".parquet")
@@ -77,6 +77,21 @@ class Source:
         """
         if not self.spec.startswith(("builtin:", "hf:")):
             any(not p.text.isspace() for p in Source(self.spec, self.field_name).pieces())
+
+    def state(self) -> list[Any] | None:
+        """What the text depends on, without reading it; None where that cannot be known.
+
+        Files are taken for unchanged when path, size and time of change are.
+        """
+        if self.spec.startswith("hf:"):
+            return None
+        builtin = self.spec.startswith("builtin:")
+        files = [path for _, path in python_files()] if builtin else _files(self.spec)
+        listed: list[Any] = [self.spec if builtin else "files", self.field_name]
+        for path in files:
+            stat = path.stat()
+            listed.append([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
+        return listed
 
     def _read(self) -> Iterator[Piece]:
         if self.spec.startswith("builtin:"):

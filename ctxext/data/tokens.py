@@ -76,6 +76,11 @@ def _encode(tokenizer: Any, piece: Piece, limit: int | None) -> list[int]:
     return ids if limit is None else ids[:limit]
 
 
+def encode(tokenizer: Any, piece: Piece) -> list[int]:
+    """Token ids of a piece; only a document's first one gets the tokenizer's special tokens."""
+    return _ids(tokenizer, piece.text, piece.continues)
+
+
 def _ids(tokenizer: Any, text: str, continues: bool) -> list[int]:
     # verbose=False: "longer than the maximum length" is no news in a tool that extends it.
     encoded = tokenizer(text, add_special_tokens=not continues, verbose=False)
@@ -88,7 +93,11 @@ def check_vocabulary(corpus: Corpus, embeddings: int) -> None:
     Raises:
         BadInput: the tokenizer knows more tokens than the model.
     """
-    top = max((int(document.max()) for document in corpus.documents), default=0)
+    check_top(max((int(document.max()) for document in corpus.documents), default=0), embeddings)
+
+
+def check_top(top: int, embeddings: int) -> None:
+    """As `check_vocabulary`, of the largest id alone."""
     if top >= embeddings:
         raise BadInput(
             f"the tokenizer gives token {top}, and the model has {embeddings} embeddings",

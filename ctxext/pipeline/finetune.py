@@ -14,13 +14,20 @@ from ctxext.checkpoints.numbers import whole
 from ctxext.checkpoints.output import check_output, locked, write_file
 from ctxext.checkpoints.trained import read_trained
 from ctxext.checkpoints.weights import Weights, read_weights
-from ctxext.data.packing import PackedRows
-from ctxext.data.sources import Source as TextSource
-from ctxext.data.tokens import check_vocabulary, tokenize
+from ctxext.data.positions import PositionSkips
+from ctxext.data.store import tokenizer_digest
+from ctxext.data.tokens import check_top
 from ctxext.errors import BadInput
 from ctxext.pipeline.merge import MergeResult, merge, write_merged
 from ctxext.pipeline.opened import Opened, open_checkpoint
 from ctxext.pipeline.recipe import build
+from ctxext.pipeline.texts import (
+    check_texts,
+    mixed_rows,
+    token_files,
+    training_data,
+    unreadable,
+)
 from ctxext.progress import Progress, silent
 from ctxext.release.provenance import read_record, record, write_record
 from ctxext.training.config import ALL_LINEAR, FinetuneConfig
@@ -102,7 +109,7 @@ def finetune(
     out = Path(output_dir)
     opened = open_checkpoint(model, revision=revision)
     config = _at_length(config, opened)
-    if not config.data.source:
+    if not config.data.texts:
         raise BadInput("--data is missing", "e.g. --data book.txt or --data builtin:python")
     check_output(out, overwrite=overwrite or resume, inputs=(opened.source.folder,))
     weights = read_weights(opened.source.folder)
@@ -130,29 +137,29 @@ def _run(
     on_start: StartListener | None,
     on_progress: Progress,
 ) -> FinetuneResult:
-    text = TextSource(config.data.source, config.data.field)
-    text.check()
     if config.train.quantize != "none":
         from ctxext.training.quantize import check_quantize
 
         check_quantize(config.train.quantize)
     embeddings = whole(opened.config, "vocab_size", f"{opened.source.name}/{CONFIG}")
+    check_texts(config.data)
     tokenizer = load_tokenizer(opened.source, trust_remote_code=trust_remote_code)
-    corpus = tokenize(text, tokenizer)
-    warnings = list(opened.warnings)
-    if corpus.replaced:
-        warnings.append(f"--data {corpus.source}: {corpus.replaced} bytes were not UTF-8")
-    # Everything that can be known to fail does so here: below, an old run is removed.
-    check_vocabulary(corpus, embeddings or 2**31)
     separator = getattr(tokenizer, "eos_token_id", None)
-    PackedRows(corpus.stream(separator), config.train.seq_length, config.train.seed)
+    files = token_files(config.data, tokenizer, tokenizer_digest(opened.source.folder), separator)
+    data = training_data(config.data, files)
+    warnings = [*opened.warnings, *unreadable(files)]
+    # Everything that can be known to fail does so here: below, an old run is removed.
+    check_top(max(file.top for file in files), embeddings or 2**31)
+    mixture = mixed_rows(config, files)
+    skips = _skips(config)
     if not resume:
         shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     _write_recipe(out, config)
-    begun = {"steps": 0, "recipe": _public_recipe(config, corpus.source)}
+    begun = {"steps": 0, "recipe": _public_recipe(config, data)}
     write_record(out, _record(opened, begun))
 
+    from ctxext.training.batch import TrainingRows
     from ctxext.training.finetune import train_adapter
     from ctxext.training.shifted_attention import WARNING
     from ctxext.training.stop import graceful_stop
@@ -163,8 +170,9 @@ def _run(
         trained = train_adapter(
             opened.source,
             opened.position,
-            corpus,
-            separator,
+            TrainingRows(
+                mixture, data["tokens_sha256"], config.data.documents == "separate", skips
+            ),
             config,
             out,
             base_name=base_name,
@@ -182,8 +190,8 @@ def _run(
         "steps": trained.state.step,
         "tokens": trained.state.tokens,
         "final_loss": last.get("loss"),
-        "recipe": _public_recipe(config, corpus.source),
-        "data": {"source": corpus.source, "sha256": corpus.sha256, "tokens": corpus.tokens},
+        "recipe": _public_recipe(config, data),
+        "data": data,
     }
     merged = None
     if not stopped:
@@ -228,15 +236,31 @@ def _merge(
 
 
 def _at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:
-    """The config with `seq_length` filled in, refused where the rope does not reach it."""
-    window = opened.position.window.current
-    length = config.train.seq_length or window
-    if length > window:
+    """The config with `seq_length` filled in, refused where the rope does not reach it.
+
+    What has to lie in the window is the last position: with PoSE the target's, and a row is as long
+    as the window that the checkpoint came with.
+    """
+    window, train = opened.position.window, config.train
+    length = train.seq_length or (window.original if train.pose_target else window.current)
+    flag, reach = "--seq-length", length
+    if train.pose_target > length:
+        flag, reach = "train.pose_target", train.pose_target
+    if reach > window.current:
         raise BadInput(
-            f"--seq-length {length} is beyond the window of {opened.source.name}, {window} tokens",
-            f"extend it first: ctxext extend {opened.source.name} --target {length}",
+            f"{flag} {reach} is beyond the window of {opened.source.name}, {window.current} tokens",
+            f"extend it first: ctxext extend {opened.source.name} --target {reach}",
         )
-    return replace(config, train=replace(config.train, seq_length=length))
+    config = replace(config, train=replace(train, seq_length=length))
+    _skips(config)
+    return config
+
+
+def _skips(config: FinetuneConfig) -> PositionSkips | None:
+    train = config.train
+    if not train.pose_target:
+        return None
+    return PositionSkips(train.seq_length, train.pose_target, train.pose_chunks, train.seed)
 
 
 def _check_targets(targets: Sequence[str], weights: Weights) -> None:
@@ -265,10 +289,13 @@ def _write_recipe(out: Path, config: FinetuneConfig) -> None:
     write_file(out / "recipe.yaml", head + yaml.safe_dump(config.to_dict(), sort_keys=False))
 
 
-def _public_recipe(config: FinetuneConfig, source: str) -> dict[str, Any]:
-    """The recipe as it may be published: the text by its name, not by where it lies here."""
+def _public_recipe(config: FinetuneConfig, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe as it may be published: texts by their names, not by where they lie here."""
     recipe = config.to_dict()
-    recipe["data"]["source"] = source
+    if config.data.source:
+        recipe["data"]["source"] = data["source"]
+    for entry, public in zip(recipe["data"]["sources"], data.get("sources", ()), strict=True):
+        entry["source"] = public["source"]
     return recipe
 
 

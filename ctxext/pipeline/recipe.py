@@ -16,6 +16,7 @@ from ctxext.lengths import parse_length
 
 T = TypeVar("T")
 _MAX_BYTES = 1024 * 1024
+_LISTS = {"data": "sources"}  # sections that may be written as the list in one of their keys
 
 
 class _Loader(yaml.SafeLoader):
@@ -113,6 +114,9 @@ def override(recipe: Mapping[str, Any], changes: Mapping[str, Any], *, flag: str
         BadInput: a path with fewer or more than two parts; whether it exists is checked later.
     """
     out = {key: dict(value) if isinstance(value, dict) else value for key, value in recipe.items()}
+    for section, key in _LISTS.items():
+        if isinstance(out.get(section), list):
+            out[section] = {key: out[section]}
     for path, value in changes.items():
         section, dot, key = path.partition(".")
         if not dot or not key or "." in key or "[" in path:
@@ -144,6 +148,8 @@ def build(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
         hint = hints[key]
         path = f"{where}.{key}"
         if dataclasses.is_dataclass(hint):
+            if isinstance(value, list) and key in _LISTS:
+                value = {_LISTS[key]: value}
             if not isinstance(value, Mapping):
                 raise BadInput(f"{path} has to be a section with keys, and is {value!r}")
             out[key] = build(hint, value, where=path)  # type: ignore[arg-type]
@@ -160,6 +166,11 @@ def _value(hint: Any, value: Any, path: str, *, tokens: bool) -> Any:
         hint = next(h for h in hint.__args__ if h is not type(None))
     if tokens and isinstance(value, str):
         return parse_length(value, flag=path)
+    inner: type[Any] = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else type(None)
+    if dataclasses.is_dataclass(inner):
+        if not isinstance(value, list) or not all(isinstance(i, Mapping) for i in value):
+            raise BadInput(f"{path} has to be a list of sections, and is {value!r}")
+        return tuple(build(inner, item, where=f"{path}[{n}]") for n, item in enumerate(value))
     if typing.get_origin(hint) is tuple:
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list) or not all(isinstance(i, str) for i in items):

@@ -12,16 +12,64 @@ TOKENS = {"unit": "tokens"}  # marks fields that accept 32k
 
 
 @dataclass(frozen=True)
+class SourceConfig:
+    """One text among several.
+
+    Attributes:
+        source, field: as in `DataConfig`.
+        weight: its share of the tokens read is weight / sum of all weights.
+        min_tokens, max_tokens: only documents of such lengths, both included; 0 = no bound.
+    """
+
+    source: str = ""
+    weight: float = 1.0
+    min_tokens: int = field(default=0, metadata=TOKENS)
+    max_tokens: int = field(default=0, metadata=TOKENS)
+    field: str = "text"  # last: it hides the function above
+
+    def __post_init__(self) -> None:
+        name = f"data.sources {self.source}"
+        if not self.source:
+            raise BadInput("an entry of data.sources has no source", "e.g. - source: book.txt")
+        if not 0 < self.weight < float("inf"):
+            raise BadInput(f"{name}: weight is {self.weight}, and has to be positive")
+        if self.min_tokens < 0 or self.max_tokens < 0:
+            raise BadInput(f"{name}: min_tokens and max_tokens cannot be negative")
+        if self.max_tokens and self.max_tokens < self.min_tokens:
+            raise BadInput(
+                f"{name}: min_tokens {self.min_tokens} is above max_tokens {self.max_tokens}"
+            )
+
+
+@dataclass(frozen=True)
 class DataConfig:
-    """What is read.
+    """What is read: one text, or several (in a recipe `data:` may also be the list of them).
 
     Attributes:
         source: `--data`: file, folder, `hf:NAME[:config[:split[:field]]]` or `builtin:python`.
         field: the text's field in .jsonl and .parquet files.
+        sources: several texts, in place of `source`.
+        documents: `stream`: one stream of text, cut into rows, attention over the whole row;
+            `separate`: attention stays inside documents, whose positions begin at 0.
     """
 
     source: str = ""
     field: str = "text"
+    sources: tuple[SourceConfig, ...] = ()
+    documents: str = "stream"
+
+    def __post_init__(self) -> None:
+        if self.source and self.sources:
+            raise BadInput("data.source and data.sources contradict each other", "give one of them")
+        if self.documents not in ("stream", "separate"):
+            raise BadInput(f"data.documents is {self.documents!r}; there is stream and separate")
+
+    @property
+    def texts(self) -> tuple[SourceConfig, ...]:
+        """All texts; empty when none is named."""
+        if self.source:
+            return (SourceConfig(self.source, field=self.field),)
+        return self.sources
 
 
 @dataclass(frozen=True)
@@ -87,6 +135,9 @@ class TrainConfig:
         save_every: optimizer steps between checkpoints of the run.
         seed: of adapters, dropout and data order.
         self_check: compare rope and loss with plain ones before the first step.
+        pose_target: window to train for with rows of `seq_length`, their positions spread over it
+            (PoSE); 0 = the rows' own positions.
+        pose_chunks: pieces that a row is cut into for that.
     """
 
     what: str = "lora"
@@ -106,12 +157,16 @@ class TrainConfig:
     save_every: int = 50
     seed: int = 0
     self_check: bool = True
+    pose_target: int = field(default=0, metadata=TOKENS)
+    pose_chunks: int = 2
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "gradient_accumulation", "loss_chunk", "save_every"):
             _at_least(self, name, 1)
         _at_least(self, "warmup_steps", 0)
         _at_least(self, "seed", 0)
+        _at_least(self, "pose_target", 0)
+        _at_least(self, "pose_chunks", 2)
         if self.seq_length != 0 and self.seq_length < 2:
             raise BadInput(f"train.seq_length is {self.seq_length}, and a row needs 2 tokens")
         if not self.lr > 0:
@@ -155,6 +210,11 @@ class FinetuneConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
+        if self.train.pose_target and self.data.documents == "separate":
+            raise BadInput(
+                "train.pose_target and data.documents: separate contradict each other",
+                "positions cannot both restart and skip: leave one of them out",
+            )
         if self.train.what != "full":
             return
         for own in fields(self.lora):
@@ -168,6 +228,7 @@ class FinetuneConfig:
         """Plain values, as they stand in a recipe."""
         out = asdict(self)
         out["lora"]["targets"] = list(self.lora.targets)
+        out["data"]["sources"] = list(out["data"]["sources"])
         return out
 
 

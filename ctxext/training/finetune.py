@@ -1,6 +1,5 @@
 """One fine-tuning run: from a loaded checkpoint to an adapter on disk."""
 
-import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from ctxext.checkpoints.folder import Source
 from ctxext.checkpoints.load import DtypeName, load_model
 from ctxext.checkpoints.safetensors_file import set_metadata
 from ctxext.checkpoints.weights import read_weights
-from ctxext.data.packing import PackedRows
-from ctxext.data.tokens import Corpus
 from ctxext.errors import CtxextError
 from ctxext.progress import Progress, silent
+from ctxext.training.attention import separate_documents
+from ctxext.training.batch import TrainingRows
 from ctxext.training.config import FinetuneConfig
 from ctxext.training.full import train_all
 from ctxext.training.log import StepLog
@@ -73,8 +72,7 @@ class Trained:
 def train_adapter(
     source: Source,
     position: Position,
-    corpus: Corpus,
-    separator: int | None,
+    rows: TrainingRows,
     config: FinetuneConfig,
     out: Path,
     *,
@@ -93,8 +91,7 @@ def train_adapter(
 
     Args:
         source, position: the extended checkpoint.
-        corpus: tokenised text.
-        separator: end-of-text id put between documents; None = nothing.
+        rows: the data, of `config.train.seq_length` tokens each.
         config: `config.train.seq_length` is set.
         out: an existing folder.
         base_name: what the adapter calls its base.
@@ -103,13 +100,12 @@ def train_adapter(
         on_start: told what is trained before the first step.
 
     Raises:
-        BadInput: too little text, `--resume` of another run.
+        BadInput: `--resume` of another run, a model whose documents cannot be kept apart.
         CtxextError: a failed self-check, a loss that is not finite.
     """
     from accelerate import Accelerator
 
     train = config.train
-    rows = PackedRows(corpus.stream(separator), train.seq_length, train.seed)
     torch.manual_seed(train.seed)
     base = load_model(
         source, position, dtype=dtype, trust_remote_code=trust_remote_code,
@@ -119,6 +115,8 @@ def train_adapter(
     accelerator = Accelerator(
         cpu=device == "cpu", mixed_precision="bf16" if half and device != "cpu" else "no"
     )
+    if rows.separate:
+        separate_documents(base, accelerator.device)
     parameters = sum(p.numel() for p in base.parameters())
     if train.attention == "s2":
         use_shifted_attention(base)
@@ -132,12 +130,11 @@ def train_adapter(
     model = accelerator.prepare(plain)
     optimizer = make_optimizer(plain, config)
     recipe = config.to_dict()
-    data_sha256 = hashlib.sha256(rows.stream.tobytes()).hexdigest()
-    state = RunState(0, 0, recipe, data_sha256)
+    state = RunState(0, 0, recipe, rows.sha256)
     if resume:
-        state = load_state(out, recipe, data_sha256, plain, optimizer) or state
+        state = load_state(out, recipe, rows.sha256, plain, optimizer) or state
     check_rope(plain, position)
-    first = torch.from_numpy(rows.batch(0, 1)).to(accelerator.device)
+    first = rows.batch(0, 1).to(accelerator.device)
     difference = check_loss(plain, first) if train.self_check else None
     read = train.steps * train.batch_size * train.gradient_accumulation * accelerator.num_processes
     if on_start is not None and accelerator.is_main_process:
@@ -145,8 +142,8 @@ def train_adapter(
             StartReport(
                 tuple(trained_groups(plain)),
                 parameters,
-                rows.rows,
-                read / rows.rows,
+                rows.rows.rows,
+                read / rows.rows.rows,
                 state.step,
                 difference,
             )

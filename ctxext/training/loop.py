@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from ctxext.data.packing import PackedRows
 from ctxext.errors import CtxextError
 from ctxext.progress import Progress
+from ctxext.training.batch import TrainingRows
 from ctxext.training.config import TrainConfig
 from ctxext.training.log import StepLog, peak_memory_bytes
 from ctxext.training.lora import trained_tensors
@@ -25,7 +25,7 @@ from ctxext.training.stop import StopRequest
 def train_steps(
     model: Any,
     optimizer: Any,
-    rows: PackedRows,
+    rows: TrainingRows,
     config: TrainConfig,
     *,
     state: RunState,
@@ -51,20 +51,22 @@ def train_steps(
     ranks, rank = accelerator.num_processes, accelerator.process_index
     trained = list(trained_tensors(accelerator.unwrap_model(model)).values())
     per_pass = config.batch_size * ranks
-    targets = config.gradient_accumulation * per_pass * (rows.seq_length - 1)
+    per_step = config.gradient_accumulation * per_pass
     began, first_step = time.monotonic(), state.step
     for step in range(state.step, config.steps):
         rate = learning_rate(step, config)
         for group in optimizer.param_groups:
             group["lr"] = rate * group.get(RATE_FACTOR, 1.0)
         total = torch.zeros((), device=accelerator.device)
+        # Rows hold unequal numbers of targets: those of the whole step, over all ranks, count.
+        targets = rows.targets(step * per_step, per_step)
         for part in range(config.gradient_accumulation):
             first = (step * config.gradient_accumulation + part) * per_pass
-            ids = torch.from_numpy(rows.batch(first + rank * config.batch_size, config.batch_size))
+            batch = rows.batch(first + rank * config.batch_size, config.batch_size)
             last = part == config.gradient_accumulation - 1
             # Gradients meet once a step; DDP averages them over ranks, which the factor undoes.
             with nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
-                nll = model(ids.to(accelerator.device))
+                nll = model(batch.to(accelerator.device))
                 accelerator.backward(nll * (ranks / targets))
             total += nll.detach()
         norm = float(clip_grad_norm_(trained, config.max_grad_norm))
@@ -78,7 +80,7 @@ def train_steps(
         optimizer.zero_grad(set_to_none=True)
 
         seconds = time.monotonic() - began
-        row_tokens = config.gradient_accumulation * per_pass * rows.seq_length
+        row_tokens = per_step * rows.seq_length
         state = replace(state, step=step + 1, tokens=state.tokens + row_tokens)
         speed = (step + 1 - first_step) * row_tokens / seconds
         line = {

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from ctxext.errors import BadInput
+from ctxext.training.batch import Batch
 from ctxext.training.config import ALL_LINEAR, LoraConfig
-from ctxext.training.loss import shifted_labels, summed_nll
+from ctxext.training.loss import summed_nll
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,18 @@ class LossModel(nn.Module):
         self.model = model
         self.loss_chunk = loss_chunk
 
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Summed next-token NLL of (batch, length) ids: batch * (length - 1) tokens, nats."""
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Summed NLL of the batch's labels, nats."""
         wrapped = hasattr(self.model, "get_base_model")  # peft's
         decoder = self.model.get_base_model() if wrapped else self.model
-        hidden = decoder.model(input_ids=input_ids, use_cache=False).last_hidden_state
+        hidden = decoder.model(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            attention_mask=batch.attention_mask,
+            use_cache=False,
+        ).last_hidden_state
         weight = decoder.get_output_embeddings().weight
-        return summed_nll(hidden, weight, shifted_labels(input_ids), chunk=self.loss_chunk)
+        return summed_nll(hidden, weight, batch.labels, chunk=self.loss_chunk)
 
 
 def add_adapters(model: Any, config: LoraConfig, base_name: str) -> Any:

@@ -7,7 +7,10 @@ import torch
 from ctxext.checkpoints.check import compare_rotary, rotary_module
 from ctxext.checkpoints.detect import Position
 from ctxext.errors import CtxextError
+from ctxext.training.attention import DOCUMENTS
+from ctxext.training.batch import Batch
 from ctxext.training.lora import LossModel
+from ctxext.training.loss import IGNORED
 
 _SLICE = 256  # tokens of the first row on which both losses are computed
 _LOSS_TOLERANCE = 1e-3
@@ -28,12 +31,14 @@ def check_rope(model: Any, position: Position) -> None:
 
 
 @torch.no_grad()
-def check_loss(model: LossModel, ids: torch.Tensor) -> float:
+def check_loss(model: LossModel, batch: Batch) -> float:
     """Compare our loss with transformers' own on the start of one row.
+
+    Where documents are kept apart, transformers' own is computed with its dense mask.
 
     Args:
         model: as trained.
-        ids: (batch, length) token ids.
+        batch: its first row is read.
 
     Returns:
         The relative difference.
@@ -41,11 +46,31 @@ def check_loss(model: LossModel, ids: torch.Tensor) -> float:
     Raises:
         CtxextError: it is larger than 1e-3.
     """
-    part = ids[:1, :_SLICE]
+    part = batch.first(_SLICE)
+    scored = int((part.labels != IGNORED).sum())
+    if not scored:  # a row of documents of one token each
+        return 0.0
     training = model.training
     model.eval()
-    ours = float(model(part)) / (part.shape[1] - 1)
-    plain = float(model.model(input_ids=part, labels=part, use_cache=False).loss)
+    ours = float(model(part)) / scored
+    decoder = model.model.get_base_model()
+    attention = decoder.config._attn_implementation
+    if attention == DOCUMENTS:
+        decoder.set_attn_implementation("sdpa")
+    try:
+        plain = float(
+            model.model(
+                input_ids=part.input_ids,
+                position_ids=part.position_ids,
+                attention_mask=part.attention_mask,
+                labels=part.labels,
+                shift_labels=part.labels,
+                use_cache=False,
+            ).loss
+        )
+    finally:
+        if attention == DOCUMENTS:
+            decoder.set_attn_implementation(attention)
     model.train(training)
     difference = abs(ours - plain) / max(abs(plain), 1e-12)
     if not difference <= _LOSS_TOLERANCE:

@@ -54,3 +54,47 @@ def test_wrong_values_are_named(tmp_path, text, message):
     with pytest.raises(BadInput) as caught:
         build(FinetuneConfig, read(tmp_path, text), where="recipe")
     assert message in f"{caught.value} {caught.value.hint}"
+
+
+def test_several_texts_as_a_list_or_a_section(tmp_path):
+    text = "data: [{source: a.txt, weight: 2}, {source: b.txt, min_tokens: 32k, field: body}]"
+    values = read(tmp_path, text)
+    config = build(FinetuneConfig, values, where="recipe")
+    assert [(t.source, t.weight, t.min_tokens, t.field) for t in config.data.texts] == [
+        ("a.txt", 2.0, 0, "text"),
+        ("b.txt", 1.0, 32768, "body"),
+    ]
+    assert config.data.documents == "stream"
+    longer = override(values, {"data.documents": "separate"}, flag="--set")
+    separate = build(FinetuneConfig, longer, where="recipe")
+    assert separate.data.sources == config.data.sources
+    assert separate.data.documents == "separate"
+    again = read(tmp_path, yaml.safe_dump(separate.to_dict()))
+    assert build(FinetuneConfig, again, where="recipe") == separate
+    flag = override(values, {"data.source": "c.txt", "data.sources": []}, flag="flag")
+    assert [t.source for t in build(FinetuneConfig, flag, where="recipe").data.texts] == ["c.txt"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: [{source: a, weight: 0}]", "data.sources a: weight is 0.0, and has to be positive"),
+        ("data: [{source: a, weight: -1}]", "has to be positive"),
+        ("data: [{source: a, weight: .nan}]", "has to be positive"),
+        ("data: [{weight: 1}]", "has no source"),
+        ("data: [{source: a, wieght: 1}]", "did you mean weight"),
+        ("data: [{source: a, min_tokens: 9, max_tokens: 8}]", "min_tokens 9 is above max_tokens 8"),
+        ("data: [{source: a, min_tokens: -9}]", "cannot be negative"),
+        ("data: [a.txt]", "list of sections"),
+        ("data: {sources: {source: a}}", "list of sections"),
+        ("data: {source: a, sources: [{source: b}]}", "contradict each other"),
+        ("data: {documents: packed}", "there is stream and separate"),
+        ("train: {pose_target: 128k, pose_chunks: 1}", "train.pose_chunks is 1"),
+        ("{train: {pose_target: 8k}, data: {documents: separate}}", "contradict each other"),
+        ("train: [{steps: 1}]", "has to be a section"),
+    ],
+)
+def test_wrong_data_is_named(tmp_path, text, message):
+    with pytest.raises(BadInput) as caught:
+        build(FinetuneConfig, read(tmp_path, text), where="recipe")
+    assert message in f"{caught.value} {caught.value.hint}"

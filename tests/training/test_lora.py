@@ -7,6 +7,7 @@ from ctxext.checkpoints.load import load_model
 from ctxext.errors import BadInput, CtxextError
 from ctxext.pipeline.extend import extend
 from ctxext.pipeline.opened import open_checkpoint
+from ctxext.training.batch import plain_batch
 from ctxext.training.config import LoraConfig
 from ctxext.training.lora import LossModel, add_adapters, trained_groups
 from ctxext.training.self_check import check_loss, check_rope
@@ -50,13 +51,13 @@ def test_self_check_passes_and_can_fail(tiny_llama):
     model, position = opened_model(tiny_llama)
     live = LossModel(add_adapters(model, LoraConfig(rank=4), "tiny"), loss_chunk=50)
     check_rope(live, position)
-    assert check_loss(live, IDS) < 1e-5
+    assert check_loss(live, plain_batch(IDS)) < 1e-5
     decoder = live.model.get_base_model()
     original = decoder.model.forward
     decoder.model.forward = lambda *a, **k: _halved(original(*a, **k))
     live.model.forward = lambda **k: type("Out", (), {"loss": torch.tensor(5.0)})
     with pytest.raises(CtxextError, match="self-check failed"):
-        check_loss(live, IDS)
+        check_loss(live, plain_batch(IDS))
 
 
 def _halved(out):

@@ -1,0 +1,142 @@
+"""Attention that stays inside documents, for rows that hold several.
+
+Where a document begins is where its position is 0. On a CPU each document is one call of PyTorch's
+causal kernel, so no (length x length) mask is ever made; a sliding window is done in bands. On a
+GPU transformers' flex attention does the same with one compiled kernel and a block mask, which it
+derives from restarting positions by itself.
+"""
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from ctxext.errors import BadInput
+
+DOCUMENTS = "ctxext_documents"
+_BAND = 512  # queries of a sliding window that are done at once
+_KNOWN_LAYERS = ("full_attention", "sliding_attention")
+
+
+def separate_documents(model: Any, device: torch.device) -> None:
+    """Make a transformers model attend within documents when it is given restarting `position_ids`.
+
+    Args:
+        model: a causal language model.
+        device: where it will be trained.
+
+    Raises:
+        BadInput: a kind of attention that is not known here.
+    """
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None) or ["full_attention"]
+    odd = sorted({str(kind) for kind in kinds if kind not in _KNOWN_LAYERS})
+    if getattr(config, "attn_logit_softcapping", None) and device.type != "cuda":
+        odd.append("soft-capped attention")
+    if odd:
+        raise BadInput(
+            f"data.documents: separate does not know the {', '.join(odd)} of this model",
+            "use data.documents: stream",
+        )
+    if device.type == "cuda":
+        model.set_attn_implementation("flex_attention")
+        return
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    AttentionInterface.register(DOCUMENTS, document_attention)
+    AttentionMaskInterface.register(DOCUMENTS, _no_mask)
+    model.set_attn_implementation(DOCUMENTS)
+
+
+def document_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    position_ids: torch.Tensor | None = None,
+    sliding_window: int | None = None,
+    **others: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention of each document to itself, as transformers' `AttentionInterface` calls it.
+
+    Args:
+        query: (batch, heads, length, head_dim), rotated.
+        key, value: (batch, key_value_heads, length, head_dim).
+        attention_mask: not read.
+        position_ids: (batch or 1, length); a 0 begins a document. None = one document a row.
+        sliding_window: a token sees itself and the `sliding_window - 1` tokens before it.
+
+    Returns:
+        (batch, length, heads, head_dim), and no weights.
+
+    Raises:
+        BadInput: the model wants its logits capped or attention sinks, which is not done here.
+    """
+    for name in ("softcap", "s_aux", "position_bias"):
+        if others.get(name) is not None:
+            raise BadInput(
+                f"data.documents: separate does not know this model's attention ({name})",
+                "use data.documents: stream",
+            )
+    groups = query.shape[1] // key.shape[1]
+    rows = []
+    for row in range(query.shape[0]):
+        parts = []
+        for start, end in _documents(position_ids, row, query.shape[2]):
+            q, k, v = (t[row : row + 1, :, start:end] for t in (query, key, value))
+            # The fast kernels want as many key heads as query heads.
+            k, v = (t.repeat_interleave(groups, dim=1) for t in (k, v))
+            parts.append(_causal(q, k, v, scaling, dropout, sliding_window))
+        rows.append(torch.cat(parts, dim=2))
+    out = torch.cat(rows)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def _causal(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scaling: float | None,
+    dropout: float,
+    window: int | None,
+) -> torch.Tensor:
+    """Attention of one document, (1, heads, tokens, head_dim) each."""
+    tokens = q.shape[2]
+    if window is None or tokens <= window:
+        return F.scaled_dot_product_attention(
+            q, k, v, dropout_p=dropout, scale=scaling, is_causal=True
+        )
+    bands = []
+    for start in range(0, tokens, _BAND):
+        end, low = min(start + _BAND, tokens), max(0, start - window + 1)
+        back = (
+            torch.arange(start, end, device=q.device)[:, None]
+            - torch.arange(low, end, device=q.device)[None]
+        )
+        seen = (back >= 0) & (back < window)
+        bands.append(
+            F.scaled_dot_product_attention(
+                q[:, :, start:end],
+                k[:, :, low:end],
+                v[:, :, low:end],
+                attn_mask=seen,
+                dropout_p=dropout,
+                scale=scaling,
+            )
+        )
+    return torch.cat(bands, dim=2)
+
+
+def _documents(position_ids: torch.Tensor | None, row: int, length: int) -> list[tuple[int, int]]:
+    if position_ids is None:
+        return [(0, length)]
+    places = position_ids[row if len(position_ids) > 1 else 0]
+    begins = sorted({0, *torch.nonzero(places == 0).flatten().tolist()})
+    return list(zip(begins, [*begins[1:], length], strict=True))
+
+
+def _no_mask(*_: Any, **__: Any) -> None:
+    """The mask of `document_attention`: none is made."""

@@ -1,0 +1,198 @@
+"""Tokens on disk: as in memory, made once, made again when damaged, never all in memory."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from ctxext.data import store
+from ctxext.data.cache import cache_folder
+from ctxext.data.sources import Source
+from ctxext.data.store import stored_tokens, tokenizer_digest
+from ctxext.data.tokens import tokenize
+from ctxext.errors import BadInput, CtxextError
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("CTXEXT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "tokens"
+
+
+@pytest.fixture
+def tokenizer(tiny_llama):
+    return AutoTokenizer.from_pretrained(tiny_llama)
+
+
+def jsonl(path, documents):
+    path.write_text("".join(json.dumps({"text": d}) + "\n" for d in documents))
+    return path
+
+
+def folders(cache):
+    return [p for p in cache.iterdir() if p.is_dir()]
+
+
+def test_the_cache_folder_is_where_the_environment_says(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/x")
+    monkeypatch.delenv("CTXEXT_CACHE", raising=False)
+    assert str(cache_folder()) == "/x/ctxext"
+    monkeypatch.setenv("CTXEXT_CACHE", "/y")
+    assert str(cache_folder()) == "/y"
+
+
+@pytest.mark.parametrize("separator", [None, 10])
+def test_same_tokens_as_in_memory(tmp_path, cache, tokenizer, separator):
+    documents = ["one\n", "two", "", "three four five", "\n"]
+    path = jsonl(tmp_path / "a.jsonl", documents)
+    kept = stored_tokens(Source(str(path)), tokenizer, "t", separator)
+    plain = tokenize(Source(str(path)), tokenizer)
+    assert kept.ids.tolist() == plain.stream(separator).tolist()
+    assert len(kept.ends) == len(plain.documents) == 4
+    assert isinstance(kept.ids, np.memmap)
+    assert (kept.text_sha256, kept.replaced) == (plain.sha256, plain.replaced)
+    assert kept.top == max(int(d.max()) for d in plain.documents)
+    starts = [0, *kept.ends[:-1].tolist()]
+    for start, end, document in zip(starts, kept.ends.tolist(), plain.documents, strict=True):
+        own = kept.ids[start:end].tolist()
+        added = separator is not None and document[-1] != separator
+        assert own == document.tolist() + [separator] * int(added)
+
+
+def test_long_documents_are_tokenised_in_parts(tmp_path, cache, tokenizer, monkeypatch):
+    monkeypatch.setattr(store, "_CHARACTERS", 100)
+    text = "".join(f"line {i} of é text\n" for i in range(50)) + "x" * 350 + " " + "y" * 99
+    path = jsonl(tmp_path / "a.jsonl", [text, "second"])
+    calls = []
+    real = store.encode
+    monkeypatch.setattr(store, "encode", lambda t, p: calls.append(p) or real(t, p))
+    kept = stored_tokens(Source(str(path)), tokenizer, "t", None)
+    assert bytes(kept.ids[: kept.ends[0]].astype(np.uint8)).decode() == text
+    assert max(len(p.text) for p in calls) <= 100
+    assert [p.continues for p in calls].count(False) == 2
+    assert calls[0].text.endswith("\n")
+
+
+def test_made_once_for_what_decides_the_tokens(tmp_path, cache, tokenizer, monkeypatch):
+    path = jsonl(tmp_path / "a.jsonl", ["one", "two"])
+    first = stored_tokens(Source(str(path)), tokenizer, "t", None)
+
+    def refuse(*_):
+        raise AssertionError("tokenised again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "encode", refuse)
+        again = stored_tokens(Source(str(path)), tokenizer, "t", None)
+        assert again.ids.tolist() == first.ids.tolist()
+        assert again.sha256 == first.sha256
+        for change in ({"tokenizer": "u"}, {"separator": 3}):
+            with pytest.raises(AssertionError):
+                stored_tokens(
+                    Source(str(path)), tokenizer, change.get("tokenizer", "t"),
+                    change.get("separator"),
+                )  # fmt: skip
+    jsonl(path, ["one", "TWO"])
+    os.utime(path, ns=(1, 1))
+    assert stored_tokens(Source(str(path)), tokenizer, "t", None).ids[-3:].tolist() == [*b"TWO"]
+
+
+@pytest.mark.parametrize("name", ["tokens.bin", "ends.npy", "meta.json"])
+@pytest.mark.parametrize("harm", ["flip", "cut", "gone", "empty"])
+def test_damaged_files_are_made_again(tmp_path, cache, tokenizer, name, harm):
+    path = jsonl(tmp_path / "a.jsonl", ["one two three four", "five"])
+    good = stored_tokens(Source(str(path)), tokenizer, "t", None).ids.tolist()
+    (folder,) = folders(cache)
+    file = folder / name
+    data = bytearray(file.read_bytes())
+    if harm == "gone":
+        file.unlink()
+    elif harm == "flip":
+        data[len(data) // 2] ^= 0x41
+        file.write_bytes(data)
+    else:
+        file.write_bytes(data[: len(data) // 2 if harm == "cut" else 0])
+    again = stored_tokens(Source(str(path)), tokenizer, "t", None)
+    assert again.ids.tolist() == good
+    assert again.ends.tolist() == [18, 22]
+    assert len(folders(cache)) == 1
+
+
+def test_a_failed_reading_leaves_nothing(tmp_path, cache, tokenizer):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "fine"}\n{"tex": 1}\n')
+    with pytest.raises(BadInput, match="line 2"):
+        stored_tokens(Source(str(path)), tokenizer, "t", None)
+    assert folders(cache) == []
+
+
+def test_what_can_change_under_its_name_is_not_kept(tmp_path, cache, tokenizer, monkeypatch):
+    path = jsonl(tmp_path / "a.jsonl", ["one"])
+    monkeypatch.setattr(Source, "state", lambda self: None)
+    kept = stored_tokens(Source(str(path)), tokenizer, "t", None)
+    assert folders(cache) == []
+    assert kept.ids.tolist() == [*b"one"]
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, tokenizer, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CTXEXT_CACHE", str(tmp_path / "file"))
+    path = jsonl(tmp_path / "a.jsonl", ["one"])
+    with pytest.raises(CtxextError, match="cannot be kept") as caught:
+        stored_tokens(Source(str(path)), tokenizer, "t", None)
+    assert "CTXEXT_CACHE" in caught.value.hint
+
+
+def test_the_digest_sees_the_tokenizer_and_nothing_else(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "config.json").write_text("{}")
+    before = tokenizer_digest(tmp_path)
+    (tmp_path / "config.json").write_text("{1}")
+    assert tokenizer_digest(tmp_path) == before
+    (tmp_path / "tokenizer.json").write_text("{1}")
+    assert tokenizer_digest(tmp_path) != before
+
+
+_MEASURE = """
+import resource, sys
+import tokenizers
+from transformers import PreTrainedTokenizerFast
+from ctxext.data import sources, store
+from ctxext.data.sources import Source
+from ctxext.data.store import stored_tokens
+
+sources._PIECE, store._CHARACTERS = 512 * 1024, 128 * 1024  # a sixteenth, as the texts are
+inner = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1}, unk_token="b"))
+inner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
+stored_tokens(Source(sys.argv[1]), tokenizer, "t", None)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+kept = stored_tokens(Source(sys.argv[2]), tokenizer, "t", None)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak, len(kept.ids))
+"""
+
+
+def test_memory_does_not_grow_with_the_text(tmp_path, cache):
+    line = " ".join(["x" * 255] * 4) + "\n"  # 1 KiB
+    (tmp_path / "small.txt").write_text(line * 1024)  # 1 MiB: two pieces
+    (tmp_path / "large.txt").write_text(line * 12 * 1024)
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURE, tmp_path / "small.txt", tmp_path / "large.txt"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    grown, tokens = map(int, done.stdout.split())
+    assert tokens == 12 * 1024 * 4
+    assert grown < 2 * 1024, f"12 MiB of text cost {grown} KiB"
+
+
+def test_only_what_can_be_known_has_a_state(tmp_path):
+    assert Source("hf:some/name").state() is None
+    path = jsonl(tmp_path / "a.jsonl", ["one"])
+    states = [Source(str(path)).state(), Source(str(path), "other").state()]
+    states += [Source("builtin:python").state(), Source("builtin:python/heldout").state()]
+    assert len({json.dumps(state) for state in states}) == 4

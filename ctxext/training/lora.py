@@ -30,12 +30,26 @@ class LossModel(nn.Module):
         self.model = model
         self.loss_chunk = loss_chunk
 
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Summed next-token NLL of (batch, length) ids: batch * (length - 1) tokens, nats."""
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> torch.Tensor:
+        """Summed NLL of the labels, nats.
+
+        Args:
+            input_ids: (batch, length).
+            labels: (batch, length), shifted; None = the next token of each position.
+            context: what the decoder needs besides, where this is a shard of longer rows
+                (`context_parallel.context_inputs`).
+        """
         decoder = self.model.get_base_model()
-        hidden = decoder.model(input_ids=input_ids, use_cache=False).last_hidden_state
+        more = context or {}
+        hidden = decoder.model(input_ids=input_ids, use_cache=False, **more).last_hidden_state
         weight = decoder.get_output_embeddings().weight
-        return summed_nll(hidden, weight, shifted_labels(input_ids), chunk=self.loss_chunk)
+        labels = shifted_labels(input_ids) if labels is None else labels
+        return summed_nll(hidden, weight, labels, chunk=self.loss_chunk)
 
 
 def add_adapters(model: Any, config: LoraConfig, base_name: str) -> Any:

@@ -106,7 +106,8 @@ class Launch:
 
 def environment_rank() -> int:
     """The rank that a launcher gave this process; 0 when there was none."""
-    return _number("RANK", 0)
+    text = os.environ.get("RANK", "0")
+    return int(text) if text.isdecimal() else 0
 
 
 def was_launched() -> bool:

@@ -2,9 +2,10 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -15,14 +16,18 @@ from ctxext.checkpoints.output import check_output, locked, write_file
 from ctxext.checkpoints.weights import Weights, read_weights
 from ctxext.data.packing import PackedRows
 from ctxext.data.sources import Source as TextSource
-from ctxext.data.tokens import check_vocabulary, tokenize
+from ctxext.data.tokens import Corpus, check_vocabulary, tokenize
 from ctxext.errors import BadInput
+from ctxext.launch import Launch, launched, was_launched
 from ctxext.pipeline.merge import merge
 from ctxext.pipeline.opened import Opened, open_checkpoint
 from ctxext.pipeline.recipe import build
-from ctxext.progress import Progress, silent
+from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.release.provenance import read_record, record, write_record
 from ctxext.training.config import FinetuneConfig
+
+if TYPE_CHECKING:
+    from ctxext.training.finetune import Trained
 
 # Loaded when training begins: these import torch.
 StartListener = Callable[[Any], None]
@@ -74,19 +79,26 @@ def finetune(
     device: str = "auto",
     merge_dtype: str = "auto",
     trust_remote_code: bool = False,
+    report_to: str | None = None,
+    on_note: Note = unheard,
     on_start: StartListener | None = None,
     on_progress: Progress = silent,
 ) -> FinetuneResult:
     """Train LoRA adapters on an extended checkpoint, at its length, and merge them.
+
+    Under `torchrun` or `accelerate launch` all processes call this together: rank 0 alone writes
+    and reports, and all return the same.
 
     Leaves `adapter/`, `merged/`, `checkpoints/step-N/`, `log.jsonl`, `recipe.yaml`, `ctxext.json`.
 
     Args:
         model: an *extended* checkpoint; its window has to reach `train.seq_length`.
         output_dir: new folder, or with `resume` the folder of the run to go on with.
-        recipe: sections `data`, `lora`, `train`, as in a recipe file.
+        recipe: sections `data`, `lora`, `train`, `parallel`, as in a recipe file.
         dtype: of the frozen weights: `auto` = as stored on a GPU, float32 on a CPU.
         merge_dtype: of the merged checkpoint; `auto` = as stored in the base.
+        report_to: a tracker that accelerate knows and whose package is installed.
+        on_note: told when a step is left out, or a damaged checkpoint passed over.
         on_start: told what is trained (`training.finetune.StartReport`) before the first step.
 
     Raises:
@@ -96,21 +108,35 @@ def finetune(
     config = build(FinetuneConfig, recipe, where="recipe")
     kind = check_dtype(dtype)
     out = Path(output_dir)
-    opened = open_checkpoint(model, revision=revision)
-    config = _at_length(config, opened)
-    if not config.data.source:
-        raise BadInput("--data is missing", "e.g. --data book.txt or --data builtin:python")
-    check_output(out, overwrite=overwrite or resume, inputs=(opened.source.folder,))
-    _check_targets(config.lora.targets, read_weights(opened.source.folder))
-    with locked(out):
+    if report_to is not None:
+        from ctxext.training.trackers import check_tracker
+
+        check_tracker(report_to)
+    with launched(device) as launch, ExitStack() as held:
+
+        def look() -> tuple[Opened, FinetuneConfig]:
+            opened = open_checkpoint(model, revision=revision)
+            found = _at_length(config, opened)
+            if not found.data.source:
+                raise BadInput("--data is missing", "e.g. --data book.txt or --data builtin:python")
+            if launch.main:
+                inputs = (opened.source.folder,)
+                check_output(out, overwrite=overwrite or resume, inputs=inputs)
+            _check_targets(found.lora.targets, read_weights(opened.source.folder))
+            if launch.main:
+                held.enter_context(locked(out))
+            return opened, found
+
+        opened, config = launch.agree(look)
         return _run(
-            opened, config, out, _public_name(model, opened), resume=resume, kind=kind,
+            launch, opened, config, out, _public_name(model, opened), resume=resume, kind=kind,
             device=device, merge_dtype=merge_dtype, trust_remote_code=trust_remote_code,
-            on_start=on_start, on_progress=on_progress,
+            report_to=report_to, on_note=on_note, on_start=on_start, on_progress=on_progress,
         )  # fmt: skip
 
 
 def _run(
+    launch: Launch,
     opened: Opened,
     config: FinetuneConfig,
     out: Path,
@@ -121,32 +147,42 @@ def _run(
     device: str,
     merge_dtype: str,
     trust_remote_code: bool,
+    report_to: str | None,
+    on_note: Note,
     on_start: StartListener | None,
     on_progress: Progress,
 ) -> FinetuneResult:
-    text = TextSource(config.data.source, config.data.field)
-    text.check()
-    embeddings = whole(opened.config, "vocab_size", f"{opened.source.name}/{CONFIG}")
-    tokenizer = load_tokenizer(opened.source, trust_remote_code=trust_remote_code)
-    corpus = tokenize(text, tokenizer)
+    def read() -> tuple[Corpus, int | None]:
+        text = TextSource(config.data.source, config.data.field)
+        text.check()
+        embeddings = whole(opened.config, "vocab_size", f"{opened.source.name}/{CONFIG}")
+        tokenizer = load_tokenizer(opened.source, trust_remote_code=trust_remote_code)
+        corpus = tokenize(text, tokenizer)
+        # Everything that can be known to fail does so here: below, an old run is removed.
+        check_vocabulary(corpus, embeddings or 2**31)
+        separator = getattr(tokenizer, "eos_token_id", None)
+        PackedRows(corpus.stream(separator), config.train.seq_length, config.train.seed)
+        return corpus, separator
+
+    corpus, separator = launch.agree(read)
     warnings = list(opened.warnings)
     if corpus.replaced:
         warnings.append(f"--data {corpus.source}: {corpus.replaced} bytes were not UTF-8")
-    # Everything that can be known to fail does so here: below, an old run is removed.
-    check_vocabulary(corpus, embeddings or 2**31)
-    separator = getattr(tokenizer, "eos_token_id", None)
-    PackedRows(corpus.stream(separator), config.train.seq_length, config.train.seed)
-    if not resume:
-        shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
-    _write_recipe(out, config)
-    begun = {"steps": 0, "recipe": _public_recipe(config, corpus.source)}
-    write_record(out, _record(opened, begun))
+
+    def begin() -> None:
+        if not resume:
+            shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True, exist_ok=True)
+        _write_recipe(out, config)
+        begun = {"steps": 0, "recipe": _public_recipe(config, corpus.source)}
+        write_record(out, _record(opened, begun))
+
+    launch.on_main(begin)
 
     from ctxext.training.finetune import train_adapter
     from ctxext.training.stop import graceful_stop
 
-    with graceful_stop() as stop:
+    with graceful_stop(launched=was_launched()) as stop:
         trained = train_adapter(
             opened.source,
             opened.position,
@@ -159,10 +195,33 @@ def _run(
             device=device,
             trust_remote_code=trust_remote_code,
             resume=resume,
+            launch=launch,
+            report_to=report_to,
             stop=stop,
+            on_note=on_note,
             on_start=on_start,
             on_progress=on_progress,
         )
+    return launch.on_main(
+        lambda: _finish(
+            opened, config, out, trained, corpus, warnings,
+            merge_dtype=merge_dtype, on_progress=on_progress,
+        )
+    )  # fmt: skip
+
+
+def _finish(
+    opened: Opened,
+    config: FinetuneConfig,
+    out: Path,
+    trained: "Trained",
+    corpus: Corpus,
+    warnings: Sequence[str],
+    *,
+    merge_dtype: str,
+    on_progress: Progress,
+) -> FinetuneResult:
+    """What comes after the last step, on rank 0: merge, record, result."""
     stopped = trained.state.step < config.train.steps
     last = trained.log[-1] if trained.log else {}
     summary = {

@@ -70,6 +70,9 @@ class TrainConfig:
         gradient_checkpointing: recompute activations in the backward pass.
         loss_chunk: positions whose logits exist at the same time.
         save_every: optimizer steps between checkpoints of the run.
+        spike_factor: a step whose loss is more than this many times the running median is left out;
+            0 = none is.
+        max_skipped: after so many steps left out in a row (not finite, or a spike) the run stops.
         seed: of adapters, dropout and data order.
         self_check: compare rope and loss with plain ones before the first step.
     """
@@ -86,11 +89,20 @@ class TrainConfig:
     gradient_checkpointing: bool = True
     loss_chunk: int = field(default=1024, metadata=TOKENS)
     save_every: int = 50
+    spike_factor: float = 10.0
+    max_skipped: int = 5
     seed: int = 0
     self_check: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "gradient_accumulation", "loss_chunk", "save_every"):
+        for name in (
+            "steps",
+            "batch_size",
+            "gradient_accumulation",
+            "loss_chunk",
+            "save_every",
+            "max_skipped",
+        ):
             _at_least(self, name, 1)
         _at_least(self, "warmup_steps", 0)
         _at_least(self, "seed", 0)
@@ -100,10 +112,29 @@ class TrainConfig:
             raise BadInput(f"train.lr is {self.lr}, and has to be positive")
         if not self.max_grad_norm > 0:
             raise BadInput(f"train.max_grad_norm is {self.max_grad_norm}, and has to be positive")
+        if not (self.spike_factor == 0 or self.spike_factor > 1):
+            raise BadInput(
+                f"train.spike_factor is {self.spike_factor}, and has to be above 1",
+                "0 = no step is left out for its loss",
+            )
         if self.weight_decay < 0:
             raise BadInput(f"train.weight_decay is {self.weight_decay}, and cannot be negative")
         if self.schedule not in ("cosine", "constant"):
             raise BadInput(f"train.schedule is {self.schedule!r}; there is cosine and constant")
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """How several processes share the work; their number is the launcher's (`torchrun`).
+
+    Attributes:
+        context: processes that hold each row together; the others read rows of their own.
+    """
+
+    context: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least(self, "context", 1)
 
 
 @dataclass(frozen=True)
@@ -113,6 +144,7 @@ class FinetuneConfig:
     data: DataConfig = field(default_factory=DataConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they stand in a recipe."""

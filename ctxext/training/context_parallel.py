@@ -6,6 +6,8 @@ arXiv:2407.21783, section 3.3.2, gathers keys and values the same way). Everythi
 works on tokens one by one, and does not notice.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +67,11 @@ def by_rank(whole: torch.Tensor, dim: int, ranks: int) -> torch.Tensor:
     )
 
 
+# The same two under their names since PyTorch 2.13 and before.
+_all_gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
+
 class _GatherTokens(torch.autograd.Function):
     """(batch, heads, T / R, d) of each rank -> (batch, heads, T, d) on all of them."""
 
@@ -72,7 +79,7 @@ class _GatherTokens(torch.autograd.Function):
     def forward(ctx: Any, local: torch.Tensor, group: Any, ranks: int) -> torch.Tensor:
         ctx.group, ctx.ranks = group, ranks
         parts = local.new_empty((ranks * local.shape[0], *local.shape[1:]))
-        dist.all_gather_into_tensor(parts, local.contiguous(), group=group)
+        _all_gather(parts, local.contiguous(), group=group)
         return in_order(parts.view(ranks, *local.shape), dim=2)
 
     @staticmethod
@@ -81,7 +88,7 @@ class _GatherTokens(torch.autograd.Function):
         (grad,) = grad_outputs
         parts = by_rank(grad, 2, ctx.ranks)
         own = torch.empty_like(parts[0])
-        dist.reduce_scatter_tensor(own, parts.flatten(0, 1), group=ctx.group)
+        _reduce_scatter(own, parts.flatten(0, 1), group=ctx.group)
         return own, None, None
 
 
@@ -97,13 +104,18 @@ def gather_tokens(local: torch.Tensor, group: Any, ranks: int) -> torch.Tensor:
 
 
 def context_inputs(
-    ids: torch.Tensor, labels: torch.Tensor, position_ids: torch.Tensor | None, mesh: Mesh
+    ids: torch.Tensor,
+    labels: torch.Tensor,
+    position_ids: torch.Tensor | None,
+    mesh: Mesh,
+    device: torch.device | None = None,
 ) -> dict[str, Any]:
     """What this rank's model reads of whole rows: arguments of `LossModel`.
 
     Args:
         ids, labels: (batch, T) on the CPU; labels are shifted already.
         position_ids: (batch, T); where they start again a document begins. None = 0 .. T - 1.
+        device: where the result goes; None = the CPU.
 
     Returns:
         `input_ids`, `labels` (batch, T / R), and `context`: `position_ids`, `documents`.
@@ -116,10 +128,13 @@ def context_inputs(
     if position_ids is None:
         position_ids = torch.arange(ids.shape[1]).expand_as(ids)
     documents = documents_of(position_ids)
+    if documents is not None:
+        documents = Documents(documents.ids.to(device), documents.starts)
+    positions = zigzag.shard(position_ids).to(device)
     return {
-        "input_ids": zigzag.shard(ids),
-        "labels": zigzag.shard(labels),
-        "context": {"position_ids": zigzag.shard(position_ids), "documents": documents},
+        "input_ids": zigzag.shard(ids).to(device),
+        "labels": zigzag.shard(labels).to(device),
+        "context": {"position_ids": positions, "documents": documents},
     }
 
 
@@ -185,6 +200,17 @@ def parallelize_context(model: Any, mesh: Mesh) -> None:
             _share_largest_position(module, group)
 
 
+@contextmanager
+def whole_rows(model: Any) -> Iterator[None]:
+    """Inside, a model that was given to `parallelize_context` reads whole rows, alone."""
+    name = model.config._attn_implementation
+    model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(name)
+
+
 def _check_model(model: Any) -> None:
     config = model.config
     kind = config.model_type
@@ -196,6 +222,8 @@ def _check_model(model: Any) -> None:
         raise BadInput(f"--context-parallel cannot cap the attention logits of {kind}", way_out)
     if getattr(config, "attention_dropout", 0):
         raise BadInput("--context-parallel cannot drop attention (attention_dropout)", way_out)
+    if getattr(config, "output_router_logits", False):
+        raise BadInput(f"--context-parallel cannot balance the experts of {kind}", way_out)
     if not getattr(type(model), "_supports_sdpa", False) or kind in _OWN_ATTENTION:
         raise BadInput(f"--context-parallel cannot reach into the attention of {kind}", way_out)
 

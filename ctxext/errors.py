@@ -10,6 +10,7 @@ class CtxextError(Exception):
     """
 
     exit_code = 1
+    alone = False  # raised by one process of several, so that it has to speak for itself
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

@@ -8,3 +8,11 @@ Progress = Callable[[str, int, int, str], None]
 
 def silent(task: str, done: int, total: int, detail: str) -> None:
     """The default listener: says nothing."""
+
+
+Note = Callable[[str], None]
+"""Called with one sentence about something that happened on the way."""
+
+
+def unheard(sentence: str) -> None:
+    """The default for notes: nobody is told."""

@@ -8,6 +8,7 @@ import typer
 from ctxext.cli import _options as options
 from ctxext.cli._output import err, out, print_json, progress, say_warnings
 from ctxext.errors import BadInput
+from ctxext.launch import environment_rank
 from ctxext.lengths import parse_length
 
 
@@ -15,7 +16,7 @@ def command(
     model: options.Model,
     recipe: Annotated[
         Path | None,
-        typer.Option("--recipe", "--config", help="YAML with sections data, lora, train."),
+        typer.Option("--recipe", "--config", help="YAML: data, lora, train, parallel."),
     ] = None,
     data: Annotated[
         str | None,
@@ -67,6 +68,14 @@ def command(
         int | None, typer.Option("--save-every", help="Steps between checkpoints of the run.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")] = None,
+    context_parallel: Annotated[
+        int | None,
+        typer.Option("--context-parallel", help="Processes that hold each row together."),
+    ] = None,
+    report_to: Annotated[
+        str | None,
+        typer.Option("--report-to", help="trackio, tensorboard, wandb, ... (accelerate's names)."),
+    ] = None,
     set_: options.Set = None,
     output_dir: options.OutputDir = None,
     resume: Annotated[
@@ -87,6 +96,8 @@ def command(
 
     Leaves adapter/, merged/, checkpoints/, log.jsonl, recipe.yaml and ctxext.json in --output-dir.
     Flags win over --set, --set over --recipe. A run that was killed goes on with --resume.
+
+    On several GPUs: torchrun --nproc_per_node 8 -m ctxext finetune ... --context-parallel 8
 
     Example: ctxext finetune runs/yarn --data books/ --seq-length 32k --steps 400 -o runs/yarn-ft
     """
@@ -113,6 +124,7 @@ def command(
         "train.gradient_checkpointing": gradient_checkpointing,
         "train.save_every": save_every,
         "train.seed": seed,
+        "parallel.context": context_parallel,
         "lora.rank": lora_rank,
         "lora.alpha": lora_alpha,
         "lora.targets": lora_targets,
@@ -122,7 +134,8 @@ def command(
     values = read_recipe(recipe) if recipe else {}
     values = override(values, options.parse_set(set_), flag="--set")
     values = override(values, {k: v for k, v in flags.items() if v is not None}, flag="flag")
-    with progress(quiet=quiet) as listen:
+    main = environment_rank() == 0
+    with progress(quiet=quiet or not main) as listen:
         result = finetune(
             model,
             output_dir=output_dir,
@@ -134,9 +147,13 @@ def command(
             device=device,
             merge_dtype=merge_dtype,
             trust_remote_code=trust_remote_code,
+            report_to=report_to,
+            on_note=_say_note,
             on_start=_say_start,
             on_progress=listen,
         )
+    if not main:
+        return
     say_warnings(result.warnings)
     if json:
         print_json(result)
@@ -153,6 +170,11 @@ def command(
 
 # Sections of a recipe that other commands read.
 _OTHER_SECTIONS = ("model", "extend", "eval")
+
+
+def _say_note(sentence: str) -> None:
+    if environment_rank() == 0:
+        say_warnings([sentence])
 
 
 def _say_start(report: Any) -> None:

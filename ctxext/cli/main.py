@@ -12,6 +12,7 @@ import typer
 from ctxext.cli import demo, eval_ppl, extend, finetune, inspect, merge, push
 from ctxext.cli._output import abandon, say_error
 from ctxext.errors import BadInput, CtxextError
+from ctxext.launch import environment_rank
 
 app = typer.Typer(
     name="ctxext",
@@ -91,14 +92,18 @@ def main() -> None:
 
 
 def _run(as_json: bool) -> int:
+    main = environment_rank() == 0
     try:
         result: Any = app(standalone_mode=False)
         return result if isinstance(result, int) else 0
     except CtxextError as error:
-        say_error(error, as_json=as_json)
+        if main or error.alone:  # of the processes that fail alike one speaks
+            say_error(error, as_json=as_json and main)
         return error.exit_code
     except _Stopped as stop:
         word, code = ("interrupted", 130) if stop.interrupted else ("terminated", 143)
+        if not main:
+            return code
         say_error(CtxextError(word), as_json=as_json)
         return code
     except SystemExit:  # of the help, when nobody reads it to its end
@@ -119,5 +124,7 @@ def _run(as_json: bool) -> int:
         if usage is None:  # a bug keeps its traceback
             raise
         message = str(usage()).replace("\n", " ")
+        if not main:
+            return 2
         say_error(BadInput(message, "see `ctxext --help`"), as_json=as_json)
         return 2

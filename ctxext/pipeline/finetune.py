@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +15,12 @@ from ctxext.checkpoints.numbers import whole
 from ctxext.checkpoints.output import check_output, locked, write_file
 from ctxext.checkpoints.trained import read_trained
 from ctxext.checkpoints.weights import Weights, read_weights
+from ctxext.data.mixture import Mixture
 from ctxext.data.positions import PositionSkips
-from ctxext.data.store import tokenizer_digest
+from ctxext.data.store import TokenFile, tokenizer_digest
 from ctxext.data.tokens import check_top
 from ctxext.errors import BadInput
+from ctxext.launch import Launch, launched, was_launched
 from ctxext.pipeline.merge import MergeResult, merge, write_merged
 from ctxext.pipeline.opened import Opened, open_checkpoint
 from ctxext.pipeline.recipe import build
@@ -28,7 +31,7 @@ from ctxext.pipeline.texts import (
     training_data,
     unreadable,
 )
-from ctxext.progress import Progress, silent
+from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.release.provenance import read_record, record, write_record
 from ctxext.training.config import ALL_LINEAR, FinetuneConfig
 
@@ -85,19 +88,26 @@ def finetune(
     device: str = "auto",
     merge_dtype: str = "auto",
     trust_remote_code: bool = False,
+    report_to: str | None = None,
+    on_note: Note = unheard,
     on_start: StartListener | None = None,
     on_progress: Progress = silent,
 ) -> FinetuneResult:
     """Train LoRA adapters on an extended checkpoint, at its length, and merge them.
+
+    Under `torchrun` or `accelerate launch` all processes call this together: rank 0 alone writes
+    and reports, and all return the same.
 
     Leaves `adapter/`, `merged/`, `checkpoints/step-N/`, `log.jsonl`, `recipe.yaml`, `ctxext.json`.
 
     Args:
         model: an *extended* checkpoint; its window has to reach `train.seq_length`.
         output_dir: new folder, or with `resume` the folder of the run to go on with.
-        recipe: sections `data`, `lora`, `train`, as in a recipe file.
+        recipe: sections `data`, `lora`, `train`, `parallel`, as in a recipe file.
         dtype: of the frozen weights: `auto` = as stored on a GPU, float32 on a CPU.
         merge_dtype: of the merged checkpoint; `auto` = as stored in the base.
+        report_to: a tracker that accelerate knows and whose package is installed.
+        on_note: told when a step is left out, or a damaged checkpoint passed over.
         on_start: told what is trained (`training.finetune.StartReport`) before the first step.
 
     Raises:
@@ -107,23 +117,37 @@ def finetune(
     config = build(FinetuneConfig, recipe, where="recipe")
     kind = check_dtype(dtype)
     out = Path(output_dir)
-    opened = open_checkpoint(model, revision=revision)
-    config = _at_length(config, opened)
-    if not config.data.texts:
-        raise BadInput("--data is missing", "e.g. --data book.txt or --data builtin:python")
-    check_output(out, overwrite=overwrite or resume, inputs=(opened.source.folder,))
-    weights = read_weights(opened.source.folder)
-    if config.train.what == "lora" and config.lora.targets != (ALL_LINEAR,):
-        _check_targets(config.lora.targets, weights)
-    with locked(out):
+    if report_to is not None:
+        from ctxext.training.trackers import check_tracker
+
+        check_tracker(report_to)
+    with launched(device) as launch, ExitStack() as held:
+
+        def look() -> tuple[Opened, FinetuneConfig]:
+            opened = open_checkpoint(model, revision=revision)
+            found = _at_length(config, opened)
+            if not found.data.texts:
+                raise BadInput("--data is missing", "e.g. --data book.txt or --data builtin:python")
+            if launch.main:
+                inputs = (opened.source.folder,)
+                check_output(out, overwrite=overwrite or resume, inputs=inputs)
+            weights = read_weights(opened.source.folder)
+            if found.train.what == "lora" and found.lora.targets != (ALL_LINEAR,):
+                _check_targets(found.lora.targets, weights)
+            if launch.main:
+                held.enter_context(locked(out))
+            return opened, found
+
+        opened, config = launch.agree(look)
         return _run(
-            opened, config, out, _public_name(model, opened), resume=resume, kind=kind,
+            launch, opened, config, out, _public_name(model, opened), resume=resume, kind=kind,
             device=device, merge_dtype=merge_dtype, trust_remote_code=trust_remote_code,
-            on_start=on_start, on_progress=on_progress,
+            report_to=report_to, on_note=on_note, on_start=on_start, on_progress=on_progress,
         )  # fmt: skip
 
 
 def _run(
+    launch: Launch,
     opened: Opened,
     config: FinetuneConfig,
     out: Path,
@@ -134,6 +158,8 @@ def _run(
     device: str,
     merge_dtype: str,
     trust_remote_code: bool,
+    report_to: str | None,
+    on_note: Note,
     on_start: StartListener | None,
     on_progress: Progress,
 ) -> FinetuneResult:
@@ -141,23 +167,30 @@ def _run(
         from ctxext.training.quantize import check_quantize
 
         check_quantize(config.train.quantize)
-    embeddings = whole(opened.config, "vocab_size", f"{opened.source.name}/{CONFIG}")
-    check_texts(config.data)
-    tokenizer = load_tokenizer(opened.source, trust_remote_code=trust_remote_code)
-    separator = getattr(tokenizer, "eos_token_id", None)
-    files = token_files(config.data, tokenizer, tokenizer_digest(opened.source.folder), separator)
-    data = training_data(config.data, files)
+
+    def read() -> tuple[Any, list[TokenFile], Mixture]:
+        embeddings = whole(opened.config, "vocab_size", f"{opened.source.name}/{CONFIG}")
+        check_texts(config.data)
+        tokenizer = load_tokenizer(opened.source, trust_remote_code=trust_remote_code)
+        separator = getattr(tokenizer, "eos_token_id", None)
+        digest = tokenizer_digest(opened.source.folder)
+        files = token_files(config.data, tokenizer, digest, separator)
+        # Everything that can be known to fail does so here: below, an old run is removed.
+        check_top(max(file.top for file in files), embeddings or 2**31)
+        return training_data(config.data, files), files, mixed_rows(config, files)
+
+    data, files, mixture = launch.agree(read)
     warnings = [*opened.warnings, *unreadable(files)]
-    # Everything that can be known to fail does so here: below, an old run is removed.
-    check_top(max(file.top for file in files), embeddings or 2**31)
-    mixture = mixed_rows(config, files)
-    skips = _skips(config)
-    if not resume:
-        shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True, exist_ok=True)
-    _write_recipe(out, config)
-    begun = {"steps": 0, "recipe": _public_recipe(config, data)}
-    write_record(out, _record(opened, begun))
+
+    def begin() -> None:
+        if not resume:
+            shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True, exist_ok=True)
+        _write_recipe(out, config)
+        begun = {"steps": 0, "recipe": _public_recipe(config, data)}
+        write_record(out, _record(opened, begun))
+
+    launch.on_main(begin)
 
     from ctxext.training.batch import TrainingRows
     from ctxext.training.finetune import train_adapter
@@ -166,13 +199,13 @@ def _run(
 
     if config.train.attention == "s2":
         warnings.append(WARNING)
-    with graceful_stop() as stop:
+    separate = config.data.documents == "separate"
+    rows = TrainingRows(mixture, data["tokens_sha256"], separate, _skips(config))
+    with graceful_stop(launched=was_launched()) as stop:
         trained = train_adapter(
             opened.source,
             opened.position,
-            TrainingRows(
-                mixture, data["tokens_sha256"], config.data.documents == "separate", skips
-            ),
+            rows,
             config,
             out,
             base_name=base_name,
@@ -180,10 +213,33 @@ def _run(
             device=device,
             trust_remote_code=trust_remote_code,
             resume=resume,
+            launch=launch,
+            report_to=report_to,
             stop=stop,
+            on_note=on_note,
             on_start=on_start,
             on_progress=on_progress,
         )
+    return launch.on_main(
+        lambda: _finish(
+            opened, config, out, trained, data, warnings,
+            merge_dtype=merge_dtype, on_progress=on_progress,
+        )
+    )  # fmt: skip
+
+
+def _finish(
+    opened: Opened,
+    config: FinetuneConfig,
+    out: Path,
+    trained: "Trained",
+    data: Mapping[str, Any],
+    warnings: list[str],
+    *,
+    merge_dtype: str,
+    on_progress: Progress,
+) -> FinetuneResult:
+    """What comes after the last step, on rank 0: merge, record, result."""
     stopped = trained.state.step < config.train.steps
     last = trained.log[-1] if trained.log else {}
     summary = {
@@ -200,7 +256,7 @@ def _run(
     write_record(out, _record(opened, summary))
     return FinetuneResult(
         output_dir=str(out),
-        adapter=str(trained.adapter),
+        adapter=str(trained.adapter) if trained.adapter else None,
         merged=str(merged) if merged else None,
         steps=trained.state.step,
         tokens=trained.state.tokens,

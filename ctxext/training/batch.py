@@ -1,18 +1,20 @@
 """What one forward pass reads: ids, labels, and where the tokens sit."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from ctxext.data.mixture import Mixture
 from ctxext.data.positions import PositionSkips, restarting_positions
 from ctxext.errors import CtxextError
+from ctxext.training.block_attention import Documents
 from ctxext.training.loss import IGNORED, shifted_labels
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward pass; all tensors are (batch, length), int64.
+    """One forward pass; tensors are (batch, length), int64.
 
     Attributes:
         input_ids: token ids.
@@ -21,24 +23,39 @@ class Batch:
         position_ids: None = 0, 1, 2, ... in every row.
         attention_mask: all ones where positions have gaps and attention is not to be cut there:
             without it transformers takes a gap for the start of another document.
+        sharded: this is one rank's part of longer rows (`context_parallel.context_batch`), and
+        documents: where in those rows documents lie; None when every row is one.
     """
 
     input_ids: torch.Tensor
     labels: torch.Tensor
     position_ids: torch.Tensor | None = None
     attention_mask: torch.Tensor | None = None
+    sharded: bool = False
+    documents: Documents | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        return replace(self, **{name: value.to(device) for name, value in self._tensors().items()})
+        moved: dict[str, Any] = {name: t.to(device) for name, t in self._tensors().items()}
+        if self.documents is not None:
+            moved["documents"] = Documents(self.documents.ids.to(device), self.documents.starts)
+        return replace(self, **moved)
+
+    def decoder_inputs(self) -> dict[str, Any]:
+        """Arguments of a transformers decoder."""
+        inputs: dict[str, Any] = {
+            "input_ids": self.input_ids,
+            "position_ids": self.position_ids,
+            "attention_mask": self.attention_mask,
+        }
+        return inputs | ({"documents": self.documents} if self.sharded else {})
 
     def first(self, tokens: int) -> "Batch":
         """The first `tokens` positions of the first row."""
-        return replace(
-            self, **{name: value[:1, :tokens] for name, value in self._tensors().items()}
-        )
+        cut: dict[str, Any] = {name: t[:1, :tokens] for name, t in self._tensors().items()}
+        return replace(self, **cut)
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        return {name: value for name, value in vars(self).items() if value is not None}
+        return {name: v for name, v in vars(self).items() if isinstance(v, torch.Tensor)}
 
 
 def plain_batch(input_ids: torch.Tensor) -> Batch:

@@ -133,6 +133,9 @@ class TrainConfig:
         gradient_checkpointing: recompute activations in the backward pass.
         loss_chunk: positions whose logits exist at the same time.
         save_every: optimizer steps between checkpoints of the run.
+        spike_factor: a step whose loss is more than this many times the running median is left out;
+            0 = none is.
+        max_skipped: after so many steps left out in a row (not finite, or a spike) the run stops.
         seed: of adapters, dropout and data order.
         self_check: compare rope and loss with plain ones before the first step.
         pose_target: window to train for with rows of `seq_length`, their positions spread over it
@@ -155,13 +158,22 @@ class TrainConfig:
     gradient_checkpointing: bool = True
     loss_chunk: int = field(default=1024, metadata=TOKENS)
     save_every: int = 50
+    spike_factor: float = 10.0
+    max_skipped: int = 5
     seed: int = 0
     self_check: bool = True
     pose_target: int = field(default=0, metadata=TOKENS)
     pose_chunks: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "gradient_accumulation", "loss_chunk", "save_every"):
+        for name in (
+            "steps",
+            "batch_size",
+            "gradient_accumulation",
+            "loss_chunk",
+            "save_every",
+            "max_skipped",
+        ):
             _at_least(self, name, 1)
         _at_least(self, "warmup_steps", 0)
         _at_least(self, "seed", 0)
@@ -173,6 +185,11 @@ class TrainConfig:
             raise BadInput(f"train.lr is {self.lr}, and has to be positive")
         if not self.max_grad_norm > 0:
             raise BadInput(f"train.max_grad_norm is {self.max_grad_norm}, and has to be positive")
+        if not (self.spike_factor == 0 or self.spike_factor > 1):
+            raise BadInput(
+                f"train.spike_factor is {self.spike_factor}, and has to be above 1",
+                "0 = no step is left out for its loss",
+            )
         if self.weight_decay < 0:
             raise BadInput(f"train.weight_decay is {self.weight_decay}, and cannot be negative")
         for name, words in _CHOICES.items():
@@ -202,14 +219,37 @@ _CHOICES = {
 
 
 @dataclass(frozen=True)
+class ParallelConfig:
+    """How several processes share the work; their number is the launcher's (`torchrun`).
+
+    Attributes:
+        context: processes that hold each row together; the others read rows of their own.
+    """
+
+    context: int = 1
+
+    def __post_init__(self) -> None:
+        _at_least(self, "context", 1)
+
+
+@dataclass(frozen=True)
 class FinetuneConfig:
     """The sections that `ctxext finetune` reads of a recipe."""
 
     data: DataConfig = field(default_factory=DataConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
+        if self.train.attention == "s2" and (
+            self.data.documents == "separate" or self.parallel.context > 1
+        ):
+            raise BadInput(
+                "train.attention: s2 shifts whole rows, so neither data.documents: separate nor "
+                "--context-parallel goes with it",
+                "leave one of them out",
+            )
         if self.train.pose_target and self.data.documents == "separate":
             raise BadInput(
                 "train.pose_target and data.documents: separate contradict each other",

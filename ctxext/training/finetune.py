@@ -1,8 +1,8 @@
 """One fine-tuning run: from a loaded checkpoint to an adapter on disk."""
 
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +14,35 @@ from ctxext.checkpoints.folder import Source
 from ctxext.checkpoints.load import DtypeName, load_model
 from ctxext.checkpoints.safetensors_file import set_metadata
 from ctxext.checkpoints.weights import read_weights
-from ctxext.errors import CtxextError
-from ctxext.progress import Progress, silent
+from ctxext.errors import BadInput, CtxextError
+from ctxext.launch import Launch
+from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.training.attention import separate_documents
 from ctxext.training.batch import TrainingRows
-from ctxext.training.config import FinetuneConfig
+from ctxext.training.config import FinetuneConfig, TrainConfig
+from ctxext.training.context_parallel import Zigzag, parallelize_context
+from ctxext.training.failures import explained
 from ctxext.training.full import train_all
 from ctxext.training.log import StepLog
 from ctxext.training.loop import train_steps
 from ctxext.training.lora import LossModel, TrainedGroup, add_adapters, trained_groups
+from ctxext.training.mesh import Mesh, make_mesh
 from ctxext.training.optimizer import make_optimizer
 from ctxext.training.quantize import quantization
 from ctxext.training.self_check import check_loss, check_rope
 from ctxext.training.shifted_attention import use_shifted_attention
-from ctxext.training.state import RunState, load_state, save_state, trained_file
+from ctxext.training.state import (
+    Randomness,
+    RunState,
+    flat,
+    own_randomness,
+    read_state,
+    restore,
+    save_state,
+    trained_file,
+)
 from ctxext.training.stop import StopRequest
+from ctxext.training.trackers import finish_tracker, logging_folder, start_tracker
 
 
 @dataclass(frozen=True)
@@ -81,7 +95,10 @@ def train_adapter(
     device: str = "auto",
     trust_remote_code: bool = False,
     resume: bool = False,
+    launch: Launch | None = None,
+    report_to: str | None = None,
     stop: StopRequest | None = None,
+    on_note: Note = unheard,
     on_start: Callable[[StartReport], None] | None = None,
     on_progress: Progress = silent,
 ) -> Trained:
@@ -96,16 +113,24 @@ def train_adapter(
         out: an existing folder.
         base_name: what the adapter calls its base.
         resume: go on from the newest checkpoint in `out`, if there is one.
+        launch: the processes of this run; None = this one alone. All call this together; rank 0
+            writes the files, and has the log in what is returned.
+        report_to: a tracker that accelerate knows, checked by `trackers.check_tracker`.
         stop: a signal that asks for an early end; the run is saved then.
+        on_note: told when a step is left out, or a damaged checkpoint passed over.
         on_start: told what is trained before the first step.
 
     Raises:
-        BadInput: `--resume` of another run, a model whose documents cannot be kept apart.
-        CtxextError: a failed self-check, a loss that is not finite.
+        BadInput: `--resume` of another run, ranks that cannot share the work, a model whose
+            documents cannot be kept apart.
+        CtxextError: a failed self-check, too many steps in a row left out, out of memory.
     """
     from accelerate import Accelerator
 
     train = config.train
+    mesh = make_mesh(launch or Launch(), config.parallel.context)
+    if mesh.context_group is not None:
+        Zigzag(mesh.context_ranks, mesh.context_rank).check(train.seq_length)
     torch.manual_seed(train.seed)
     base = load_model(
         source, position, dtype=dtype, trust_remote_code=trust_remote_code,
@@ -113,9 +138,14 @@ def train_adapter(
     )  # fmt: skip
     half = next(base.parameters()).dtype in (torch.bfloat16, torch.float16)
     accelerator = Accelerator(
-        cpu=device == "cpu", mixed_precision="bf16" if half and device != "cpu" else "no"
+        cpu=device == "cpu",
+        mixed_precision="bf16" if half and device != "cpu" else "no",
+        log_with=report_to,
+        project_dir=logging_folder(out),
     )
-    if rows.separate:
+    if mesh.context_group is not None:
+        parallelize_context(base, mesh)  # which keeps documents apart by itself
+    elif rows.separate:
         separate_documents(base, accelerator.device)
     parameters = sum(p.numel() for p in base.parameters())
     if train.attention == "s2":
@@ -130,14 +160,19 @@ def train_adapter(
     model = accelerator.prepare(plain)
     optimizer = make_optimizer(plain, config)
     recipe = config.to_dict()
-    state = RunState(0, 0, recipe, rows.sha256)
+    per_pass = train.batch_size * mesh.data_ranks
+    state = RunState(0, 0, recipe, rows.sha256, per_pass * train.gradient_accumulation)
+    if mesh.launch.rank:  # dropout of its own; what was initialised is the same everywhere
+        torch.manual_seed(train.seed + _RANK_SEED * mesh.launch.rank)
     if resume:
-        state = load_state(out, recipe, rows.sha256, plain, optimizer) or state
+        state = _resumed(state, out, mesh, train, plain, optimizer, on_note)
+    state = replace(state, ranks=mesh.launch.ranks)
     check_rope(plain, position)
     first = rows.batch(0, 1).to(accelerator.device)
-    difference = check_loss(plain, first) if train.self_check else None
-    read = train.steps * train.batch_size * train.gradient_accumulation * accelerator.num_processes
-    if on_start is not None and accelerator.is_main_process:
+    with explained(config, mesh.launch, half=half):
+        difference = check_loss(plain, first, mesh) if train.self_check else None
+    read = train.steps * state.rows_per_step
+    if on_start is not None and mesh.launch.main:
         on_start(
             StartReport(
                 tuple(trained_groups(plain)),
@@ -150,31 +185,87 @@ def train_adapter(
         )
 
     def save(now: RunState) -> None:
-        if accelerator.is_main_process:
-            save_state(out, now, plain, optimizer)
-        accelerator.wait_for_everyone()
+        randomness = mesh.launch.gather(own_randomness())
+        mesh.launch.on_main(lambda: _save(out, now, plain, optimizer, randomness))
 
-    log = StepLog(out / "log.jsonl", after=state.step)
+    start_tracker(accelerator, out.name, flat(recipe))
+    log = StepLog(out / "log.jsonl", after=state.step) if mesh.launch.main else None
     try:
-        state = train_steps(
-            model,
-            optimizer,
-            rows,
-            train,
-            state=state,
-            accelerator=accelerator,
-            log=log,
-            save=save,
-            stop=stop or StopRequest(),
-            on_progress=on_progress,
-        )
+        with explained(config, mesh.launch, half=half):
+            state = train_steps(
+                model,
+                optimizer,
+                rows,
+                train,
+                state=state,
+                accelerator=accelerator,
+                mesh=mesh,
+                log=log,
+                save=save,
+                stop=stop or StopRequest(),
+                on_note=on_note,
+                on_progress=on_progress,
+            )
     finally:
-        log.close()
+        if log is not None:
+            log.close()
+    finish_tracker(accelerator)
     adapter = out / "adapter" if train.what == "lora" else None
-    if accelerator.is_main_process and adapter is not None:
-        write_adapter(wrapped, adapter, position)
-    accelerator.wait_for_everyone()
-    return Trained(adapter, trained_file(out, state.step), state, tuple(log.lines))
+    if adapter is not None:
+        folder = adapter
+        mesh.launch.on_main(lambda: write_adapter(wrapped, folder, position))
+    tensors = trained_file(out, state.step)
+    return Trained(adapter, tensors, state, tuple(log.lines) if log else ())
+
+
+_RANK_SEED = 1_000_003  # apart from the seeds that people choose side by side
+
+
+def _save(
+    out: Path, now: RunState, plain: Any, optimizer: Any, randomness: Sequence[Randomness]
+) -> None:
+    save_state(out, now, plain, optimizer, randomness)
+
+
+def _resumed(
+    fresh: RunState,
+    out: Path,
+    mesh: Mesh,
+    train: TrainConfig,
+    plain: Any,
+    optimizer: Any,
+    on_note: Note,
+) -> RunState:
+    """The newest checkpoint put back in place, on as many processes as there are now.
+
+    A step reads as many rows as it did when the run began: with another number of ranks there are
+    more or fewer passes in it.
+
+    Raises:
+        BadInput: the rows of a step cannot be shared among these ranks.
+    """
+    launch = mesh.launch
+    saved = launch.on_main(lambda: read_state(out, fresh.recipe, fresh.data_sha256))
+    if saved is None:
+        return fresh
+    for problem in saved.problems if launch.main else ():
+        on_note(f"a damaged checkpoint is passed over: {problem}")
+    launch.agree(lambda: restore(saved, plain, optimizer, rank=launch.rank))
+    state = saved.state
+    if not state.rows_per_step:  # written by version 0.1, in one process
+        state = replace(state, rows_per_step=train.batch_size * train.gradient_accumulation)
+    per_pass = train.batch_size * mesh.data_ranks
+    if state.rows_per_step % per_pass:
+        raise BadInput(
+            f"--resume: a step of this run reads {state.rows_per_step} rows, which "
+            f"{mesh.data_ranks} ranks with train.batch_size {train.batch_size} cannot share",
+            "resume on fewer processes, or with a larger --context-parallel",
+        )
+    if state.ranks != launch.ranks:
+        torch.manual_seed(train.seed + _RANK_SEED * (launch.rank + launch.ranks * (state.step + 1)))
+        if launch.main:
+            on_note(f"the run had {state.ranks} processes and goes on with {launch.ranks}")
+    return state
 
 
 def checkpoint_activations(model: Any) -> None:

@@ -35,12 +35,7 @@ class LossModel(nn.Module):
         """Summed NLL of the batch's labels, nats."""
         wrapped = hasattr(self.model, "get_base_model")  # peft's
         decoder = self.model.get_base_model() if wrapped else self.model
-        hidden = decoder.model(
-            input_ids=batch.input_ids,
-            position_ids=batch.position_ids,
-            attention_mask=batch.attention_mask,
-            use_cache=False,
-        ).last_hidden_state
+        hidden = decoder.model(**batch.decoder_inputs(), use_cache=False).last_hidden_state
         weight = decoder.get_output_embeddings().weight
         return summed_nll(hidden, weight, batch.labels, chunk=self.loss_chunk)
 

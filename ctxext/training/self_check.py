@@ -9,8 +9,10 @@ from ctxext.checkpoints.detect import Position
 from ctxext.errors import CtxextError
 from ctxext.training.attention import DOCUMENTS
 from ctxext.training.batch import Batch
+from ctxext.training.context_parallel import context_batch, whole_rows
 from ctxext.training.lora import LossModel
 from ctxext.training.loss import IGNORED
+from ctxext.training.mesh import Mesh
 
 _SLICE = 256  # tokens of the first row on which both losses are computed
 _LOSS_TOLERANCE = 1e-3
@@ -31,14 +33,16 @@ def check_rope(model: Any, position: Position) -> None:
 
 
 @torch.no_grad()
-def check_loss(model: LossModel, batch: Batch) -> float:
+def check_loss(model: LossModel, batch: Batch, mesh: Mesh | None = None) -> float:
     """Compare our loss with transformers' own on the start of one row.
 
-    Where documents are kept apart, transformers' own is computed with its dense mask.
+    Where documents are kept apart, transformers' own is computed with its dense mask; where ranks
+    share a row, ours is computed as it will be trained, transformers' on every rank.
 
     Args:
         model: as trained.
         batch: its first row is read.
+        mesh: None = this process alone.
 
     Returns:
         The relative difference.
@@ -46,31 +50,29 @@ def check_loss(model: LossModel, batch: Batch) -> float:
     Raises:
         CtxextError: it is larger than 1e-3.
     """
-    part = batch.first(_SLICE)
+    shared = mesh is not None and mesh.context_group is not None
+    unit = 2 * mesh.context_ranks if mesh is not None and shared else 1
+    part = batch.first(max(min(_SLICE, batch.input_ids.shape[1]) // unit, 1) * unit)
     scored = int((part.labels != IGNORED).sum())
     if not scored:  # a row of documents of one token each
         return 0.0
     training = model.training
     model.eval()
-    ours = float(model(part)) / scored
-    decoder = model.model.get_base_model()
-    attention = decoder.config._attn_implementation
-    if attention == DOCUMENTS:
-        decoder.set_attn_implementation("sdpa")
-    try:
-        plain = float(
-            model.model(
-                input_ids=part.input_ids,
-                position_ids=part.position_ids,
-                attention_mask=part.attention_mask,
-                labels=part.labels,
-                shift_labels=part.labels,
-                use_cache=False,
-            ).loss
-        )
-    finally:
-        if attention == DOCUMENTS:
-            decoder.set_attn_implementation(attention)
+    wrapped = hasattr(model.model, "get_base_model")  # peft's
+    decoder = model.model.get_base_model() if wrapped else model.model
+    if mesh is not None and shared:
+        own = context_batch(part.to(torch.device("cpu")), mesh).to(part.input_ids.device)
+        # Every group of ranks reads the same row here.
+        ours = float(mesh.sum(model(own))) / mesh.data_ranks / scored
+        with whole_rows(decoder):
+            plain = _plain_loss(model.model, part)
+    else:
+        ours = float(model(part)) / scored
+        if decoder.config._attn_implementation == DOCUMENTS:
+            with whole_rows(decoder):
+                plain = _plain_loss(model.model, part)
+        else:
+            plain = _plain_loss(model.model, part)
     model.train(training)
     difference = abs(ours - plain) / max(abs(plain), 1e-12)
     if not difference <= _LOSS_TOLERANCE:
@@ -79,3 +81,10 @@ def check_loss(model: LossModel, batch: Batch) -> float:
             "this is a bug of ctxext with this model; please report it",
         )
     return difference
+
+
+def _plain_loss(model: Any, batch: Batch) -> float:
+    """Mean loss as transformers computes it by itself."""
+    labels = batch.labels
+    inputs = batch.decoder_inputs()
+    return float(model(**inputs, labels=labels, shift_labels=labels, use_cache=False).loss)

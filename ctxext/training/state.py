@@ -8,8 +8,8 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,57 @@ _RNG, _TEMPORARY = "rng.", ".tmp-"
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands: optimizer steps done, tokens seen, and of which recipe and data."""
+    """Where a run stands.
+
+    Attributes:
+        step: optimizer steps done.
+        tokens: seen so far, by all ranks.
+        recipe, data_sha256: of which run.
+        rows_per_step: rows that all ranks read in one step; 0 in checkpoints of version 0.1.
+        ranks: processes that wrote this.
+        recent_losses: of the last steps that were not left out (`guard.harm`).
+        skipped: steps left out in a row, up to this one.
+    """
 
     step: int
     tokens: int
     recipe: Mapping[str, Any]
     data_sha256: str
+    rows_per_step: int = 0
+    ranks: int = 1
+    recent_losses: tuple[float, ...] = ()
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint of a run, read: tensors on the CPU, and what was wrong with newer ones."""
+
+    state: RunState
+    trained: Mapping[str, torch.Tensor]
+    optimizer: Mapping[str, torch.Tensor]
+    problems: tuple[str, ...]
+
+
+Randomness = Mapping[str, torch.Tensor]
+"""States of one rank's generators, by device type."""
 
 
 def save_state(
-    out: Path, state: RunState, model: nn.Module, optimizer: torch.optim.Optimizer
+    out: Path,
+    state: RunState,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    randomness: Sequence[Randomness] | None = None,
 ) -> Path:
-    """Write `checkpoints/step-N` beside its final name, rename it, drop all but the newest two."""
+    """Write `checkpoints/step-N` beside its final name, rename it, drop all but the newest two.
+
+    Args:
+        randomness: of each rank; None = of this process alone.
+
+    Raises:
+        CtxextError: the disk is full; the checkpoints before are as they were.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -53,14 +92,20 @@ def save_state(
             name: p.detach().cpu().contiguous() for name, p in trained_tensors(model).items()
         }
         save_file(trained, staging / _TRAINED)
-        save_file(_optimizer_tensors(model, optimizer), staging / _OPTIMIZER)
+        kept = _optimizer_tensors(model, optimizer)
+        for rank, states in enumerate(randomness or [own_randomness()]):
+            kept |= {_rng_name(rank, kind): value for kind, value in states.items()}
+        save_file(kept, staging / _OPTIMIZER)
         text = json.dumps(asdict(state), indent=2) + "\n"
         (staging / _STATE).write_text(text, encoding="utf-8")
         if final.exists():
             shutil.rmtree(final)
         staging.rename(final)
-    except SafetensorError as error:  # its words for a full disk
-        raise CtxextError(f"{final} cannot be written: {error}", "free some space") from error
+    except (SafetensorError, OSError) as error:  # the first are its words for a full disk
+        raise CtxextError(
+            f"{final} cannot be written: {error}",
+            "free some space; --resume goes on from the checkpoint before",
+        ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     for old in saved_steps(out)[:-_KEPT]:
@@ -82,17 +127,11 @@ def saved_steps(out: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def load_state(
-    out: Path,
-    recipe: Mapping[str, Any],
-    data_sha256: str,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-) -> RunState | None:
-    """Put the newest checkpoint of a run back in place; one that is damaged is passed over.
+def read_state(out: Path, recipe: Mapping[str, Any], data_sha256: str) -> Saved | None:
+    """The newest checkpoint of a run; one that is damaged is passed over.
 
     Returns:
-        Where the run stands; None when it has no checkpoint yet.
+        None when the run has no checkpoint yet.
 
     Raises:
         BadInput: another recipe (the differing keys are named) or other data.
@@ -112,18 +151,65 @@ def load_state(
             problems.append(f"step-{step}: {error}")
             continue
         _check_same_run(state, recipe, data_sha256)
-        if wrong := load_trained(model, trained):
-            raise BadInput(f"--resume: the checkpoint trains other tensors: {', '.join(wrong[:3])}")
-        _restore_optimizer(model, optimizer, kept)
-        return state
+        state = replace(state, recent_losses=tuple(state.recent_losses))
+        return Saved(state, trained, kept, tuple(problems))
     if problems:
         raise CtxextError(f"--resume: every checkpoint in {out} is damaged ({problems[0]})")
     return None
 
 
+def restore(
+    saved: Saved, model: nn.Module, optimizer: torch.optim.Optimizer, *, rank: int = 0
+) -> None:
+    """Put a checkpoint back in place, with the random numbers of this rank where it has them.
+
+    Raises:
+        BadInput: it trains other tensors than this model.
+    """
+    if wrong := load_trained(model, saved.trained):
+        raise BadInput(f"--resume: the checkpoint trains other tensors: {', '.join(wrong[:3])}")
+    _restore_optimizer(model, optimizer, saved.optimizer)
+    if _rng_name(rank, "cpu") in saved.optimizer:
+        torch.set_rng_state(saved.optimizer[_rng_name(rank, "cpu")])
+    if torch.cuda.is_available() and _rng_name(rank, "cuda") in saved.optimizer:
+        torch.cuda.set_rng_state(saved.optimizer[_rng_name(rank, "cuda")])
+
+
+def load_state(
+    out: Path,
+    recipe: Mapping[str, Any],
+    data_sha256: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> RunState | None:
+    """`read_state` and `restore` in one, for a run of one process."""
+    saved = read_state(out, recipe, data_sha256)
+    if saved is None:
+        return None
+    restore(saved, model, optimizer)
+    return saved.state
+
+
+def own_randomness() -> Randomness:
+    """The states of this process's generators."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _rng_name(rank: int, kind: str) -> str:
+    return f"{_RNG}{kind}" if rank == 0 else f"{_RNG}{rank}.{kind}"
+
+
 def _check_same_run(state: RunState, recipe: Mapping[str, Any], data_sha256: str) -> None:
     old, new = flat(state.recipe), flat(recipe)
-    changed = [k for k in sorted(old | new) if old.get(k) != new.get(k)]
+    changed = [
+        k
+        for k in sorted(old | new)
+        # On how many processes a run is trained changes nothing in it.
+        if old.get(k) != new.get(k) and not k.startswith("parallel.")
+    ]
     if changed:
         shown = ", ".join(f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in changed[:5])
         raise BadInput(
@@ -151,9 +237,6 @@ def _optimizer_tensors(
     for name, parameter in trained_tensors(model).items():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{key}|{name}"] = torch.as_tensor(value).detach().cpu().clone()
-    tensors[f"{_RNG}cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors[f"{_RNG}cuda"] = torch.cuda.get_rng_state()
     return tensors
 
 
@@ -167,6 +250,3 @@ def _restore_optimizer(
             key: value if key == "step" else value.to(parameter.device)
             for key, value in own.items()
         }
-    torch.set_rng_state(tensors[f"{_RNG}cpu"])
-    if torch.cuda.is_available() and f"{_RNG}cuda" in tensors:
-        torch.cuda.set_rng_state(tensors[f"{_RNG}cuda"])

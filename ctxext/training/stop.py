@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -14,17 +15,33 @@ class StopRequest:
         self.signal: int | None = None
 
 
+_TOGETHER = 5.0  # seconds in which one request may arrive several times
+
+
 @contextmanager
-def graceful_stop() -> Iterator[StopRequest]:
-    """Turn the first SIGTERM, SIGHUP or SIGINT into a request; a second one ends at once."""
+def graceful_stop(*, launched: bool = False) -> Iterator[StopRequest]:
+    """Turn the first SIGTERM, SIGHUP or SIGINT into a request; a second one ends at once.
+
+    Args:
+        launched: by `torchrun`, which sends on what the terminal or Slurm has sent to all: what
+            comes within a few seconds is one request.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request  # only the main thread may take signals
         return
 
+    first = 0.0
+
     def ask(signum: int, frame: FrameType | None) -> None:
-        request.signal = signum
-        signal.signal(signum, signal.SIG_DFL)
+        nonlocal first
+        if request.signal is None:
+            request.signal, first = signum, time.monotonic()
+            if not launched:
+                signal.signal(signum, signal.SIG_DFL)
+        elif time.monotonic() - first > _TOGETHER:
+            signal.signal(signum, signal.SIG_DFL)
+            signal.raise_signal(signum)
 
     wanted = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
     before = {number: signal.signal(number, ask) for number in wanted}

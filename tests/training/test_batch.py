@@ -11,7 +11,9 @@ from ctxext.data.mixture import Mixture
 from ctxext.data.packing import PackedRows
 from ctxext.data.positions import PositionSkips
 from ctxext.errors import CtxextError
+from ctxext.launch import Launch
 from ctxext.pipeline.opened import open_checkpoint
+from ctxext.progress import silent, unheard
 from ctxext.training.attention import separate_documents
 from ctxext.training.batch import TrainingRows
 from ctxext.training.config import LoraConfig, TrainConfig
@@ -19,6 +21,7 @@ from ctxext.training.log import StepLog
 from ctxext.training.loop import train_steps
 from ctxext.training.lora import LossModel, add_adapters
 from ctxext.training.loss import IGNORED
+from ctxext.training.mesh import Mesh
 from ctxext.training.state import RunState
 from ctxext.training.stop import StopRequest
 
@@ -69,9 +72,10 @@ def run(folder, out, data, batch_size, accumulation):
     )  # fmt: skip
     log = StepLog(out, after=0)
     train_steps(
-        model, optimizer, data, config, state=RunState(0, 0, {}, ""),
-        accelerator=Accelerator(cpu=True), log=log, save=lambda _: None, stop=StopRequest(),
-        on_progress=lambda *_: None,
+        model, optimizer, data, config,
+        state=RunState(0, 0, {}, "", rows_per_step=batch_size * accumulation),
+        accelerator=Accelerator(cpu=True), mesh=Mesh(Launch()), log=log, save=lambda _: None,
+        stop=StopRequest(), on_note=unheard, on_progress=silent,
     )  # fmt: skip
     log.close()
     return [(line["loss"], line["grad_norm"]) for line in log.lines]

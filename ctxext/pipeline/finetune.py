@@ -192,7 +192,7 @@ def _run(
     write_record(out, _record(opened, summary))
     return FinetuneResult(
         output_dir=str(out),
-        adapter=str(trained.adapter),
+        adapter=str(trained.adapter) if trained.adapter else None,
         merged=str(merged) if merged else None,
         steps=trained.state.step,
         tokens=trained.state.tokens,

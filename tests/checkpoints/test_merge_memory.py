@@ -1,0 +1,106 @@
+"""A merge holds one tensor, not the checkpoint; and a disk that fills up leaves nothing."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from bad_inputs import content
+from conftest import build_tiny, run_ctxext
+from safetensors.torch import save_file
+from test_merge import make_adapter
+
+MIB = 1024 * 1024
+HIDDEN, LAYERS = 1024, 20
+CODE = """
+import json, resource, sys
+import torch, safetensors.torch
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+# What the arithmetic itself loads when it is first used is not the merge's.
+torch.linalg.norm(torch.ones(8, 8) @ torch.ones(8, 8), dim=1)
+from ctxext.pipeline.merge import merge
+before = peak()
+result = merge(sys.argv[1], base=sys.argv[2], output_dir=sys.argv[3], verify=sys.argv[4] == "1")
+print(json.dumps({"grew": peak() - before, "bytes": result.bytes}))
+"""
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory):
+    """160 MiB of float32 in 20 shards, and a DoRA adapter on every matrix of them."""
+    root = tmp_path_factory.mktemp("big")
+    base, adapter = root / "base", root / "adapter"
+    build_tiny(base)
+    config = json.loads((base / "config.json").read_text())
+    config |= {"hidden_size": HIDDEN, "num_hidden_layers": LAYERS}
+    (base / "config.json").write_text(json.dumps(config))
+    (base / "model.safetensors").unlink()
+    adapter.mkdir()
+    torch.manual_seed(0)
+    updates, where = {}, {}
+    for layer in range(LAYERS):
+        file = f"model-{layer + 1:05d}-of-{LAYERS:05d}.safetensors"
+        shard = {}
+        for name in ("q_proj", "o_proj"):
+            module = f"model.layers.{layer}.self_attn.{name}"
+            shard[f"{module}.weight"] = torch.randn(HIDDEN, HIDDEN)
+            key = f"base_model.model.{module}"
+            updates[f"{key}.lora_A.weight"] = torch.randn(2, HIDDEN)
+            updates[f"{key}.lora_B.weight"] = torch.randn(HIDDEN, 2)
+            updates[f"{key}.lora_magnitude_vector"] = torch.rand(HIDDEN)
+        save_file(shard, base / file, metadata={"format": "pt"})
+        where |= dict.fromkeys(shard, file)
+    total = len(where) * HIDDEN * HIDDEN * 4
+    index = {"metadata": {"total_size": total}, "weight_map": where}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    save_file(updates, adapter / "adapter_model.safetensors")
+    words = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "use_dora": True, "bias": "none"}
+    (adapter / "adapter_config.json").write_text(json.dumps(words))
+    return base, adapter
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_peak_memory_is_a_few_tensors(big, tmp_path, verify):
+    """One tensor is 4 MiB; the checkpoint is 160 MiB, and never there as a whole."""
+    base, adapter = big
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, adapter, base, tmp_path / "out", str(int(verify))],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["bytes"] > 150 * MIB
+    print(f"grew by {told['grew'] / MIB:.1f} MiB")
+    assert told["grew"] < 64 * MIB
+
+
+@pytest.fixture
+def disk_of_2_mib(tmp_path):
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here (needs root): FULL DISKS ARE NOT TESTED")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_leaves_the_old_output(disk_of_2_mib, tmp_path):
+    """The weights would fit (half a MiB); the side files beside them fill the disk."""
+    base = build_tiny(tmp_path / "base", shard="60KB")
+    make_adapter(base, tmp_path / "adapter", use_dora=True)
+    old = disk_of_2_mib / "out"
+    shutil.copytree(base, old)
+    (old / "ctxext.json").write_text("{}")
+    (base / "LICENSE").write_bytes(b"x" * int(1.2 * MIB))
+    before = content(disk_of_2_mib)
+    done = run_ctxext(
+        "merge", tmp_path / "adapter", "--base", base, "-o", old, "--overwrite", "--verify"
+    )
+    assert done.returncode == 1
+    assert "disk is full" in done.stderr
+    assert content(disk_of_2_mib) == before

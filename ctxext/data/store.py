@@ -1,8 +1,8 @@
 """Text tokenised once, kept on disk, and read through a memory map.
 
-`CACHE/tokens/KEY/` holds `tokens.bin` (uint32, little-endian), `ends.npy` and `meta.json`. KEY is a
-hash of all that decides the tokens, so nothing in there is ever out of date; a folder can be
-deleted at any time. What a disk has damaged is noticed by its hash, and made again.
+`CACHE/tokens/KEY/` holds `tokens.bin` (uint32), `ends.bin` (int64, both little-endian) and
+`meta.json`. KEY is a hash of all that decides the tokens, so nothing in there is ever out of date;
+a folder can be deleted at any time. What a disk has damaged is noticed by its hash, and made again.
 """
 
 import fcntl
@@ -27,7 +27,7 @@ from ctxext.data.tokens import TokenIds, encode
 from ctxext.errors import CtxextError
 
 _FORMAT = 1
-_TOKENS, _ENDS, _META = "tokens.bin", "ends.npy", "meta.json"
+_TOKENS, _ENDS, _META = "tokens.bin", "ends.bin", "meta.json"
 _CHARACTERS = 512 * 1024  # tokenised at once: a tokenizer needs some 200 bytes for each token
 _BLOCK = 4 * 1024 * 1024  # bytes hashed at once
 _TOKENIZER = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece")
@@ -107,9 +107,11 @@ def tokenizer_digest(folder: Path) -> str:
 def _kept(folder: Path, source: Source, tokenizer: Any, separator: int | None) -> TokenFile:
     try:
         return _read(folder, source)
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    except (OSError, ValueError, KeyError):
         shutil.rmtree(folder, ignore_errors=True)
-    staging = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
+    staging = folder.with_name(f".new-{folder.name}")
+    shutil.rmtree(staging, ignore_errors=True)  # of a killed process: we hold its lock now
+    staging.mkdir()
     try:
         _write(staging, source, tokenizer, separator)
         staging.rename(folder)
@@ -147,19 +149,20 @@ def _write(folder: Path, source: Source, tokenizer: Any, separator: int | None) 
                     put(ids)
         end_document()
         _flush(file)
+    lasts = np.array(ends, dtype="<i8").tobytes()
     with (folder / _ENDS).open("wb") as file:
-        np.save(file, np.array(ends, dtype=np.int64))
+        file.write(lasts)
         _flush(file)
     meta = {
         "text_sha256": source.sha256,
         "sha256": digest.hexdigest(),
         "replaced": source.replaced,
         "top": top,
-        "tokens": at,
-        "documents": len(ends),
+        "ends_sha256": hashlib.sha256(lasts).hexdigest(),
     }
+    text = json.dumps(meta).encode()
     with (folder / _META).open("wb") as file:
-        file.write(json.dumps(meta).encode())
+        file.write(text + b"\n" + hashlib.sha256(text).hexdigest().encode())
         _flush(file)
 
 
@@ -169,19 +172,25 @@ def _flush(file: IO[bytes]) -> None:
 
 
 def _read(folder: Path, source: Source) -> TokenFile:
-    """Raises ValueError and its like where the files are not what `_write` left."""
-    meta = json.loads((folder / _META).read_bytes())
-    ends = np.load(folder / _ENDS, allow_pickle=False)
+    """What `_write` left; each file is compared with its hash.
+
+    Raises:
+        OSError, ValueError, KeyError: a file is missing or damaged.
+    """
+    text, _, own = (folder / _META).read_bytes().partition(b"\n")
+    lasts = (folder / _ENDS).read_bytes()
     digest = hashlib.sha256()
     with (folder / _TOKENS).open("rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
-    if digest.hexdigest() != meta["sha256"] or len(ends) != meta["documents"]:
-        raise ValueError("damaged")
-    if not len(ends) or ends.dtype != np.int64 or int(ends[-1]) != meta["tokens"]:
-        raise ValueError("damaged")
-    if (np.diff(ends, prepend=0) <= 0).any():
-        raise ValueError("damaged")
+    if hashlib.sha256(text).hexdigest().encode() != own:
+        raise ValueError(f"{_META} is damaged")
+    meta = json.loads(text)
+    if hashlib.sha256(lasts).hexdigest() != meta["ends_sha256"]:
+        raise ValueError(f"{_ENDS} is damaged")
+    if digest.hexdigest() != meta["sha256"]:
+        raise ValueError(f"{_TOKENS} is damaged")
+    ends = np.frombuffer(lasts, dtype="<i8")
     ids = np.memmap(folder / _TOKENS, dtype="<u4", mode="r")
     return TokenFile(
         ids, ends, source.name, str(meta["text_sha256"]), str(meta["sha256"]),

@@ -100,7 +100,7 @@ def test_made_once_for_what_decides_the_tokens(tmp_path, cache, tokenizer, monke
     assert stored_tokens(Source(str(path)), tokenizer, "t", None).ids[-3:].tolist() == [*b"TWO"]
 
 
-@pytest.mark.parametrize("name", ["tokens.bin", "ends.npy", "meta.json"])
+@pytest.mark.parametrize("name", ["tokens.bin", "ends.bin", "meta.json"])
 @pytest.mark.parametrize("harm", ["flip", "cut", "gone", "empty"])
 def test_damaged_files_are_made_again(tmp_path, cache, tokenizer, name, harm):
     path = jsonl(tmp_path / "a.jsonl", ["one two three four", "five"])
@@ -119,6 +119,31 @@ def test_damaged_files_are_made_again(tmp_path, cache, tokenizer, name, harm):
     assert again.ids.tolist() == good
     assert again.ends.tolist() == [18, 22]
     assert len(folders(cache)) == 1
+
+
+@pytest.mark.parametrize("name", ["tokens.bin", "ends.bin", "meta.json"])
+def test_every_flipped_bit_is_noticed(tmp_path, cache, tokenizer, name):
+    path = jsonl(tmp_path / "a.jsonl", ["one two", "three"])
+    source = Source(str(path))
+    stored_tokens(source, tokenizer, "t", None)
+    (folder,) = folders(cache)
+    good = (folder / name).read_bytes()
+    for place in range(len(good)):
+        bad = bytearray(good)
+        bad[place] ^= 1 << (place % 8)
+        (folder / name).write_bytes(bad)
+        with pytest.raises((OSError, ValueError, KeyError)):
+            store._read(folder, source)
+
+
+def test_what_a_killed_process_left_is_swept_away(tmp_path, cache, tokenizer):
+    path = jsonl(tmp_path / "a.jsonl", ["one"])
+    stored_tokens(Source(str(path)), tokenizer, "t", None)
+    (folder,) = folders(cache)
+    folder.rename(folder.with_name(f".new-{folder.name}"))
+    (cache / f".new-{folder.name}" / "tokens.bin").write_bytes(b"half")
+    assert stored_tokens(Source(str(path)), tokenizer, "t", None).ids.tolist() == [*b"one"]
+    assert folders(cache) == [folder]
 
 
 def test_a_failed_reading_leaves_nothing(tmp_path, cache, tokenizer):

@@ -1,0 +1,72 @@
+"""What the machine does to a run becomes one sentence with a way out."""
+
+import pytest
+import torch
+
+from ctxext.errors import CtxextError
+from ctxext.launch import Launch
+from ctxext.training.config import FinetuneConfig, TrainConfig
+from ctxext.training.failures import explained, ways_out
+
+
+def config(**train):
+    return FinetuneConfig(train=TrainConfig(seq_length=4096, **train))
+
+
+def test_only_what_the_run_does_not_do_already():
+    def changes(**train):
+        return [way.change for way in ways_out(config(**train), Launch(), half=True)]
+
+    assert changes(batch_size=4, gradient_accumulation=2, gradient_checkpointing=False) == [
+        "--set train.loss_chunk=256",
+        "--batch-size 1 --gradient-accumulation 8",
+        "--gradient-checkpointing",
+        "--context-parallel 2",
+        "--seq-length 2048",
+    ]
+    assert changes(loss_chunk=256) == ["--context-parallel 2", "--seq-length 2048"]
+
+
+def test_every_way_out_is_taken_by_the_command_line():
+    """The flags and keys that the sentence names exist."""
+    from typer.main import get_command
+
+    from ctxext.cli.main import app
+
+    known = {n for p in get_command(app).commands["finetune"].params for n in p.opts}
+    ways = ways_out(config(batch_size=4, gradient_checkpointing=False), Launch(), half=True)
+    for way in ways:
+        words = way.change.split()
+        assert {word for word in words if word.startswith("--")} <= known
+        for word in words:
+            if "=" in word:
+                section, key = word.partition("=")[0].split(".")
+                assert hasattr(getattr(FinetuneConfig(), section), key)
+
+
+def test_the_allocators_words():
+    """The real error of the CPU's allocator, and the type that a GPU's has."""
+
+    def cpu():
+        torch.empty(2**60)
+
+    def gpu():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+
+    for fail in (cpu, gpu):
+        with (
+            pytest.raises(CtxextError, match="out of memory at 1 x 4096 tokens") as caught,
+            explained(config(), Launch(), half=True),
+        ):
+            fail()
+        assert caught.value.alone
+        assert caught.value.hint.startswith("cheapest first: --set train.loss_chunk=256")
+        assert caught.value.hint.count("; ") == 2
+
+
+def test_what_is_a_bug_stays_one():
+    with (
+        pytest.raises(RuntimeError, match="mat1 and mat2"),
+        explained(config(), Launch(), half=True),
+    ):
+        torch.ones(2, 3) @ torch.ones(2, 3)

@@ -19,6 +19,7 @@ from ctxext.data.tokens import Corpus
 from ctxext.errors import CtxextError
 from ctxext.progress import Progress, silent
 from ctxext.training.config import FinetuneConfig
+from ctxext.training.head import check_head
 from ctxext.training.log import StepLog
 from ctxext.training.loop import train_steps
 from ctxext.training.lora import LossModel, TrainedGroup, add_adapters, trained_groups
@@ -120,6 +121,7 @@ def train_adapter(
         state = load_state(out, recipe, data_sha256, plain, optimizer) or state
     check_rope(plain, position)
     first = torch.from_numpy(rows.batch(0, 1)).to(accelerator.device)
+    check_head(wrapped, first)
     difference = check_loss(plain, first) if train.self_check else None
     read = train.steps * train.batch_size * train.gradient_accumulation * accelerator.num_processes
     if on_start is not None and accelerator.is_main_process:

@@ -10,7 +10,9 @@ from torch import nn
 
 from ctxext.errors import BadInput
 from ctxext.training.config import LoraConfig
-from ctxext.training.loss import shifted_labels, summed_nll
+from ctxext.training.head import decoder_of, head_of
+from ctxext.training.loss import IGNORED, shifted_labels, summed_nll
+from ctxext.training.router_loss import router_loss, wants_router_loss
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,19 @@ class LossModel(nn.Module):
         self.loss_chunk = loss_chunk
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Summed next-token NLL of (batch, length) ids: batch * (length - 1) tokens, nats."""
-        decoder = self.model.get_base_model()
-        hidden = decoder.model(input_ids=input_ids, use_cache=False).last_hidden_state
-        weight = decoder.get_output_embeddings().weight
-        return summed_nll(hidden, weight, shifted_labels(input_ids), chunk=self.loss_chunk)
+        """Summed next-token NLL of (batch, length) ids: batch * (length - 1) tokens, nats.
+
+        A mixture of experts that asks for it adds its auxiliary loss, once for each token.
+        """
+        base = self.model.get_base_model()
+        routed = wants_router_loss(base)
+        asked = {"output_router_logits": True} if routed else {}
+        out = decoder_of(base)(input_ids=input_ids, use_cache=False, **asked)
+        labels = shifted_labels(input_ids)
+        total = summed_nll(out.last_hidden_state, head_of(base), labels, chunk=self.loss_chunk)
+        if routed:
+            total = total + router_loss(base, out.router_logits) * (labels != IGNORED).sum()
+        return total
 
 
 def add_adapters(model: Any, config: LoraConfig, base_name: str) -> Any:

@@ -44,13 +44,16 @@ class _SummedNLL(torch.autograd.Function):
                 logits.div_(softcap).tanh_()
                 slope = logits.square().neg_().add_(1)  # of the cap, at each logit
                 logits.mul_(softcap)
-            log_norm = torch.logsumexp(logits, dim=-1, keepdim=True)
-            total += ((log_norm - logits.gather(-1, safe)) * scored).sum()
+            # One buffer for logits, exponentials and gradients: a second would double the peak.
+            chosen = logits.gather(-1, safe)
+            largest = logits.amax(dim=-1, keepdim=True)
+            grad = logits.sub_(largest).exp_()
+            norm = grad.sum(dim=-1, keepdim=True)
+            total += ((norm.log() + largest - chosen) * scored).sum()
             if grad_hidden is None and grad_weight is None and grad_bias is None:
                 continue
             # d nll / d logits = softmax - one_hot
-            grad = logits.sub_(log_norm).exp_()
-            grad.scatter_add_(-1, safe, -torch.ones_like(log_norm))
+            grad.div_(norm).scatter_add_(-1, safe, -torch.ones_like(norm))
             grad.mul_(scored)
             if softcap is not None:
                 grad.mul_(slope)
@@ -59,7 +62,7 @@ class _SummedNLL(torch.autograd.Function):
             if grad_hidden is not None:
                 grad_hidden[at : at + chunk] = grad.to(weight.dtype) @ weight
             if grad_weight is not None:
-                grad_weight += grad.T @ part.float()
+                grad_weight.addmm_(grad.T, part.float())
             if grad_bias is not None:
                 grad_bias += grad.sum(0)
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)

@@ -23,6 +23,7 @@ from ctxext.training.config import FinetuneConfig, TrainConfig
 from ctxext.training.context_parallel import Zigzag, parallelize_context
 from ctxext.training.failures import explained
 from ctxext.training.full import train_all
+from ctxext.training.head import check_head
 from ctxext.training.log import StepLog
 from ctxext.training.loop import train_steps
 from ctxext.training.lora import LossModel, TrainedGroup, add_adapters, trained_groups
@@ -143,6 +144,8 @@ def train_adapter(
         log_with=report_to,
         project_dir=logging_folder(out),
     )
+    first = rows.batch(0, 1)
+    check_head(base, first.input_ids.to(next(base.parameters()).device))
     if mesh.context_group is not None:
         parallelize_context(base, mesh)  # which keeps documents apart by itself
     elif rows.separate:
@@ -168,8 +171,8 @@ def train_adapter(
         state = _resumed(state, out, mesh, train, plain, optimizer, on_note)
     state = replace(state, ranks=mesh.launch.ranks)
     check_rope(plain, position)
-    first = rows.batch(0, 1).to(accelerator.device)
     with explained(config, mesh.launch, half=half):
+        first = first.to(accelerator.device)
         difference = check_loss(plain, first, mesh) if train.self_check else None
     read = train.steps * state.rows_per_step
     if on_start is not None and mesh.launch.main:

@@ -11,7 +11,9 @@ from torch import nn
 from ctxext.errors import BadInput
 from ctxext.training.batch import Batch
 from ctxext.training.config import ALL_LINEAR, LoraConfig
-from ctxext.training.loss import summed_nll
+from ctxext.training.head import decoder_of, head_of
+from ctxext.training.loss import IGNORED, summed_nll
+from ctxext.training.router_loss import router_loss, wants_router_loss
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,20 @@ class LossModel(nn.Module):
         self.loss_chunk = loss_chunk
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        """Summed NLL of the batch's labels, nats."""
+        """Summed NLL of the batch's labels, nats.
+
+        A mixture of experts that asks for it adds its auxiliary loss, once for each token.
+        """
         wrapped = hasattr(self.model, "get_base_model")  # peft's
-        decoder = self.model.get_base_model() if wrapped else self.model
-        hidden = decoder.model(**batch.decoder_inputs(), use_cache=False).last_hidden_state
-        weight = decoder.get_output_embeddings().weight
-        return summed_nll(hidden, weight, batch.labels, chunk=self.loss_chunk)
+        base = self.model.get_base_model() if wrapped else self.model
+        routed = wants_router_loss(base)
+        asked = {"output_router_logits": True} if routed else {}
+        out = decoder_of(base)(**batch.decoder_inputs(), use_cache=False, **asked)
+        labels = batch.labels
+        total = summed_nll(out.last_hidden_state, head_of(base), labels, chunk=self.loss_chunk)
+        if routed:
+            total = total + router_loss(base, out.router_logits) * (labels != IGNORED).sum()
+        return total
 
 
 def add_adapters(model: Any, config: LoraConfig, base_name: str) -> Any:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from ctxext.training.head import Head
 from ctxext.training.loss import IGNORED, shifted_labels, summed_nll
 
 
@@ -48,3 +49,25 @@ def test_without_gradients_nothing_is_kept():
     with torch.no_grad():
         value = summed_nll(hidden, weight, shifted_labels(ids), chunk=4)
     assert value.grad_fn is None
+
+
+@pytest.mark.parametrize("chunk", [5, 1000])
+@pytest.mark.parametrize(("scale", "softcap"), [(1.0, 2.0), (0.3, None), (3.0, 1.5)])
+def test_a_head_that_scales_caps_and_shifts_equals_autograd(chunk, scale, softcap):
+    hidden, weight, ids = tensors(True, torch.float32)
+    bias = torch.randn(31, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    labels = shifted_labels(ids)
+    labels[0, 3] = IGNORED
+    leaves = (hidden, weight, bias)
+    ours = summed_nll(hidden, Head(weight, bias, scale, softcap), labels, chunk=chunk)
+    mine = torch.autograd.grad(ours * 0.37, leaves)
+    logits = (hidden @ weight.T + bias) * scale
+    if softcap:
+        logits = softcap * torch.tanh(logits / softcap)
+    plain = cross_entropy(
+        logits.reshape(-1, 31), labels.reshape(-1), ignore_index=IGNORED, reduction="sum"
+    )
+    theirs = torch.autograd.grad(plain * 0.37, leaves)
+    assert ours.item() == pytest.approx(plain.item(), rel=1e-6)
+    for a, b in zip(mine, theirs, strict=True):
+        assert torch.allclose(a, b, rtol=1e-5, atol=1e-5)

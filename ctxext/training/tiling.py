@@ -1,0 +1,194 @@
+"""MLPs computed a few positions at a time, exact, so that no layer holds length x intermediate.
+
+The work is split in two autograd functions. `_Keep` saves the MLP's input and nothing else;
+`_Tiles` saves nothing, and in the backward pass reads that input and recomputes tile by tile.
+Inside a checkpointed layer the input is then the last tensor saved, and non-reentrant checkpointing
+stops recomputing there: the MLP is computed twice in all, as often as without tiles.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+_ACTIVATIONS = ("transformers.activations", "torch.nn.modules.activation")
+_CONTAINERS = (nn.ModuleDict, nn.ParameterDict, nn.Identity, nn.Dropout)
+
+
+class TiledMLP:
+    """Stands in for one MLP's `forward`, so that names of parameters and hooks stay as they are."""
+
+    def __init__(self, module: nn.Module, tile: int) -> None:
+        self.module, self.tile = module, tile
+        self.plain = module.forward
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., hidden) in, the same out, `tile` rows at a time."""
+        flat = x.reshape(-1, x.shape[-1])
+        if flat.shape[0] <= self.tile:
+            return self.plain(x)  # type: ignore[no-any-return]
+        call = _Call(self, _has_dropout(self.module))
+        kept = _Keep.apply(flat, call)  # type: ignore[no-untyped-call]
+        out = _Tiles.apply(kept, call, *_trained(self.module))  # type: ignore[no-untyped-call]
+        return out.reshape(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return]
+
+    def slices(self, rows: int) -> Iterator[slice]:
+        for at in range(0, rows, self.tile):
+            yield slice(at, min(at + self.tile, rows))
+
+
+@dataclass
+class _Call:
+    """One forward pass of one MLP: where its input lies, and what its dropout drew."""
+
+    mlp: TiledMLP
+    dropout: bool
+    keeper: Any = None
+
+
+class _Keep(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, call: _Call) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        call.keeper = ctx
+        return x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> Any:
+        return grad_outputs[0], None
+
+
+class _Tiles(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, call: _Call, *trained: torch.Tensor) -> torch.Tensor:
+        ctx.call, ctx.rng, ctx.autocast = call, [], _autocast(x.device.type)
+        out = None
+        for rows in call.mlp.slices(x.shape[0]):
+            if call.dropout:
+                ctx.rng.append(_rng(x.device))
+            part = call.mlp.plain(x[rows])
+            if out is None:
+                out = part.new_empty(x.shape[0], part.shape[-1])
+            out[rows] = part
+        return out  # type: ignore[return-value]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> Any:
+        (grad,) = grad_outputs
+        mlp: TiledMLP = ctx.call.mlp
+        (x,) = ctx.call.keeper.saved_tensors
+        wants_x = ctx.needs_input_grad[0]
+        trained = _trained(mlp.module)
+        grad_x = torch.empty_like(x) if wants_x else None
+        sums: list[torch.Tensor | None] = [None] * len(trained)
+        with torch.enable_grad(), torch.autocast(**ctx.autocast), _forked(x.device, bool(ctx.rng)):
+            for index, rows in enumerate(mlp.slices(x.shape[0])):
+                if ctx.rng:
+                    _set_rng(x.device, ctx.rng[index])
+                part = x[rows].detach().requires_grad_(wants_x)
+                inputs = ([part] if wants_x else []) + trained
+                found = list(
+                    torch.autograd.grad(mlp.plain(part), inputs, grad[rows], allow_unused=True)
+                )
+                if grad_x is not None:
+                    grad_x[rows] = found.pop(0)
+                for at, one in enumerate(found):
+                    total = sums[at]
+                    sums[at] = one if total is None or one is None else total.add_(one)
+        return grad_x, None, *sums
+
+
+def tile_mlps(model: nn.Module, tile: int) -> tuple[int, Sequence[str]]:
+    """Compute every plain MLP of the decoder's layers `tile` positions at a time.
+
+    Plain are modules named `mlp` made of linear layers (with or without adapters), activations and
+    dropout: what they do to a position depends on that position only, and nothing else reads what
+    happens inside. Blocks with experts are left alone, their routers report to the loss.
+
+    Args:
+        model: after adapters were added; changed in place.
+        tile: positions (over all rows of the batch) that are computed at the same time.
+
+    Returns:
+        How many MLPs are tiled, and the class names of those that are not.
+    """
+    tiled, skipped = 0, set()
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] != "mlp" or isinstance(module, nn.ModuleDict):
+            continue
+        if is_plain_mlp(module):
+            module.forward = TiledMLP(module, tile)
+            tiled += 1
+        else:
+            skipped.add(type(module).__name__)
+    return tiled, sorted(skipped)
+
+
+def is_plain_mlp(module: nn.Module) -> bool:
+    """Whether a module holds linear layers, activations, dropout, and nothing else."""
+    linear = 0
+    for child in module.modules():
+        if child is module:
+            if any(True for _ in child.parameters(recurse=False)):
+                return False
+        elif isinstance(child, nn.Linear):
+            linear += 1
+        elif not (
+            isinstance(child, _CONTAINERS)
+            or type(child).__module__ in _ACTIVATIONS
+            or _is_adapted_linear(child)
+        ):
+            return False
+    return linear > 1
+
+
+def _is_adapted_linear(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("peft.tuners.lora") and isinstance(
+        getattr(module, "base_layer", None), nn.Linear
+    )
+
+
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in module.parameters() if p.requires_grad]
+
+
+def _has_dropout(module: nn.Module) -> bool:
+    return any(isinstance(m, nn.Dropout) and m.p > 0 and m.training for m in module.modules())
+
+
+def _autocast(kind: str) -> dict[str, Any]:
+    return {
+        "device_type": kind,
+        "enabled": torch.is_autocast_enabled(kind),
+        "dtype": torch.get_autocast_dtype(kind),
+    }
+
+
+def _rng(device: torch.device) -> torch.Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def _set_rng(device: torch.device, state: torch.Tensor) -> None:
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
+
+
+@contextmanager
+def _forked(device: torch.device, enabled: bool) -> Iterator[None]:
+    """Put the random state back afterwards: the backward pass must not move it."""
+    if not enabled:
+        yield
+        return
+    before = _rng(device)
+    try:
+        yield
+    finally:
+        _set_rng(device, before)

@@ -57,10 +57,15 @@ def with_repeats(name: str, text: str) -> str:
 
     Args:
         name: of the module; decides every random choice, so that the result is always the same.
+
+    Returns:
+        ASCII, whole blocks only (possibly none): where a token is a byte, rows of 2048 are blocks,
+        and both copies of a string stand in one row.
     """
     rng = random.Random(name)  # noqa: S311 - a text that is the same everywhere, no secret
-    out = list(text)
-    for begin in range(0, len(text) - _BLOCK + 1, _BLOCK):
+    out = list(text.encode("ascii", errors="ignore").decode())
+    del out[len(out) - len(out) % _BLOCK :]
+    for begin in range(0, len(out), _BLOCK):
         if rng.random() >= 0.8:
             continue
         slots = rng.sample(range(_BLOCK // _SLOT), 2 * rng.randint(12, 29))

@@ -93,15 +93,15 @@ def test_builtin_sides_share_no_module():
 
 
 def test_repeats_stand_twice_and_are_always_the_same():
-    text = "def f(x):\n    return x\n" * 400
+    text = "def f(x):\n    return x\n" * 400 + "é"
     made = with_repeats("a.py", text)
     assert made == with_repeats("a.py", text) != with_repeats("b.py", text)
-    assert len(made) == len(text)
-    foreign = sum(a != b for a, b in zip(made, text, strict=True)) / len(text)
+    assert len(made) == (len(text) - 1) // 2048 * 2048
+    foreign = sum(a != b for a, b in zip(made, text, strict=False)) / len(made)
     assert 0.1 < foreign < 0.7
     # Every character that was written over belongs to a string that stands once more nearby.
     found = 0
-    for begin in range(0, len(text) - 2047, 2048):
+    for begin in range(0, len(made), 2048):
         block, plain = made[begin : begin + 2048], text[begin : begin + 2048]
         for slot in range(2048 // 24):
             cut = slice(slot * 24, slot * 24 + 8)
@@ -109,7 +109,7 @@ def test_repeats_stand_twice_and_are_always_the_same():
                 assert block.count(block[cut]) >= 2
                 found += 1
     assert found > 20
-    assert with_repeats("a.py", "short") == "short"
+    assert with_repeats("a.py", "short") == ""
 
 
 @given(tokens=st.integers(10, 300), length=st.integers(2, 40), seed=st.integers(0, 5))

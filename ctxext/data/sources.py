@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
-from ctxext.data.builtin import python_files, python_sources
+from ctxext.data.builtin import python_files, python_sources, with_repeats
 from ctxext.errors import BadInput, CtxextError
 
 _KINDS = (".txt", ".jsonl", ".parquet")
 _PACKED = (".gz", ".xz")
+_BUILTIN = ("builtin:python", "builtin:python/heldout", "builtin:python/repeats")
 _LINE = 64 * 1024 * 1024  # bytes of one row of a .jsonl file
 _PIECE = 8 * 1024 * 1024  # bytes of a text file read, and tokenised, at once
 
@@ -157,13 +158,10 @@ def _whole_characters(block: bytes) -> int:
 
 
 def _builtin(spec: str) -> Iterator[Piece]:
-    name = spec.removeprefix("builtin:")
-    if name not in ("python", "python/heldout"):
-        raise BadInput(
-            f"--data {spec} is unknown", "there is builtin:python and builtin:python/heldout"
-        )
-    for _, text in python_sources(held_out=name.endswith("heldout")):
-        yield Piece(text)
+    if spec not in _BUILTIN:
+        raise BadInput(f"--data {spec} is unknown", f"there is {', '.join(_BUILTIN)}")
+    for name, text in python_sources(held_out=spec.endswith("/heldout")):
+        yield Piece(with_repeats(name, text) if spec.endswith("/repeats") else text)
 
 
 def _files(spec: str) -> list[Path]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from ctxext.data.builtin import is_held_out, python_sources
+from ctxext.data.builtin import is_held_out, python_sources, with_repeats
 from ctxext.data.packing import PackedRows
 from ctxext.data.sources import Source
 from ctxext.data.tokens import Corpus, check_vocabulary, tokenize
@@ -90,6 +90,26 @@ def test_builtin_sides_share_no_module():
     assert not any("test" in name.split("/")[:-1] for name in train | held)
     with pytest.raises(BadInput, match="builtin:ruby"):
         texts("builtin:ruby")
+
+
+def test_repeats_stand_twice_and_are_always_the_same():
+    text = "def f(x):\n    return x\n" * 400 + "é"
+    made = with_repeats("a.py", text)
+    assert made == with_repeats("a.py", text) != with_repeats("b.py", text)
+    assert len(made) == (len(text) - 1) // 2048 * 2048
+    foreign = sum(a != b for a, b in zip(made, text, strict=False)) / len(made)
+    assert 0.1 < foreign < 0.7
+    # Every character that was written over belongs to a string that stands once more nearby.
+    found = 0
+    for begin in range(0, len(made), 2048):
+        block, plain = made[begin : begin + 2048], text[begin : begin + 2048]
+        for slot in range(2048 // 24):
+            cut = slice(slot * 24, slot * 24 + 8)
+            if sum(a != b for a, b in zip(block[cut], plain[cut], strict=True)) > 4:
+                assert block.count(block[cut]) >= 2
+                found += 1
+    assert found > 20
+    assert with_repeats("a.py", "short") == ""
 
 
 @given(tokens=st.integers(10, 300), length=st.integers(2, 40), seed=st.integers(0, 5))

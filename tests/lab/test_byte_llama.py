@@ -8,7 +8,7 @@ import torch
 from conftest import run_ctxext
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ctxext.lab.byte_llama import STAGES, learning_rate, rows_of
+from ctxext.lab.byte_llama import MORE, STAGES, learning_rate, rows_of
 
 
 def test_train_base_writes_a_checkpoint(tmp_path):
@@ -55,7 +55,8 @@ def test_the_shipped_base_is_small_recorded_and_copies(shipped):
     record = json.loads((shipped / "ctxext.json").read_text())
     assert record["kind"] == "base"
     assert "--train-base" in record["command"]
-    assert record["training"]["steps"] == sum(s.steps for s in STAGES)
+    assert record["training"]["steps"] == sum(s.steps for s in MORE)
+    assert record["training"]["started_from"]["steps"] == sum(s.steps for s in STAGES)
     model = AutoModelForCausalLM.from_pretrained(shipped, dtype=torch.float32).eval()
     rng = np.random.default_rng(11)
     string = rng.permutation(np.arange(33, 127))[:16]

@@ -14,6 +14,7 @@ from ctxext.checkpoints.weights import read_weights
 from ctxext.errors import BadInput, CtxextError
 from ctxext.pipeline.finetune import finetune
 from ctxext.pipeline.opened import open_checkpoint
+from ctxext.training.batch import plain_batch
 from ctxext.training.config import FinetuneConfig, LoraConfig, TrainConfig
 from ctxext.training.full import PREFIX, train_all
 from ctxext.training.lora import LossModel, trained_tensors
@@ -40,7 +41,7 @@ def recipe(book, **train):
 def test_loss_and_gradients_are_transformers_own(tmp_path, family, tied):
     folder = build_tiny(tmp_path / "base", family, tied=tied)
     ours = live(folder)
-    loss = ours(IDS) / (IDS.numel() - len(IDS))
+    loss = ours(plain_batch(IDS)) / (IDS.numel() - len(IDS))
     loss.backward()
     plain = AutoModelForCausalLM.from_pretrained(folder).train()
     own = plain(input_ids=IDS, labels=IDS).loss

@@ -9,6 +9,7 @@ from torch import nn
 from ctxext.checkpoints.load import load_model
 from ctxext.errors import BadInput
 from ctxext.pipeline.opened import open_checkpoint
+from ctxext.training.batch import plain_batch
 from ctxext.training.config import FinetuneConfig, LoraConfig, TrainConfig
 from ctxext.training.lora import LossModel, add_adapters, trained_tensors
 from ctxext.training.optimizer import RATE_FACTOR, make_optimizer
@@ -47,7 +48,7 @@ def test_three_steps_by_hand(tiny_llama, decay):
     for step in range(3):
         for group in optimizer.param_groups:  # as training/loop.py does
             group["lr"] = learning_rate(step, train) * group[RATE_FACTOR]
-        model(IDS).backward()
+        model(plain_batch(IDS)).backward()
         for name, parameter in trained_tensors(model).items():
             grads[name].append(parameter.grad.view(-1)[1].item())
         optimizer.step()

@@ -24,7 +24,7 @@ _UNIT = {"BF16": 2.0**-8, "F16": 2.0**-11, "F32": 2.0**-24}  # one rounding to n
 # The merge's own float32 sums: of `rank` products, of a row's squares for DoRA.
 _SUMS = 64 * 2.0**-24
 _SUBNORMAL = {"BF16": 1e-38, "F16": 6e-8, "F32": 1e-38}
-_PART = 1 << 20  # numbers compared at a time
+_PART = 1 << 17  # numbers compared at a time: 1 MiB in float64, and there are a dozen such
 
 
 def verify_merge(

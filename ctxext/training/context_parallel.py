@@ -27,15 +27,6 @@ class Zigzag:
     ranks: int
     rank: int
 
-    def check(self, length: int) -> None:
-        """Raises BadInput when a row of `length` tokens cannot be cut into 2R equal chunks."""
-        if length % (2 * self.ranks):
-            raise BadInput(
-                f"train.seq_length is {length}, which is no multiple of {2 * self.ranks}, twice "
-                f"parallel.context",
-                f"e.g. --seq-length {length - length % (2 * self.ranks) or 2 * self.ranks}",
-            )
-
     def chunks(self, length: int) -> tuple[range, range]:
         """The two runs of row positions that this rank holds, ascending."""
         size = length // (2 * self.ranks)
@@ -113,18 +104,15 @@ def context_inputs(
     """What this rank's model reads of whole rows: arguments of `LossModel`.
 
     Args:
-        ids, labels: (batch, T) on the CPU; labels are shifted already.
+        ids, labels: (batch, T) on the CPU, T a multiple of 2R (`ParallelConfig.check`); labels are
+            shifted already.
         position_ids: (batch, T); where they start again a document begins. None = 0 .. T - 1.
         device: where the result goes; None = the CPU.
 
     Returns:
         `input_ids`, `labels` (batch, T / R), and `context`: `position_ids`, `documents`.
-
-    Raises:
-        BadInput: T cannot be shared out.
     """
     zigzag = Zigzag(mesh.context_ranks, mesh.context_rank)
-    zigzag.check(ids.shape[1])
     if position_ids is None:
         position_ids = torch.arange(ids.shape[1]).expand_as(ids)
     documents = documents_of(position_ids)

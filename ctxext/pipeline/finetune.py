@@ -126,6 +126,7 @@ def finetune(
         def look() -> tuple[Opened, FinetuneConfig]:
             opened = open_checkpoint(model, revision=revision)
             found = _at_length(config, opened)
+            found.parallel.check(launch.ranks, found.train.seq_length)
             if not found.data.texts:
                 raise BadInput("--data is missing", "e.g. --data book.txt or --data builtin:python")
             if launch.main:

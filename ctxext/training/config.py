@@ -231,6 +231,27 @@ class ParallelConfig:
     def __post_init__(self) -> None:
         _at_least(self, "context", 1)
 
+    def check(self, ranks: int, seq_length: int) -> None:
+        """Whether so many processes can share rows of so many tokens.
+
+        Raises:
+            BadInput: they cannot; each number is named.
+        """
+        if ranks % self.context:
+            raise BadInput(
+                f"parallel.context is {self.context} and {ranks} processes were started, which is "
+                "no multiple of it",
+                f"start {self.context} processes, or a multiple: torchrun --nproc_per_node "
+                f"{self.context} -m ctxext finetune ...",
+            )
+        unit = 2 * self.context  # a rank holds two chunks of each row
+        if self.context > 1 and seq_length % unit:
+            raise BadInput(
+                f"train.seq_length is {seq_length}, which is no multiple of {unit}, twice "
+                "parallel.context",
+                f"e.g. --seq-length {seq_length - seq_length % unit or unit}",
+            )
+
 
 @dataclass(frozen=True)
 class FinetuneConfig:

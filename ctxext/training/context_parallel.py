@@ -28,15 +28,6 @@ class Zigzag:
     ranks: int
     rank: int
 
-    def check(self, length: int) -> None:
-        """Raises BadInput when a row of `length` tokens cannot be cut into 2R equal chunks."""
-        if length % (2 * self.ranks):
-            raise BadInput(
-                f"train.seq_length is {length}, which is no multiple of {2 * self.ranks}, twice "
-                f"parallel.context",
-                f"e.g. --seq-length {length - length % (2 * self.ranks) or 2 * self.ranks}",
-            )
-
     def chunks(self, length: int) -> tuple[range, range]:
         """The two runs of row positions that this rank holds, ascending."""
         size = length // (2 * self.ranks)
@@ -108,13 +99,10 @@ def context_batch(batch: Batch, mesh: Mesh) -> Batch:
     """What this rank's model reads of whole rows, (batch, T) -> (batch, T / R).
 
     Args:
-        batch: on the CPU; where its positions start again a document begins.
-
-    Raises:
-        BadInput: T cannot be shared out.
+        batch: on the CPU, T a multiple of 2R (`ParallelConfig.check`); where its positions start
+            again a document begins.
     """
     zigzag = Zigzag(mesh.context_ranks, mesh.context_rank)
-    zigzag.check(batch.input_ids.shape[1])
     positions = batch.position_ids
     if positions is None:
         positions = torch.arange(batch.input_ids.shape[1]).expand_as(batch.input_ids)

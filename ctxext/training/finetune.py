@@ -20,7 +20,7 @@ from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.training.attention import separate_documents
 from ctxext.training.batch import TrainingRows
 from ctxext.training.config import FinetuneConfig, TrainConfig
-from ctxext.training.context_parallel import Zigzag, parallelize_context
+from ctxext.training.context_parallel import parallelize_context
 from ctxext.training.failures import explained
 from ctxext.training.full import train_all
 from ctxext.training.head import check_head
@@ -129,9 +129,9 @@ def train_adapter(
     from accelerate import Accelerator
 
     train = config.train
-    mesh = make_mesh(launch or Launch(), config.parallel.context)
-    if mesh.context_group is not None:
-        Zigzag(mesh.context_ranks, mesh.context_rank).check(train.seq_length)
+    launch = launch or Launch()
+    config.parallel.check(launch.ranks, train.seq_length)
+    mesh = make_mesh(launch, config.parallel.context)
     torch.manual_seed(train.seed)
     base = load_model(
         source, position, dtype=dtype, trust_remote_code=trust_remote_code,

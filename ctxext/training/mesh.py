@@ -6,7 +6,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ctxext.errors import BadInput
 from ctxext.launch import Launch
 
 
@@ -48,16 +47,9 @@ class Mesh:
 def make_mesh(launch: Launch, context_ranks: int) -> Mesh:
     """Form the context groups; every rank has to call this at the same time.
 
-    Raises:
-        BadInput: the ranks cannot be shared out.
+    Args:
+        context_ranks: divides the number of ranks (`ParallelConfig.check`).
     """
-    if launch.ranks % context_ranks:
-        raise BadInput(
-            f"parallel.context is {context_ranks} and {launch.ranks} processes were started, "
-            f"which is no multiple of it",
-            f"start {context_ranks} processes, or a multiple: torchrun --nproc_per_node "
-            f"{context_ranks} -m ctxext finetune ...",
-        )
     if context_ranks == 1:
         return Mesh(launch)
     own = None

@@ -1,0 +1,60 @@
+"""Processes that agree: failures reach all of them, results of rank 0 too."""
+
+import pytest
+from processes import run_ranks
+
+from ctxext.errors import BadInput, CtxextError
+from ctxext.launch import Launch, environment_rank, launched
+
+
+def outcome(work):
+    try:
+        return work()
+    except CtxextError as error:
+        return type(error).__name__, str(error), error.hint
+
+
+def fail_on(launch, rank, error):
+    if launch.rank == rank:
+        raise error
+    return "done"
+
+
+def work(launch):
+    return {
+        "all well": outcome(lambda: launch.agree(lambda: launch.rank)),
+        "one cannot": outcome(
+            lambda: launch.agree(lambda: fail_on(launch, 1, BadInput("no file", "look")))
+        ),
+        "a bug": outcome(lambda: launch.on_main(lambda: fail_on(launch, 0, CtxextError("full")))),
+        "from main": outcome(lambda: launch.on_main(lambda: f"by {launch.rank}")),
+        "any": [launch.any(launch.rank == 1), launch.any(False)],
+        "gather": launch.gather(launch.rank * 10),
+    }
+
+
+def test_two_ranks(tmp_path):
+    zero, one = run_ranks(work, 2, tmp_path)
+    assert (zero["all well"], one["all well"]) == (0, 1)
+    assert zero["one cannot"] == ("BadInput", "rank 1: no file", "look")
+    assert one["one cannot"] == ("BadInput", "no file", "look")
+    assert zero["a bug"] == one["a bug"] == ("CtxextError", "full", "")
+    assert zero["from main"] == one["from main"] == "by 0"
+    assert zero["any"] == one["any"] == [True, False]
+    assert zero["gather"] == one["gather"] == [0, 10]
+
+
+def test_alone():
+    launch = Launch()
+    assert launch.main
+    assert launch.agree(lambda: 3) == launch.on_main(lambda: 3) == 3
+    assert launch.any(True)
+    assert launch.gather("x") == ["x"]
+
+
+def test_environment(monkeypatch):
+    monkeypatch.setenv("RANK", "5")
+    assert environment_rank() == 5
+    monkeypatch.setenv("WORLD_SIZE", "many")
+    with pytest.raises(BadInput, match="WORLD_SIZE is 'many'"), launched("cpu"):
+        pass

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ctxext.errors import BadInput
+from ctxext.training.memory_config import MemoryConfig
 
 TOKENS = {"unit": "tokens"}  # marks fields that accept 32k
 
@@ -67,8 +68,10 @@ class TrainConfig:
         warmup_steps: optimizer steps.
         weight_decay: of AdamW, on adapters.
         max_grad_norm: gradients are clipped to this global norm.
-        gradient_checkpointing: recompute activations in the backward pass.
-        loss_chunk: positions whose logits exist at the same time.
+        gradient_checkpointing: recompute activations in the backward pass, unless
+            `memory.recompute` says more.
+        loss_chunk: positions whose logits exist at the same time; 0 = as many as fill 128 MiB, at
+            most 1024.
         save_every: optimizer steps between checkpoints of the run.
         seed: of adapters, dropout and data order.
         self_check: compare rope and loss with plain ones before the first step.
@@ -84,16 +87,17 @@ class TrainConfig:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     gradient_checkpointing: bool = True
-    loss_chunk: int = field(default=1024, metadata=TOKENS)
+    loss_chunk: int = field(default=0, metadata=TOKENS)
     save_every: int = 50
     seed: int = 0
     self_check: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "gradient_accumulation", "loss_chunk", "save_every"):
+        for name in ("steps", "batch_size", "gradient_accumulation", "save_every"):
             _at_least(self, name, 1)
         _at_least(self, "warmup_steps", 0)
         _at_least(self, "seed", 0)
+        _at_least(self, "loss_chunk", 0)
         if self.seq_length != 0 and self.seq_length < 2:
             raise BadInput(f"train.seq_length is {self.seq_length}, and a row needs 2 tokens")
         if not self.lr > 0:
@@ -113,6 +117,7 @@ class FinetuneConfig:
     data: DataConfig = field(default_factory=DataConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they stand in a recipe."""

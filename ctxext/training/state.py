@@ -118,7 +118,9 @@ def load_state(
 
 def _check_same_run(state: RunState, recipe: Mapping[str, Any], data_sha256: str) -> None:
     old, new = flat(state.recipe), flat(recipe)
-    changed = [k for k in sorted(old | new) if old.get(k) != new.get(k)]
+    # A run that ran out of memory may go on with less: `memory` changes no number.
+    keys = [k for k in sorted(old | new) if not k.startswith("memory.")]
+    changed = [k for k in keys if old.get(k) != new.get(k)]
     if changed:
         shown = ", ".join(f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in changed[:5])
         raise BadInput(

@@ -96,9 +96,11 @@ def apply_memory(model: Any, config: FinetuneConfig, free: int | None) -> Memory
             )
         count: int | None = layers_to_recompute(shape_of(model), pass_of(model, config), free)
         notes.append(
-            f"recomputing {count} of {layers} layers: {free / 2**30:.1f} GiB for a step of "
+            f"recomputing {count} of {layers} layers: {free / 2**20:,.0f} MiB for a step of "
             f"{config.train.batch_size} x {config.train.seq_length} tokens"
         )
+        if offload and count == 0:
+            notes.append("memory.offload has nothing to park: no layer recomputes")
     elif isinstance(wanted, int):
         count = wanted
     else:

@@ -16,7 +16,7 @@ def command(
     model: options.Model,
     recipe: Annotated[
         Path | None,
-        typer.Option("--recipe", "--config", help="YAML: data, lora, train, parallel."),
+        typer.Option("--recipe", "--config", help="YAML: data, lora, train, memory, parallel."),
     ] = None,
     data: Annotated[
         str | None,
@@ -63,6 +63,16 @@ def command(
             "--gradient-checkpointing/--no-gradient-checkpointing",
             help="Recompute activations: less memory, about a third slower.",
         ),
+    ] = None,
+    recompute: Annotated[
+        str | None,
+        typer.Option(
+            "--recompute", help="Layers to recompute: all, none, auto (as needed), or how many."
+        ),
+    ] = None,
+    offload: Annotated[
+        str | None,
+        typer.Option("--offload", help="activations: layer inputs lie in host memory; or none."),
     ] = None,
     save_every: Annotated[
         int | None, typer.Option("--save-every", help="Steps between checkpoints of the run.")
@@ -125,6 +135,8 @@ def command(
         "train.save_every": save_every,
         "train.seed": seed,
         "parallel.context": context_parallel,
+        "memory.recompute": recompute,
+        "memory.offload": offload,
         "lora.rank": lora_rank,
         "lora.alpha": lora_alpha,
         "lora.targets": lora_targets,
@@ -193,5 +205,7 @@ def _say_start(report: Any) -> None:
     )
     if report.loss_difference is not None:
         console.print(f"self-check: loss agrees to {report.loss_difference:.1e}, rope is exact")
+    for note in report.notes:
+        console.print(note, markup=False)
     if report.resumed_at:
         console.print(f"resumed at step {report.resumed_at}")

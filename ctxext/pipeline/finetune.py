@@ -103,7 +103,7 @@ def finetune(
     Args:
         model: an *extended* checkpoint; its window has to reach `train.seq_length`.
         output_dir: new folder, or with `resume` the folder of the run to go on with.
-        recipe: sections `data`, `lora`, `train`, `parallel`, as in a recipe file.
+        recipe: sections `data`, `lora`, `train`, `memory`, `parallel`, as in a recipe file.
         dtype: of the frozen weights: `auto` = as stored on a GPU, float32 on a CPU.
         merge_dtype: of the merged checkpoint; `auto` = as stored in the base.
         report_to: a tracker that accelerate knows and whose package is installed.

@@ -163,7 +163,8 @@ def _value(hint: Any, value: Any, path: str, *, tokens: bool) -> Any:
     if isinstance(hint, types.UnionType):
         if value is None and type(None) in hint.__args__:
             return None
-        hint = next(h for h in hint.__args__ if h is not type(None))
+        kinds = [h for h in hint.__args__ if h is not type(None)]
+        hint = next((h for h in kinds if type(value) is h), kinds[0])
     if tokens and isinstance(value, str):
         return parse_length(value, flag=path)
     inner: type[Any] = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else type(None)

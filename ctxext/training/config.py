@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ctxext.errors import BadInput
+from ctxext.training.memory_config import MemoryConfig
 
 ALL_LINEAR = "all-linear"
 """In `lora.targets`: every linear layer but the head."""
@@ -130,8 +131,10 @@ class TrainConfig:
         warmup_steps: optimizer steps.
         weight_decay: of AdamW, on what is trained; with `what: full` not on norms and biases.
         max_grad_norm: gradients are clipped to this global norm.
-        gradient_checkpointing: recompute activations in the backward pass.
-        loss_chunk: positions whose logits exist at the same time.
+        gradient_checkpointing: recompute activations in the backward pass, unless
+            `memory.recompute` says more.
+        loss_chunk: positions whose logits exist at the same time; 0 = as many as fill 128 MiB, at
+            most 1024.
         save_every: optimizer steps between checkpoints of the run.
         spike_factor: a step whose loss is more than this many times the running median is left out;
             0 = none is.
@@ -156,7 +159,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     gradient_checkpointing: bool = True
-    loss_chunk: int = field(default=1024, metadata=TOKENS)
+    loss_chunk: int = field(default=0, metadata=TOKENS)
     save_every: int = 50
     spike_factor: float = 10.0
     max_skipped: int = 5
@@ -170,7 +173,6 @@ class TrainConfig:
             "steps",
             "batch_size",
             "gradient_accumulation",
-            "loss_chunk",
             "save_every",
             "max_skipped",
         ):
@@ -179,6 +181,7 @@ class TrainConfig:
         _at_least(self, "seed", 0)
         _at_least(self, "pose_target", 0)
         _at_least(self, "pose_chunks", 2)
+        _at_least(self, "loss_chunk", 0)
         if self.seq_length != 0 and self.seq_length < 2:
             raise BadInput(f"train.seq_length is {self.seq_length}, and a row needs 2 tokens")
         if not self.lr > 0:
@@ -260,6 +263,7 @@ class FinetuneConfig:
     data: DataConfig = field(default_factory=DataConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:

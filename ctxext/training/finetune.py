@@ -27,6 +27,7 @@ from ctxext.training.head import check_head
 from ctxext.training.log import StepLog
 from ctxext.training.loop import train_steps
 from ctxext.training.lora import LossModel, TrainedGroup, add_adapters, trained_groups
+from ctxext.training.memory import apply_memory, loss_chunk_of, step_memory
 from ctxext.training.mesh import Mesh, make_mesh
 from ctxext.training.optimizer import make_optimizer
 from ctxext.training.quantize import quantization
@@ -57,6 +58,7 @@ class StartReport:
         epochs: how often the run reads the data.
         resumed_at: optimizer steps already done.
         loss_difference: of the self-check, relative; None when it was skipped.
+        notes: sentences about what was decided for this model and machine.
     """
 
     groups: tuple[TrainedGroup, ...]
@@ -65,6 +67,7 @@ class StartReport:
     epochs: float
     resumed_at: int
     loss_difference: float | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,10 +160,9 @@ def train_adapter(
         wrapped = train_all(base, read_weights(source.folder))
     else:
         wrapped = add_adapters(base, config.lora, base_name)
-    if train.gradient_checkpointing:
-        checkpoint_activations(base)
-    plain = LossModel(wrapped, train.loss_chunk).train()
+    plain = LossModel(wrapped, loss_chunk_of(wrapped, config)).train()
     model = accelerator.prepare(plain)
+    plan = apply_memory(wrapped, config, least_of_ranks(accelerator, step_memory(wrapped, config)))
     optimizer = make_optimizer(plain, config)
     recipe = config.to_dict()
     per_pass = train.batch_size * mesh.data_ranks
@@ -184,6 +186,7 @@ def train_adapter(
                 read / rows.rows.rows,
                 state.step,
                 difference,
+                plan.notes,
             )
         )
 
@@ -271,11 +274,13 @@ def _resumed(
     return state
 
 
-def checkpoint_activations(model: Any) -> None:
-    """Recompute activations of each layer in the backward pass; under either of its names."""
-    enable = getattr(model, "activation_checkpointing_enable", None)
-    enable = enable or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
+def least_of_ranks(accelerator: Any, number: int | None) -> int | None:
+    """The smallest of a number over all ranks: they have to decide alike. None if one has none."""
+    if accelerator.num_processes == 1:
+        return number
+    mine = torch.tensor([-1 if number is None else number], device=accelerator.device)
+    least = int(accelerator.gather(mine).min())
+    return None if least < 0 else least
 
 
 def write_adapter(wrapped: Any, folder: Path, position: Position) -> None:

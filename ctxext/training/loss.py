@@ -65,6 +65,7 @@ class _SummedNLL(torch.autograd.Function):
                 grad_weight.addmm_(grad.T, part.float())
             if grad_bias is not None:
                 grad_bias += grad.sum(0)
+            del logits, grad  # else they live on while the next chunk's are computed
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         ctx.dtypes = (weight.dtype, None if bias is None else bias.dtype)
         return total

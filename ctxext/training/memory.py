@@ -1,0 +1,150 @@
+"""Put a recipe's memory switches on a model, and say what was done."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ctxext.errors import BadInput
+from ctxext.training.available import available_bytes
+from ctxext.training.config import FinetuneConfig
+from ctxext.training.estimate import (
+    Pass,
+    Shape,
+    auto_loss_chunk,
+    layers_to_recompute,
+)
+from ctxext.training.offload import Offloader
+from ctxext.training.recompute import recompute_first, recomputed_layers
+from ctxext.training.tiling import tile_mlps
+
+_USED = 0.9  # of the free memory: allocators waste some, and estimates err
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What the switches came to.
+
+    Attributes:
+        recomputed, layers: decoder layers that recompute, of how many.
+        offload: their inputs lie in host memory.
+        tiled: MLPs that are tiled.
+        notes: sentences for the user, about what was decided or could not be done.
+    """
+
+    recomputed: int
+    layers: int
+    offload: bool
+    tiled: int
+    notes: tuple[str, ...]
+
+
+def loss_chunk_of(model: Any, config: FinetuneConfig) -> int:
+    """Positions whose logits exist at the same time; chosen by the vocabulary where it says 0."""
+    vocabulary = int(model.config.get_text_config().vocab_size)
+    return config.train.loss_chunk or auto_loss_chunk(vocabulary)
+
+
+def step_memory(model: Any, config: FinetuneConfig) -> int | None:
+    """Bytes that a step may take beside weights, gradients of adapters and optimizer.
+
+    Args:
+        model: with adapters, on its device, before the optimizer's first step.
+
+    Returns:
+        `memory.limit_gib`, or nine tenths of what is free; None where nobody knows.
+    """
+    if config.memory.limit_gib:
+        return int(config.memory.limit_gib * 2**30)
+    first = next(iter(model.parameters()))
+    free = available_bytes(first.device)
+    if free is None:
+        return None
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return int(_USED * (free - 12 * trained))  # gradient and two moments, still to come
+
+
+def apply_memory(model: Any, config: FinetuneConfig, free: int | None) -> MemoryPlan:
+    """Tile, recompute and offload as `config.memory` says; the model is changed in place.
+
+    Args:
+        model: with adapters.
+        config: `config.train.seq_length` is set.
+        free: bytes a step may take, for `recompute: auto`: `step_memory`, the least of all ranks.
+
+    Raises:
+        BadInput: a switch that this model cannot be given.
+    """
+    memory, notes = config.memory, []
+    tiled = 0
+    if memory.mlp_tile:
+        tiled, skipped = tile_mlps(model, memory.mlp_tile)
+        if skipped:
+            notes.append(f"memory.mlp_tile leaves {', '.join(skipped)} alone: not a plain MLP")
+        elif not tiled:
+            raise BadInput(
+                f"memory.mlp_tile: no layer of {_name(model)} has an `mlp`", "leave it out"
+            )
+    wanted = memory.layers(config.train.gradient_checkpointing)
+    layers = len(recomputed_layers(model))
+    offload = memory.offload == "activations"
+    if wanted == "auto":
+        if free is None:
+            raise BadInput(
+                "--recompute auto: nothing says how much memory is free here",
+                "give --set memory.limit_gib=N",
+            )
+        count: int | None = layers_to_recompute(shape_of(model), pass_of(model, config), free)
+        notes.append(
+            f"recomputing {count} of {layers} layers: {free / 2**20:,.0f} MiB for a step of "
+            f"{config.train.batch_size} x {config.train.seq_length} tokens"
+        )
+        if offload and count == 0:
+            notes.append("memory.offload has nothing to park: no layer recomputes")
+    elif isinstance(wanted, int):
+        count = wanted
+    else:
+        count = None if wanted == "all" else 0
+    done = recompute_first(model, count, Offloader() if offload and count != 0 else None)
+    return MemoryPlan(done, layers, offload and done > 0, tiled, tuple(notes))
+
+
+def shape_of(model: Any) -> Shape:
+    """The sizes of a live model, for estimates.
+
+    Raises:
+        BadInput: its config does not name them.
+    """
+    config = model.config.get_text_config()
+    try:
+        return Shape.of(config.to_dict() | {"_attn_implementation": config._attn_implementation})
+    except KeyError as error:
+        raise BadInput(
+            f"--recompute auto: the config of {_name(model)} has no {error}",
+            "say how many layers, or --recompute all",
+        ) from error
+
+
+def pass_of(model: Any, config: FinetuneConfig) -> Pass:
+    """One forward pass of a run, for estimates."""
+    train, lora = config.train, config.lora
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head: torch.Tensor = base.get_output_embeddings().weight
+    return Pass(
+        batch=train.batch_size,
+        length=train.seq_length // config.parallel.context,
+        width=base.dtype.itemsize,
+        targets=lora.targets,
+        rank=lora.rank,
+        dropout=lora.dropout > 0,
+        train_norms=lora.train_norms,
+        train_head=head.requires_grad,
+        loss_chunk=loss_chunk_of(model, config),
+        mlp_tile=config.memory.mlp_tile,
+        offload=config.memory.offload == "activations",
+    )
+
+
+def _name(model: Any) -> str:
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return type(base).__name__

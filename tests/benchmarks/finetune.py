@@ -1,0 +1,238 @@
+"""Fine-tuning side by side: ctxext, transformers' Trainer + peft, TRL's SFTTrainer.
+
+    python tests/benchmarks/finetune.py                         (the whole grid: more than an hour)
+    python tests/benchmarks/finetune.py --cells 32k:2k --steps 3
+
+One process a row, one thread; the same random Llama (hidden 256, 4 layers), LoRA r=16 on q, k, v
+and o, the same blocks in the same order, float32, AdamW at a constant rate. Tokens per CPU second
+leave the first step out; the peak is the process's, over what it held when the model was loaded.
+Prints Markdown, and fails when losses differ by more than 1e-5 relative. TRL's rows are left out,
+and that is said, when it is not installed.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+WAYS = {
+    "ctxext": {"recompute": "all"},
+    "ctxext --recompute auto": {"recompute": "auto"},
+    "ctxext, MLP tiled, offloaded": {"mlp_tile": 1024, "offload": "activations"},
+    "Trainer + peft": None,
+    "TRL SFTTrainer": None,
+}
+LR, ALPHA, RANK = 2e-4, 32, 16
+
+
+def status(key):
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) / 1024
+    raise SystemExit("no /proc/self/status here: the peak cannot be read")
+
+
+def build_model(vocabulary, length):
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=vocabulary, hidden_size=256, intermediate_size=704, num_hidden_layers=4,
+        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=length,
+        pad_token_id=None, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    return transformers.LlamaForCausalLM(config)
+
+
+def packed(vocabulary, length, steps):
+    import numpy as np
+
+    from ctxext.data.packing import PackedRows
+
+    rng = np.random.default_rng(0)
+    stream = rng.integers(0, vocabulary, length * steps + 1, dtype=np.uint32)
+    return PackedRows(stream, length, 0)
+
+
+class Meter:
+    """CPU seconds at the end of each step, and the peak since the model was loaded."""
+
+    def __init__(self):
+        Path("/proc/self/clear_refs").write_text("5")
+        self.loaded = status("VmRSS")
+        self.marks = [time.process_time()]
+
+    def mark(self, *_):
+        self.marks.append(time.process_time())
+
+    def report(self, losses, length):
+        spent = self.marks[-1] - self.marks[1]
+        return {
+            "losses": losses,
+            "speed": length * (len(self.marks) - 2) / spent,
+            "peak": status("VmHWM") - self.loaded,
+        }
+
+
+def run_ctxext(memory, vocabulary, length, steps):
+    import torch
+    from accelerate import Accelerator
+
+    from ctxext.training.config import FinetuneConfig, LoraConfig, TrainConfig
+    from ctxext.training.log import StepLog
+    from ctxext.training.loop import train_steps
+    from ctxext.training.lora import LossModel, add_adapters
+    from ctxext.training.memory import apply_memory, loss_chunk_of, step_memory
+    from ctxext.training.memory_config import MemoryConfig
+    from ctxext.training.state import RunState
+    from ctxext.training.stop import StopRequest
+
+    rows, base = packed(vocabulary, length, steps), build_model(vocabulary, length)
+    meter = Meter()
+    train = TrainConfig(
+        seq_length=length, steps=steps, gradient_accumulation=1, lr=LR, schedule="constant",
+        warmup_steps=0, save_every=steps,
+    )  # fmt: skip
+    config = FinetuneConfig(
+        lora=LoraConfig(rank=RANK, alpha=ALPHA), train=train, memory=MemoryConfig(**memory)
+    )
+    torch.manual_seed(0)  # the same adapters everywhere
+    wrapped = add_adapters(base, config.lora, "bench")
+    apply_memory(wrapped, config, step_memory(wrapped, config))
+    model = LossModel(wrapped, loss_chunk_of(wrapped, config)).train()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=LR, betas=(0.9, 0.95), weight_decay=0.0)
+    with tempfile.TemporaryDirectory() as folder:
+        log = StepLog(Path(folder) / "log.jsonl", after=0)
+        train_steps(
+            model, optimizer, rows, train, state=RunState(0, 0, {}, ""),
+            accelerator=Accelerator(cpu=True), log=log, save=lambda state: None,
+            stop=StopRequest(), on_progress=meter.mark,
+        )  # fmt: skip
+        log.close()
+    return meter.report([line["loss"] for line in log.lines], length)
+
+
+def run_trainer(library, vocabulary, length, steps):
+    import datasets
+    import peft
+    import torch
+    import transformers
+
+    rows, base = packed(vocabulary, length, steps), build_model(vocabulary, length)
+    meter = Meter()
+    ids = [rows.batch(i, 1)[0].tolist() for i in range(steps)]
+    data = datasets.Dataset.from_dict({"input_ids": ids, "labels": ids})
+    lora = peft.LoraConfig(
+        r=RANK, lora_alpha=ALPHA, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
+        task_type="CAUSAL_LM",
+    )  # fmt: skip
+    torch.manual_seed(0)  # the same adapters everywhere
+    model = peft.get_peft_model(base, lora)
+    losses = []
+
+    class Marks(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            meter.mark()
+
+        def on_log(self, args, state, control, logs=None, **_):
+            losses.extend([logs["loss"]] if "loss" in logs else [])
+
+    def in_order(trainer_class):
+        class InOrder(trainer_class):
+            def _get_train_sampler(self, *_):
+                return torch.utils.data.SequentialSampler(self.train_dataset)
+
+        return InOrder
+
+    with tempfile.TemporaryDirectory() as folder:
+        common = {
+            "output_dir": folder, "max_steps": steps, "per_device_train_batch_size": 1,
+            "learning_rate": LR, "lr_scheduler_type": "constant", "adam_beta2": 0.95,
+            "gradient_checkpointing": True, "logging_steps": 1, "report_to": "none",
+            "gradient_checkpointing_kwargs": {"use_reentrant": False}, "use_cpu": True,
+            "save_strategy": "no", "disable_tqdm": True, "bf16": False,
+        }  # fmt: skip
+        if library == "TRL SFTTrainer":
+            import trl
+
+            # The tokenizer is never used: the blocks are ids already.
+            from ctxext.lab.byte_llama import byte_tokenizer
+
+            Path(folder, "tokenizer.json").write_text(json.dumps(byte_tokenizer()))
+            tokenizer = transformers.PreTrainedTokenizerFast(
+                tokenizer_file=f"{folder}/tokenizer.json"
+            )
+            tokenizer.pad_token = tokenizer.eos_token = tokenizer.convert_ids_to_tokens(0)
+            arguments = trl.SFTConfig(
+                **common, max_length=None, dataset_kwargs={"skip_prepare_dataset": True}
+            )
+            trainer = in_order(trl.SFTTrainer)(
+                model, arguments, train_dataset=data, processing_class=tokenizer,
+                callbacks=[Marks()],
+            )  # fmt: skip
+        else:
+            trainer = in_order(transformers.Trainer)(
+                model, transformers.TrainingArguments(**common), train_dataset=data,
+                callbacks=[Marks()],
+            )  # fmt: skip
+        trainer.train()
+    return meter.report(losses, length)
+
+
+def row(way, vocabulary, length, steps):
+    done = subprocess.run(
+        [sys.executable, __file__, "--row", json.dumps([way, vocabulary, length, steps])],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+    )
+    if done.returncode:
+        raise SystemExit(f"{way} at {vocabulary}, {length} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cells", default="32k:2k,32k:4k,32k:8k,128k:2k,128k:4k")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.row:
+        way, vocabulary, length, steps = json.loads(given.row)
+        memory = WAYS[way]
+        done = (
+            run_trainer(way, vocabulary, length, steps)
+            if memory is None
+            else run_ctxext(memory, vocabulary, length, steps)
+        )
+        print(json.dumps(done))
+        return
+    vocabularies = {"32k": 32_000, "128k": 128_256}
+    ways = list(WAYS)
+    if importlib.util.find_spec("trl") is None:
+        ways.remove("TRL SFTTrainer")
+        print("TRL is not installed: its rows are left out\n")
+    print("| vocabulary | tokens | how | tokens per CPU second | peak over the model, MiB |")
+    print("| --- | --- | --- | --- | --- |")
+    for cell in given.cells.split(","):
+        vocabulary, length = cell.split(":")
+        reference = None
+        for way in ways:
+            got = row(way, vocabularies[vocabulary], int(length[:-1]) * 1024, given.steps)
+            reference = reference or got["losses"]
+            for ours, theirs in zip(got["losses"], reference, strict=True):
+                if abs(ours - theirs) > 1e-5 * abs(theirs):
+                    raise SystemExit(f"{way}: losses {got['losses']}, and not {reference}")
+            cells = (vocabulary, length, way, f"{got['speed']:.0f}", f"{got['peak']:.0f}")
+            print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Full attention takes SDPA's causal path in training: no mask of length x length is ever made."""
+
+import pytest
+import torch
+import transformers
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from ctxext.training.config import LoraConfig
+from ctxext.training.lora import LossModel, add_adapters
+from ctxext.training.recompute import recompute_first
+
+LENGTH = 48
+SHAPE = {
+    "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
+}  # fmt: skip
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """(mask, is_causal) of every call of torch's attention kernel, and the masks it was given."""
+    seen = []
+    kernel = torch.nn.functional.scaled_dot_product_attention
+
+    def spy(query, key, value, attn_mask=None, is_causal=False, **more):
+        seen.append((None if attn_mask is None else tuple(attn_mask.shape), is_causal))
+        return kernel(query, key, value, attn_mask=attn_mask, is_causal=is_causal, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    return seen
+
+
+def model_of(name="Llama", **settings):
+    config = getattr(transformers, f"{name}Config")(**SHAPE, **settings)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    assert model.config._attn_implementation == "sdpa"
+    assert ALL_ATTENTION_FUNCTIONS["sdpa"] is sdpa_attention_forward
+    return add_adapters(model, LoraConfig(rank=2), "t").train()
+
+
+@pytest.mark.parametrize("recompute", [None, 0])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("name", ["Llama", "Qwen2", "Mixtral"])
+def test_the_loss_model_reaches_the_causal_kernel(calls, name, batch, recompute):
+    model = model_of(name, **({"sliding_window": None} if name == "Mixtral" else {}))
+    recompute_first(model, recompute)
+    LossModel(model, 16).train()(torch.randint(0, 64, (batch, LENGTH))).backward()
+    assert calls == [(None, True)] * (2 if recompute == 0 else 4)
+
+
+@pytest.mark.parametrize("positions", ["none", "own", "shifted"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_positions_without_gaps_take_it_too(calls, batch, positions):
+    model = model_of()
+    ids = torch.randint(0, 64, (batch, LENGTH))
+    places = torch.arange(LENGTH).expand(batch, -1) + (7 if positions == "shifted" else 0)
+    model(input_ids=ids, position_ids=None if positions == "none" else places, use_cache=False)
+    assert calls == [(None, True)] * 2
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_gaps_build_a_mask_unless_all_tokens_are_attended_to(calls, batch):
+    """transformers reads a gap as the seam of two documents; a mask of ones says that it is not."""
+    model = model_of()
+    ids = torch.randint(0, 64, (batch, LENGTH))
+    places = torch.arange(LENGTH) + 100 * (torch.arange(LENGTH) >= 20)
+    places = places.expand(batch, -1)
+    model(input_ids=ids, position_ids=places, use_cache=False)
+    assert calls == [((batch, 1, LENGTH, LENGTH), False)] * 2
+    calls.clear()
+    ones = torch.ones_like(ids)
+    model(input_ids=ids, position_ids=places, attention_mask=ones, use_cache=False)
+    assert calls == [(None, True)] * 2
+
+
+def test_a_window_shorter_than_the_row_needs_its_mask(calls):
+    model = model_of("Mistral", sliding_window=16)
+    model(input_ids=torch.randint(0, 64, (1, LENGTH)), use_cache=False)
+    assert calls == [((1, 1, LENGTH, LENGTH), False)] * 2
+    calls.clear()
+    model(input_ids=torch.randint(0, 64, (1, 15)), use_cache=False)
+    assert calls == [(None, True)] * 2

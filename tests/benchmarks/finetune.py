@@ -84,12 +84,17 @@ def run_ctxext(memory, vocabulary, length, steps):
     import torch
     from accelerate import Accelerator
 
+    from ctxext.data.mixture import Mixture
+    from ctxext.launch import Launch
+    from ctxext.progress import unheard
+    from ctxext.training.batch import TrainingRows
     from ctxext.training.config import FinetuneConfig, LoraConfig, TrainConfig
     from ctxext.training.log import StepLog
     from ctxext.training.loop import train_steps
     from ctxext.training.lora import LossModel, add_adapters
     from ctxext.training.memory import apply_memory, loss_chunk_of, step_memory
     from ctxext.training.memory_config import MemoryConfig
+    from ctxext.training.mesh import Mesh
     from ctxext.training.state import RunState
     from ctxext.training.stop import StopRequest
 
@@ -111,9 +116,10 @@ def run_ctxext(memory, vocabulary, length, steps):
     with tempfile.TemporaryDirectory() as folder:
         log = StepLog(Path(folder) / "log.jsonl", after=0)
         train_steps(
-            model, optimizer, rows, train, state=RunState(0, 0, {}, ""),
-            accelerator=Accelerator(cpu=True), log=log, save=lambda state: None,
-            stop=StopRequest(), on_progress=meter.mark,
+            model, optimizer, TrainingRows(Mixture((rows,), (1.0,), 0), ""), train,
+            state=RunState(0, 0, {}, "", rows_per_step=1), accelerator=Accelerator(cpu=True),
+            mesh=Mesh(Launch()), log=log, save=lambda state: None, stop=StopRequest(),
+            on_note=unheard, on_progress=meter.mark,
         )  # fmt: skip
         log.close()
     return meter.report([line["loss"] for line in log.lines], length)

@@ -7,6 +7,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ctxext.training.config import LoraConfig
+from ctxext.training.batch import plain_batch
 from ctxext.training.lora import LossModel, add_adapters
 from ctxext.training.recompute import recompute_first
 
@@ -45,7 +46,8 @@ def model_of(name="Llama", **settings):
 def test_the_loss_model_reaches_the_causal_kernel(calls, name, batch, recompute):
     model = model_of(name, **({"sliding_window": None} if name == "Mixtral" else {}))
     recompute_first(model, recompute)
-    LossModel(model, 16).train()(torch.randint(0, 64, (batch, LENGTH))).backward()
+    ids = torch.randint(0, 64, (batch, LENGTH))
+    LossModel(model, 16).train()(plain_batch(ids)).backward()
     assert calls == [(None, True)] * (2 if recompute == 0 else 4)
 
 

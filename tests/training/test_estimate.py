@@ -109,6 +109,7 @@ import gc, json, pathlib, sys, warnings
 import torch, transformers
 from ctxext.training.config import LoraConfig
 from ctxext.training.estimate import Pass, Shape, step_bytes
+from ctxext.training.batch import plain_batch
 from ctxext.training.lora import LossModel, add_adapters
 from ctxext.training.recompute import recompute_first
 from ctxext.training.tiling import tile_mlps
@@ -130,12 +131,12 @@ for case in json.loads(sys.argv[1]):
     if tile:
         tile_mlps(model, tile)
     loss = LossModel(wrapped, chunk).train()
-    loss(torch.randint(3, 300, (1, 64))).backward()  # gradients exist from here on
+    loss(plain_batch(torch.randint(3, 300, (1, 64)))).backward()  # gradients exist from here on
     gc.collect()
     ids = torch.randint(3, 300, (1, length))
     pathlib.Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
-    loss(ids).backward()
+    loss(plain_batch(ids)).backward()
     peak = status("VmHWM") - before
     step = Pass(1, length, 4, targets, 16, loss_chunk=chunk, mlp_tile=tile)
     estimate = step_bytes(Shape.of(config.to_dict()), step, recomputed)
@@ -145,6 +146,7 @@ for case in json.loads(sys.argv[1]):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 def test_peaks_of_a_process():
     small, large = {"vocab_size": 2000}, {"vocab_size": 64000}

@@ -48,7 +48,7 @@ def plot_demo(path: Path, by_position: Rows, copying: Rows, *, original: int, ta
     """The demo's two pictures: perplexity by position, and copying by distance."""
     figure, (left, right) = new_figure(2, width=5.4)
     draw_positions(left, by_position, window=original)
-    left.legend(frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncol=6, frameon=False, fontsize=9)
     distances = sorted({row["distance"] for row in copying})
     for index, model in enumerate(_models(by_position)):
         rows = [r for r in copying if r["model"] == model]

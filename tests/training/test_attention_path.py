@@ -6,8 +6,8 @@ import transformers
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ctxext.training.config import LoraConfig
 from ctxext.training.batch import plain_batch
+from ctxext.training.config import LoraConfig
 from ctxext.training.lora import LossModel, add_adapters
 from ctxext.training.recompute import recompute_first
 

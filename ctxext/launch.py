@@ -135,8 +135,13 @@ def launched(device: str) -> Iterator[Launch]:
     ours = not dist.is_initialized()
     state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
     group = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    yield Launch(state.process_index, state.num_processes, group)
-    # After a failure the group is left alone: taking it down could wait for who is gone.
+    try:
+        yield Launch(state.process_index, state.num_processes, group)
+    except BaseException:
+        # gloo waits for nobody, and its threads would abort an interpreter that ends with them;
+        # NCCL could wait for a process that is gone, and is left alone.
+        dist.destroy_process_group(None if ours and dist.get_backend() == "gloo" else group)
+        raise
     if ours:
         dist.destroy_process_group()
         AcceleratorState._reset_state(reset_partial_state=True)

@@ -91,6 +91,7 @@ def test_a_mistake_is_said_once(tmp_path, base):
         assert len(said) == 1, done.stderr
         assert words in said[0]
         assert re.search(r"exitcode\s*: 2 ", done.stderr), done.stderr
+        assert "terminate called" not in done.stderr
         assert "Traceback" not in done.stderr.split("/elastic/")[0]
         assert old.exists()
 

@@ -49,7 +49,7 @@ def command(
     The factor counts from the trained window: 4k to 32k is 8. A checkpoint that is already scaled
     is extended from its original window, not scaled twice.
 
-    Example: ctxext extend Qwen/Qwen2.5-7B --method yarn --target 128k --output-dir runs/qwen-128k
+    Example: ctxext extend Qwen/Qwen2.5-7B-Instruct --method yarn --target 128k -o runs/qwen-128k
     """
     from ctxext.pipeline.extend import extend
 

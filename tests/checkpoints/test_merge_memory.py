@@ -64,6 +64,7 @@ def big(tmp_path_factory):
     return base, adapter
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
 @pytest.mark.parametrize("verify", [False, True])
 def test_peak_memory_is_a_few_tensors(big, tmp_path, verify):

@@ -107,6 +107,7 @@ def wait_for_step(process, out, step):
     raise AssertionError("the run never reached the step")
 
 
+@pytest.mark.slow
 def test_sigkill_of_all_resumed_bit_for_bit(tmp_path, base, two):
     at = random.randint(1, STEPS - 2)
     out = tmp_path / "killed"
@@ -124,6 +125,7 @@ def test_sigkill_of_all_resumed_bit_for_bit(tmp_path, base, two):
         assert (out / name).read_bytes() == (two / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_one_rank_killed_ends_all_and_one_process_goes_on(tmp_path, base, one):
     """The same rows in the same order on another number of processes, so the same losses."""
     out = tmp_path / "killed"
@@ -139,6 +141,7 @@ def test_one_rank_killed_ends_all_and_one_process_goes_on(tmp_path, base, one):
     close(out, one)
 
 
+@pytest.mark.slow
 def test_rows_that_more_ranks_cannot_share(tmp_path, base):
     out = tmp_path / "run"
     assert run_ctxext(*base, "--steps", 1, PASSES, 1, "-o", out).returncode == 0
@@ -150,6 +153,7 @@ def test_rows_that_more_ranks_cannot_share(tmp_path, base):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whom", ["one rank", "torchrun"])
 def test_sigterm_saves_on_every_rank(tmp_path, base, two, whom):
     out = tmp_path / "stopped"

@@ -34,6 +34,7 @@ def losses(out):
     return [(line["step"], line["loss"], line["grad_norm"], line["lr"]) for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_killed_and_resumed(tmp_path, book, variant):
     base = build_tiny(tmp_path / "base", "qwen3", tied=True)

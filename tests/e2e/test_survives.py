@@ -71,6 +71,7 @@ def test_a_step_that_is_not_finite_is_left_out(tmp_path, poisoned):
     assert finite(out) == STEPS
 
 
+@pytest.mark.slow
 def test_two_processes_leave_out_the_same_step(tmp_path, poisoned):
     """One of them reads the poison; both leave the step out, and one says so."""
     data = text_with_poison(tmp_path / "text.txt", [8])  # row 7 of two a step: rank 1, step 4
@@ -95,6 +96,7 @@ def test_after_some_in_a_row_it_stops_with_the_last_good_state(tmp_path, poisone
     assert not (out / "merged").exists()
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_the_last_good_checkpoint(tmp_path, tiny_llama, book):
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -134,6 +136,7 @@ def test_full_disk_leaves_the_last_good_checkpoint(tmp_path, tiny_llama, book):
         subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_said_and_passed_over(tmp_path, tiny_llama, book):
     out = tmp_path / "run"
     command = ["finetune", tiny_llama, "--data", book, *OPTIONS, "--save-every", 4, "-o", out]
@@ -182,6 +185,7 @@ def test_unknown_and_missing_trackers(tmp_path, tiny_llama, book):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_tensorboard(tmp_path, tiny_llama, book):
     pytest.importorskip("tensorboard", reason="TENSORBOARD IS NOT INSTALLED AND NOT TESTED")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

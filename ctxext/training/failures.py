@@ -14,7 +14,7 @@ from ctxext.training.config import FinetuneConfig
 
 _CPU_FULL = re.compile(r"can't allocate memory|not enough memory|Cannot allocate memory")
 _PEER_GONE = re.compile(r"Connection (closed|reset) by peer|Socket closed|Broken pipe|recv.*gloo")
-_SMALL_CHUNK = 256
+_SMALL_CHUNK, _TILE = 256, 2048
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,18 @@ def ways_out(config: FinetuneConfig, launch: Launch, *, half: bool) -> list[WayO
     out = []
     if train.loss_chunk > _SMALL_CHUNK:
         out.append(WayOut(f"--set train.loss_chunk={_SMALL_CHUNK}", "costs next to nothing"))
+    if not config.memory.mlp_tile and train.seq_length > _TILE:
+        out.append(WayOut(f"--set memory.mlp_tile={_TILE}", "costs next to nothing"))
     if train.batch_size > 1:
         passes = train.gradient_accumulation * train.batch_size
         change = f"--batch-size 1 --gradient-accumulation {passes}"
         out.append(WayOut(change, "trains the same, a little slower"))
     if not half and torch.cuda.is_available():
         out.append(WayOut("--dtype bfloat16", "halves the frozen weights and the activations"))
-    if not train.gradient_checkpointing:
-        out.append(WayOut("--gradient-checkpointing", "about a third slower"))
+    if config.memory.layers(train.gradient_checkpointing) != "all":
+        out.append(WayOut("--recompute all", "up to a third slower"))
+    if config.memory.offload == "none" and torch.cuda.is_available():
+        out.append(WayOut("--offload activations", "copies beside the computation"))
     wider = parallel.context * 2
     out.append(WayOut(f"--context-parallel {wider}", f"shares each row among {wider} processes"))
     if train.seq_length >= 4:

@@ -17,14 +17,17 @@ def test_only_what_the_run_does_not_do_already():
     def changes(**train):
         return [way.change for way in ways_out(config(**train), Launch(), half=True)]
 
-    assert changes(batch_size=4, gradient_accumulation=2, gradient_checkpointing=False) == [
+    wasteful = {"batch_size": 4, "gradient_checkpointing": False, "loss_chunk": 1024}
+    assert changes(gradient_accumulation=2, **wasteful) == [
         "--set train.loss_chunk=256",
+        "--set memory.mlp_tile=2048",
         "--batch-size 1 --gradient-accumulation 8",
-        "--gradient-checkpointing",
+        "--recompute all",
         "--context-parallel 2",
         "--seq-length 2048",
     ]
-    assert changes(loss_chunk=256) == ["--context-parallel 2", "--seq-length 2048"]
+    least = ["--set memory.mlp_tile=2048", "--context-parallel 2", "--seq-length 2048"]
+    assert changes() == changes(loss_chunk=256) == least
 
 
 def test_every_way_out_is_taken_by_the_command_line():
@@ -34,7 +37,9 @@ def test_every_way_out_is_taken_by_the_command_line():
     from ctxext.cli.main import app
 
     known = {n for p in get_command(app).commands["finetune"].params for n in p.opts}
-    ways = ways_out(config(batch_size=4, gradient_checkpointing=False), Launch(), half=True)
+    ways = ways_out(
+        config(batch_size=4, gradient_checkpointing=False, loss_chunk=1024), Launch(), half=True
+    )
     for way in ways:
         words = way.change.split()
         assert {word for word in words if word.startswith("--")} <= known
@@ -60,7 +65,7 @@ def test_the_allocators_words():
         ):
             fail()
         assert caught.value.alone
-        assert caught.value.hint.startswith("cheapest first: --set train.loss_chunk=256")
+        assert caught.value.hint.startswith("cheapest first: --set memory.mlp_tile=2048")
         assert caught.value.hint.count("; ") == 2
 
 

@@ -45,6 +45,11 @@ class Head:
         return out
 
 
+def without_peft(model: Any) -> Any:
+    """The causal language model inside a peft wrapper; one that has none is given back."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def decoder_of(model: Any) -> Any:
     """The part of a causal language model below its head, under whichever name it has there."""
     return getattr(model, model.base_model_prefix)
@@ -80,7 +85,7 @@ def check_head(model: Any, ids: torch.Tensor) -> None:
     Raises:
         CtxextError: they differ, so that this head does something that `head_of` does not know.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = without_peft(model)
     part = ids[:1, :_PROBE]
     training = model.training
     model.eval()

@@ -11,7 +11,7 @@ from torch import nn
 from ctxext.errors import BadInput
 from ctxext.training.batch import Batch
 from ctxext.training.config import ALL_LINEAR, LoraConfig
-from ctxext.training.head import decoder_of, head_of
+from ctxext.training.head import decoder_of, head_of, without_peft
 from ctxext.training.loss import IGNORED, summed_nll
 from ctxext.training.router_loss import router_loss, wants_router_loss
 
@@ -38,8 +38,7 @@ class LossModel(nn.Module):
 
         A mixture of experts that asks for it adds its auxiliary loss, once for each token.
         """
-        wrapped = hasattr(self.model, "get_base_model")  # peft's
-        base = self.model.get_base_model() if wrapped else self.model
+        base = without_peft(self.model)
         routed = wants_router_loss(base)
         asked = {"output_router_logits": True} if routed else {}
         out = decoder_of(base)(**batch.decoder_inputs(), use_cache=False, **asked)

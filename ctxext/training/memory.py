@@ -14,6 +14,7 @@ from ctxext.training.estimate import (
     auto_loss_chunk,
     layers_to_recompute,
 )
+from ctxext.training.head import without_peft
 from ctxext.training.offload import Offloader
 from ctxext.training.recompute import recompute_first, recomputed_layers
 from ctxext.training.tiling import tile_mlps
@@ -128,7 +129,7 @@ def shape_of(model: Any) -> Shape:
 def pass_of(model: Any, config: FinetuneConfig) -> Pass:
     """One forward pass of a run, for estimates."""
     train, lora = config.train, config.lora
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = without_peft(model)
     head: torch.Tensor = base.get_output_embeddings().weight
     return Pass(
         batch=train.batch_size,
@@ -146,5 +147,5 @@ def pass_of(model: Any, config: FinetuneConfig) -> Pass:
 
 
 def _name(model: Any) -> str:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = without_peft(model)
     return type(base).__name__

@@ -11,6 +11,7 @@ from typing import Any
 from torch.utils.checkpoint import checkpoint
 
 from ctxext.errors import BadInput
+from ctxext.training.head import without_peft
 
 Checkpointer = Callable[..., Any]
 
@@ -42,7 +43,7 @@ def recompute_first(model: Any, count: int | None, checkpointer: Checkpointer | 
         for layer in layers:
             layer.gradient_checkpointing = False
         return 0
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = without_peft(model)
     enable = getattr(base, "activation_checkpointing_enable", None)
     try:
         # Under either of its names: it also sets what some decoders ask before they call a layer.

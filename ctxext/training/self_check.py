@@ -10,6 +10,7 @@ from ctxext.errors import CtxextError
 from ctxext.training.attention import DOCUMENTS
 from ctxext.training.batch import Batch
 from ctxext.training.context_parallel import context_batch, whole_rows
+from ctxext.training.head import without_peft
 from ctxext.training.lora import LossModel
 from ctxext.training.loss import IGNORED
 from ctxext.training.mesh import Mesh
@@ -58,8 +59,7 @@ def check_loss(model: LossModel, batch: Batch, mesh: Mesh | None = None) -> floa
         return 0.0
     training = model.training
     model.eval()
-    wrapped = hasattr(model.model, "get_base_model")  # peft's
-    decoder = model.model.get_base_model() if wrapped else model.model
+    decoder = without_peft(model.model)
     if mesh is not None and shared:
         own = context_batch(part.to(torch.device("cpu")), mesh).to(part.input_ids.device)
         # Every group of ranks reads the same row here.

@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import sys
+import time
 from types import FrameType
 from typing import Annotated, Any
 
@@ -54,6 +55,9 @@ def _global(
     pass
 
 
+_PATIENCE = 15.0  # seconds that rank 0 may start later than the others, and fail as they did
+
+
 class _Stopped(BaseException):
     """A signal, as an exception, so that half-written output is removed on the way out."""
 
@@ -91,6 +95,13 @@ def main() -> None:
     sys.exit(code)
 
 
+def _let_rank_0_speak() -> None:
+    """A launcher ends all processes when one has failed: who is silent must not be the first."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    time.sleep(_PATIENCE)
+
+
 def _run(as_json: bool) -> int:
     main = environment_rank() == 0
     try:
@@ -99,6 +110,8 @@ def _run(as_json: bool) -> int:
     except CtxextError as error:
         if main or error.alone:  # of the processes that fail alike one speaks
             say_error(error, as_json=as_json and main)
+        else:
+            _let_rank_0_speak()
         return error.exit_code
     except _Stopped as stop:
         word, code = ("interrupted", 130) if stop.interrupted else ("terminated", 143)
@@ -125,6 +138,7 @@ def _run(as_json: bool) -> int:
             raise
         message = str(usage()).replace("\n", " ")
         if not main:
+            _let_rank_0_speak()
             return 2
         say_error(BadInput(message, "see `ctxext --help`"), as_json=as_json)
         return 2

@@ -11,7 +11,7 @@ demo: $(STAMP)
 	$(BIN)/ctxext demo --output-dir runs/demo --overwrite
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -11,6 +11,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches for the Hub; the push tests say so
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run two at a time, and their models are tiny
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the command starts hundreds of times here
 _CACHE = tempfile.TemporaryDirectory(prefix="ctxext-cache-")  # not the user's own
 os.environ["CTXEXT_CACHE"] = _CACHE.name

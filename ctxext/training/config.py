@@ -9,6 +9,7 @@ from ctxext.training.memory_config import MemoryConfig
 
 ALL_LINEAR = "all-linear"
 """In `lora.targets`: every linear layer but the head."""
+_LLAMA_MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TOKENS = {"unit": "tokens"}  # marks fields that accept 32k
 
 
@@ -99,6 +100,11 @@ class LoraConfig:
     rslora: bool = False
     dora: bool = False
     plus_ratio: float = 1.0
+
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        """`targets` with `all-linear` as the names in a Llama, for estimates of its size."""
+        return _LLAMA_MATRICES if ALL_LINEAR in self.targets else self.targets
 
     def __post_init__(self) -> None:
         _at_least(self, "rank", 1)

@@ -89,6 +89,7 @@ class Pass:
         loss_chunk: positions whose logits exist at the same time.
         mlp_tile: positions whose MLP is computed at the same time; 0 = all.
         offload: inputs of recomputed layers lie in host memory.
+        context: processes that hold each row together; `length` is this one's part of it.
     """
 
     batch: int
@@ -102,6 +103,7 @@ class Pass:
     loss_chunk: int = 1024
     mlp_tile: int = 0
     offload: bool = False
+    context: int = 1
 
     @property
     def tokens(self) -> int:
@@ -160,7 +162,8 @@ def kept_bytes(shape: Shape, step: Pass) -> int:
 
     * attention: w * (2 Q + 2 K) for queries, output, keys, values, and 4 * heads for the fused
       kernel's log-sum-exp; under a mask (a sliding window) keys and values are repeated, 4 Q w, and
-      the mask is kept as numbers, w * length for each token of one row.
+      the mask is kept as numbers, w * length for each token of one row. On several processes keys
+      and values are those of the whole row, 2 K w * context, and there is no mask.
       Not fused: 4 Q w, and 2 w * heads * length for soft-cap and softmax
     * MLP: 3 I w for each expert used; tiled: H w, its input
     * norms: 4 (H + 1) each: their input in float32; trained ones H w more
@@ -171,10 +174,10 @@ def kept_bytes(shape: Shape, step: Pass) -> int:
     hidden, wide = shape.hidden, shape.heads * shape.head_dim
     narrow = shape.kv_heads * shape.head_dim
     width = step.width
-    attention = width * (2 * wide + 2 * narrow) + _FLOAT * shape.heads
+    attention = width * (2 * wide + 2 * narrow * step.context) + _FLOAT * shape.heads
     if shape.eager:
         attention = width * (4 * wide + 2 * shape.heads * step.length)
-    elif shape.window is not None and shape.window <= step.length:
+    elif step.context == 1 and shape.window is not None and shape.window <= step.length:
         attention = width * (4 * wide + step.length // step.batch) + _FLOAT * shape.heads
     if shape.qk_norm:
         attention += _FLOAT * (wide + narrow + shape.heads + shape.kv_heads)
@@ -223,11 +226,12 @@ def _adapter_inputs(shape: Shape, step: Pass) -> int:
 def mask_bytes(shape: Shape, step: Pass) -> int:
     """The mask that all layers share: length^2 truth values under a sliding window.
 
-    Numbers of w bytes where attention is not fused; 0 for full fused attention.
+    Numbers of w bytes where attention is not fused; 0 for full fused attention, and on several
+    processes.
     """
     if shape.eager:
         return step.length**2 * step.width
-    windowed = shape.window is not None and shape.window <= step.length
+    windowed = step.context == 1 and shape.window is not None and shape.window <= step.length
     return step.length**2 if windowed else 0
 
 

@@ -135,7 +135,7 @@ def pass_of(model: Any, config: FinetuneConfig) -> Pass:
         batch=train.batch_size,
         length=train.seq_length // config.parallel.context,
         width=base.dtype.itemsize,
-        targets=lora.targets,
+        targets=lora.matrices,
         rank=lora.rank,
         dropout=lora.dropout > 0,
         train_norms=lora.train_norms,
@@ -143,6 +143,7 @@ def pass_of(model: Any, config: FinetuneConfig) -> Pass:
         loss_chunk=loss_chunk_of(model, config),
         mlp_tile=config.memory.mlp_tile,
         offload=config.memory.offload == "activations",
+        context=config.parallel.context,
     )
 
 

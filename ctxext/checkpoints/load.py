@@ -67,7 +67,7 @@ def load_model(
         dtype: `auto` = as stored on a GPU, float32 on a CPU (bfloat16 is slower there).
         device: None = CPU.
         trust_remote_code: run the checkpoint's own Python code.
-        quantization: transformers' configuration of it; the weights then go to the first GPU.
+        quantization: transformers' configuration of it; `device` is then a GPU.
 
     Raises:
         BadInput: it brings its own code and that is not allowed; weights missing.
@@ -83,7 +83,9 @@ def load_model(
     if dtype == "auto" and target.type == "cpu" and quantization is None:
         kind = torch.float32
     # Only named where it is wanted: None would still mean something to transformers.
-    quantized = {"quantization_config": quantization, "device_map": {"": 0}} if quantization else {}
+    quantized = (
+        {"quantization_config": quantization, "device_map": {"": target}} if quantization else {}
+    )
     with quiet_transformers():
         try:
             model = AutoModelForCausalLM.from_pretrained(

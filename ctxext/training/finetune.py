@@ -11,7 +11,7 @@ import torch
 from ctxext.checkpoints.adapter import ROPE_KEY
 from ctxext.checkpoints.detect import Position
 from ctxext.checkpoints.folder import Source
-from ctxext.checkpoints.load import DtypeName, load_model
+from ctxext.checkpoints.load import DtypeName, load_model, pick_device
 from ctxext.checkpoints.safetensors_file import set_metadata
 from ctxext.checkpoints.weights import read_weights
 from ctxext.errors import BadInput, CtxextError
@@ -136,19 +136,20 @@ def train_adapter(
     config.parallel.check(launch.ranks, train.seq_length)
     mesh = make_mesh(launch, config.parallel.context)
     torch.manual_seed(train.seed)
+    place = training_device(device, launch)
     base = load_model(
-        source, position, dtype=dtype, trust_remote_code=trust_remote_code,
+        source, position, dtype=dtype, device=place, trust_remote_code=trust_remote_code,
         quantization=quantization(train.quantize),
     )  # fmt: skip
-    half = next(base.parameters()).dtype in (torch.bfloat16, torch.float16)
+    half = base.dtype in (torch.bfloat16, torch.float16)
     accelerator = Accelerator(
-        cpu=device == "cpu",
-        mixed_precision="bf16" if half and device != "cpu" else "no",
+        cpu=place.type == "cpu",
+        mixed_precision="bf16" if half and place.type != "cpu" else "no",
         log_with=report_to,
         project_dir=logging_folder(out),
     )
     first = rows.batch(0, 1)
-    check_head(base, first.input_ids.to(next(base.parameters()).device))
+    check_head(base, first.input_ids.to(place))
     if mesh.context_group is not None:
         parallelize_context(base, mesh)  # which keeps documents apart by itself
     elif rows.separate:
@@ -272,6 +273,23 @@ def _resumed(
         if launch.main:
             on_note(f"the run had {state.ranks} processes and goes on with {launch.ranks}")
     return state
+
+
+def training_device(name: str, launch: Launch) -> torch.device:
+    """Where this process trains: what `--device` names, or the GPU of its rank.
+
+    Raises:
+        BadInput: no such device here.
+    """
+    if launch.ranks > 1:
+        from accelerate.state import PartialState
+
+        device: torch.device = PartialState().device
+        return device
+    place = pick_device(name)
+    if place.type == "cuda" and place.index is not None:
+        torch.cuda.set_device(place)  # which accelerate follows
+    return place
 
 
 def least_of_ranks(accelerator: Any, number: int | None) -> int | None:

@@ -16,7 +16,11 @@ def command(
     model: options.Model,
     recipe: Annotated[
         Path | None,
-        typer.Option("--recipe", "--config", help="YAML: data, lora, train, memory, parallel."),
+        typer.Option(
+            "--recipe",
+            "--config",
+            help="YAML: extend, data, lora, train, memory, parallel, stages.",
+        ),
     ] = None,
     data: Annotated[
         str | None,
@@ -105,6 +109,8 @@ def command(
     """Train LoRA adapters on an extended checkpoint, at its length, and merge them.
 
     Leaves adapter/, merged/, checkpoints/, log.jsonl, recipe.yaml and ctxext.json in --output-dir.
+    A recipe with a section `extend` extends MODEL first, into extended/; a list `stages` does both
+    several times, e.g. to 32k and then to 128k, each stage going on with what was trained.
     Flags win over --set, --set over --recipe. A run that was killed goes on with --resume.
 
     On several GPUs: torchrun --nproc_per_node 8 -m ctxext finetune ... --context-parallel 8
@@ -170,7 +176,8 @@ def command(
     if json:
         print_json(result)
     elif result.stopped:
-        out().print(f"stopped after step {result.steps}, saved; go on with --resume")
+        where = f" in stage {result.stage}" if result.stage else ""
+        out().print(f"stopped after step {result.steps}{where}, saved; go on with --resume")
     else:
         out().print(
             f"{result.steps} steps, {result.tokens:,} tokens, loss {result.final_loss or 0:.4f}, "
@@ -181,7 +188,7 @@ def command(
 
 
 # Sections of a recipe that other commands read.
-_OTHER_SECTIONS = ("model", "extend", "eval")
+_OTHER_SECTIONS = ("model", "eval")
 
 
 def _say_note(sentence: str) -> None:

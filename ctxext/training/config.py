@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ctxext.errors import BadInput
+from ctxext.training.extend_config import ExtendConfig
 from ctxext.training.memory_config import MemoryConfig
 
 ALL_LINEAR = "all-linear"
@@ -264,13 +265,17 @@ class ParallelConfig:
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """The sections that `ctxext finetune` reads of a recipe."""
+    """The sections that `ctxext finetune` reads of a recipe, for one stage of it.
+
+    Without `extend` the checkpoint is trained at the window that it has.
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    extend: ExtendConfig | None = None
 
     def __post_init__(self) -> None:
         if self.train.attention == "s2" and (
@@ -298,6 +303,9 @@ class FinetuneConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they stand in a recipe."""
         out = asdict(self)
+        own = out.pop("extend")
+        if own is not None:
+            out = {"extend": own, **out}
         out["lora"]["targets"] = list(self.lora.targets)
         out["data"]["sources"] = list(out["data"]["sources"])
         return out

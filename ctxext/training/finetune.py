@@ -26,7 +26,13 @@ from ctxext.training.full import train_all
 from ctxext.training.head import check_head
 from ctxext.training.log import StepLog
 from ctxext.training.loop import train_steps
-from ctxext.training.lora import LossModel, TrainedGroup, add_adapters, trained_groups
+from ctxext.training.lora import (
+    LossModel,
+    TrainedGroup,
+    add_adapters,
+    load_trained,
+    trained_groups,
+)
 from ctxext.training.memory import apply_memory, loss_chunk_of, step_memory
 from ctxext.training.mesh import Mesh, make_mesh
 from ctxext.training.optimizer import make_optimizer
@@ -39,6 +45,7 @@ from ctxext.training.state import (
     flat,
     own_randomness,
     read_state,
+    read_trained_file,
     restore,
     save_state,
     trained_file,
@@ -95,6 +102,9 @@ def train_adapter(
     out: Path,
     *,
     base_name: str,
+    recipe: Mapping[str, Any] | None = None,
+    start: Path | None = None,
+    run_name: str | None = None,
     dtype: DtypeName = "auto",
     device: str = "auto",
     trust_remote_code: bool = False,
@@ -116,6 +126,9 @@ def train_adapter(
         config: `config.train.seq_length` is set.
         out: an existing folder.
         base_name: what the adapter calls its base.
+        recipe: what a resumed run has to agree with; None = `config`. A stage's is the whole run's.
+        start: tensors that a stage before has trained (`state.trained_file`), to begin from.
+        run_name: what a tracker calls the run; None = the folder's name.
         resume: go on from the newest checkpoint in `out`, if there is one.
         launch: the processes of this run; None = this one alone. All call this together; rank 0
             writes the files, and has the log in what is returned.
@@ -165,13 +178,15 @@ def train_adapter(
     model = accelerator.prepare(plain)
     plan = apply_memory(wrapped, config, least_of_ranks(accelerator, step_memory(wrapped, config)))
     optimizer = make_optimizer(plain, config)
-    recipe = config.to_dict()
+    recipe = config.to_dict() if recipe is None else recipe
     per_pass = train.batch_size * mesh.data_ranks
     state = RunState(0, 0, recipe, rows.sha256, per_pass * train.gradient_accumulation)
     if mesh.launch.rank:  # dropout of its own; what was initialised is the same everywhere
         torch.manual_seed(train.seed + _RANK_SEED * mesh.launch.rank)
     if resume:
         state = _resumed(state, out, mesh, train, plain, optimizer, on_note)
+    if start is not None and state.step == 0:
+        _begin_from(start, mesh.launch, plain)
     state = replace(state, ranks=mesh.launch.ranks)
     check_rope(plain, position)
     with explained(config, mesh.launch, half=half):
@@ -195,7 +210,7 @@ def train_adapter(
         randomness = mesh.launch.gather(own_randomness())
         mesh.launch.on_main(lambda: _save(out, now, plain, optimizer, randomness))
 
-    start_tracker(accelerator, out.name, flat(recipe))
+    start_tracker(accelerator, run_name or out.name, flat(config.to_dict()))
     log = StepLog(out / "log.jsonl", after=state.step) if mesh.launch.main else None
     try:
         with explained(config, mesh.launch, half=half):
@@ -273,6 +288,18 @@ def _resumed(
         if launch.main:
             on_note(f"the run had {state.ranks} processes and goes on with {launch.ranks}")
     return state
+
+
+def _begin_from(start: Path, launch: Launch, plain: Any) -> None:
+    """Put what a stage before has trained in place of what was initialised.
+
+    Raises:
+        CtxextError: the file is damaged or gone.
+        BadInput: it holds other tensors than are trained here.
+    """
+    tensors = launch.on_main(lambda: read_trained_file(start))
+    if wrong := load_trained(plain, tensors):
+        raise BadInput(f"the stage before trained other tensors: {', '.join(wrong[:3])}")
 
 
 def training_device(name: str, launch: Launch) -> torch.device:

@@ -23,6 +23,7 @@ _KEPT = 2
 _STEP = re.compile(r"step-(\d+)")
 _STATE, _TRAINED, _OPTIMIZER = "state.json", "trained.safetensors", "optimizer.safetensors"
 _RNG, _TEMPORARY = "rng.", ".tmp-"
+_FREE = re.compile(r"(stages\[\d+\]\.)?(memory|parallel)\.")  # keys that may change on the way
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,26 @@ def trained_file(out: Path, step: int) -> Path:
     return out / "checkpoints" / f"step-{step}" / _TRAINED
 
 
+def read_trained_file(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a `trained_file`, on the CPU.
+
+    Raises:
+        CtxextError: damaged, or not there.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(file)
+        return tensors
+    except (OSError, SafetensorError) as error:
+        where = "/".join(file.parts[-4:])
+        raise CtxextError(
+            f"{where}, which the next stage begins from, cannot be read: {error}",
+            "begin the run again, without --resume",
+        ) from error
+
+
 def saved_steps(out: Path) -> list[int]:
     """Steps with a complete checkpoint, ascending."""
     root = out / "checkpoints"
@@ -150,7 +171,7 @@ def read_state(out: Path, recipe: Mapping[str, Any], data_sha256: str) -> Saved 
         except (OSError, ValueError, TypeError, SafetensorError) as error:
             problems.append(f"step-{step}: {error}")
             continue
-        _check_same_run(state, recipe, data_sha256)
+        check_same_run(state, recipe, data_sha256)
         state = replace(state, recent_losses=tuple(state.recent_losses))
         return Saved(state, trained, kept, tuple(problems))
     if problems:
@@ -202,10 +223,26 @@ def _rng_name(rank: int, kind: str) -> str:
     return f"{_RNG}{kind}" if rank == 0 else f"{_RNG}{rank}.{kind}"
 
 
-def _check_same_run(state: RunState, recipe: Mapping[str, Any], data_sha256: str) -> None:
+def newest_state(out: Path) -> RunState | None:
+    """Where the newest readable checkpoint of a run stands, its tensors left alone."""
+    for step in reversed(saved_steps(out)):
+        try:
+            text = (out / "checkpoints" / f"step-{step}" / _STATE).read_text(encoding="utf-8")
+            return RunState(**json.loads(text))
+        except (OSError, ValueError, TypeError):
+            continue
+    return None
+
+
+def check_same_run(state: RunState, recipe: Mapping[str, Any], data_sha256: str) -> None:
+    """A checkpoint is of this recipe and these texts.
+
+    Raises:
+        BadInput: it is not; the differing keys are named.
+    """
     old, new = flat(state.recipe), flat(recipe)
     # A run may go on with less memory, and on more processes: neither changes what is trained.
-    keys = [k for k in sorted(old | new) if not k.startswith(("memory.", "parallel."))]
+    keys = [k for k in sorted(old | new) if not _FREE.match(k)]
     changed = [k for k in keys if old.get(k) != new.get(k)]
     if changed:
         shown = ", ".join(f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in changed[:5])
@@ -217,11 +254,13 @@ def _check_same_run(state: RunState, recipe: Mapping[str, Any], data_sha256: str
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as one level: {"train": {"lr": 1}} -> {"train.lr": 1}."""
+    """Nested sections as one level: {"train": {"lr": 1}} -> {"train.lr": 1}, {"a[0].b": 1}."""
     out: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
             out |= flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple) and any(isinstance(v, Mapping) for v in value):
+            out |= flat({f"{key}[{n}]": item for n, item in enumerate(value)}, prefix)
         else:
             out[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
     return out

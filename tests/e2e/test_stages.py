@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from conftest import run_ctxext
+from peft import PeftModel
 from safetensors.torch import load_file
 from torchrun import log_of, run_torchrun
 from transformers import AutoModelForCausalLM
@@ -133,11 +134,19 @@ def test_its_record_and_its_card_are_those_of_a_run_by_hand(tmp_path, tiny_llama
     }
 
 
-def test_the_adapter_merges_onto_the_extended_base(tmp_path, whole):
+def test_the_adapter_belongs_on_the_extended_base(tmp_path, tiny_llama, book, whole):
     done = merge(whole / "adapter", base=str(whole / "extended"), output_dir=tmp_path / "merged")
     assert done.warnings == ()
     name = "merged/model.safetensors"
     assert (tmp_path / name).read_bytes() == (whole / name).read_bytes()
+    with pytest.raises(BadInput, match="trained under another rope"):
+        merge(whole / "adapter", base=str(tiny_llama), output_dir=tmp_path / "wrong")
+    row = torch.tensor([list(book.read_bytes()[:400])])
+    plain = AutoModelForCausalLM.from_pretrained(whole / "extended", dtype=torch.float32)
+    merged = AutoModelForCausalLM.from_pretrained(whole / "merged", dtype=torch.float32)
+    with torch.no_grad():
+        theirs = PeftModel.from_pretrained(plain, whole / "adapter")(row).logits
+        torch.testing.assert_close(theirs, merged(row).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_the_second_stage_begins_from_what_the_first_trained(tmp_path, book, whole):

@@ -244,6 +244,15 @@ def test_a_signal_in_the_first_stage_and_the_resolved_recipe(tmp_path, tiny_llam
     assert (stopped.stopped, stopped.stage, stopped.steps) == (True, 1, STEPS[0])
     assert not (out / "stages/2").exists()
     assert json.loads((out / "ctxext.json").read_text())["training"]["steps"] == STEPS[0]
+
+    def crash(task, done, total, detail):
+        if task == "stage 2 of 2" and done == 2:  # logged, and before its first checkpoint
+            raise RuntimeError("crash")
+
+    with pytest.raises(RuntimeError, match="crash"):
+        finetune(str(tiny_llama), resume=True, on_progress=crash, **options)
+    assert len(log_of(out / "stages/2")) == 2
+    assert not (out / "stages/2/checkpoints").exists()
     done = finetune(str(tiny_llama), resume=True, **options)
     assert (done.stopped, done.stage, done.steps) == (False, None, sum(STEPS))
     assert numbers(out) == numbers(whole)

@@ -125,7 +125,7 @@ def finetune(
 
         def look() -> tuple[Opened, FinetuneConfig]:
             opened = open_checkpoint(model, revision=revision)
-            found = _at_length(config, opened)
+            found = at_length(config, opened)
             found.parallel.check(launch.ranks, found.train.seq_length)
             if not found.data.texts:
                 raise BadInput("--data is missing", "e.g. --data book.txt or --data builtin:python")
@@ -292,7 +292,7 @@ def _merge(
     )  # fmt: skip
 
 
-def _at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:
+def at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:
     """The config with `seq_length` filled in, refused where the rope does not reach it.
 
     What has to lie in the window is the last position: with PoSE the target's, and a row is as long

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from ctxext.errors import BadInput, CtxextError
+from ctxext.training.config import FinetuneConfig
 from ctxext.training.lora import load_trained, trained_tensors
 
 _KEPT = 2
@@ -203,7 +204,8 @@ def _rng_name(rank: int, kind: str) -> str:
 
 
 def _check_same_run(state: RunState, recipe: Mapping[str, Any], data_sha256: str) -> None:
-    old, new = flat(state.recipe), flat(recipe)
+    # A key that came with a later version had its default before.
+    old, new = flat(FinetuneConfig().to_dict()) | flat(state.recipe), flat(recipe)
     # A run may go on with less memory, and on more processes: neither changes what is trained.
     keys = [k for k in sorted(old | new) if not k.startswith(("memory.", "parallel."))]
     changed = [k for k in keys if old.get(k) != new.get(k)]

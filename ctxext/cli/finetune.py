@@ -1,5 +1,6 @@
 """`ctxext finetune`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,10 +14,20 @@ from ctxext.lengths import parse_length
 
 
 def command(
-    model: options.Model,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="Checkpoint folder, or a Hub repository id; default: the recipe's.",
+            show_default=False,
+        ),
+    ] = None,
     recipe: Annotated[
-        Path | None,
-        typer.Option("--recipe", "--config", help="YAML: data, lora, train, memory, parallel."),
+        str | None,
+        typer.Option(
+            "--recipe",
+            "--config",
+            help="YAML file, or a shipped recipe by name: data, lora, train, memory, parallel.",
+        ),
     ] = None,
     data: Annotated[
         str | None,
@@ -125,7 +136,7 @@ def command(
     from ctxext.cli._plan import show_plan
     from ctxext.pipeline.finetune import finetune
     from ctxext.pipeline.finetune_plan import plan_finetune
-    from ctxext.pipeline.recipe import override, read_recipe
+    from ctxext.pipeline.recipe import find_recipe, override, read_recipe
 
     if output_dir is None and not dry_run:
         raise BadInput("--output-dir is missing", "say where the run goes, or add --dry-run")
@@ -158,9 +169,10 @@ def command(
         "lora.train_norms": train_norms,
         "lora.train_embeddings": train_embeddings,
     }
-    values = read_recipe(recipe) if recipe else {}
+    values = read_recipe(find_recipe(recipe)) if recipe else {}
     values = override(values, options.parse_set(set_), flag="--set")
     values = override(values, {k: v for k, v in flags.items() if v is not None}, flag="flag")
+    model = _model(model, values)
     values = {k: v for k, v in values.items() if k not in _OTHER_SECTIONS}
     if dry_run:
         plan = plan_finetune(
@@ -206,6 +218,15 @@ def command(
 
 # Sections of a recipe that other commands read.
 _OTHER_SECTIONS = ("model", "extend", "eval")
+
+
+def _model(given: str | None, recipe: Mapping[str, Any]) -> str:
+    model = given if given is not None else recipe.get("model")
+    if model is None:
+        raise BadInput("MODEL is missing", "name a checkpoint, or a recipe that names one")
+    if not isinstance(model, str):
+        raise BadInput(f"recipe.model has to be text, and is {model!r}")
+    return model
 
 
 def _say_note(sentence: str) -> None:

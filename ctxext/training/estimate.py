@@ -58,9 +58,7 @@ class Shape:
             window = None
         return cls(
             hidden=int(config["hidden_size"]),
-            intermediate=int(
-                config.get("moe_intermediate_size") or config.get("intermediate_size") or 0
-            ),
+            intermediate=int(config.get("moe_intermediate_size") or config["intermediate_size"]),
             layers=int(config["num_hidden_layers"]),
             heads=heads,
             kv_heads=int(config.get("num_key_value_heads") or heads),

@@ -211,7 +211,7 @@ def _base(opened: Opened, width: int) -> Base:
             f"{opened.source.name}/{CONFIG} does not say {error}, so that nothing can be planned",
             "leave out --dry-run",
         ) from error
-    if any(opened.source.folder.glob("*.safetensors*")):
+    if opened.source.weights_local and any(opened.source.folder.glob("*.safetensors*")):
         counted = read_weights(opened.source.folder).parameters
     return Base(shape, counted, bool(config.get("tie_word_embeddings", False)), width)
 

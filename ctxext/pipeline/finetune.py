@@ -319,26 +319,33 @@ def _checked(stage: Stage, opened: Opened, launch: Launch) -> Stage:
     Raises:
         BadInput: naming the key, and the stage where there are several.
     """
-    config, source = stage.config, opened.source
     with named(stage.name):
-        position = opened.position
-        if config.extend is not None:
-            where, origin = f"{source.name}/{CONFIG}", origin_of(source.folder)
-            position = planned_window(opened.config, config.extend, where=where, origin=origin)
-        config = _at_length(config, position.window, source.name)
+        config = at_length(stage.config, opened)
         config.parallel.check(launch.ranks, config.train.seq_length)
         if not config.data.texts:
             raise BadInput("--data is missing", "e.g. --data book.txt or --data builtin:python")
     return replace(stage, config=config)
 
 
-def _at_length(config: FinetuneConfig, window: Window, name: str) -> FinetuneConfig:
+def window_of(config: FinetuneConfig, opened: Opened) -> Window:
+    """The window that is trained: what section `extend` will make of the base's, or the base's.
+
+    Raises:
+        BadInput: the base cannot be extended so.
+    """
+    if config.extend is None:
+        return opened.position.window
+    where, origin = f"{opened.source.name}/{CONFIG}", origin_of(opened.source.folder)
+    return planned_window(opened.config, config.extend, where=where, origin=origin).window
+
+
+def at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:
     """The config with `seq_length` filled in, refused where the rope does not reach it.
 
     What has to lie in the window is the last position: with PoSE the target's, and a row is as long
     as the window that the checkpoint came with.
     """
-    train = config.train
+    window, train, name = window_of(config, opened), config.train, opened.source.name
     length = train.seq_length or (window.original if train.pose_target else window.current)
     flag, reach = "--seq-length", length
     if train.pose_target > length:

@@ -102,6 +102,17 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return value
 
 
+def find_recipe(given: str) -> Path:
+    """`--recipe`: a file, or a recipe that comes with ctxext, by its name.
+
+    Raises:
+        BadInput: it looks like a name, and is none.
+    """
+    path = Path(given)
+    named = path.name == given and not path.suffix and not path.exists()
+    return shipped_recipe(given) if named else path
+
+
 def shipped_recipe(name: str) -> Path:
     """The file of a recipe that comes with ctxext, by its name without `.yaml`.
 

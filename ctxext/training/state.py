@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from ctxext.errors import BadInput, CtxextError
+from ctxext.training.config import FinetuneConfig
 from ctxext.training.lora import load_trained, trained_tensors
 
 _KEPT = 2
@@ -240,7 +241,9 @@ def check_same_run(state: RunState, recipe: Mapping[str, Any], data_sha256: str)
     Raises:
         BadInput: it is not; the differing keys are named.
     """
-    old, new = flat(state.recipe), flat(recipe)
+    # A key that came with a later version had its default before.
+    defaults = flat(FinetuneConfig().to_dict())
+    old, new = defaults | flat(state.recipe), defaults | flat(recipe)
     # A run may go on with less memory, and on more processes: neither changes what is trained.
     keys = [k for k in sorted(old | new) if not _FREE.match(k)]
     changed = [k for k in keys if old.get(k) != new.get(k)]

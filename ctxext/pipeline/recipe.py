@@ -109,7 +109,8 @@ def find_recipe(given: str) -> Path:
         BadInput: it looks like a name, and is none.
     """
     path = Path(given)
-    named = path.name == given and not path.suffix and not path.exists()
+    is_file = given.endswith((".yaml", ".yml", ".json")) or path.exists()
+    named = path.name == given and not is_file
     return shipped_recipe(given) if named else path
 
 

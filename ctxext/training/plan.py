@@ -282,7 +282,8 @@ def _sparing(base: Base, config: FinetuneConfig, machine: Machine) -> dict[str, 
         changes[f"--batch-size 1 --gradient-accumulation {passes}"] = lambda c: replace(
             c, train=replace(c.train, batch_size=1, gradient_accumulation=passes)
         )
-    if machine.devices > 1 and config.parallel.context == 1:
+    # s2 shifts whole rows, and cannot share them.
+    if machine.devices > 1 and config.parallel.context == 1 and train.attention != "s2":
         changes[f"--context-parallel {machine.devices}"] = lambda c: replace(
             c, parallel=replace(c.parallel, context=machine.devices)
         )

@@ -109,8 +109,8 @@ def find_recipe(given: str) -> Path:
         BadInput: it looks like a name, and is none.
     """
     path = Path(given)
-    is_file = given.endswith((".yaml", ".yml", ".json")) or path.exists()
-    named = path.name == given and not is_file
+    # By its ending, not by having one: qwen2.5-7b is a name.
+    named = path.name == given and path.suffix not in (".yaml", ".yml") and not path.exists()
     return shipped_recipe(given) if named else path
 
 

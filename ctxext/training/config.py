@@ -249,6 +249,11 @@ class ParallelConfig:
     def __post_init__(self) -> None:
         _at_least(self, "context", 1)
 
+    @property
+    def processes(self) -> int:
+        """As many as are needed at least."""
+        return self.context
+
     def check(self, ranks: int, seq_length: int) -> None:
         """Whether so many processes can share rows of so many tokens.
 

@@ -119,7 +119,7 @@ def test_what_cannot_be_planned(tmp_path):
         assert "Traceback" not in done.stderr
 
 
-def test_of_stages_the_longest_rows_are_planned(tmp_path):
+def test_stages_add_up_and_the_largest_is_planned(tmp_path):
     recipe = {
         "train": {"seq_length": 1024, "steps": 3, "gradient_accumulation": 1},
         "stages": [{"extend": {"target": 16384}, "train": {"seq_length": 16384}}, {}],
@@ -131,5 +131,6 @@ def test_of_stages_the_longest_rows_are_planned(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     got = json.loads(done.stdout)
-    assert (got["window"], got["seq_length"], got["tokens"]) == (16384, 16384, 3 * 16384)
-    assert "of 2 stages the one with the longest rows is planned, stages[0]" in done.stderr
+    assert (got["window"], got["seq_length"], got["steps"]) == (16384, 16384, 6)
+    assert [stage["tokens"] for stage in got["stages"]] == [3 * 16384, 3 * 1024]
+    assert got["tokens"] == 3 * 16384 + 3 * 1024

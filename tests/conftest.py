@@ -39,7 +39,9 @@ def write_byte_tokenizer(folder, window):
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
-def build_tiny(folder, family="llama", *, window=128, tied=False, shard="5GB", dtype="float32"):
+def build_tiny(
+    folder, family="llama", *, window=128, tied=False, shard="5GB", dtype="float32", vocabulary=256
+):
     """A randomly initialised decoder of one of the families, saved by transformers."""
     import torch
     import transformers
@@ -48,7 +50,7 @@ def build_tiny(folder, family="llama", *, window=128, tied=False, shard="5GB", d
     config_class = getattr(transformers, f"{kinds[family]}Config")
     extra = {"sliding_window": None} if family == "mistral" else {}
     config = config_class(
-        vocab_size=256,
+        vocab_size=vocabulary,
         hidden_size=64,
         intermediate_size=96,
         num_hidden_layers=2,

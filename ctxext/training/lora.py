@@ -1,7 +1,7 @@
 """What is trained: LoRA adapters (through peft), and on request norms and embeddings."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from ctxext.training.config import ALL_LINEAR, LoraConfig
 from ctxext.training.head import decoder_of, head_of, without_peft
 from ctxext.training.loss import IGNORED, summed_nll
 from ctxext.training.router_loss import router_loss, wants_router_loss
+from ctxext.training.sharding import share_of
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,16 @@ class LossModel(nn.Module):
         self.model = model
         self.loss_chunk = loss_chunk
 
-    def forward(self, batch: Batch) -> torch.Tensor:
-        """Summed NLL of the batch's labels, nats.
+    def forward(self, batch: Batch | None, work: Callable[[Any], Any] | None = None) -> Any:
+        """Summed NLL of the batch's labels, nats; with `work`, what that makes of the model.
 
         A mixture of experts that asks for it adds its auxiliary loss, once for each token.
+
+        Args:
+            work: called in place of the loss: a sharded model can be read in here only.
         """
+        if batch is None:
+            return work(self.model) if work is not None else None
         base = without_peft(self.model)
         routed = wants_router_loss(base)
         asked = {"output_router_logits": True} if routed else {}
@@ -136,5 +142,5 @@ def load_trained(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Seque
     if set(own) == set(tensors):
         with torch.no_grad():
             for name, parameter in own.items():
-                parameter.copy_(tensors[name])
+                parameter.copy_(share_of(tensors[name], parameter))
     return sorted(set(own) ^ set(tensors))

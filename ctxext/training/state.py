@@ -17,7 +17,9 @@ import torch
 from torch import nn
 
 from ctxext.errors import BadInput, CtxextError
+from ctxext.launch import Launch
 from ctxext.training.lora import load_trained, trained_tensors
+from ctxext.training.sharding import share_of, whole
 
 _KEPT = 2
 _STEP = re.compile(r"step-(\d+)")
@@ -68,16 +70,47 @@ def save_state(
     state: RunState,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    randomness: Sequence[Randomness] | None = None,
+    launch: Launch | None = None,
 ) -> Path:
     """Write `checkpoints/step-N` beside its final name, rename it, drop all but the newest two.
 
+    What is sharded is made whole for it, one tensor at a time, and collected on rank 0.
+
     Args:
-        randomness: of each rank; None = of this process alone.
+        launch: the processes of the run, which all call this together, and rank 0 writes; None =
+            this one alone.
 
     Raises:
         CtxextError: the disk is full; the checkpoints before are as they were.
     """
+    launch = launch or Launch()
+    randomness = launch.gather(own_randomness())
+    trained = whole_trained(model, keep=launch.main)
+    moments = _optimizer_tensors(model, optimizer, keep=launch.main)
+    return launch.on_main(lambda: _write(out, state, trained, moments, randomness))
+
+
+def whole_trained(model: nn.Module, *, keep: bool = True) -> dict[str, torch.Tensor]:
+    """Name -> whole tensor, on the CPU, of everything that is trained; all ranks call it together.
+
+    Args:
+        keep: False = this rank only helps the others, and gets nothing.
+    """
+    out = {}
+    for name, parameter in trained_tensors(model).items():
+        tensor = whole(parameter.detach())
+        if keep:
+            out[name] = tensor.cpu().contiguous()
+    return out
+
+
+def _write(
+    out: Path,
+    state: RunState,
+    trained: dict[str, torch.Tensor],
+    moments: Mapping[str, torch.Tensor],
+    randomness: Sequence[Randomness],
+) -> Path:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -88,12 +121,9 @@ def save_state(
         shutil.rmtree(leftover, ignore_errors=True)
     staging = Path(tempfile.mkdtemp(dir=root, prefix=_TEMPORARY))
     try:
-        trained = {
-            name: p.detach().cpu().contiguous() for name, p in trained_tensors(model).items()
-        }
         save_file(trained, staging / _TRAINED)
-        kept = _optimizer_tensors(model, optimizer)
-        for rank, states in enumerate(randomness or [own_randomness()]):
+        kept = dict(moments)
+        for rank, states in enumerate(randomness):
             kept |= {_rng_name(rank, kind): value for kind, value in states.items()}
         save_file(kept, staging / _OPTIMIZER)
         text = json.dumps(asdict(state), indent=2) + "\n"
@@ -228,12 +258,14 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _optimizer_tensors(
-    model: nn.Module, optimizer: torch.optim.Optimizer
+    model: nn.Module, optimizer: torch.optim.Optimizer, *, keep: bool
 ) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter in trained_tensors(model).items():
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{key}|{name}"] = torch.as_tensor(value).detach().cpu().clone()
+            tensor = whole(torch.as_tensor(value).detach())
+            if keep:
+                tensors[f"{key}|{name}"] = tensor.cpu().clone()
     return tensors
 
 
@@ -242,8 +274,8 @@ def _restore_optimizer(
 ) -> None:
     for name, parameter in trained_tensors(model).items():
         own = {k.partition("|")[0]: v for k, v in tensors.items() if k.partition("|")[2] == name}
-        # AdamW keeps its step count on the CPU, the moments where the parameter is.
+        # AdamW keeps its step count on the CPU, the moments where, and cut as, the parameter is.
         optimizer.state[parameter] = {
-            key: value if key == "step" else value.to(parameter.device)
+            key: value if key == "step" else share_of(value, parameter)
             for key, value in own.items()
         }

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.training.attention import separate_documents
 from ctxext.training.batch import TrainingRows
 from ctxext.training.config import FinetuneConfig, TrainConfig
-from ctxext.training.context_parallel import parallelize_context
+from ctxext.training.context_parallel import parallelize_context, whole_rows
 from ctxext.training.failures import explained
 from ctxext.training.full import train_all
 from ctxext.training.head import check_head
@@ -188,7 +189,8 @@ def train_adapter(
     with explained(config, mesh.launch, half=half):
         first = rows.batch(0, 1).to(accelerator.device)
         with accelerator.autocast():
-            inside(plain, partial(check_head, ids=first.input_ids))
+            with whole_rows(base) if mesh.context_group is not None else nullcontext():
+                inside(plain, partial(check_head, ids=first.input_ids))
             difference = check_loss(plain, first, mesh) if train.self_check else None
     read = train.steps * state.rows_per_step
     if on_start is not None and mesh.launch.main:

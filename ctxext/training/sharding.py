@@ -104,7 +104,10 @@ def _without_sync(model: FSDPModule) -> Any:
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """A share's whole tensor, on every rank; all ranks call this together. Others are given back."""
+    """The whole tensor of a share, on every rank; all ranks call this together.
+
+    A tensor that is not cut is given back.
+    """
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

@@ -44,6 +44,7 @@ from ctxext.training.sharding import inside, shard_model
 from ctxext.training.shifted_attention import use_shifted_attention
 from ctxext.training.state import (
     RunState,
+    Saved,
     flat,
     read_state,
     restore,
@@ -259,13 +260,22 @@ def _resumed(
         BadInput: the rows of a step cannot be shared among these ranks.
     """
     launch = mesh.launch
-    saved = launch.on_main(lambda: read_state(out, fresh.recipe, fresh.data_sha256))
-    if saved is None:
+    box: list[Saved] = []  # rank 0's; the tensors go to the others one by one
+
+    def read() -> tuple[RunState, tuple[str, ...]] | None:
+        saved = read_state(out, fresh.recipe, fresh.data_sha256)
+        if saved is None:
+            return None
+        box.append(saved)
+        return saved.state, saved.problems
+
+    told = launch.on_main(read)
+    if told is None:
         return fresh
-    for problem in saved.problems if launch.main else ():
+    state, problems = told
+    for problem in problems if launch.main else ():
         on_note(f"a damaged checkpoint is passed over: {problem}")
-    launch.agree(lambda: restore(saved, plain, optimizer, rank=launch.rank))
-    state = saved.state
+    restore(box[0] if box else None, plain, optimizer, launch)
     if not state.rows_per_step:  # written by version 0.1, in one process
         state = replace(state, rows_per_step=train.batch_size * train.gradient_accumulation)
     per_pass = train.batch_size * mesh.data_ranks

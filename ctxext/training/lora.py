@@ -1,11 +1,10 @@
 """What is trained: LoRA adapters (through peft), and on request norms and embeddings."""
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from ctxext.errors import BadInput
@@ -14,7 +13,6 @@ from ctxext.training.config import ALL_LINEAR, LoraConfig
 from ctxext.training.head import decoder_of, head_of, without_peft
 from ctxext.training.loss import IGNORED, summed_nll
 from ctxext.training.router_loss import router_loss, wants_router_loss
-from ctxext.training.sharding import share_of
 
 
 @dataclass(frozen=True)
@@ -130,17 +128,3 @@ def trained_groups(model: nn.Module) -> list[TrainedGroup]:
 def trained_tensors(model: nn.Module) -> dict[str, nn.Parameter]:
     """Name -> parameter of everything that is trained, in a fixed order; shared ones once."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
-def load_trained(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Sequence[str]:
-    """Copy saved tensors into the trained parameters, in place.
-
-    Returns:
-        Names that the file and the model do not share (empty when all is well).
-    """
-    own = trained_tensors(model)
-    if set(own) == set(tensors):
-        with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(share_of(tensors[name], parameter))
-    return sorted(set(own) ^ set(tensors))

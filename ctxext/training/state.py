@@ -10,15 +10,16 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from ctxext.errors import BadInput, CtxextError
 from ctxext.launch import Launch
-from ctxext.training.lora import load_trained, trained_tensors
+from ctxext.training.lora import trained_tensors
 from ctxext.training.sharding import share_of, whole
 
 _KEPT = 2
@@ -189,20 +190,56 @@ def read_state(out: Path, recipe: Mapping[str, Any], data_sha256: str) -> Saved 
 
 
 def restore(
-    saved: Saved, model: nn.Module, optimizer: torch.optim.Optimizer, *, rank: int = 0
+    saved: Saved | None,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    launch: Launch | None = None,
 ) -> None:
     """Put a checkpoint back in place, with the random numbers of this rank where it has them.
+
+    Args:
+        saved: on rank 0, not read on the others. They are told one parameter at a time and keep
+            their share of it: all of a model and its optimizer, once a process, may not fit.
+        launch: the processes of the run, which all call this together; None = this one alone.
 
     Raises:
         BadInput: it trains other tensors than this model.
     """
-    if wrong := load_trained(model, saved.trained):
+    launch = launch or Launch()
+    own = trained_tensors(model)
+    there, keys, states = launch.on_main(partial(_outline, cast(Saved, saved)))
+    if wrong := sorted(set(own) ^ set(there)):
         raise BadInput(f"--resume: the checkpoint trains other tensors: {', '.join(wrong[:3])}")
-    _restore_optimizer(model, optimizer, saved.optimizer)
-    if _rng_name(rank, "cpu") in saved.optimizer:
-        torch.set_rng_state(saved.optimizer[_rng_name(rank, "cpu")])
-    if torch.cuda.is_available() and _rng_name(rank, "cuda") in saved.optimizer:
-        torch.cuda.set_rng_state(saved.optimizer[_rng_name(rank, "cuda")])
+    for name, parameter in own.items():
+        tensor, moments = launch.on_main(partial(_of_parameter, cast(Saved, saved), name, keys))
+        with torch.no_grad():
+            parameter.copy_(share_of(tensor, parameter))
+        # AdamW keeps its step count on the CPU, the moments where, and cut as, the parameter is.
+        optimizer.state[parameter] = {
+            key: value if key == "step" else share_of(value, parameter)
+            for key, value in moments.items()
+        }
+    if (name := _rng_name(launch.rank, "cpu")) in states:
+        torch.set_rng_state(states[name])
+    if torch.cuda.is_available() and (name := _rng_name(launch.rank, "cuda")) in states:
+        torch.cuda.set_rng_state(states[name])
+
+
+def _outline(saved: Saved) -> tuple[list[str], list[str], dict[str, torch.Tensor]]:
+    """Names of what was trained, what the optimizer keeps, and the states of all generators."""
+    states = {name: v for name, v in saved.optimizer.items() if name.startswith(_RNG)}
+    keys = {name.partition("|")[0] for name in saved.optimizer if name not in states}
+    return list(saved.trained), sorted(keys), states
+
+
+def _of_parameter(
+    saved: Saved, name: str, keys: Sequence[str]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """One tensor, and what the optimizer kept of it."""
+    kept = saved.optimizer
+    return saved.trained[name], {
+        key: kept[f"{key}|{name}"] for key in keys if f"{key}|{name}" in kept
+    }
 
 
 def load_state(
@@ -267,15 +304,3 @@ def _optimizer_tensors(
             if keep:
                 tensors[f"{key}|{name}"] = tensor.cpu().clone()
     return tensors
-
-
-def _restore_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]
-) -> None:
-    for name, parameter in trained_tensors(model).items():
-        own = {k.partition("|")[0]: v for k, v in tensors.items() if k.partition("|")[2] == name}
-        # AdamW keeps its step count on the CPU, the moments where, and cut as, the parameter is.
-        optimizer.state[parameter] = {
-            key: value if key == "step" else share_of(value, parameter)
-            for key, value in own.items()
-        }

@@ -155,6 +155,22 @@ def steps(name, mesh, *, load, save, count, out=None):
     return losses
 
 
+def messages(name, mesh):
+    """Reduce-scatters of a pass before the last, and of the last; then the bytes made whole."""
+    from torch.distributed.tensor.debug import CommDebugMode
+
+    from ctxext.training.sharding import gathered_bytes, gradients_apart, shard_model
+
+    model = shard_model(build(name, mesh), mesh.launch, RANKS, torch.device("cpu"))
+    counts = []
+    for apart in (gradients_apart(model, None), nullcontext()):
+        with CommDebugMode() as seen, apart:
+            model(batch_of(name, mesh.data_rank, 1)).backward()
+        kinds = seen.get_comm_counts().items()
+        counts.append(sum(n for kind, n in kinds if "reduce_scatter" in str(kind)))
+    return (*counts, gathered_bytes(model))
+
+
 STEPPED = ("tied", "full")
 
 
@@ -169,6 +185,8 @@ def work(launch, folder):
         saved = steps(name, data, load=None, save=folder / f"two {name}", count=3)
         resumed = steps(name, data, load=folder / f"one {name}", save=None, count=2)
         results[f"steps {name}"] = saved, resumed
+    for name in ("grouped", "full"):
+        results[f"messages {name}"] = messages(name, data)
     return results
 
 
@@ -215,6 +233,16 @@ def test_a_checkpoint_goes_on_with_any_number_of_shares(on_two, one, name):
         assert resumed == pytest.approx(whole_run[1:], rel=1e-5)
     alone = steps(name, None, load=folder / f"two {name}", save=None, count=2)
     assert alone == pytest.approx(whole_run[1:], rel=1e-5)
+
+
+def test_gradients_travel_once_a_step_unless_every_weight_has_one(on_two):
+    """One message for each of two layers and the rest."""
+    model = build("full", None).model
+    layer = sum(p.numel() for p in model.model.layers[0].parameters()) * 4
+    outside = sum(p.numel() for p in model.parameters()) * 4 - 2 * layer
+    for rank in on_two:
+        assert rank["messages grouped"][:2] == (0, 3)
+        assert rank["messages full"] == (3, 3, outside + 4 * layer)
 
 
 def replicas(launch):

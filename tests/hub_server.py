@@ -1,7 +1,8 @@
 """A Hub for tests: an HTTP server on loopback that speaks the endpoints that push and load use.
 
-Repositories live in memory: {repo_id: {branch: {path: bytes}}}. The real `huggingface_hub` client
-talks to it when HF_ENDPOINT names it (in a process of its own: the client reads that at import).
+Repositories live in memory: {repo_id: {branch: {path: bytes}}}; datasets: {repo_id: {path: bytes}}.
+The real `huggingface_hub` client talks to it when HF_ENDPOINT names it (in a process of its own:
+the client reads that at import).
 """
 
 import base64
@@ -11,7 +12,7 @@ import re
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlparse
+from urllib.parse import parse_qs, unquote, urlparse
 
 SHA = "a" * 40  # of every commit: nothing here depends on history
 
@@ -21,6 +22,7 @@ class Hub:
 
     Attributes:
         repos, private: the repositories.
+        datasets, sha: the datasets, and the commit that all of them are at.
         blobs: large files by sha256.
         requests: (method, path) of every request.
         fail_uploads_after: so many large uploads succeed, later ones answer 500 (None: all do).
@@ -29,10 +31,15 @@ class Hub:
 
     def __init__(self, token="hf_secrettokenoftests"):
         self.repos, self.private, self.blobs = {}, {}, {}
+        self.datasets, self.sha = {}, SHA
         self.requests, self.uploads = [], 0
         self.fail_uploads_after = None
         self.token = token
         self.url = ""
+
+
+def json_paths(data):
+    return json.loads(data).get("paths", []) if data.startswith(b"{") else []
 
 
 def _handler(hub):
@@ -70,6 +77,8 @@ def _handler(hub):
             hub.requests.append(("POST", path))
             if path == "/api/validate-yaml":
                 return self.answer(200, {"errors": [], "warnings": []})
+            if re.fullmatch(r"/api/datasets/(.+)/paths-info/(.+)", path):
+                return self.dataset(path, parse_qs(data.decode()).get("paths", json_paths(data)))
             if not self.may_write():
                 return self.answer(401, {"error": "Invalid credentials"})
             if path == "/api/repos/create":
@@ -128,6 +137,48 @@ def _handler(hub):
                 200, {"commitUrl": f"{hub.url}/{repo}/commit/{SHA}", "commitOid": SHA, **extra}
             )
 
+        def dataset(self, path, asked=()):
+            """What a client wants to know of a dataset, or a part of one of its files."""
+            name = "/".join(path.removeprefix("/api").split("/")[2:4])
+            files = hub.datasets.get(name)
+            if files is None:
+                return self.answer(404, {}, {"X-Error-Code": "RepoNotFound"})
+            listed = [
+                {"type": "file", "path": p, "size": len(d), "oid": SHA} for p, d in files.items()
+            ]
+            rest = path.partition(name)[2]
+            if rest.startswith("/tree/"):
+                folder = "/".join(rest.split("/")[3:])
+                folders = {
+                    "/".join(p.split("/")[:n]) for p in files for n in range(1, p.count("/") + 1)
+                }
+                listed += [{"type": "directory", "path": p, "oid": SHA} for p in sorted(folders)]
+                inside = [f for f in listed if f["path"].startswith(f"{folder}/" * bool(folder))]
+                if "recursive=true" not in self.path.lower():
+                    depth = folder.count("/") + bool(folder)
+                    inside = [f for f in inside if f["path"].count("/") == depth]
+                status = 200 if inside else 404
+                return self.answer(status, inside, {"X-Error-Code": "EntryNotFound"})
+            if rest.startswith("/paths-info/"):
+                return self.answer(200, [f for f in listed if f["path"] in asked])
+            if rest.startswith("/resolve/"):
+                data = files.get("/".join(rest.split("/")[3:]))
+                if data is None:
+                    return self.answer(404, {}, {"X-Error-Code": "EntryNotFound"})
+                headers = {
+                    "ETag": f'"{hashlib.sha256(data).hexdigest()}"',
+                    "X-Repo-Commit": hub.sha,
+                }
+                part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+                if part is None:
+                    return self.answer(200, data, headers)
+                start, stop = int(part[1]), min(int(part[2] or len(data)) + 1, len(data))
+                headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(data)}"
+                return self.answer(206, data[start:stop], headers)
+            siblings = [{"rfilename": p} for p in files]
+            about = {"id": name, "sha": hub.sha, "siblings": siblings, "tags": []}
+            return self.answer(200, about | {"private": False, "downloads": 0, "likes": 0})
+
         def do_PUT(self):
             path, data = self.path, self.body()
             hub.requests.append(("PUT", path))
@@ -159,6 +210,8 @@ def _handler(hub):
                 return self.answer(
                     200, {"id": found[1], "modelId": found[1], "sha": SHA, "siblings": siblings}
                 )
+            if path.startswith(("/api/datasets/", "/datasets/")):
+                return self.dataset(path)
             if found := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
                 files = hub.repos.get(found[1], {}).get("main", {})
                 if found[3] not in files:

@@ -34,8 +34,13 @@ class Patch:
     warnings: tuple[str, ...]
 
 
-def resolve_target(position: Position, target: int | None, factor: float | None) -> int:
+def resolve_target(
+    position: Position, target: int | None, factor: float | None, *, flag: str = "--"
+) -> int:
     """The window to reach, in tokens, from `--target` or `--factor`.
+
+    Args:
+        flag: what messages put before the two names: `extend.` in a recipe.
 
     Raises:
         BadInput: both or neither given; below the trained window; not a whole, even number of
@@ -43,35 +48,37 @@ def resolve_target(position: Position, target: int | None, factor: float | None)
     """
     original = position.window.original
     if (target is None) == (factor is None):
-        raise BadInput("give either --target or --factor", f"e.g. --target {original * 4}")
+        raise BadInput(
+            f"give either {flag}target or {flag}factor", f"e.g. {flag}target {original * 4}"
+        )
     if target is None:
-        target = _target_of(original, factor or 0.0)
+        target = _target_of(original, factor or 0.0, flag)
     if target % 2:
-        raise BadInput(f"--target {target} is odd", f"nearest: {target + 1}")
+        raise BadInput(f"{flag}target {target} is odd", f"nearest: {target + 1}")
     if target < original:
         raise BadInput(
-            f"--target {target} is below the trained window of {original} tokens",
+            f"{flag}target {target} is below the trained window of {original} tokens",
             "give a larger one",
         )
     if round(original * (target / original)) != target or (target / original) * original != target:
         raise BadInput(
-            f"--target {target} / {original} has no exact factor, and some engines compute the "
+            f"{flag}target {target} / {original} has no exact factor, and some engines compute the "
             "window from the factor",
-            f"nearest that works: --target {_nearest(original, target)}",
+            f"nearest that works: {flag}target {_nearest(original, target)}",
         )
     return target
 
 
-def _target_of(original: int, factor: float) -> int:
+def _target_of(original: int, factor: float, flag: str) -> int:
     if not factor >= 1:
-        raise BadInput(f"--factor is {factor:g}, and has to be at least 1")
+        raise BadInput(f"{flag}factor is {factor:g}, and has to be at least 1")
     if factor * original >= 2**31:
-        raise BadInput(f"--factor {factor:g} x {original} tokens is beyond 2**31")
+        raise BadInput(f"{flag}factor {factor:g} x {original} tokens is beyond 2**31")
     target = round(factor * original)
     if target != factor * original or target % 2:
         raise BadInput(
-            f"--factor {factor:g} x {original} is not a whole, even number of tokens",
-            f"nearest that works: --target {_nearest(original, factor * original)}",
+            f"{flag}factor {factor:g} x {original} is not a whole, even number of tokens",
+            f"nearest that works: {flag}target {_nearest(original, factor * original)}",
         )
     return target
 

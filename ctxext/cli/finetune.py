@@ -1,5 +1,6 @@
 """`ctxext finetune`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,10 +14,20 @@ from ctxext.lengths import parse_length
 
 
 def command(
-    model: options.Model,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="Checkpoint folder, or a Hub repository id; default: the recipe's.",
+            show_default=False,
+        ),
+    ] = None,
     recipe: Annotated[
-        Path | None,
-        typer.Option("--recipe", "--config", help="YAML: data, lora, train, memory, parallel."),
+        str | None,
+        typer.Option(
+            "--recipe",
+            "--config",
+            help="YAML file, or a shipped recipe by name: extend, data, lora, train, stages, ...",
+        ),
     ] = None,
     data: Annotated[
         str | None,
@@ -103,23 +114,40 @@ def command(
     ] = "auto",
     device: options.Device = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
+    dry_run: options.DryRun = False,
+    gpu: Annotated[
+        str | None,
+        typer.Option("--gpu", help="With --dry-run: plan for this card, e.g. h100-80gb."),
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", min=1, help="With --dry-run: how many of them.")
+    ] = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
     """Train LoRA adapters on an extended checkpoint, at its length, and merge them.
 
     Leaves adapter/, merged/, checkpoints/, log.jsonl, recipe.yaml and ctxext.json in --output-dir.
+    A recipe with a section `extend` extends MODEL first, into extended/; a list `stages` does both
+    several times, e.g. to 32k and then to 128k, each stage going on with what was trained.
     Flags win over --set, --set over --recipe. A run that was killed goes on with --resume.
+
+    --dry-run says before: memory by part, tokens, time, the longest row that fits, and what each
+    switch buys; here, or with --gpu h100-80gb --gpus 8 on machines that are not there yet.
 
     On several GPUs: torchrun --nproc_per_node 8 -m ctxext finetune ... --context-parallel 8
 
     Example: ctxext finetune runs/yarn --data books/ --seq-length 32k --steps 400 -o runs/yarn-ft
     """
+    from ctxext.cli._plan import show_plan
     from ctxext.pipeline.finetune import finetune
-    from ctxext.pipeline.recipe import override, read_recipe
+    from ctxext.pipeline.finetune_plan import plan_finetune
+    from ctxext.pipeline.recipe import find_recipe, override, read_recipe
 
-    if output_dir is None:
-        raise BadInput("--output-dir is missing", "say where the run goes")
+    if output_dir is None and not dry_run:
+        raise BadInput("--output-dir is missing", "say where the run goes, or add --dry-run")
+    if not dry_run and (gpu is not None or gpus is not None):
+        raise BadInput("--gpu and --gpus are read by --dry-run only", "add --dry-run")
     if resume and overwrite:
         raise BadInput("--resume and --overwrite contradict each other")
     flags: dict[str, Any] = {
@@ -148,15 +176,25 @@ def command(
         "lora.train_norms": train_norms,
         "lora.train_embeddings": train_embeddings,
     }
-    values = read_recipe(recipe) if recipe else {}
+    values = read_recipe(find_recipe(recipe)) if recipe else {}
     values = override(values, options.parse_set(set_), flag="--set")
     values = override(values, {k: v for k, v in flags.items() if v is not None}, flag="flag")
+    model = _model(model, values)
+    values = {k: v for k, v in values.items() if k not in _OTHER_SECTIONS}
+    if dry_run:
+        plan = plan_finetune(
+            model, recipe=values, gpu=gpu, gpus=gpus, revision=revision, dtype=dtype,
+            device=device, trust_remote_code=trust_remote_code,
+        )  # fmt: skip
+        say_warnings(plan.warnings)
+        print_json(plan) if json else show_plan(plan)
+        return
     main = environment_rank() == 0
     with progress(quiet=quiet or not main) as listen:
         result = finetune(
             model,
-            output_dir=output_dir,
-            recipe={k: v for k, v in values.items() if k not in _OTHER_SECTIONS},
+            output_dir=output_dir or Path(),
+            recipe=values,
             resume=resume,
             overwrite=overwrite,
             revision=revision,
@@ -175,7 +213,8 @@ def command(
     if json:
         print_json(result)
     elif result.stopped:
-        out().print(f"stopped after step {result.steps}, saved; go on with --resume")
+        where = f" in stage {result.stage}" if result.stage else ""
+        out().print(f"stopped after step {result.steps}{where}, saved; go on with --resume")
     else:
         out().print(
             f"{result.steps} steps, {result.tokens:,} tokens, loss {result.final_loss or 0:.4f}, "
@@ -186,7 +225,16 @@ def command(
 
 
 # Sections of a recipe that other commands read.
-_OTHER_SECTIONS = ("model", "extend", "eval")
+_OTHER_SECTIONS = ("model", "eval")
+
+
+def _model(given: str | None, recipe: Mapping[str, Any]) -> str:
+    model = given if given is not None else recipe.get("model")
+    if model is None:
+        raise BadInput("MODEL is missing", "name a checkpoint, or a recipe that names one")
+    if not isinstance(model, str):
+        raise BadInput(f"recipe.model has to be text, and is {model!r}")
+    return model
 
 
 def _say_note(sentence: str) -> None:

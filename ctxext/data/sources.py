@@ -82,10 +82,12 @@ class Source:
     def state(self) -> list[Any] | None:
         """What the text depends on, without reading it; None where that cannot be known.
 
-        Files are taken for unchanged when path, size and time of change are.
+        Files are taken for unchanged when path, size and time of change are, a dataset of the Hub
+        when its commit is.
         """
         if self.spec.startswith("hf:"):
-            return None
+            commit = _hub_commit(self.spec)
+            return [self.spec, self.field_name, commit] if commit else None
         builtin = self.spec.startswith("builtin:")
         files = [path for _, path in python_files()] if builtin else _files(self.spec)
         listed: list[Any] = [self.spec if builtin else "files", self.field_name]
@@ -232,6 +234,16 @@ def _parquet(path: Path, name: str) -> Iterator[Piece]:
                     yield Piece(text)
     except pyarrow.ArrowInvalid as error:
         raise BadInput(f"--data {path.name} is not a parquet file") from error
+
+
+def _hub_commit(spec: str) -> str | None:
+    """The commit that a dataset of the Hub is at; None where the Hub does not say."""
+    from huggingface_hub import dataset_info
+
+    try:
+        return dataset_info(spec.removeprefix("hf:").partition(":")[0]).sha
+    except (OSError, ValueError):  # what is wrong with the name is said when it is read
+        return None
 
 
 def _hub_dataset(spec: str) -> Iterator[Piece]:

@@ -57,7 +57,7 @@ class TokenFile:
 
 
 def stored_tokens(
-    source: Source, tokenizer: Any, tokenizer_sha256: str, separator: int | None
+    source: Source, tokenizer: Any, tokenizer_sha256: str, separator: int | None, most: int = 0
 ) -> TokenFile:
     """The tokens of a text: from the cache, else tokenised into it, a little at a time.
 
@@ -69,6 +69,7 @@ def stored_tokens(
         tokenizer: a transformers tokenizer.
         tokenizer_sha256: of the files it was loaded from (`tokenizer_digest`).
         separator: end-of-text id put after each document that lacks it; None = nothing.
+        most: tokens; what comes after them is not read. 0 = all.
 
     Raises:
         BadInput: as `Source.pieces`.
@@ -80,12 +81,13 @@ def stored_tokens(
         root.mkdir(parents=True, exist_ok=True)
         if state is None:
             with tempfile.TemporaryDirectory(dir=root, prefix=".once-") as once:
-                _write(Path(once), source, tokenizer, separator)
+                _write(Path(once), source, tokenizer, separator, most)
                 return _read(Path(once), source)  # the map outlives the file's name
         what = [_FORMAT, version("tokenizers"), tokenizer_sha256, separator, state]
+        what += [most] if most else []
         key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
         with _alone(root / f".{key}.lock"):
-            return _kept(root / key, source, tokenizer, separator)
+            return _kept(root / key, source, tokenizer, separator, most)
     except OSError as error:
         raise CtxextError(
             f"tokens cannot be kept in {root}: {error.strerror or error}",
@@ -104,7 +106,9 @@ def tokenizer_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _kept(folder: Path, source: Source, tokenizer: Any, separator: int | None) -> TokenFile:
+def _kept(
+    folder: Path, source: Source, tokenizer: Any, separator: int | None, most: int
+) -> TokenFile:
     try:
         return _read(folder, source)
     except (OSError, ValueError, KeyError):
@@ -113,14 +117,14 @@ def _kept(folder: Path, source: Source, tokenizer: Any, separator: int | None) -
     shutil.rmtree(staging, ignore_errors=True)  # of a killed process: we hold its lock now
     staging.mkdir()
     try:
-        _write(staging, source, tokenizer, separator)
+        _write(staging, source, tokenizer, separator, most)
         staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return _read(folder, source)
 
 
-def _write(folder: Path, source: Source, tokenizer: Any, separator: int | None) -> None:
+def _write(folder: Path, source: Source, tokenizer: Any, separator: int | None, most: int) -> None:
     digest, ends, at, top, last = hashlib.sha256(), [], 0, 0, -1
     begun = 0  # where the document at hand began
 
@@ -145,8 +149,13 @@ def _write(folder: Path, source: Source, tokenizer: Any, separator: int | None) 
             if not piece.continues:
                 end_document()
             for part in _parts(piece):
-                if ids := encode(tokenizer, part):
+                ids = encode(tokenizer, part)
+                if most:
+                    ids = ids[: most - at]
+                if ids:
                     put(ids)
+            if at == most:  # never with 0: an empty piece is no piece
+                break
         end_document()
         _flush(file)
     lasts = np.array(ends, dtype="<i8").tobytes()

@@ -103,11 +103,11 @@ def demo(
         )  # fmt: skip
         folders[f"{method}+lora"] = run / "merged"
 
-    documents = _heldout(base)
+    documents = heldout(base)
     positions: list[dict[str, Any]] = []
     copies: list[dict[str, Any]] = []
     for done, (name, folder) in enumerate(folders.items(), start=1):
-        rows, copied = _measure(folder, documents, seed)
+        rows, copied = measure(folder, documents, seed)
         positions += [{"model": name, **row.to_dict()} for row in rows]
         copies += [{"model": name, **row} for row in copied]
         on_progress("measure", done, len(folders), name)
@@ -133,14 +133,14 @@ def _recipe(budget: float, seed: int) -> dict[str, Any]:
     return override(recipe, {"train.steps": steps, "train.seed": seed}, flag="demo")
 
 
-def _heldout(base: Path) -> list[TokenIds]:
+def heldout(base: Path) -> list[TokenIds]:
     """The first window of every held-out module that fills one."""
     tokenizer = load_tokenizer(Source(base, base.name))
     corpus = tokenize(TextSource("builtin:python/heldout"), tokenizer)
     return [d[:TARGET] for d in corpus.documents if len(d) >= TARGET]
 
 
-def _measure(
+def measure(
     folder: Path, documents: Sequence[TokenIds], seed: int
 ) -> tuple[list["PositionScore"], list[dict[str, Any]]]:
     from ctxext.evaluation.copying import copying

@@ -15,17 +15,18 @@ from ctxext.checkpoints.carry import (
     raise_generation_length,
 )
 from ctxext.checkpoints.check import check_in_transformers, check_written
-from ctxext.checkpoints.detect import Origin, detect
+from ctxext.checkpoints.detect import Origin, Position, detect
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.json_file import dump_json
 from ctxext.checkpoints.output import staged_folder
-from ctxext.checkpoints.patch import config_diff, plan_patch, resolve_target
+from ctxext.checkpoints.patch import Patch, config_diff, plan_patch, resolve_target
 from ctxext.checkpoints.rope_block import Dialect
 from ctxext.checkpoints.weights import read_weights
 from ctxext.errors import BadInput
 from ctxext.methods import get_method
 from ctxext.pipeline.opened import open_checkpoint
 from ctxext.release.provenance import record, write_record
+from ctxext.training.extend_config import ExtendConfig
 
 
 @dataclass(frozen=True)
@@ -113,25 +114,18 @@ def extend(
     )
     source = opened.source
     held = read_weights(source.folder)
-    reach = resolve_target(opened.position, target, factor)
-    patch = plan_patch(
+    patch, after = _planned(
         opened.config,
         opened.position,
         method=method,
-        target=reach,
+        target=target,
+        factor=factor,
         parameters=parameters or {},
         sliding_window=sliding_window,
         where=f"{source.name}/{CONFIG}",
     )
     warnings = [*opened.warnings, *patch.warnings]
     diff = config_diff(opened.config, patch.config)
-    rope = opened.position.rope
-    after = detect(
-        patch.config,
-        where=CONFIG,
-        original_length=patch.original,
-        origin=Origin(patch.original, rope.spec.rope_theta) if rope else None,
-    )
     numbers = dict(patch.extension.parameters) if patch.extension else {"factor": 1.0}
     result: dict[str, Any] = {
         "method": method,
@@ -191,3 +185,72 @@ def extend(
         checked=checked,
         **result,
     )
+
+
+def planned_window(
+    config: Mapping[str, Any],
+    wanted: ExtendConfig,
+    *,
+    where: str = CONFIG,
+    origin: Origin | None = None,
+) -> Position:
+    """The window and the rope that a checkpoint would have after `extend`; no file is touched.
+
+    Args:
+        config: the parsed config.json of the checkpoint; no weights are needed.
+        wanted: section `extend` of a recipe.
+        where: its path, for messages.
+        origin: the unscaled base, where a `ctxext.json` beside the config tells it
+            (`release.provenance.origin_of`).
+
+    Returns:
+        As `detect` will read the extended checkpoint: `window.current` is the target.
+
+    Raises:
+        BadInput: as `extend`; the keys of the section are named.
+    """
+    position = detect(config, where=where, original_length=wanted.original_length, origin=origin)
+    _, after = _planned(
+        config,
+        position,
+        method=wanted.method,
+        target=wanted.target,
+        factor=wanted.factor,
+        parameters=wanted.parameters,
+        sliding_window=wanted.sliding,
+        where=where,
+        flag="extend.",
+    )
+    return after
+
+
+def _planned(
+    config: Mapping[str, Any],
+    position: Position,
+    *,
+    method: str,
+    target: int | None,
+    factor: float | None,
+    parameters: Mapping[str, Any],
+    sliding_window: int | str | None,
+    where: str,
+    flag: str = "--",
+) -> tuple[Patch, Position]:
+    """The new config, and what `detect` will read in it."""
+    patch = plan_patch(
+        config,
+        position,
+        method=method,
+        target=resolve_target(position, target, factor, flag=flag),
+        parameters=parameters,
+        sliding_window=sliding_window,
+        where=where,
+    )
+    rope = position.rope
+    after = detect(
+        patch.config,
+        where=CONFIG,
+        original_length=patch.original,
+        origin=Origin(patch.original, rope.spec.rope_theta) if rope else None,
+    )
+    return patch, after

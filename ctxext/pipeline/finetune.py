@@ -1,52 +1,63 @@
 """`ctxext finetune`: LoRA at the target length, then the adapter merged into a checkpoint."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
+from ctxext.checkpoints.detect import Window
 from ctxext.checkpoints.folder import CONFIG
-from ctxext.checkpoints.load import check_dtype, load_tokenizer
-from ctxext.checkpoints.numbers import whole
+from ctxext.checkpoints.load import check_dtype
 from ctxext.checkpoints.output import check_output, locked, write_file
 from ctxext.checkpoints.trained import read_trained
 from ctxext.checkpoints.weights import Weights, read_weights
-from ctxext.data.mixture import Mixture
-from ctxext.data.positions import PositionSkips
-from ctxext.data.store import TokenFile, tokenizer_digest
-from ctxext.data.tokens import check_top
 from ctxext.errors import BadInput
 from ctxext.launch import Launch, launched, was_launched
+from ctxext.pipeline.extend import planned_window
 from ctxext.pipeline.merge import MergeResult, merge, write_merged
 from ctxext.pipeline.opened import Opened, open_checkpoint
-from ctxext.pipeline.recipe import build
-from ctxext.pipeline.texts import (
-    check_texts,
-    mixed_rows,
-    token_files,
-    training_data,
-    unreadable,
+from ctxext.pipeline.stage_run import (
+    Run,
+    StartListener,
+    Texts,
+    position_skips,
+    public_recipe,
+    read_texts,
+    run_record,
+    train_stage,
+    trained_on,
+)
+from ctxext.pipeline.stages import (
+    STAGES,
+    Stage,
+    drop_checkpoints,
+    is_complete,
+    joined_log,
+    lift,
+    named,
+    read_summary,
+    stages_of,
+    to_compare,
+    trained_path,
+    whole_recipe,
+    write_log,
 )
 from ctxext.progress import Note, Progress, silent, unheard
-from ctxext.release.provenance import read_record, record, write_record
+from ctxext.release.provenance import origin_of, read_record, write_record
 from ctxext.training.config import ALL_LINEAR, FinetuneConfig
-
-if TYPE_CHECKING:
-    from ctxext.training.finetune import Trained
-
-# Loaded when training begins: these import torch.
-StartListener = Callable[[Any], None]
 
 
 @dataclass(frozen=True)
 class FinetuneResult:
     """What `ctxext finetune` made; `to_dict` is its JSON document.
 
-    `merged` is None when the run was stopped before its last step, or only planned.
+    `merged` is None when the run was stopped before its last step, or only planned; `stage` is the
+    number of the stage it was stopped in, where its recipe has stages.
     """
 
     output_dir: str
@@ -59,6 +70,7 @@ class FinetuneResult:
     peak_memory_bytes: int
     stopped: bool
     warnings: tuple[str, ...]
+    stage: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -72,6 +84,7 @@ class FinetuneResult:
             "tokens_per_second": self.tokens_per_second,
             "peak_memory_bytes": self.peak_memory_bytes,
             "stopped": self.stopped,
+            "stage": self.stage,
             "warnings": list(self.warnings),
         }
 
@@ -95,15 +108,20 @@ def finetune(
 ) -> FinetuneResult:
     """Train LoRA adapters on an extended checkpoint, at its length, and merge them.
 
+    A recipe with a section `extend` extends the checkpoint first, into `extended/`; its list
+    `stages` does so and trains several times, each time from what was trained before.
+
     Under `torchrun` or `accelerate launch` all processes call this together: rank 0 alone writes
     and reports, and all return the same.
 
     Leaves `adapter/`, `merged/`, `checkpoints/step-N/`, `log.jsonl`, `recipe.yaml`, `ctxext.json`.
 
     Args:
-        model: an *extended* checkpoint; its window has to reach `train.seq_length`.
+        model: an *extended* checkpoint whose window reaches `train.seq_length`, or, with a section
+            `extend`, any.
         output_dir: new folder, or with `resume` the folder of the run to go on with.
-        recipe: sections `data`, `lora`, `train`, `memory`, `parallel`, as in a recipe file.
+        recipe: sections `extend`, `data`, `lora`, `train`, `memory`, `parallel` and the list
+            `stages`, as in a recipe file.
         dtype: of the frozen weights: `auto` = as stored on a GPU, float32 on a CPU.
         merge_dtype: of the merged checkpoint; `auto` = as stored in the base.
         report_to: a tracker that accelerate knows and whose package is installed.
@@ -114,210 +132,237 @@ def finetune(
         BadInput: anything the user can mend: recipe, data, window, `--resume` of another run.
         CtxextError: a failed self-check, a loss that is not finite, corrupt files, a full disk.
     """
-    config = build(FinetuneConfig, recipe, where="recipe")
     kind = check_dtype(dtype)
     out = Path(output_dir)
+    stages = stages_of(recipe, out)
     if report_to is not None:
         from ctxext.training.trackers import check_tracker
 
         check_tracker(report_to)
     with launched(device) as launch, ExitStack() as held:
 
-        def look() -> tuple[Opened, FinetuneConfig]:
+        def look() -> tuple[Opened, tuple[Stage, ...]]:
             opened = open_checkpoint(model, revision=revision)
-            found = _at_length(config, opened)
-            found.parallel.check(launch.ranks, found.train.seq_length)
-            if not found.data.texts:
-                raise BadInput("--data is missing", "e.g. --data book.txt or --data builtin:python")
+            found = tuple(_checked(stage, opened, launch) for stage in stages)
             if launch.main:
                 inputs = (opened.source.folder,)
                 check_output(out, overwrite=overwrite or resume, inputs=inputs)
             weights = read_weights(opened.source.folder)
-            if found.train.what == "lora" and found.lora.targets != (ALL_LINEAR,):
-                _check_targets(found.lora.targets, weights)
+            first = found[0].config
+            if first.train.what == "lora" and first.lora.targets != (ALL_LINEAR,):
+                _check_targets(first.lora.targets, weights)
             if launch.main:
                 held.enter_context(locked(out))
             return opened, found
 
-        opened, config = launch.agree(look)
-        return _run(
-            launch, opened, config, out, _public_name(model, opened), resume=resume, kind=kind,
-            device=device, merge_dtype=merge_dtype, trust_remote_code=trust_remote_code,
-            report_to=report_to, on_note=on_note, on_start=on_start, on_progress=on_progress,
+        opened, stages = launch.agree(look)
+        run = Run(
+            launch, model, opened, out, resume=resume, dtype=kind, device=device,
+            merge_dtype=merge_dtype, trust_remote_code=trust_remote_code, report_to=report_to,
+            on_note=on_note, on_start=on_start, on_progress=on_progress,
         )  # fmt: skip
+        return _run(run, stages)
 
 
-def _run(
-    launch: Launch,
-    opened: Opened,
-    config: FinetuneConfig,
-    out: Path,
-    base_name: str,
-    *,
-    resume: bool,
-    kind: Any,
-    device: str,
-    merge_dtype: str,
-    trust_remote_code: bool,
-    report_to: str | None,
-    on_note: Note,
-    on_start: StartListener | None,
-    on_progress: Progress,
-) -> FinetuneResult:
-    if config.train.quantize != "none":
+def _run(run: Run, stages: Sequence[Stage]) -> FinetuneResult:
+    launch, out = run.launch, run.out
+    if stages[0].config.train.quantize != "none":
         from ctxext.training.quantize import check_quantize
 
-        check_quantize(config.train.quantize)
-
-    def read() -> tuple[Any, list[TokenFile], Mixture]:
-        embeddings = whole(opened.config, "vocab_size", f"{opened.source.name}/{CONFIG}")
-        check_texts(config.data)
-        tokenizer = load_tokenizer(opened.source, trust_remote_code=trust_remote_code)
-        separator = getattr(tokenizer, "eos_token_id", None)
-        digest = tokenizer_digest(opened.source.folder)
-        files = token_files(config.data, tokenizer, digest, separator)
-        # Everything that can be known to fail does so here: below, an old run is removed.
-        check_top(max(file.top for file in files), embeddings or 2**31)
-        return training_data(config.data, files), files, mixed_rows(config, files)
-
-    data, files, mixture = launch.agree(read)
-    warnings = [*opened.warnings, *unreadable(files)]
+        check_quantize(stages[0].config.train.quantize)
+    # Everything that can be known to fail does so here: below, an old run is removed.
+    texts = launch.agree(lambda: read_texts(run, stages))
+    recipe = whole_recipe([s.config.to_dict() for s in stages], staged=stages[0].index is not None)
 
     def begin() -> None:
-        if not resume:
+        if run.resume:
+            _check_resumable(stages, texts, out, to_compare(recipe))
+        else:
             shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True, exist_ok=True)
-        _write_recipe(out, config)
-        begun = {"steps": 0, "recipe": _public_recipe(config, data)}
-        write_record(out, _record(opened, begun))
+        _write_recipe(out, recipe)
+        begun = {"steps": 0, "recipe": public_recipe(stages, texts)}
+        write_record(out, run_record("finetune", run.opened, begun))
 
     launch.on_main(begin)
 
-    from ctxext.training.batch import TrainingRows
-    from ctxext.training.finetune import train_adapter
-    from ctxext.training.shifted_attention import WARNING
     from ctxext.training.stop import graceful_stop
 
-    if config.train.attention == "s2":
-        warnings.append(WARNING)
-    separate = config.data.documents == "separate"
-    rows = TrainingRows(mixture, data["tokens_sha256"], separate, _skips(config))
+    done: list[Mapping[str, Any]] = []
     with graceful_stop(launched=was_launched()) as stop:
-        trained = train_adapter(
-            opened.source,
-            opened.position,
-            rows,
-            config,
-            out,
-            base_name=base_name,
-            dtype=kind,
-            device=device,
-            trust_remote_code=trust_remote_code,
-            resume=resume,
-            launch=launch,
-            report_to=report_to,
-            stop=stop,
-            on_note=on_note,
-            on_start=on_start,
-            on_progress=on_progress,
-        )
-    return launch.on_main(
-        lambda: _finish(
-            opened, config, out, trained, data, warnings,
-            merge_dtype=merge_dtype, on_progress=on_progress,
-        )
-    )  # fmt: skip
+        start = None
+        for stage, text in zip(stages, texts, strict=True):
+            if launch.on_main(partial(is_complete, stage)):
+                summary: Mapping[str, Any] = launch.on_main(partial(read_summary, stage))
+            else:
+                summary = train_stage(run, stage, len(stages), text, recipe, start, stop)
+            done.append(summary)
+            steps = stage.config.train.steps
+            if summary["steps"] < steps or launch.any(stop.signal is not None):
+                break
+            start = trained_path(stage.folder, steps)
+    return launch.on_main(lambda: _finish(run, stages, texts, done))
+
+
+def _check_resumable(
+    stages: Sequence[Stage], texts: Sequence[Texts], out: Path, recipe: Mapping[str, Any]
+) -> None:
+    """Every checkpoint in the output folder is of this run.
+
+    Raises:
+        BadInput: one is not; the differing keys are named.
+    """
+    from ctxext.training.state import check_same_run, newest_state
+
+    hashes = {s.folder: t.data["tokens_sha256"] for s, t in zip(stages, texts, strict=True)}
+    for folder in (out, *sorted((out / STAGES).glob("*"))):
+        state = newest_state(folder)
+        if state is not None:
+            check_same_run(state, recipe, hashes.get(folder, state.data_sha256))
 
 
 def _finish(
-    opened: Opened,
-    config: FinetuneConfig,
-    out: Path,
-    trained: "Trained",
-    data: Mapping[str, Any],
-    warnings: list[str],
-    *,
-    merge_dtype: str,
-    on_progress: Progress,
+    run: Run,
+    stages: Sequence[Stage],
+    texts: Sequence[Texts],
+    done: Sequence[Mapping[str, Any]],
 ) -> FinetuneResult:
     """What comes after the last step, on rank 0: merge, record, result."""
-    stopped = trained.state.step < config.train.steps
-    last = trained.log[-1] if trained.log else {}
+    out, now = run.out, stages[len(done) - 1]
+    staged = now.index is not None
+    stopped = now is not stages[-1] or done[-1]["steps"] < now.config.train.steps
+    log = joined_log(stages)
+    warnings = [*run.opened.warnings, *(w for text in texts for w in text.warnings)]
+    if any(stage.config.train.attention == "s2" for stage in stages):
+        from ctxext.training.shifted_attention import WARNING
+
+        warnings.append(WARNING)
     summary = {
-        "steps": trained.state.step,
-        "tokens": trained.state.tokens,
-        "final_loss": last.get("loss"),
-        "recipe": _public_recipe(config, data),
-        "data": data,
+        "steps": sum(each["steps"] for each in done),
+        "tokens": sum(each["tokens"] for each in done),
+        "final_loss": done[-1]["final_loss"],
+        "recipe": public_recipe(stages, texts),
+        "data": texts[len(done) - 1].data,
     }
-    merged = None
+    if staged:
+        summary["stages"] = [
+            _stage_summary(*each) for each in zip(stages, texts, done, strict=False)
+        ]
+        write_log(out, log)
+    home, merged = now, None
     if not stopped:
         merged = out / "merged"
-        warnings += _merge(opened, trained, merged, merge_dtype, summary, on_progress).warnings
-    write_record(out, _record(opened, summary))
+        if staged:
+            lift(now, out)
+            home = replace(now, folder=out)
+        warnings += _merge(run, now, home, merged, summary).warnings
+        drop_checkpoints(stages[:-1])
+    write_record(out, run_record("finetune", trained_on(run, home), summary))
+    adapter = home.folder / "adapter" if home.config.train.what == "lora" else None
+    last = log[-1] if log else {}
     return FinetuneResult(
         output_dir=str(out),
-        adapter=str(trained.adapter) if trained.adapter else None,
+        adapter=str(adapter) if adapter else None,
         merged=str(merged) if merged else None,
-        steps=trained.state.step,
-        tokens=trained.state.tokens,
-        final_loss=last.get("loss"),
+        steps=summary["steps"],
+        tokens=summary["tokens"],
+        final_loss=summary["final_loss"],
         tokens_per_second=last.get("tokens_per_second"),
-        peak_memory_bytes=max((line["peak_memory_bytes"] for line in trained.log), default=0),
+        peak_memory_bytes=max((line["peak_memory_bytes"] for line in log), default=0),
         stopped=stopped,
         warnings=tuple(dict.fromkeys(warnings)),
+        stage=now.index + 1 if now.index is not None and stopped else None,
     )
 
 
+def _stage_summary(stage: Stage, texts: Texts, done: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of `training.stages` in ctxext.json."""
+    train = stage.config.train
+    record = read_record(stage.folder) or {}
+    return {
+        **{key: done[key] for key in ("steps", "tokens", "final_loss")},
+        "window": (record.get("window") or {}).get("target"),
+        "method": record.get("method"),
+        "parameters": record.get("parameters"),
+        "seq_length": train.seq_length,
+        "lr": train.lr,
+        "data": texts.data,
+    }
+
+
 def _merge(
-    opened: Opened,
-    trained: "Trained",
-    merged: Path,
-    dtype: str,
-    summary: Mapping[str, Any],
-    on_progress: Progress,
+    run: Run, stage: Stage, home: Stage, merged: Path, summary: Mapping[str, Any]
 ) -> MergeResult:
-    """The adapter, or after full fine-tuning every weight, as a checkpoint like the base."""
-    if trained.adapter is not None:
+    """The adapter, or after full fine-tuning every weight, as a checkpoint like the base.
+
+    Args:
+        stage: the last one; `home`: the same, where its adapter and its base lie in the end.
+    """
+    opened = trained_on(run, home)
+    if stage.config.train.what == "lora":
         return merge(
-            trained.adapter, base=str(opened.source.folder), output_dir=merged, dtype=dtype,
-            overwrite=True, training=summary, on_progress=on_progress,
+            home.folder / "adapter", base=str(opened.source.folder), output_dir=merged,
+            dtype=run.merge_dtype, overwrite=True, training=summary, on_progress=run.on_progress,
         )  # fmt: skip
     from ctxext.training.full import PREFIX
 
+    tensors = read_trained(trained_path(stage.folder, stage.config.train.steps), PREFIX)
     return write_merged(
-        opened, read_trained(trained.tensors, PREFIX), merged, adapter=None,
-        dtype=check_dtype(dtype), overwrite=True, verify=False, training=summary, warnings=[],
-        on_progress=on_progress,
+        opened, tensors, merged, adapter=None, dtype=check_dtype(run.merge_dtype), overwrite=True,
+        verify=False, training=summary, warnings=[], on_progress=run.on_progress,
     )  # fmt: skip
 
 
-def _at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:
+def _checked(stage: Stage, opened: Opened, launch: Launch) -> Stage:
+    """A stage with `seq_length` filled in, refused where its window or its ranks do not do.
+
+    Raises:
+        BadInput: naming the key, and the stage where there are several.
+    """
+    with named(stage.name):
+        config = at_length(stage.config, opened)
+        config.parallel.check(launch.ranks, config.train.seq_length)
+        if not config.data.texts:
+            raise BadInput("--data is missing", "e.g. --data book.txt or --data builtin:python")
+    return replace(stage, config=config)
+
+
+def window_of(config: FinetuneConfig, opened: Opened) -> Window:
+    """The window that is trained: what section `extend` will make of the base's, or the base's.
+
+    Raises:
+        BadInput: the base cannot be extended so.
+    """
+    if config.extend is None:
+        return opened.position.window
+    where, origin = f"{opened.source.name}/{CONFIG}", origin_of(opened.source.folder)
+    return planned_window(opened.config, config.extend, where=where, origin=origin).window
+
+
+def at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:
     """The config with `seq_length` filled in, refused where the rope does not reach it.
 
     What has to lie in the window is the last position: with PoSE the target's, and a row is as long
     as the window that the checkpoint came with.
     """
-    window, train = opened.position.window, config.train
+    window, train, name = window_of(config, opened), config.train, opened.source.name
     length = train.seq_length or (window.original if train.pose_target else window.current)
     flag, reach = "--seq-length", length
     if train.pose_target > length:
         flag, reach = "train.pose_target", train.pose_target
     if reach > window.current:
+        if config.extend is not None:
+            raise BadInput(
+                f"{flag} {reach} is beyond the window that extend reaches, {window.current} tokens",
+                "extend further, or train on shorter rows",
+            )
         raise BadInput(
-            f"{flag} {reach} is beyond the window of {opened.source.name}, {window.current} tokens",
-            f"extend it first: ctxext extend {opened.source.name} --target {reach}",
+            f"{flag} {reach} is beyond the window of {name}, {window.current} tokens",
+            f"extend it first: ctxext extend {name} --target {reach}",
         )
     config = replace(config, train=replace(train, seq_length=length))
-    _skips(config)
+    position_skips(config)
     return config
-
-
-def _skips(config: FinetuneConfig) -> PositionSkips | None:
-    train = config.train
-    if not train.pose_target:
-        return None
-    return PositionSkips(train.seq_length, train.pose_target, train.pose_chunks, train.seed)
 
 
 def _check_targets(targets: Sequence[str], weights: Weights) -> None:
@@ -333,41 +378,11 @@ def _check_targets(targets: Sequence[str], weights: Weights) -> None:
             )
 
 
-def _public_name(model: str, opened: Opened) -> str:
-    """What the adapter calls its base: as typed, but never an absolute path."""
-    return opened.source.name if Path(model).is_absolute() else model
-
-
-def _write_recipe(out: Path, config: FinetuneConfig) -> None:
+def _write_recipe(out: Path, recipe: Mapping[str, Any]) -> None:
     head = (
         "# The recipe of this run, with every default filled in; to repeat the run:\n"
         "#   ctxext finetune MODEL --recipe recipe.yaml --output-dir NEW\n"
     )
-    write_file(out / "recipe.yaml", head + yaml.safe_dump(config.to_dict(), sort_keys=False))
-
-
-def _public_recipe(config: FinetuneConfig, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe as it may be published: texts by their names, not by where they lie here."""
-    recipe = config.to_dict()
-    if config.data.source:
-        recipe["data"]["source"] = data["source"]
-    for entry, public in zip(recipe["data"]["sources"], data.get("sources", ()), strict=True):
-        entry["source"] = public["source"]
-    return recipe
-
-
-def _record(opened: Opened, training: Mapping[str, Any]) -> dict[str, Any]:
-    before = read_record(opened.source.folder) or {}
-    return record(
-        "finetune",
-        base=opened.source,
-        position=opened.position,
-        extended_from=before.get("base"),
-        method=before.get("method"),
-        parameters=before.get("parameters"),
-        license=before.get("license") or {},
-        config_diff=before.get("config_diff"),
-        extend_command=before.get("command"),
-        training=training,
-        evaluations=[],
-    )
+    if STAGES in recipe:
+        head += "# Each stage says all of its own; the sections above them are those of the last.\n"
+    write_file(out / "recipe.yaml", head + yaml.safe_dump(dict(recipe), sort_keys=False))

@@ -92,7 +92,7 @@ def merge(
         Path(output_dir), overwrite=overwrite, inputs=(opened.source.folder, Path(adapter))
     )
     warnings = _check_rope(loaded, opened)
-    if base is not None and loaded.base_name not in (None, base, opened.source.name):
+    if base is not None and not _names(loaded.base_name, base, opened):
         warnings.append(f"the adapter names another base ({loaded.base_name}); --base counts")
     return write_merged(
         opened, loaded, Path(output_dir), adapter=_adapter_record(loaded), dtype=kind,
@@ -176,6 +176,17 @@ def _base_of(adapter: Adapter, base: str | None) -> str:
         f"the adapter names {name!r} as its base, which is no folder here",
         "give the extended checkpoint it was trained on with --base",
     )
+
+
+def _names(name: str | None, base: str, opened: Opened) -> bool:
+    """Whether an adapter means this base: by its name, or by that of what it was extended from.
+
+    Where a recipe's section `extend` made the base, the adapter names the checkpoint before.
+    """
+    before = (read_record(opened.source.folder) or {}).get("base") or {}
+    if name is None or name in (base, opened.source.name):
+        return True
+    return before.get("id") in (name, Path(name).name)
 
 
 def _check_rope(adapter: Adapter, base: Opened) -> list[str]:

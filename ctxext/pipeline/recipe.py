@@ -19,6 +19,20 @@ _MAX_BYTES = 1024 * 1024
 _LISTS = {"data": "sources"}  # sections that may be written as the list in one of their keys
 
 
+def as_section(name: str, value: Any) -> Any:
+    """A section written as the list in one of its keys (`data: [...]`) as that section."""
+    return {_LISTS[name]: value} if name in _LISTS and isinstance(value, list) else value
+
+
+ALTERNATIVES = {
+    "data.source": "sources",
+    "data.sources": "source",
+    "extend.target": "factor",
+    "extend.factor": "target",
+}
+"""Keys that say the same in two ways: who sets one means it in place of the other."""
+
+
 class _Loader(yaml.SafeLoader):
     """SafeLoader without aliases (a few lines of them can fill any memory), doubles refused."""
 
@@ -88,6 +102,17 @@ def read_recipe(path: Path) -> dict[str, Any]:
     return value
 
 
+def find_recipe(given: str) -> Path:
+    """`--recipe`: a file, or a recipe that comes with ctxext, by its name.
+
+    Raises:
+        BadInput: it looks like a name, and is none.
+    """
+    path = Path(given)
+    named = path.name == given and not path.suffix and not path.exists()
+    return shipped_recipe(given) if named else path
+
+
 def shipped_recipe(name: str) -> Path:
     """The file of a recipe that comes with ctxext, by its name without `.yaml`.
 
@@ -111,21 +136,40 @@ def override(recipe: Mapping[str, Any], changes: Mapping[str, Any], *, flag: str
     """A recipe with `{"train.lr": 1e-4}` put in place; sections are made where they are missing.
 
     Raises:
-        BadInput: a path with fewer or more than two parts; whether it exists is checked later.
+        BadInput: a path with fewer or more than two parts, or into the stages of a recipe, or to a
+            key that a stage sets by itself; whether it exists is checked later.
     """
-    out = {key: dict(value) if isinstance(value, dict) else value for key, value in recipe.items()}
-    for section, key in _LISTS.items():
-        if isinstance(out.get(section), list):
-            out[section] = {key: out[section]}
+    out = {key: as_section(key, value) for key, value in recipe.items()}
+    out = {key: dict(value) if isinstance(value, dict) else value for key, value in out.items()}
     for path, value in changes.items():
         section, dot, key = path.partition(".")
+        if re.match(r"stages\b", section):
+            raise BadInput(
+                f"{flag} {path}: nothing reaches into the stages of a recipe",
+                "write it in the recipe, or set SECTION.KEY for all stages that do not say it",
+            )
         if not dot or not key or "." in key or "[" in path:
             raise BadInput(f"{flag} {path}: write SECTION.KEY=VALUE", "e.g. --set train.lr=1e-4")
         inner = out.setdefault(section, {})
         if not isinstance(inner, dict):
             raise BadInput(f"{flag} {path}: '{section}' is no section")
+        if twice := _set_in_a_stage(recipe.get("stages"), section, key):
+            raise BadInput(
+                f"{flag} {path} is for all stages of the recipe, and {twice} is set in it",
+                "change it in the recipe, or leave it out there",
+            )
         inner[key] = value
     return out
+
+
+def _set_in_a_stage(stages: Any, section: str, key: str) -> str | None:
+    """`stages[0].train.lr`: the first stage that has this key, or the one that says the same."""
+    for number, stage in enumerate(stages if isinstance(stages, list) else []):
+        own = as_section(section, stage.get(section)) if isinstance(stage, dict) else None
+        for name in (key, ALTERNATIVES.get(f"{section}.{key}")):
+            if isinstance(own, dict) and name in own:
+                return f"stages[{number}].{section}.{name}"
+    return None
 
 
 def build(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
@@ -145,11 +189,9 @@ def build(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
                 f"{where} has no key '{key}'",
                 f"did you mean {near[0]}?" if near else f"known: {', '.join(fields)}",
             )
-        hint = hints[key]
-        path = f"{where}.{key}"
+        hint, path = _section_or(hints[key], value), f"{where}.{key}"
         if dataclasses.is_dataclass(hint):
-            if isinstance(value, list) and key in _LISTS:
-                value = {_LISTS[key]: value}
+            value = as_section(key, value)
             if not isinstance(value, Mapping):
                 raise BadInput(f"{path} has to be a section with keys, and is {value!r}")
             out[key] = build(hint, value, where=path)  # type: ignore[arg-type]
@@ -157,6 +199,12 @@ def build(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
             tokens = fields[key].metadata.get("unit") == "tokens"
             out[key] = _value(hint, value, path, tokens=tokens)
     return kind(**out)
+
+
+def _section_or(hint: Any, value: Any) -> Any:
+    """The section in `Section | None`, where there is a value for it; else the hint as it is."""
+    kinds = hint.__args__ if isinstance(hint, types.UnionType) and value is not None else ()
+    return next((kind for kind in kinds if dataclasses.is_dataclass(kind)), hint)
 
 
 def _value(hint: Any, value: Any, path: str, *, tokens: bool) -> Any:
@@ -167,6 +215,10 @@ def _value(hint: Any, value: Any, path: str, *, tokens: bool) -> Any:
         hint = next((h for h in kinds if type(value) is h), kinds[0])
     if tokens and isinstance(value, str):
         return parse_length(value, flag=path)
+    if typing.get_origin(hint) is Mapping:
+        if not isinstance(value, Mapping):
+            raise BadInput(f"{path} has to be keys with values, and is {value!r}")
+        return dict(value)
     inner: type[Any] = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else type(None)
     if dataclasses.is_dataclass(inner):
         if not isinstance(value, list) or not all(isinstance(i, Mapping) for i in value):

@@ -30,12 +30,13 @@ def token_files(
     Raises:
         BadInput, CtxextError: as `stored_tokens`.
     """
-    known: dict[tuple[str, str], TokenFile] = {}
+    known: dict[tuple[str, str, int], TokenFile] = {}
     for text in data.texts:
-        key = (text.source, text.field)
+        key = (text.source, text.field, text.tokens)
         if key not in known:
-            known[key] = stored_tokens(Source(*key), tokenizer, tokenizer_sha256, separator)
-    return [known[text.source, text.field] for text in data.texts]
+            source = Source(text.source, text.field)
+            known[key] = stored_tokens(source, tokenizer, tokenizer_sha256, separator, text.tokens)
+    return [known[text.source, text.field, text.tokens] for text in data.texts]
 
 
 def mixed_rows(config: FinetuneConfig, files: Sequence[TokenFile]) -> Mixture:

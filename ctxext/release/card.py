@@ -269,7 +269,33 @@ def _training(facts: CardFacts) -> str:
         ["on", ", ".join([*(lora.get("targets") or []), *also])],
         ["seed", str(train.get("seed"))],
     ]
-    return markdown((["what", "value"], rows))
+    table = markdown((["what", "value"], rows))
+    stages = training.get("stages") or []
+    if not stages:
+        return table
+    return (
+        f"{table}\n\nIn {len(stages)} stages, each from what the one before had trained, with a "
+        "fresh optimizer; above stand the steps and tokens of all, and the rest of the last:\n\n"
+        + _stages(stages)
+    )
+
+
+def _stages(stages: Sequence[Mapping[str, Any]]) -> str:
+    columns = ["stage", "window", "method", "sequence length", "steps", "tokens", "lr", "loss"]
+    rows = [
+        [
+            str(number),
+            f"{stage['window']:,}",
+            str(stage.get("method") or "as the base"),
+            f"{stage['seq_length']:,}",
+            str(stage["steps"]),
+            f"{stage['tokens']:,}",
+            str(stage["lr"]),
+            f"{stage.get('final_loss') or float('nan'):.4f}",
+        ]
+        for number, stage in enumerate(stages, start=1)
+    ]
+    return markdown((columns, rows))
 
 
 def _limits(facts: CardFacts) -> str:
@@ -287,9 +313,10 @@ def _limits(facts: CardFacts) -> str:
 
 def _repeat(facts: CardFacts) -> str:
     origin = facts.origin
-    commands = [c for c in (facts.record.get("extend_command"), facts.record.get("command")) if c]
+    # One command where a recipe extended and trained.
+    commands = dict.fromkeys(facts.record.get(key) for key in ("extend_command", "command"))
     versions = ", ".join(f"{k} {v}" for k, v in (facts.record.get("versions") or {}).items())
-    lines = ["```", *(_code(command) for command in commands), "```", ""]
+    lines = ["```", *(_code(command) for command in commands if command), "```", ""]
     revision = f", revision `{origin['revision']}`" if origin.get("revision") else ""
     lines.append(
         f"Base: {escape_markdown(str(origin['id']))}{revision}, sha256 of its config.json "

@@ -86,7 +86,8 @@ def record(kind: str, *, base: Source, position: Position, **parts: Any) -> dict
     """A ctxext.json document.
 
     Args:
-        kind: what made the folder: `extend`, `finetune`, `merge`, `adapter`, `base`.
+        kind: what made the folder: `extend`, `finetune`, `stage` (of a fine-tuning), `merge`,
+            `adapter`, `base`.
         base: the checkpoint it was made of.
         position: of the checkpoint in the folder, as it is now.
         parts: further keys (method, parameters, training, ...), JSON values.

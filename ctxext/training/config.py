@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ctxext.errors import BadInput
+from ctxext.training.extend_config import ExtendConfig
 from ctxext.training.memory_config import MemoryConfig
 
 ALL_LINEAR = "all-linear"
@@ -21,12 +22,14 @@ class SourceConfig:
         source, field: as in `DataConfig`.
         weight: its share of the tokens read is weight / sum of all weights.
         min_tokens, max_tokens: only documents of such lengths, both included; 0 = no bound.
+        tokens: only the first so many of the text; 0 = all.
     """
 
     source: str = ""
     weight: float = 1.0
     min_tokens: int = field(default=0, metadata=TOKENS)
     max_tokens: int = field(default=0, metadata=TOKENS)
+    tokens: int = field(default=0, metadata=TOKENS)
     field: str = "text"  # last: it hides the function above
 
     def __post_init__(self) -> None:
@@ -35,8 +38,8 @@ class SourceConfig:
             raise BadInput("an entry of data.sources has no source", "e.g. - source: book.txt")
         if not 0 < self.weight < float("inf"):
             raise BadInput(f"{name}: weight is {self.weight}, and has to be positive")
-        if self.min_tokens < 0 or self.max_tokens < 0:
-            raise BadInput(f"{name}: min_tokens and max_tokens cannot be negative")
+        if min(self.min_tokens, self.max_tokens, self.tokens) < 0:
+            raise BadInput(f"{name}: min_tokens, max_tokens and tokens cannot be negative")
         if self.max_tokens and self.max_tokens < self.min_tokens:
             raise BadInput(
                 f"{name}: min_tokens {self.min_tokens} is above max_tokens {self.max_tokens}"
@@ -50,19 +53,25 @@ class DataConfig:
     Attributes:
         source: `--data`: file, folder, `hf:NAME[:config[:split[:field]]]` or `builtin:python`.
         field: the text's field in .jsonl and .parquet files.
+        tokens: only the first so many of the one text; 0 = all.
         sources: several texts, in place of `source`.
         documents: `stream`: one stream of text, cut into rows, attention over the whole row;
             `separate`: attention stays inside documents, whose positions begin at 0.
     """
 
     source: str = ""
-    field: str = "text"
     sources: tuple[SourceConfig, ...] = ()
     documents: str = "stream"
+    tokens: int = field(default=0, metadata=TOKENS)
+    field: str = "text"  # last: it hides the function above
 
     def __post_init__(self) -> None:
         if self.source and self.sources:
             raise BadInput("data.source and data.sources contradict each other", "give one of them")
+        if self.sources and self.tokens:
+            raise BadInput("data.tokens is of data.source", "give it to each of data.sources")
+        if self.tokens < 0:
+            raise BadInput(f"data.tokens is {self.tokens}, and cannot be negative")
         if self.documents not in ("stream", "separate"):
             raise BadInput(f"data.documents is {self.documents!r}; there is stream and separate")
 
@@ -70,7 +79,7 @@ class DataConfig:
     def texts(self) -> tuple[SourceConfig, ...]:
         """All texts; empty when none is named."""
         if self.source:
-            return (SourceConfig(self.source, field=self.field),)
+            return (SourceConfig(self.source, field=self.field, tokens=self.tokens),)
         return self.sources
 
 
@@ -269,13 +278,17 @@ class ParallelConfig:
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """The sections that `ctxext finetune` reads of a recipe."""
+    """The sections that `ctxext finetune` reads of a recipe, for one stage of it.
+
+    Without `extend` the checkpoint is trained at the window that it has.
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    extend: ExtendConfig | None = None
 
     def __post_init__(self) -> None:
         if self.train.attention == "s2" and (
@@ -308,6 +321,9 @@ class FinetuneConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as they stand in a recipe."""
         out = asdict(self)
+        own = out.pop("extend")
+        if own is not None:
+            out = {"extend": own, **out}
         out["lora"]["targets"] = list(self.lora.targets)
         out["data"]["sources"] = list(out["data"]["sources"])
         return out

@@ -58,9 +58,7 @@ class Shape:
             window = None
         return cls(
             hidden=int(config["hidden_size"]),
-            intermediate=int(
-                config.get("moe_intermediate_size") or config.get("intermediate_size") or 0
-            ),
+            intermediate=int(config.get("moe_intermediate_size") or config["intermediate_size"]),
             layers=int(config["num_hidden_layers"]),
             heads=heads,
             kv_heads=int(config.get("num_key_value_heads") or heads),
@@ -143,6 +141,30 @@ def adapter_parameters(shape: Shape, targets: tuple[str, ...], rank: int) -> int
         "down_proj": (shape.intermediate, shape.hidden),
     }
     return shape.layers * sum(rank * sum(sizes[t]) for t in targets if t in sizes)
+
+
+def layer_parameters(shape: Shape) -> int:
+    """Numbers in the matrices of one layer that a token passes through.
+
+    >>> layer_parameters(Shape(4096, 14336, 32, 32, 8, 128, 128_256))  # Llama-3-8B
+    218103808
+    """
+    wide, narrow = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    attention = shape.hidden * (2 * wide + 2 * narrow)
+    return attention + 3 * shape.hidden * shape.intermediate * shape.experts_used
+
+
+def model_parameters(shape: Shape, config: Mapping[str, Any]) -> int:
+    """Numbers in the matrices of a whole model; norms and biases, some 1e-4 of it, left out.
+
+    Args:
+        config: its config.json, for the number of experts and whether the head is tied.
+    """
+    experts = int(config.get("num_local_experts") or config.get("num_experts") or 1)
+    unused = 3 * shape.hidden * shape.intermediate * (experts - shape.experts_used)
+    tables = 1 if config.get("tie_word_embeddings") else 2
+    layers = shape.layers * (layer_parameters(shape) + unused)
+    return layers + tables * shape.vocabulary * shape.hidden
 
 
 def checkpoint_bytes(shape: Shape, step: Pass, recomputed: int) -> int:

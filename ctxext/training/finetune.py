@@ -49,6 +49,7 @@ from ctxext.training.state import (
     read_state,
     restore,
     save_state,
+    start_from,
     trained_file,
     whole_trained,
 )
@@ -104,6 +105,9 @@ def train_adapter(
     out: Path,
     *,
     base_name: str,
+    recipe: Mapping[str, Any] | None = None,
+    start: Path | None = None,
+    run_name: str | None = None,
     dtype: DtypeName = "auto",
     device: str = "auto",
     trust_remote_code: bool = False,
@@ -125,6 +129,9 @@ def train_adapter(
         config: `config.train.seq_length` is set.
         out: an existing folder.
         base_name: what the adapter calls its base.
+        recipe: what a resumed run has to agree with; None = `config`. A stage's is the whole run's.
+        start: tensors that a stage before has trained (`state.trained_file`), to begin from.
+        run_name: what a tracker calls the run; None = the folder's name.
         resume: go on from the newest checkpoint in `out`, if there is one.
         launch: the processes of this run; None = this one alone. All call this together; rank 0
             writes the files, and has the log in what is returned.
@@ -178,13 +185,15 @@ def train_adapter(
         model = accelerator.prepare(plain)
     plan = apply_memory(wrapped, config, least_of_ranks(accelerator, step_memory(wrapped, config)))
     optimizer = make_optimizer(plain, config)
-    recipe = config.to_dict()
+    recipe = config.to_dict() if recipe is None else recipe
     per_pass = train.batch_size * mesh.data_ranks
     state = RunState(0, 0, recipe, rows.sha256, per_pass * train.gradient_accumulation)
     if mesh.launch.rank:  # dropout of its own; what was initialised is the same everywhere
         torch.manual_seed(train.seed + _RANK_SEED * mesh.launch.rank)
     if resume:
         state = _resumed(state, out, mesh, train, plain, optimizer, on_note)
+    if start is not None and state.step == 0:
+        start_from(start, plain, launch)
     state = replace(state, ranks=mesh.launch.ranks)
     check_rope(plain, position)
     with explained(config, mesh.launch, half=half):
@@ -210,7 +219,7 @@ def train_adapter(
     def save(now: RunState) -> None:
         save_state(out, now, plain, optimizer, launch)
 
-    start_tracker(accelerator, out.name, flat(recipe))
+    start_tracker(accelerator, run_name or out.name, flat(config.to_dict()))
     log = StepLog(out / "log.jsonl", after=state.step) if mesh.launch.main else None
     try:
         with explained(config, mesh.launch, half=half):

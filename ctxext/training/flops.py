@@ -9,7 +9,7 @@ arXiv:2001.08361, appendix B); fused attention computes its weights again, so it
 
 from dataclasses import dataclass
 
-from ctxext.training.estimate import Pass, Shape, adapter_parameters
+from ctxext.training.estimate import Pass, Shape, adapter_parameters, layer_parameters
 
 _ATTENTION_BACKWARD = 2.5
 
@@ -25,17 +25,6 @@ class Flops:
     @property
     def total(self) -> float:
         return self.matrices + self.attention + self.head
-
-
-def layer_parameters(shape: Shape) -> int:
-    """Numbers in the matrices of one layer that a token passes through.
-
-    >>> layer_parameters(Shape(4096, 14336, 32, 32, 8, 128, 128_256))  # Llama-3-8B
-    218103808
-    """
-    wide, narrow = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    attention = shape.hidden * (2 * wide + 2 * narrow)
-    return attention + 3 * shape.hidden * shape.intermediate * shape.experts_used
 
 
 def mean_context(length: int, window: int | None) -> float:
@@ -60,19 +49,23 @@ def pass_flops(shape: Shape, step: Pass, recomputed: int, *, full: bool = False)
 
     Args:
         step: its `context` ranks share a row; this counts one of them.
-        recomputed: layers whose forward pass is done twice.
+        recomputed: layers whose forward pass is done twice, up to the last tensor that the backward
+            pass needs: a frozen `down_proj` without adapter is not.
         full: every weight is trained, not adapters.
     """
-    matrices, attention = layer_forward(shape, step.tokens, step.length * step.context)
-    forwards = shape.layers + recomputed
+    tokens = step.tokens
+    matrices, attention = layer_forward(shape, tokens, step.length * step.context)
     backward = 2 if full else 1
-    adapters = adapter_parameters(shape, step.targets, step.rank) * step.tokens * 2.0
-    if full:
-        adapters = 0.0
-    share = forwards / shape.layers
-    head = 2.0 * step.tokens * shape.vocabulary * shape.hidden * (3 if step.train_head else 2)
+    again = matrices
+    if not full and "down_proj" not in step.targets and shape.experts_used == 1:
+        again -= 2.0 * tokens * shape.intermediate * shape.hidden
+    adapters = 0.0 if full else 2.0 * tokens * adapter_parameters(shape, step.targets, step.rank)
+    head = 2.0 * tokens * shape.vocabulary * shape.hidden * (3 if step.train_head else 2)
+    layers = shape.layers
     return Flops(
-        matrices=matrices * (forwards + backward * shape.layers) + adapters * (share + 2),
-        attention=attention * (forwards + _ATTENTION_BACKWARD * shape.layers),
+        matrices=matrices * layers * (1 + backward)
+        + again * recomputed
+        + adapters * (3 + recomputed / layers),
+        attention=attention * (layers * (1 + _ATTENTION_BACKWARD) + recomputed),
         head=head,
     )

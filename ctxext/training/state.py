@@ -19,6 +19,7 @@ from torch import nn
 
 from ctxext.errors import BadInput, CtxextError
 from ctxext.launch import Launch
+from ctxext.training.config import FinetuneConfig
 from ctxext.training.lora import trained_tensors
 from ctxext.training.sharding import share_of, whole
 
@@ -26,6 +27,7 @@ _KEPT = 2
 _STEP = re.compile(r"step-(\d+)")
 _STATE, _TRAINED, _OPTIMIZER = "state.json", "trained.safetensors", "optimizer.safetensors"
 _RNG, _TEMPORARY = "rng.", ".tmp-"
+_FREE = re.compile(r"(stages\[\d+\]\.)?(memory|parallel)\.")  # keys that may change on the way
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,46 @@ def trained_file(out: Path, step: int) -> Path:
     return out / "checkpoints" / f"step-{step}" / _TRAINED
 
 
+def start_from(file: Path, model: nn.Module, launch: Launch) -> None:
+    """Put what a stage before has trained in place of what was initialised.
+
+    Args:
+        file: its `trained_file`, read on rank 0; the others are told a tensor at a time.
+        launch: the processes of the run, which all call this together.
+
+    Raises:
+        CtxextError: the file is damaged or gone.
+        BadInput: it holds other tensors than are trained here.
+    """
+    box: dict[str, torch.Tensor] = {}
+
+    def read() -> list[str]:
+        box.update(_read_trained(file))
+        return list(box)
+
+    there, own = launch.on_main(read), trained_tensors(model)
+    if wrong := sorted(set(own) ^ set(there)):
+        raise BadInput(f"the stage before trained other tensors: {', '.join(wrong[:3])}")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(share_of(launch.on_main(partial(box.__getitem__, name)), parameter))
+
+
+def _read_trained(file: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(file)
+        return tensors
+    except (OSError, SafetensorError) as error:
+        where = "/".join(file.parts[-4:])
+        raise CtxextError(
+            f"{where}, which the next stage begins from, cannot be read: {error}",
+            "begin the run again, without --resume",
+        ) from error
+
+
 def saved_steps(out: Path) -> list[int]:
     """Steps with a complete checkpoint, ascending."""
     root = out / "checkpoints"
@@ -181,7 +223,7 @@ def read_state(out: Path, recipe: Mapping[str, Any], data_sha256: str) -> Saved 
         except (OSError, ValueError, TypeError, SafetensorError) as error:
             problems.append(f"step-{step}: {error}")
             continue
-        _check_same_run(state, recipe, data_sha256)
+        check_same_run(state, recipe, data_sha256)
         state = replace(state, recent_losses=tuple(state.recent_losses))
         return Saved(state, trained, kept, tuple(problems))
     if problems:
@@ -269,10 +311,28 @@ def _rng_name(rank: int, kind: str) -> str:
     return f"{_RNG}{kind}" if rank == 0 else f"{_RNG}{rank}.{kind}"
 
 
-def _check_same_run(state: RunState, recipe: Mapping[str, Any], data_sha256: str) -> None:
-    old, new = flat(state.recipe), flat(recipe)
+def newest_state(out: Path) -> RunState | None:
+    """Where the newest readable checkpoint of a run stands, its tensors left alone."""
+    for step in reversed(saved_steps(out)):
+        try:
+            text = (out / "checkpoints" / f"step-{step}" / _STATE).read_text(encoding="utf-8")
+            return RunState(**json.loads(text))
+        except (OSError, ValueError, TypeError):
+            continue
+    return None
+
+
+def check_same_run(state: RunState, recipe: Mapping[str, Any], data_sha256: str) -> None:
+    """A checkpoint is of this recipe and these texts.
+
+    Raises:
+        BadInput: it is not; the differing keys are named.
+    """
+    # A key that came with a later version had its default before.
+    defaults = flat(FinetuneConfig().to_dict())
+    old, new = defaults | flat(state.recipe), defaults | flat(recipe)
     # A run may go on with less memory, and on more processes: neither changes what is trained.
-    keys = [k for k in sorted(old | new) if not k.startswith(("memory.", "parallel."))]
+    keys = [k for k in sorted(old | new) if not _FREE.match(k)]
     changed = [k for k in keys if old.get(k) != new.get(k)]
     if changed:
         shown = ", ".join(f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in changed[:5])
@@ -284,11 +344,13 @@ def _check_same_run(state: RunState, recipe: Mapping[str, Any], data_sha256: str
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as one level: {"train": {"lr": 1}} -> {"train.lr": 1}."""
+    """Nested sections as one level: {"train": {"lr": 1}} -> {"train.lr": 1}, {"a[0].b": 1}."""
     out: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
             out |= flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple) and any(isinstance(v, Mapping) for v in value):
+            out |= flat({f"{key}[{n}]": item for n, item in enumerate(value)}, prefix)
         else:
             out[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
     return out

@@ -1,32 +1,37 @@
-"""Fine-tuning side by side: ctxext, transformers' Trainer + peft, TRL's SFTTrainer.
+"""Fine-tuning side by side: ctxext, a plain loop, transformers' Trainer + peft, TRL's SFTTrainer.
 
-    python tests/benchmarks/finetune.py                         (the whole grid: more than an hour)
+    python tests/benchmarks/finetune.py                         (the whole grid: about an hour)
     python tests/benchmarks/finetune.py --cells 32k:2k --steps 3
+    python tests/benchmarks/finetune.py --trl /path/to/venv/bin/python
 
 One process a row, one thread; the same random Llama (hidden 256, 4 layers), LoRA r=16 on q, k, v
 and o, the same blocks in the same order, float32, AdamW at a constant rate. Tokens per CPU second
-leave the first step out; the peak is the process's, over what it held when the model was loaded.
-Prints Markdown, and fails when losses differ by more than 1e-5 relative. TRL's rows are left out,
-and that is said, when it is not installed.
+leave the first step out and are of the fastest of the others; the peak is the process's, over what
+it held when the model was loaded; beside it stands what `finetune --dry-run` says of it. Prints
+Markdown, and fails when losses differ by more than 1e-5 relative. TRL runs in an environment of its
+own (`--trl`: a Python that has trl, peft and ctxext's requirements); without one its rows are left
+out, and that is said. A row that would need more memory than there is is said too.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 WAYS = {
     "ctxext": {"recompute": "all"},
     "ctxext --recompute auto": {"recompute": "auto"},
     "ctxext, MLP tiled, offloaded": {"mlp_tile": 1024, "offload": "activations"},
+    "plain loop": None,
     "Trainer + peft": None,
     "TRL SFTTrainer": None,
 }
+TRL = "TRL SFTTrainer"
 LR, ALPHA, RANK = 2e-4, 32, 16
 
 
@@ -71,12 +76,13 @@ class Meter:
     def mark(self, *_):
         self.marks.append(time.process_time())
 
-    def report(self, losses, length):
-        spent = self.marks[-1] - self.marks[1]
+    def report(self, losses, length, estimate=None):
+        steps = [after - before for before, after in pairwise(self.marks[1:])]
         return {
             "losses": losses,
-            "speed": length * (len(self.marks) - 2) / spent,
+            "speed": length / min(steps),
             "peak": status("VmHWM") - self.loaded,
+            "estimate": estimate,
         }
 
 
@@ -89,10 +95,11 @@ def run_ctxext(memory, vocabulary, length, steps):
     from ctxext.progress import unheard
     from ctxext.training.batch import TrainingRows
     from ctxext.training.config import FinetuneConfig, LoraConfig, TrainConfig
+    from ctxext.training.estimate import adapter_bytes, step_bytes
     from ctxext.training.log import StepLog
     from ctxext.training.loop import train_steps
     from ctxext.training.lora import LossModel, add_adapters
-    from ctxext.training.memory import apply_memory, loss_chunk_of, step_memory
+    from ctxext.training.memory import apply_memory, loss_chunk_of, pass_of, shape_of, step_memory
     from ctxext.training.memory_config import MemoryConfig
     from ctxext.training.mesh import Mesh
     from ctxext.training.state import RunState
@@ -109,7 +116,11 @@ def run_ctxext(memory, vocabulary, length, steps):
     )
     torch.manual_seed(0)  # the same adapters everywhere
     wrapped = add_adapters(base, config.lora, "bench")
-    apply_memory(wrapped, config, step_memory(wrapped, config))
+    plan = apply_memory(wrapped, config, step_memory(wrapped, config))
+    trained = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
+    estimate = adapter_bytes(trained) + step_bytes(
+        shape_of(wrapped), pass_of(wrapped, config), plan.recomputed
+    )
     model = LossModel(wrapped, loss_chunk_of(wrapped, config)).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=LR, betas=(0.9, 0.95), weight_decay=0.0)
@@ -122,7 +133,38 @@ def run_ctxext(memory, vocabulary, length, steps):
             on_note=unheard, on_progress=meter.mark,
         )  # fmt: skip
         log.close()
-    return meter.report([line["loss"] for line in log.lines], length)
+    losses = [line["loss"] for line in log.lines]
+    return meter.report(losses, length, estimate / 2**20)
+
+
+def run_plain(vocabulary, length, steps):
+    """What one writes by hand: the model's own loss, gradient checkpointing, AdamW."""
+    import peft
+    import torch
+
+    rows, base = packed(vocabulary, length, steps), build_model(vocabulary, length)
+    meter = Meter()
+    lora = peft.LoraConfig(
+        r=RANK, lora_alpha=ALPHA, target_modules=["q_proj", "k_proj", "v_proj", "o_proj"],
+        task_type="CAUSAL_LM",
+    )  # fmt: skip
+    torch.manual_seed(0)  # the same adapters everywhere
+    model = peft.get_peft_model(base, lora).train()
+    model.enable_input_require_grads()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=LR, betas=(0.9, 0.95), weight_decay=0.0)
+    losses = []
+    for step in range(steps):
+        ids = torch.tensor(rows.batch(step, 1).astype("int64"))
+        loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(float(loss))
+        meter.mark()
+    return meter.report(losses, length)
 
 
 def run_trainer(library, vocabulary, length, steps):
@@ -165,7 +207,7 @@ def run_trainer(library, vocabulary, length, steps):
             "gradient_checkpointing_kwargs": {"use_reentrant": False}, "use_cpu": True,
             "save_strategy": "no", "disable_tqdm": True, "bf16": False,
         }  # fmt: skip
-        if library == "TRL SFTTrainer":
+        if library == TRL:
             import trl
 
             # The tokenizer is never used: the blocks are ids already.
@@ -192,51 +234,76 @@ def run_trainer(library, vocabulary, length, steps):
     return meter.report(losses, length)
 
 
-def row(way, vocabulary, length, steps):
+def row(way, vocabulary, length, steps, python):
+    """The row's numbers, or why there are none."""
     done = subprocess.run(
-        [sys.executable, __file__, "--row", json.dumps([way, vocabulary, length, steps])],
+        [python, __file__, "--row", json.dumps([way, vocabulary, length, steps])],
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-    )
+        env={
+            **os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        },
+    )  # fmt: skip
+    if done.returncode == -9:
+        return "killed: out of memory"
     if done.returncode:
         raise SystemExit(f"{way} at {vocabulary}, {length} failed:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def too_large(way, vocabulary, length):
+    """Three float32 tensors of length x vocabulary, which the library's own loss makes."""
+    needed = 3 * 4 * vocabulary * length * (way in ("plain loop", "Trainer + peft", TRL))
+    return needed > 0.8 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+
+
+def only_row(way, vocabulary, length, steps):
+    memory = WAYS[way]
+    if memory is not None:
+        return run_ctxext(memory, vocabulary, length, steps)
+    if way == "plain loop":
+        return run_plain(vocabulary, length, steps)
+    return run_trainer(way, vocabulary, length, steps)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cells", default="32k:2k,32k:4k,32k:8k,128k:2k,128k:4k")
+    parser.add_argument("--cells", default="32k:2k,32k:4k,32k:8k,32k:16k,128k:2k,128k:4k,128k:8k")
     parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--trl", help="a Python with TRL")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.row:
-        way, vocabulary, length, steps = json.loads(given.row)
-        memory = WAYS[way]
-        done = (
-            run_trainer(way, vocabulary, length, steps)
-            if memory is None
-            else run_ctxext(memory, vocabulary, length, steps)
-        )
-        print(json.dumps(done))
+        print(json.dumps(only_row(*json.loads(given.row))))
         return
     vocabularies = {"32k": 32_000, "128k": 128_256}
     ways = list(WAYS)
-    if importlib.util.find_spec("trl") is None:
-        ways.remove("TRL SFTTrainer")
-        print("TRL is not installed: its rows are left out\n")
-    print("| vocabulary | tokens | how | tokens per CPU second | peak over the model, MiB |")
-    print("| --- | --- | --- | --- | --- |")
+    if not given.trl:
+        ways.remove(TRL)
+        print("TRL is left out: no --trl was given\n")
+    print("| vocabulary | tokens | how | tokens per CPU second | peak over the model, MiB |"
+          " dry run says, MiB |")  # fmt: skip
+    print("| --- | --- | --- | --- | --- | --- |")
     for cell in given.cells.split(","):
         vocabulary, length = cell.split(":")
+        size, tokens = vocabularies[vocabulary], int(length[:-1]) * 1024
         reference = None
         for way in ways:
-            got = row(way, vocabularies[vocabulary], int(length[:-1]) * 1024, given.steps)
+            python = given.trl if way == TRL else sys.executable
+            if too_large(way, size, tokens):
+                print(f"| {vocabulary} | {length} | {way} | does not fit here | | |", flush=True)
+                continue
+            got = row(way, size, tokens, given.steps, python)
+            if isinstance(got, str):
+                print(f"| {vocabulary} | {length} | {way} | {got} | | |", flush=True)
+                continue
             reference = reference or got["losses"]
             for ours, theirs in zip(got["losses"], reference, strict=True):
                 if abs(ours - theirs) > 1e-5 * abs(theirs):
                     raise SystemExit(f"{way}: losses {got['losses']}, and not {reference}")
-            cells = (vocabulary, length, way, f"{got['speed']:.0f}", f"{got['peak']:.0f}")
+            says = f"{got['estimate']:.0f}" if got["estimate"] else ""
+            cells = (vocabulary, length, way, f"{got['speed']:.0f}", f"{got['peak']:.0f}", says)
             print(f"| {' | '.join(cells)} |", flush=True)
 
 

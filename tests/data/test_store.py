@@ -221,3 +221,17 @@ def test_only_what_can_be_known_has_a_state(tmp_path):
     states = [Source(str(path)).state(), Source(str(path), "other").state()]
     states += [Source("builtin:python").state(), Source("builtin:python/heldout").state()]
     assert len({json.dumps(state) for state in states}) == 4
+
+
+def test_only_the_first_tokens_are_read(tmp_path, tokenizer):
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(f'{{"text": "document {n}"}}\n' for n in range(50)))
+    whole = stored_tokens(Source(str(path)), tokenizer, "t", None)
+    source = Source(str(path))
+    first = stored_tokens(source, tokenizer, "t", None, 25)
+    assert first.ids.tolist() == whole.ids[:25].tolist()
+    assert first.ends.tolist() == [10, 20, 25]
+    assert first.text_sha256 != whole.text_sha256  # what was not read is not claimed
+    assert stored_tokens(Source(str(path)), tokenizer, "t", None, 10**6).ids.tolist() == (
+        whole.ids.tolist()
+    )

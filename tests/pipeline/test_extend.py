@@ -11,8 +11,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ctxext.checkpoints.check import rotary_module
 from ctxext.errors import BadInput
-from ctxext.pipeline.extend import extend
+from ctxext.pipeline.extend import extend, planned_window
 from ctxext.pipeline.opened import open_checkpoint
+from ctxext.release.provenance import origin_of
+from ctxext.training.extend_config import ExtendConfig
 
 METHODS = ["linear", "ntk", "dynamic", "yarn", "llama3"]
 
@@ -190,3 +192,31 @@ def test_foreign_weights(tmp_path, stories):
     assert result.original == 512
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "s")
     assert model.config.rope_parameters["factor"] == 4.0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_planned_window_is_the_written_one_and_needs_no_weights(tmp_path, tiny_llama, method):
+    written = tmp_path / "written"
+    extend(str(tiny_llama), method=method, target=1024, output_dir=written)
+    found = open_checkpoint(str(written)).position
+    plain = planned_window(config_of(tiny_llama), ExtendConfig(method, target=1024))
+    assert (plain.window.original, plain.window.current) == (128, 1024)
+    assert plain.rope.sha256 == found.rope.sha256
+    assert plain.rope.inv_freq == found.rope.inv_freq
+    # Of what is extended already: from the window before, which ctxext.json beside it tells.
+    again = planned_window(
+        config_of(written), ExtendConfig(method, factor=8), origin=origin_of(written)
+    )
+    assert again.rope.sha256 == found.rope.sha256
+
+
+def test_a_plan_that_cannot_be_names_the_keys_of_the_recipe(tiny_llama):
+    for wanted, message in (
+        (ExtendConfig(target=64), r"extend\.target 64 is below the trained window of 128"),
+        (ExtendConfig(target=129), r"extend\.target 129 is odd"),
+        (ExtendConfig(factor=0.5), r"extend\.factor is 0\.5"),
+        (ExtendConfig(), r"either extend\.target or extend\.factor"),
+        (ExtendConfig(target=256, parameters={"beta": 1}), "no parameter 'beta'"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            planned_window(config_of(tiny_llama), wanted)

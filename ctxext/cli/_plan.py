@@ -1,0 +1,58 @@
+"""The tables of `ctxext finetune --dry-run`."""
+
+from ctxext.cli._output import out, table
+from ctxext.lengths import show_length
+from ctxext.pipeline.finetune_plan import FinetunePlan
+
+
+def show_plan(plan: FinetunePlan) -> None:
+    """Memory by part, what each switch buys, and the sentence that decides."""
+    memory, machine = plan.memory, plan.machine
+    rows = [[name, _size(size)] for name, size in memory.parts().items() if size]
+    rows.append(["peak (the last two do not coincide)", _size(memory.peak)])
+    if memory.host:
+        rows.append(["layer inputs in host memory", _size(memory.host)])
+    row = show_length(plan.seq_length)
+    table(f"memory of one process, rows of {row}, {plan.dtype}", ["part", "size"], rows)
+    table(
+        "what one more switch does",
+        ["switch", "peak", "longest row that fits", "arithmetic"],
+        [
+            [
+                switch.name or "as it is",
+                _size(switch.peak),
+                show_length(switch.longest) if switch.longest else "none",
+                f"{switch.arithmetic:.2f} x",
+            ]
+            for switch in plan.switches
+        ],
+    )
+    seconds = plan.seconds_per_step * plan.steps
+    speed = plan.rows_per_step * plan.seq_length / plan.seconds_per_step
+    verdict = "fits into" if plan.fits else "does NOT fit into"
+    sentences = [
+        f"{plan.steps} steps of {plan.rows_per_step} rows of {row}: {plan.tokens:,} tokens, "
+        f"{plan.trained:,} of {plan.parameters:,} parameters trained, "
+        f"{memory.recomputed} of {plan.layers} layers recomputed",
+        f"about {_duration(seconds)}, {speed:,.0f} tokens/s ({plan.speed_source})",
+        f"{verdict} {machine.name}, {_size(machine.memory)}"
+        + (" each" if machine.devices > 1 else ""),
+    ]
+    if plan.longest > plan.window:
+        sentences.append(
+            f"rows longer than {show_length(plan.window)} need a longer window: ctxext extend"
+        )
+    for sentence in sentences:
+        out().print(sentence, markup=False)
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,254 @@
+"""`ctxext finetune --dry-run`: what a run takes, on this machine or on a card by its name."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ctxext.checkpoints.folder import CONFIG
+from ctxext.checkpoints.load import check_dtype, pick_device
+from ctxext.checkpoints.weights import read_weights
+from ctxext.errors import BadInput
+from ctxext.pipeline.finetune import at_length, window_of
+from ctxext.pipeline.opened import Opened, open_checkpoint
+from ctxext.pipeline.stages import Stage, named, stages_of
+from ctxext.pipeline.texts import check_texts
+from ctxext.training.config import FinetuneConfig
+from ctxext.training.estimate import Shape, model_parameters
+from ctxext.training.gpus import get_gpu
+from ctxext.training.plan import (
+    USABLE,
+    Base,
+    Machine,
+    Memory,
+    Switch,
+    longest_sequence,
+    planned_flops,
+    planned_memory,
+    planned_pass,
+    switches,
+    trained_parameters,
+)
+
+_SHARE = 0.4  # of a card's stated peak: what good training code reaches, and not measured here
+_CUDA_RUNTIME = 700 * 2**20  # context, cuBLAS and the allocator's slack; not measured here
+_WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True)
+class FinetunePlan:
+    """What a fine-tuning run will take; `to_dict` is its JSON document.
+
+    Attributes:
+        seq_length: tokens in a row.
+        window: that the checkpoint reads.
+        rows_per_step: read by all processes in one optimizer step.
+        seconds_per_step: on all processes together; None where nothing is known about the machine.
+        speed_source: where the time comes from, in words.
+        longest: tokens in a row that fit with the recipe's switches; 0 = none.
+    """
+
+    model: str
+    machine: Machine
+    dtype: str
+    seq_length: int
+    window: int
+    steps: int
+    rows_per_step: int
+    layers: int
+    parameters: int
+    trained: int
+    memory: Memory
+    seconds_per_step: float
+    speed_source: str
+    longest: int
+    switches: tuple[Switch, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def tokens(self) -> int:
+        """That the whole run trains on."""
+        return self.steps * self.rows_per_step * self.seq_length
+
+    @property
+    def fits(self) -> bool:
+        return self.memory.peak <= USABLE * self.machine.memory
+
+    def to_dict(self) -> dict[str, Any]:
+        memory, machine = self.memory, self.machine
+        return {
+            "schema": "ctxext.finetune-plan/1",
+            "model": self.model,
+            "machine": {
+                "name": machine.name,
+                "memory_bytes": machine.memory,
+                "devices": machine.devices,
+            },
+            "dtype": self.dtype,
+            "seq_length": self.seq_length,
+            "window": self.window,
+            "steps": self.steps,
+            "rows_per_step": self.rows_per_step,
+            "tokens": self.tokens,
+            "parameters": self.parameters,
+            "trained_parameters": self.trained,
+            "memory": {
+                "parts": memory.parts(),
+                "peak_bytes": memory.peak,
+                "host_bytes": memory.host,
+                "fits": self.fits,
+                "recomputed_layers": memory.recomputed,
+                "layers": self.layers,
+            },
+            "time": {
+                "seconds": self.seconds_per_step * self.steps,
+                "seconds_per_step": self.seconds_per_step,
+                "tokens_per_second": self.rows_per_step * self.seq_length / self.seconds_per_step,
+                "source": self.speed_source,
+            },
+            "longest_sequence": self.longest,
+            "switches": [
+                {
+                    "switch": row.name or "as it is",
+                    "peak_bytes": row.peak,
+                    "longest_sequence": row.longest,
+                    "arithmetic": row.arithmetic,
+                }
+                for row in self.switches
+            ],
+            "warnings": list(self.warnings),
+        }
+
+
+def plan_finetune(
+    model: str,
+    *,
+    recipe: Mapping[str, Any],
+    gpu: str | None = None,
+    gpus: int | None = None,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+) -> FinetunePlan:
+    """What `finetune` with the same arguments would take; nothing is written, no weights are read.
+
+    Args:
+        model: a checkpoint, or a folder with no more than its config.json.
+        recipe: as for `finetune`; `data` may be missing.
+        gpu: a card by its name (`training.gpus.GPUS`); None = this machine, whose speed is measured
+            for a few seconds.
+        gpus: how many; None = as many as hold one row, and the weights, together.
+
+    Raises:
+        BadInput: as `finetune`; a card that is not known; a config without the sizes.
+    """
+    stages = stages_of(recipe, Path())
+    kind = check_dtype(dtype)
+    card = get_gpu(gpu) if gpu is not None else None
+    opened = open_checkpoint(model, revision=revision, weights=False)
+    config, notes = _largest(stages, opened)
+    devices = gpus or math.lcm(config.parallel.context, config.parallel.shard)
+    config.parallel.check(devices, config.train.seq_length)
+    texts = [text for text in config.data.texts if not text.source.startswith("hf:")]
+    check_texts(replace(config.data, source="", sources=tuple(texts)))
+    if card is not None:
+        on_gpu = True
+        stored = opened.position.dtype or "bfloat16"
+    else:
+        place = pick_device(device)
+        on_gpu = place.type != "cpu"
+        stored = (opened.position.dtype or "bfloat16") if on_gpu else "float32"
+    name = kind if kind != "auto" else stored
+    base = _base(opened, _WIDTHS.get(name, 4))
+    if card is not None:
+        label = f"{gpu} x {devices}" if devices > 1 else str(gpu)
+        machine = Machine(label, card.memory_gib * 2**30, _CUDA_RUNTIME, devices)
+    else:
+        machine = _this_machine(place, devices)
+    memory = planned_memory(base, config, machine)
+    work = planned_flops(base, config, memory.recomputed)
+    if card is not None:
+        seconds = work.total / (card.teraflops * 1e12 * _SHARE)
+        source = f"{_SHARE:.0%} of {card.teraflops:g} teraflops, which is a guess"
+    else:
+        from ctxext.training.probe import measure_model
+
+        rates = measure_model(
+            opened.source, config.lora, planned_pass(base, config), place, name,
+            trust_remote_code=trust_remote_code,
+        )  # fmt: skip
+        seconds = rates.seconds(work)
+        source = "a layer and a piece of the head, timed here"
+    train = config.train
+    data_ranks = devices // config.parallel.context
+    return FinetunePlan(
+        model=opened.source.name,
+        machine=machine,
+        dtype=name,
+        seq_length=train.seq_length,
+        window=window_of(config, opened).current,
+        steps=train.steps,
+        rows_per_step=train.batch_size * train.gradient_accumulation * data_ranks,
+        layers=base.shape.layers,
+        parameters=base.parameters,
+        trained=trained_parameters(base, config),
+        memory=memory,
+        seconds_per_step=seconds * train.gradient_accumulation,
+        speed_source=source,
+        longest=longest_sequence(base, config, machine),
+        switches=tuple(switches(base, config, machine)),
+        warnings=(*opened.warnings, *notes),
+    )
+
+
+def _largest(stages: Sequence[Stage], opened: Opened) -> tuple[FinetuneConfig, tuple[str, ...]]:
+    """What is planned of a recipe with stages: the one with the longest rows, and a word on it."""
+    configs = []
+    for stage in stages:
+        with named(stage.name):
+            configs.append(at_length(stage.config, opened))
+    index = max(range(len(configs)), key=lambda i: (configs[i].train.seq_length, i))
+    if len(configs) == 1:
+        return configs[0], ()
+    note = (
+        f"of {len(configs)} stages the one with the longest rows is planned, {stages[index].name}: "
+        "steps, tokens and time are its own"
+    )
+    return configs[index], (note,)
+
+
+def _base(opened: Opened, width: int) -> Base:
+    config = opened.config.get("text_config", opened.config)
+    try:
+        shape = Shape.of(config)
+        counted = model_parameters(shape, config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"{opened.source.name}/{CONFIG} does not say {error}, so that nothing can be planned",
+            "leave out --dry-run",
+        ) from error
+    if opened.source.weights_local and any(opened.source.folder.glob("*.safetensors*")):
+        counted = read_weights(opened.source.folder).parameters
+    return Base(shape, counted, bool(config.get("tie_word_embeddings", False)), width)
+
+
+def _this_machine(place: Any, devices: int) -> Machine:
+    import torch
+
+    from ctxext.training.available import available_bytes
+    from ctxext.training.log import memory_bytes
+
+    if place.type == "cuda":
+        total = torch.cuda.get_device_properties(place).total_memory
+        return Machine(torch.cuda.get_device_name(place), total, _CUDA_RUNTIME, devices)
+    import accelerate  # noqa: F401 - what a run imports is part of its size
+    import peft  # noqa: F401
+    import transformers  # noqa: F401
+
+    own = memory_bytes()
+    free = available_bytes(place)
+    if free is None:
+        raise BadInput("--dry-run: nothing says how much memory is free here", "name a --gpu")
+    return Machine("this machine's CPU", (free + own) // devices, own, devices)

@@ -1,0 +1,119 @@
+"""`ctxext finetune --dry-run` through the real command: here, for a card, and for each recipe."""
+
+import json
+
+import pytest
+import yaml
+from conftest import run_ctxext
+
+from ctxext.pipeline.recipe import find_recipe
+
+LLAMA_3_8B = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096,
+    "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "vocab_size": 128256, "max_position_embeddings": 8192,
+    "rope_theta": 500000.0, "torch_dtype": "bfloat16", "tie_word_embeddings": False,
+}  # fmt: skip
+LLAMA_2_7B = LLAMA_3_8B | {
+    "intermediate_size": 11008, "num_key_value_heads": 32, "vocab_size": 32000,
+    "max_position_embeddings": 4096, "rope_theta": 10000.0,
+}  # fmt: skip
+MISTRAL_7B = LLAMA_3_8B | {
+    "architectures": ["MistralForCausalLM"], "model_type": "mistral", "vocab_size": 32768,
+    "max_position_embeddings": 32768, "rope_theta": 1000000.0, "sliding_window": None,
+}  # fmt: skip
+QWEN_2_5_7B = LLAMA_3_8B | {
+    "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 3584,
+    "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
+    "num_key_value_heads": 4, "vocab_size": 152064, "max_position_embeddings": 131072,
+    "rope_theta": 1000000.0, "use_sliding_window": False, "sliding_window": 131072,
+}  # fmt: skip
+SMOLLM2_135M = LLAMA_3_8B | {
+    "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+    "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152,
+    "rope_theta": 100000.0, "tie_word_embeddings": True,
+}  # fmt: skip
+# recipe -> the shape of its model, a card that it is written for, how many of them
+RECIPES = {
+    "llama-3-8b-128k-yarn": (LLAMA_3_8B, "h100-80gb", 8),
+    "llama-3-8b-64k-24gb": (LLAMA_3_8B, "rtx-4090-24gb", 1),
+    "mistral-7b-128k-yarn": (MISTRAL_7B, "a100-80gb", 8),
+    "qwen2.5-7b-128k-yarn": (QWEN_2_5_7B, "h100-80gb", 1),
+    "llama-2-7b-32k-longlora": (LLAMA_2_7B, "a100-80gb", 8),
+    "llama-2-7b-128k-yarn": (LLAMA_2_7B, "a100-80gb", 8),
+    "smollm2-135m-32k-yarn": (SMOLLM2_135M, "t4-16gb", 1),
+}
+
+
+def folder_of(tmp_path, config):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    return tmp_path / "model"
+
+
+def plan(*arguments):
+    done = run_ctxext("finetune", *arguments, "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_here(tiny_llama, tmp_path):
+    """A real checkpoint on this machine: its speed is measured, nothing is written."""
+    before = sorted(tiny_llama.iterdir())
+    got = plan(tiny_llama, "--seq-length", 128, "--steps", 7, "--batch-size", 2)
+    assert got["schema"] == "ctxext.finetune-plan/1"
+    assert got["tokens"] == 7 * 2 * 8 * 128
+    assert got["machine"]["name"] == "this machine's CPU"
+    assert got["memory"]["fits"]
+    assert got["memory"]["peak_bytes"] > got["memory"]["parts"]["libraries"] > 100 * 2**20
+    assert got["time"]["seconds"] > 0
+    assert got["time"]["seconds"] == pytest.approx(
+        got["tokens"] / got["time"]["tokens_per_second"], rel=1e-6
+    )
+    assert sorted(tiny_llama.iterdir()) == before
+
+
+def test_the_tables(tmp_path):
+    done = run_ctxext(
+        "finetune", folder_of(tmp_path, LLAMA_3_8B), "--dry-run", "--gpu", "h100-80gb",
+        "--seq-length", "8k",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "| weights | 15.0 GiB |" in done.stdout
+    assert "--offload activations" in done.stdout
+    assert "fits into h100-80gb" in done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_recipes(name, tmp_path):
+    config, gpu, gpus = RECIPES[name]
+    got = plan(folder_of(tmp_path, config), "--recipe", name, "--gpu", gpu, "--gpus", gpus)
+    recipe = yaml.safe_load(find_recipe(name).read_text())
+    target = (recipe.get("extend") or recipe["stages"][-1]["extend"])["target"]
+    assert got["window"] == int(target[:-1]) * 1024
+    assert got["memory"]["fits"], got["memory"]
+    assert got["tokens"] >= 10e6
+
+
+def test_every_shipped_recipe_is_here():
+    shipped = {path.stem for path in find_recipe("demo").parent.glob("*.yaml")}
+    assert shipped == {*RECIPES, "demo"}
+
+
+def test_what_cannot_be_planned(tmp_path):
+    model = folder_of(tmp_path, LLAMA_3_8B)
+    nameless = {k: v for k, v in LLAMA_3_8B.items() if k != "intermediate_size"}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text(json.dumps(nameless))
+    cases = {
+        (model, "--dry-run", "--gpu", "h100"): "did you mean h100-80gb?",
+        (model, "--gpu", "h100-80gb", "-o", tmp_path / "out"): "add --dry-run",
+        (model, "--dry-run", "--gpu", "h100-80gb", "--seq-length", "64k"): "extend it first",
+        (model, "--dry-run", "--gpus", "3", "--context-parallel", "2"): "no multiple of it",
+        (tmp_path / "other", "--dry-run", "--gpu", "h100-80gb"): "nothing can be planned",
+    }
+    for arguments, words in cases.items():
+        done = run_ctxext("finetune", *arguments)
+        assert done.returncode == 2, (arguments, done.stderr)
+        assert words in done.stderr.replace("\n", " "), done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,69 @@
+"""`--data hf:...` against a Hub on loopback, with the real `datasets` client."""
+
+import io
+import json
+
+import pyarrow
+import pyarrow.parquet as parquet
+import pytest
+from conftest import run_ctxext
+from hub_server import running_hub
+
+TEXTS = [f"row {n}: " + "the quick brown fox jumps over the lazy dog. " * 12 for n in range(40)]
+
+
+@pytest.fixture
+def hub(tmp_path):
+    with running_hub() as hub:
+        table = io.BytesIO()
+        parquet.write_table(pyarrow.table({"text": TEXTS, "id": list(range(40))}), table)
+        hub.datasets["me/books"] = {"data/train-00000-of-00001.parquet": table.getvalue()}
+        hub.env = {
+            "HF_ENDPOINT": hub.url,
+            "HF_HUB_OFFLINE": "0",
+            "HF_HOME": str(tmp_path / "hf"),
+            "CTXEXT_CACHE": str(tmp_path / "cache"),
+        }
+        yield hub
+
+
+def train(hub, model, out, *more, data="hf:me/books"):
+    return run_ctxext(
+        "finetune", model, "--data", data, "--seq-length", 64, "--steps", 2, "--json",
+        "--gradient-accumulation", 1, "--output-dir", out, *more, env=hub.env,
+    )  # fmt: skip
+
+
+def test_a_dataset_is_read_once_and_again_when_it_has_changed(hub, tiny_llama, tmp_path):
+    first = train(hub, tiny_llama, tmp_path / "a", "--set", "data.tokens=4k")
+    assert first.returncode == 0, first.stderr
+    record = json.loads((tmp_path / "a" / "ctxext.json").read_text())["training"]["data"]
+    assert record["source"] == "hf:me/books"
+    assert record["tokens"] == 4096
+    fetched = sum("resolve" in path for _, path in hub.requests)
+    assert fetched > 0
+    hub.requests.clear()
+    again = train(hub, tiny_llama, tmp_path / "b", "--set", "data.tokens=4k")
+    assert again.returncode == 0, again.stderr
+    assert not any("resolve" in path for _, path in hub.requests)  # from the token cache
+    hub.sha = "b" * 40
+    third = train(hub, tiny_llama, tmp_path / "c", "--set", "data.tokens=4k")
+    assert third.returncode == 0, third.stderr
+    assert any("resolve" in path for _, path in hub.requests)
+    losses = [json.loads(run.stdout)["final_loss"] for run in (first, again, third)]
+    assert losses[0] == losses[1] == losses[2]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("hf:me/nothing", "me/nothing"),
+        ("hf:me/books:default:train:body", "no text in the field 'body'; they have: text, id"),
+    ],
+)
+def test_a_dataset_that_is_not_there(hub, tiny_llama, tmp_path, data, words):
+    done = train(hub, tiny_llama, tmp_path / "a", data=data)
+    assert done.returncode in (1, 2), done.stderr
+    assert "Traceback" not in done.stderr
+    assert words in json.loads(done.stdout)["error"]
+    assert not (tmp_path / "a").exists()

@@ -12,7 +12,7 @@ def show_plan(plan: FinetunePlan) -> None:
     rows.append(["peak (the last two do not coincide)", _size(memory.peak)])
     if memory.host:
         rows.append(["layer inputs in host memory", _size(memory.host)])
-    row = show_length(plan.seq_length)
+    row = show_length(plan.largest.seq_length)
     table(f"memory of one process, rows of {row}, {plan.dtype}", ["part", "size"], rows)
     table(
         "what one more switch does",
@@ -27,14 +27,26 @@ def show_plan(plan: FinetunePlan) -> None:
             for switch in plan.switches
         ],
     )
-    seconds = plan.seconds_per_step * plan.steps
-    speed = plan.rows_per_step * plan.seq_length / plan.seconds_per_step
+    if len(plan.stints) > 1:
+        table(
+            "stage by stage; memory above is that of the largest",
+            ["stage", "rows of", "steps", "tokens", "about"],
+            [
+                [
+                    stint.name, show_length(stint.seq_length), str(stint.steps),
+                    f"{stint.tokens:,}", _duration(stint.seconds),
+                ]
+                for stint in plan.stints
+            ],
+        )  # fmt: skip
     verdict = "fits into" if plan.fits else "does NOT fit into"
+    per_step = f" of {plan.largest.rows_per_step} rows of {row}" if len(plan.stints) == 1 else ""
     sentences = [
-        f"{plan.steps} steps of {plan.rows_per_step} rows of {row}: {plan.tokens:,} tokens, "
+        f"{plan.steps} steps{per_step}: {plan.tokens:,} tokens, "
         f"{plan.trained:,} of {plan.parameters:,} parameters trained, "
         f"{memory.recomputed} of {plan.layers} layers recomputed",
-        f"about {_duration(seconds)}, {speed:,.0f} tokens/s ({plan.speed_source})",
+        f"about {_duration(plan.seconds)}, {plan.tokens / plan.seconds:,.0f} tokens/s "
+        f"({plan.speed_source})",
         f"{verdict} {machine.name}, {_size(machine.memory)}"
         + (" each" if machine.devices > 1 else ""),
     ]

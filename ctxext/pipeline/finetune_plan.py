@@ -1,7 +1,6 @@
 """`ctxext finetune --dry-run`: what a run takes, on this machine or on a card by its name."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ from ctxext.checkpoints.weights import read_weights
 from ctxext.errors import BadInput
 from ctxext.pipeline.finetune import at_length, window_of
 from ctxext.pipeline.opened import Opened, open_checkpoint
-from ctxext.pipeline.stages import Stage, named, stages_of
+from ctxext.pipeline.stages import named, stages_of
 from ctxext.pipeline.texts import check_texts
 from ctxext.training.config import FinetuneConfig
 from ctxext.training.estimate import Shape, model_parameters
-from ctxext.training.gpus import get_gpu
+from ctxext.training.gpus import Gpu, get_gpu
 from ctxext.training.plan import (
     USABLE,
     Base,
@@ -30,6 +29,7 @@ from ctxext.training.plan import (
     switches,
     trained_parameters,
 )
+from ctxext.training.rates import Rates
 
 _SHARE = 0.4  # of a card's stated peak: what good training code reaches, and not measured here
 _CUDA_RUNTIME = 700 * 2**20  # context, cuBLAS and the allocator's slack; not measured here
@@ -37,14 +37,50 @@ _WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
+class Stint:
+    """The steps of a run that are alike: all of them, or those of one stage.
+
+    Attributes:
+        name: `stages[0]`; empty for a run without stages.
+        seq_length: tokens in a row.
+        rows_per_step: read by all processes in one optimizer step.
+        seconds_per_step: that all processes take together.
+    """
+
+    name: str
+    seq_length: int
+    steps: int
+    rows_per_step: int
+    seconds_per_step: float
+
+    @property
+    def tokens(self) -> int:
+        return self.steps * self.rows_per_step * self.seq_length
+
+    @property
+    def seconds(self) -> float:
+        return self.steps * self.seconds_per_step
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "stage": self.name,
+            "seq_length": self.seq_length,
+            "steps": self.steps,
+            "rows_per_step": self.rows_per_step,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "seconds_per_step": self.seconds_per_step,
+        }
+
+
+@dataclass(frozen=True)
 class FinetunePlan:
     """What a fine-tuning run will take; `to_dict` is its JSON document.
 
     Attributes:
-        seq_length: tokens in a row.
-        window: that the checkpoint reads.
-        rows_per_step: read by all processes in one optimizer step.
-        seconds_per_step: on all processes together; None where nothing is known about the machine.
+        stints: stage by stage; one where there are no stages.
+        largest: the stint that memory, switches and `longest` speak of: it needs the most memory.
+        window: that the checkpoint reads in it.
         speed_source: where the time comes from, in words.
         longest: tokens in a row that fit with the recipe's switches; 0 = none.
     """
@@ -52,24 +88,31 @@ class FinetunePlan:
     model: str
     machine: Machine
     dtype: str
-    seq_length: int
+    stints: tuple[Stint, ...]
+    largest: Stint
     window: int
-    steps: int
-    rows_per_step: int
     layers: int
     parameters: int
     trained: int
     memory: Memory
-    seconds_per_step: float
     speed_source: str
     longest: int
     switches: tuple[Switch, ...]
     warnings: tuple[str, ...]
 
     @property
+    def steps(self) -> int:
+        return sum(stint.steps for stint in self.stints)
+
+    @property
     def tokens(self) -> int:
         """That the whole run trains on."""
-        return self.steps * self.rows_per_step * self.seq_length
+        return sum(stint.tokens for stint in self.stints)
+
+    @property
+    def seconds(self) -> float:
+        """That the whole run takes."""
+        return sum(stint.seconds for stint in self.stints)
 
     @property
     def fits(self) -> bool:
@@ -86,11 +129,11 @@ class FinetunePlan:
                 "devices": machine.devices,
             },
             "dtype": self.dtype,
-            "seq_length": self.seq_length,
+            "seq_length": self.largest.seq_length,
             "window": self.window,
             "steps": self.steps,
-            "rows_per_step": self.rows_per_step,
             "tokens": self.tokens,
+            "stages": [stint.to_dict() for stint in self.stints],
             "parameters": self.parameters,
             "trained_parameters": self.trained,
             "memory": {
@@ -102,9 +145,8 @@ class FinetunePlan:
                 "layers": self.layers,
             },
             "time": {
-                "seconds": self.seconds_per_step * self.steps,
-                "seconds_per_step": self.seconds_per_step,
-                "tokens_per_second": self.rows_per_step * self.seq_length / self.seconds_per_step,
+                "seconds": self.seconds,
+                "tokens_per_second": self.tokens / self.seconds,
                 "source": self.speed_source,
             },
             "longest_sequence": self.longest,
@@ -139,7 +181,7 @@ def plan_finetune(
         recipe: as for `finetune`; `data` may be missing.
         gpu: a card by its name (`training.gpus.GPUS`); None = this machine, whose speed is measured
             for a few seconds.
-        gpus: how many; None = as many as hold one row, and the weights, together.
+        gpus: how many; None = as many as the recipe's section `parallel` needs.
 
     Raises:
         BadInput: as `finetune`; a card that is not known; a config without the sizes.
@@ -148,29 +190,29 @@ def plan_finetune(
     kind = check_dtype(dtype)
     card = get_gpu(gpu) if gpu is not None else None
     opened = open_checkpoint(model, revision=revision, weights=False)
-    config, notes = _largest(stages, opened)
-    devices = gpus or math.lcm(config.parallel.context, config.parallel.shard)
-    config.parallel.check(devices, config.train.seq_length)
-    texts = [text for text in config.data.texts if not text.source.startswith("hf:")]
-    check_texts(replace(config.data, source="", sources=tuple(texts)))
+    configs = []
+    for stage in stages:
+        with named(stage.name):
+            config = at_length(stage.config, opened)
+            config.parallel.check(gpus or config.parallel.processes, config.train.seq_length)
+            _check_local_texts(config)
+            configs.append(config)
+    devices = gpus or max(config.parallel.processes for config in configs)
+    on_gpu = True
     if card is not None:
-        on_gpu = True
-        stored = opened.position.dtype or "bfloat16"
+        machine = _card(str(gpu), card, devices)
     else:
         place = pick_device(device)
         on_gpu = place.type != "cpu"
-        stored = (opened.position.dtype or "bfloat16") if on_gpu else "float32"
+        machine = _this_machine(place, devices)
+    stored = (opened.position.dtype or "bfloat16") if on_gpu else "float32"
     name = kind if kind != "auto" else stored
     base = _base(opened, _WIDTHS.get(name, 4))
+    memories = [planned_memory(base, config, machine) for config in configs]
+    index = max(range(len(configs)), key=lambda i: (memories[i].peak, i))
+    config, memory = configs[index], memories[index]
     if card is not None:
-        label = f"{gpu} x {devices}" if devices > 1 else str(gpu)
-        machine = Machine(label, card.memory_gib * 2**30, _CUDA_RUNTIME, devices)
-    else:
-        machine = _this_machine(place, devices)
-    memory = planned_memory(base, config, machine)
-    work = planned_flops(base, config, memory.recomputed)
-    if card is not None:
-        seconds = work.total / (card.teraflops * 1e12 * _SHARE)
+        rates = Rates.of_peak(card.teraflops * 1e12, _SHARE)
         source = f"{_SHARE:.0%} of {card.teraflops:g} teraflops, which is a guess"
     else:
         from ctxext.training.probe import measure_model
@@ -179,44 +221,45 @@ def plan_finetune(
             opened.source, config.lora, planned_pass(base, config), place, name,
             trust_remote_code=trust_remote_code,
         )  # fmt: skip
-        seconds = rates.seconds(work)
         source = "a layer and a piece of the head, timed here"
-    train = config.train
-    data_ranks = devices // config.parallel.context
+    stints = tuple(
+        _stint(stage.name, each, rates.seconds(planned_flops(base, each, its.recomputed)), devices)
+        for stage, each, its in zip(stages, configs, memories, strict=True)
+    )
     return FinetunePlan(
         model=opened.source.name,
         machine=machine,
         dtype=name,
-        seq_length=train.seq_length,
+        stints=stints,
+        largest=stints[index],
         window=window_of(config, opened).current,
-        steps=train.steps,
-        rows_per_step=train.batch_size * train.gradient_accumulation * data_ranks,
         layers=base.shape.layers,
         parameters=base.parameters,
         trained=trained_parameters(base, config),
         memory=memory,
-        seconds_per_step=seconds * train.gradient_accumulation,
         speed_source=source,
         longest=longest_sequence(base, config, machine),
         switches=tuple(switches(base, config, machine)),
-        warnings=(*opened.warnings, *notes),
+        warnings=opened.warnings,
     )
 
 
-def _largest(stages: Sequence[Stage], opened: Opened) -> tuple[FinetuneConfig, tuple[str, ...]]:
-    """What is planned of a recipe with stages: the one with the longest rows, and a word on it."""
-    configs = []
-    for stage in stages:
-        with named(stage.name):
-            configs.append(at_length(stage.config, opened))
-    index = max(range(len(configs)), key=lambda i: (configs[i].train.seq_length, i))
-    if len(configs) == 1:
-        return configs[0], ()
-    note = (
-        f"of {len(configs)} stages the one with the longest rows is planned, {stages[index].name}: "
-        "steps, tokens and time are its own"
-    )
-    return configs[index], (note,)
+def _check_local_texts(config: FinetuneConfig) -> None:
+    texts = [text for text in config.data.texts if not text.source.startswith("hf:")]
+    check_texts(replace(config.data, source="", tokens=0, sources=tuple(texts)))
+
+
+def _stint(name: str, config: FinetuneConfig, seconds: float, devices: int) -> Stint:
+    """Args: seconds: of one forward and backward pass."""
+    train = config.train
+    data_ranks = devices // config.parallel.context
+    rows = train.batch_size * train.gradient_accumulation * data_ranks
+    return Stint(name, train.seq_length, train.steps, rows, seconds * train.gradient_accumulation)
+
+
+def _card(name: str, card: Gpu, devices: int) -> Machine:
+    label = f"{name} x {devices}" if devices > 1 else name
+    return Machine(label, card.memory_gib * 2**30, _CUDA_RUNTIME, devices)
 
 
 def _base(opened: Opened, width: int) -> Base:

@@ -109,7 +109,8 @@ def find_recipe(given: str) -> Path:
         BadInput: it looks like a name, and is none.
     """
     path = Path(given)
-    named = path.name == given and not path.suffix and not path.exists()
+    # By its ending, not by having one: qwen2.5-7b is a name.
+    named = path.name == given and path.suffix not in (".yaml", ".yml") and not path.exists()
     return shipped_recipe(given) if named else path
 
 

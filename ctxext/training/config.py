@@ -253,6 +253,11 @@ class ParallelConfig:
         _at_least(self, "context", 1)
         _at_least(self, "shard", 1)
 
+    @property
+    def processes(self) -> int:
+        """The fewest processes that can do it."""
+        return math.lcm(self.context, self.shard)
+
     def check(self, ranks: int, seq_length: int) -> None:
         """Whether so many processes can share rows of so many tokens.
 

@@ -299,7 +299,8 @@ def _sparing(base: Base, config: FinetuneConfig, machine: Machine) -> dict[str, 
         changes[f"--batch-size 1 --gradient-accumulation {passes}"] = lambda c: replace(
             c, train=replace(c.train, batch_size=1, gradient_accumulation=passes)
         )
-    if machine.devices > 1 and config.parallel.context == 1:
+    whole_rows = train.attention == "s2" or base.shape.eager  # which cannot be shared out
+    if machine.devices > 1 and config.parallel.context == 1 and not whole_rows:
         changes[f"--context-parallel {machine.devices}"] = lambda c: replace(
             c, parallel=replace(c.parallel, context=machine.devices)
         )

@@ -3,7 +3,7 @@
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,29 +17,11 @@ from ctxext.training.flops import Flops, pass_flops
 from ctxext.training.head import decoder_of, without_peft
 from ctxext.training.lora import add_adapters
 from ctxext.training.loss import summed_nll
+from ctxext.training.rates import Rates
 
 _ENOUGH = 0.4  # seconds: of the longest piece of work that is timed
 _FEWEST = 128
 _HEAD_ROWS, _HEAD_TOKENS = 8192, 512
-
-
-@dataclass(frozen=True)
-class Rates:
-    """Floating-point operations a second, by what is computed (`flops.Flops`)."""
-
-    matrices: float
-    attention: float
-    head: float
-
-    @classmethod
-    def of_peak(cls, operations: float, share: float) -> "Rates":
-        """All the same share of a device's peak."""
-        return cls(*[operations * share] * 3)
-
-    def seconds(self, work: Flops) -> float:
-        return (
-            work.matrices / self.matrices + work.attention / self.attention + work.head / self.head
-        )
 
 
 def measure_model(

@@ -117,3 +117,20 @@ def test_what_cannot_be_planned(tmp_path):
         assert done.returncode == 2, (arguments, done.stderr)
         assert words in done.stderr.replace("\n", " "), done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_stages_add_up_and_the_largest_is_planned(tmp_path):
+    recipe = {
+        "train": {"seq_length": 1024, "steps": 3, "gradient_accumulation": 1},
+        "stages": [{"extend": {"target": 16384}, "train": {"seq_length": 16384}}, {}],
+    }
+    (tmp_path / "stages.yaml").write_text(yaml.safe_dump(recipe))
+    done = run_ctxext(
+        "finetune", folder_of(tmp_path, LLAMA_3_8B), "--recipe", tmp_path / "stages.yaml",
+        "--dry-run", "--json", "--gpu", "h100-80gb",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    got = json.loads(done.stdout)
+    assert (got["window"], got["seq_length"], got["steps"]) == (16384, 16384, 6)
+    assert [stage["tokens"] for stage in got["stages"]] == [3 * 16384, 3 * 1024]
+    assert got["tokens"] == 3 * 16384 + 3 * 1024

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from processes import run_ranks
+from safetensors.torch import load_file
 from torch.nn.utils import clip_grad_norm_
 
 from ctxext.errors import BadInput
@@ -171,11 +172,22 @@ def messages(name, mesh):
     return (*counts, gathered_bytes(model))
 
 
+def begun(name, mesh, file):
+    """What a stage trains that begins from the tensors of another, whole."""
+    from ctxext.training.sharding import shard_model
+    from ctxext.training.state import start_from, whole_trained
+
+    model = shard_model(build(name, mesh), mesh.launch, RANKS, torch.device("cpu"))
+    start_from(file, model, mesh.launch)
+    return whole_trained(model)
+
+
 STEPPED = ("tied", "full")
 
 
 def work(launch, folder):
     from ctxext.training.mesh import make_mesh
+    from ctxext.training.state import trained_file
 
     data, context = make_mesh(launch, 1), make_mesh(launch, RANKS)
     results = {}
@@ -185,6 +197,7 @@ def work(launch, folder):
         saved = steps(name, data, load=None, save=folder / f"two {name}", count=3)
         resumed = steps(name, data, load=folder / f"one {name}", save=None, count=2)
         results[f"steps {name}"] = saved, resumed
+        results[f"begun {name}"] = begun(name, data, trained_file(folder / f"one {name}", 1))
     for name in ("grouped", "full"):
         results[f"messages {name}"] = messages(name, data)
     return results
@@ -233,6 +246,15 @@ def test_a_checkpoint_goes_on_with_any_number_of_shares(on_two, one, name):
         assert resumed == pytest.approx(whole_run[1:], rel=1e-5)
     alone = steps(name, None, load=folder / f"two {name}", save=None, count=2)
     assert alone == pytest.approx(whole_run[1:], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_a_stage_begins_from_what_one_process_trained(on_two, one, name):
+    expected = load_file(one[0] / f"one {name}" / "checkpoints" / "step-1" / "trained.safetensors")
+    for rank in on_two:
+        got = rank[f"begun {name}"]
+        assert set(got) == set(expected)
+        assert all(torch.equal(got[n], tensor) for n, tensor in expected.items())
 
 
 def test_gradients_travel_once_a_step_unless_every_weight_has_one(on_two):

@@ -56,6 +56,7 @@ def load_model(
     *,
     dtype: DtypeName = "auto",
     device: "torch.device | None" = None,
+    in_host_memory: bool = False,
     trust_remote_code: bool = False,
     quantization: Any = None,
 ) -> Any:
@@ -65,7 +66,8 @@ def load_model(
         source: the checkpoint.
         position: what `detect` read in its config.
         dtype: `auto` = as stored on a GPU, float32 on a CPU (bfloat16 is slower there).
-        device: None = CPU.
+        device: where it will compute, which decides what `auto` is; None = CPU.
+        in_host_memory: it stays there for now: the caller moves what it needs.
         trust_remote_code: run the checkpoint's own Python code.
         quantization: transformers' configuration of it; `device` is then a GPU.
 
@@ -98,7 +100,7 @@ def load_model(
             )
         except (ValueError, OSError, KeyError, RuntimeError, StrictDataclassError) as error:
             raise _load_error(source, error) from error
-    if quantization is None:
+    if quantization is None and not in_host_memory:
         model.to(target)
     model.eval()
     rope = position.rope

@@ -93,6 +93,10 @@ def command(
         int | None,
         typer.Option("--context-parallel", help="Processes that hold each row together."),
     ] = None,
+    shard: Annotated[
+        int | None,
+        typer.Option("--shard", help="Processes that hold the weights together (FSDP)."),
+    ] = None,
     report_to: Annotated[
         str | None,
         typer.Option("--report-to", help="trackio, tensorboard, wandb, ... (accelerate's names)."),
@@ -163,6 +167,7 @@ def command(
         "train.save_every": save_every,
         "train.seed": seed,
         "parallel.context": context_parallel,
+        "parallel.shard": shard,
         "memory.recompute": recompute,
         "memory.offload": offload,
         "lora.rank": lora_rank,

@@ -242,17 +242,21 @@ class ParallelConfig:
 
     Attributes:
         context: processes that hold each row together; the others read rows of their own.
+        shard: processes that hold weights, gradients and optimizer states together, whatever rows
+            they read; 1 = each holds all. Groups of so many are replicas of one another.
     """
 
     context: int = 1
+    shard: int = 1
 
     def __post_init__(self) -> None:
         _at_least(self, "context", 1)
+        _at_least(self, "shard", 1)
 
     @property
     def processes(self) -> int:
-        """As many as are needed at least."""
-        return self.context
+        """The fewest processes that can do it."""
+        return math.lcm(self.context, self.shard)
 
     def check(self, ranks: int, seq_length: int) -> None:
         """Whether so many processes can share rows of so many tokens.
@@ -260,13 +264,14 @@ class ParallelConfig:
         Raises:
             BadInput: they cannot; each number is named.
         """
-        if ranks % self.context:
-            raise BadInput(
-                f"parallel.context is {self.context} and {ranks} processes were started, which is "
-                "no multiple of it",
-                f"start {self.context} processes, or a multiple: torchrun --nproc_per_node "
-                f"{self.context} -m ctxext finetune ...",
-            )
+        for name, size in (("context", self.context), ("shard", self.shard)):
+            if ranks % size:
+                raise BadInput(
+                    f"parallel.{name} is {size} and {ranks} processes were started, which is no "
+                    "multiple of it",
+                    f"start {size} processes, or a multiple: torchrun --nproc_per_node {size} "
+                    "-m ctxext finetune ...",
+                )
         unit = 2 * self.context  # a rank holds two chunks of each row
         if self.context > 1 and seq_length % unit:
             raise BadInput(
@@ -303,6 +308,11 @@ class FinetuneConfig:
             raise BadInput(
                 "train.pose_target and data.documents: separate contradict each other",
                 "positions cannot both restart and skip: leave one of them out",
+            )
+        if self.train.quantize != "none" and self.parallel.shard > 1:
+            raise BadInput(
+                "--shard cannot cut the 4-bit weights of --quantize",
+                "leave out one of the two",
             )
         if self.train.what != "full":
             return

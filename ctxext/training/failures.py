@@ -43,6 +43,9 @@ def ways_out(config: FinetuneConfig, launch: Launch, *, half: bool) -> list[WayO
         out.append(WayOut(change, "trains the same, a little slower"))
     if not half and torch.cuda.is_available():
         out.append(WayOut("--dtype bfloat16", "halves the frozen weights and the activations"))
+    if launch.ranks > 1 and parallel.shard == 1 and train.quantize == "none":
+        shares = f"leaves each of {launch.ranks} processes a share of the weights"
+        out.append(WayOut(f"--shard {launch.ranks}", shares))
     if config.memory.layers(train.gradient_checkpointing) != "all":
         out.append(WayOut("--recompute all", "up to a third slower"))
     if config.memory.offload == "none" and torch.cuda.is_available():

@@ -1,8 +1,10 @@
 """One fine-tuning run: from a loaded checkpoint to an adapter on disk."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.training.attention import separate_documents
 from ctxext.training.batch import TrainingRows
 from ctxext.training.config import FinetuneConfig, TrainConfig
-from ctxext.training.context_parallel import parallelize_context
+from ctxext.training.context_parallel import parallelize_context, whole_rows
 from ctxext.training.failures import explained
 from ctxext.training.full import train_all
 from ctxext.training.head import check_head
@@ -30,25 +32,26 @@ from ctxext.training.lora import (
     LossModel,
     TrainedGroup,
     add_adapters,
-    load_trained,
     trained_groups,
+    trained_tensors,
 )
 from ctxext.training.memory import apply_memory, loss_chunk_of, step_memory
 from ctxext.training.mesh import Mesh, make_mesh
 from ctxext.training.optimizer import make_optimizer
 from ctxext.training.quantize import quantization
 from ctxext.training.self_check import check_loss, check_rope
+from ctxext.training.sharding import inside, shard_model
 from ctxext.training.shifted_attention import use_shifted_attention
 from ctxext.training.state import (
-    Randomness,
     RunState,
+    Saved,
     flat,
-    own_randomness,
     read_state,
-    read_trained_file,
     restore,
     save_state,
+    start_from,
     trained_file,
+    whole_trained,
 )
 from ctxext.training.stop import StopRequest
 from ctxext.training.trackers import finish_tracker, logging_folder, start_tracker
@@ -143,16 +146,17 @@ def train_adapter(
         CtxextError: a failed self-check, too many steps in a row left out, out of memory.
     """
     from accelerate import Accelerator
+    from accelerate.utils import AutocastKwargs
 
-    train = config.train
+    train, shard = config.train, config.parallel.shard
     launch = launch or Launch()
     config.parallel.check(launch.ranks, train.seq_length)
     mesh = make_mesh(launch, config.parallel.context)
     torch.manual_seed(train.seed)
     place = training_device(device, launch)
     base = load_model(
-        source, position, dtype=dtype, device=place, trust_remote_code=trust_remote_code,
-        quantization=quantization(train.quantize),
+        source, position, dtype=dtype, device=place, in_host_memory=shard > 1,
+        trust_remote_code=trust_remote_code, quantization=quantization(train.quantize),
     )  # fmt: skip
     half = base.dtype in (torch.bfloat16, torch.float16)
     accelerator = Accelerator(
@@ -160,9 +164,9 @@ def train_adapter(
         mixed_precision="bf16" if half and place.type != "cpu" else "no",
         log_with=report_to,
         project_dir=logging_folder(out),
+        # Casts that are kept until the step ends would be whole weights of every layer.
+        kwargs_handlers=[AutocastKwargs(cache_enabled=shard == 1)],
     )
-    first = rows.batch(0, 1)
-    check_head(base, first.input_ids.to(place))
     if mesh.context_group is not None:
         parallelize_context(base, mesh)  # which keeps documents apart by itself
     elif rows.separate:
@@ -175,7 +179,10 @@ def train_adapter(
     else:
         wrapped = add_adapters(base, config.lora, base_name)
     plain = LossModel(wrapped, loss_chunk_of(wrapped, config)).train()
-    model = accelerator.prepare(plain)
+    if shard > 1:
+        model = shard_model(plain, launch, shard, accelerator.device)
+    else:
+        model = accelerator.prepare(plain)
     plan = apply_memory(wrapped, config, least_of_ranks(accelerator, step_memory(wrapped, config)))
     optimizer = make_optimizer(plain, config)
     recipe = config.to_dict() if recipe is None else recipe
@@ -186,12 +193,15 @@ def train_adapter(
     if resume:
         state = _resumed(state, out, mesh, train, plain, optimizer, on_note)
     if start is not None and state.step == 0:
-        _begin_from(start, mesh.launch, plain)
+        start_from(start, plain, launch)
     state = replace(state, ranks=mesh.launch.ranks)
     check_rope(plain, position)
     with explained(config, mesh.launch, half=half):
-        first = first.to(accelerator.device)
-        difference = check_loss(plain, first, mesh) if train.self_check else None
+        first = rows.batch(0, 1).to(accelerator.device)
+        with accelerator.autocast():
+            with whole_rows(base) if mesh.context_group is not None else nullcontext():
+                inside(plain, partial(check_head, ids=first.input_ids))
+            difference = check_loss(plain, first, mesh) if train.self_check else None
     read = train.steps * state.rows_per_step
     if on_start is not None and mesh.launch.main:
         on_start(
@@ -207,8 +217,7 @@ def train_adapter(
         )
 
     def save(now: RunState) -> None:
-        randomness = mesh.launch.gather(own_randomness())
-        mesh.launch.on_main(lambda: _save(out, now, plain, optimizer, randomness))
+        save_state(out, now, plain, optimizer, launch)
 
     start_tracker(accelerator, run_name or out.name, flat(config.to_dict()))
     log = StepLog(out / "log.jsonl", after=state.step) if mesh.launch.main else None
@@ -234,19 +243,12 @@ def train_adapter(
     finish_tracker(accelerator)
     adapter = out / "adapter" if train.what == "lora" else None
     if adapter is not None:
-        folder = adapter
-        mesh.launch.on_main(lambda: write_adapter(wrapped, folder, position))
+        write_adapter(plain, adapter, position, launch)
     tensors = trained_file(out, state.step)
     return Trained(adapter, tensors, state, tuple(log.lines) if log else ())
 
 
 _RANK_SEED = 1_000_003  # apart from the seeds that people choose side by side
-
-
-def _save(
-    out: Path, now: RunState, plain: Any, optimizer: Any, randomness: Sequence[Randomness]
-) -> None:
-    save_state(out, now, plain, optimizer, randomness)
 
 
 def _resumed(
@@ -267,13 +269,22 @@ def _resumed(
         BadInput: the rows of a step cannot be shared among these ranks.
     """
     launch = mesh.launch
-    saved = launch.on_main(lambda: read_state(out, fresh.recipe, fresh.data_sha256))
-    if saved is None:
+    box: list[Saved] = []  # rank 0's; the tensors go to the others one by one
+
+    def read() -> tuple[RunState, tuple[str, ...]] | None:
+        saved = read_state(out, fresh.recipe, fresh.data_sha256)
+        if saved is None:
+            return None
+        box.append(saved)
+        return saved.state, saved.problems
+
+    told = launch.on_main(read)
+    if told is None:
         return fresh
-    for problem in saved.problems if launch.main else ():
+    state, problems = told
+    for problem in problems if launch.main else ():
         on_note(f"a damaged checkpoint is passed over: {problem}")
-    launch.agree(lambda: restore(saved, plain, optimizer, rank=launch.rank))
-    state = saved.state
+    restore(box[0] if box else None, plain, optimizer, launch)
     if not state.rows_per_step:  # written by version 0.1, in one process
         state = replace(state, rows_per_step=train.batch_size * train.gradient_accumulation)
     per_pass = train.batch_size * mesh.data_ranks
@@ -288,18 +299,6 @@ def _resumed(
         if launch.main:
             on_note(f"the run had {state.ranks} processes and goes on with {launch.ranks}")
     return state
-
-
-def _begin_from(start: Path, launch: Launch, plain: Any) -> None:
-    """Put what a stage before has trained in place of what was initialised.
-
-    Raises:
-        CtxextError: the file is damaged or gone.
-        BadInput: it holds other tensors than are trained here.
-    """
-    tensors = launch.on_main(lambda: read_trained_file(start))
-    if wrong := load_trained(plain, tensors):
-        raise BadInput(f"the stage before trained other tensors: {', '.join(wrong[:3])}")
 
 
 def training_device(name: str, launch: Launch) -> torch.device:
@@ -328,14 +327,30 @@ def least_of_ranks(accelerator: Any, number: int | None) -> int | None:
     return None if least < 0 else least
 
 
-def write_adapter(wrapped: Any, folder: Path, position: Position) -> None:
-    """Write a peft adapter whose metadata carries the hash of the rope it was trained under."""
+def write_adapter(plain: LossModel, folder: Path, position: Position, launch: Launch) -> None:
+    """Write a peft adapter whose metadata carries the hash of the rope it was trained under.
+
+    All ranks call this together; rank 0 writes.
+    """
+    trained = whole_trained(plain, keep=launch.main)
+    launch.on_main(lambda: _write_adapter(plain, trained, folder, position))
+
+
+def _write_adapter(
+    plain: LossModel, trained: Mapping[str, torch.Tensor], folder: Path, position: Position
+) -> None:
     if position.rope is None:
         raise CtxextError("an adapter needs a rotary checkpoint")
     staging = folder.with_name(".adapter-tmp")
     shutil.rmtree(staging, ignore_errors=True)
-    wrapped.save_pretrained(
+    names = {id(parameter): name for name, parameter in trained_tensors(plain).items()}
+    plain.model.save_pretrained(
         staging,
+        state_dict={  # a tied embedding goes by two names
+            name: trained[names[id(parameter)]]
+            for name, parameter in plain.model.named_parameters(remove_duplicate=False)
+            if id(parameter) in names
+        },
         safe_serialization=True,
         save_embedding_layers=False,  # else peft asks the Hub; trained ones are saved anyway
     )

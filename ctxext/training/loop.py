@@ -21,6 +21,7 @@ from ctxext.training.lora import trained_tensors
 from ctxext.training.mesh import Mesh
 from ctxext.training.optimizer import RATE_FACTOR
 from ctxext.training.schedule import learning_rate
+from ctxext.training.sharding import gradients_apart, whole
 from ctxext.training.state import RunState
 from ctxext.training.stop import StopRequest
 from ctxext.training.trackers import report
@@ -44,7 +45,7 @@ def train_steps(
     """Run optimizer steps from `state.step` to `config.steps`, saving on the way.
 
     Args:
-        model: a `LossModel`, prepared by accelerate.
+        model: a `LossModel`, prepared by accelerate or sharded.
         optimizer: over its trained tensors.
         rows: the data; which rows a step reads depends on its number only.
         state: where to begin, with `rows_per_step` set; the returned state says where it ended.
@@ -74,12 +75,13 @@ def train_steps(
             if mesh.context_group is not None:
                 batch = context_batch(batch, mesh)
             last = part == passes - 1
-            # Gradients meet once a step; DDP averages them over ranks, which the factor undoes.
-            with nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
+            # Gradients meet once a step; DDP and FSDP average over ranks, which the factor undoes.
+            apart = nullcontext() if last else gradients_apart(model, accelerator)
+            with apart, accelerator.autocast():
                 nll = model(batch.to(accelerator.device))
                 accelerator.backward(nll * (mesh.launch.ranks / targets))
             total += nll.detach()
-        norm = float(clip_grad_norm_(trained, config.max_grad_norm))
+        norm = float(whole(clip_grad_norm_(trained, config.max_grad_norm)))
         loss = float(mesh.sum(total)) / targets
         why = harm(loss, norm, state.recent_losses, config.spike_factor)
         if why is None:

@@ -1,11 +1,10 @@
 """What is trained: LoRA adapters (through peft), and on request norms and embeddings."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 
 from ctxext.errors import BadInput
@@ -33,11 +32,16 @@ class LossModel(nn.Module):
         self.model = model
         self.loss_chunk = loss_chunk
 
-    def forward(self, batch: Batch) -> torch.Tensor:
-        """Summed NLL of the batch's labels, nats.
+    def forward(self, batch: Batch | None, work: Callable[[Any], Any] | None = None) -> Any:
+        """Summed NLL of the batch's labels, nats; with `work`, what that makes of the model.
 
         A mixture of experts that asks for it adds its auxiliary loss, once for each token.
+
+        Args:
+            work: called in place of the loss: a sharded model can be read in here only.
         """
+        if batch is None:
+            return work(self.model) if work is not None else None
         base = without_peft(self.model)
         routed = wants_router_loss(base)
         asked = {"output_router_logits": True} if routed else {}
@@ -124,17 +128,3 @@ def trained_groups(model: nn.Module) -> list[TrainedGroup]:
 def trained_tensors(model: nn.Module) -> dict[str, nn.Parameter]:
     """Name -> parameter of everything that is trained, in a fixed order; shared ones once."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
-def load_trained(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Sequence[str]:
-    """Copy saved tensors into the trained parameters, in place.
-
-    Returns:
-        Names that the file and the model do not share (empty when all is well).
-    """
-    own = trained_tensors(model)
-    if set(own) == set(tensors):
-        with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(tensors[name])
-    return sorted(set(own) ^ set(tensors))

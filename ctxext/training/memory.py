@@ -17,6 +17,7 @@ from ctxext.training.estimate import (
 from ctxext.training.head import without_peft
 from ctxext.training.offload import Offloader
 from ctxext.training.recompute import recompute_first, recomputed_layers
+from ctxext.training.sharding import gathered_bytes, own_part
 from ctxext.training.tiling import tile_mlps
 
 _USED = 0.9  # of the free memory: allocators waste some, and estimates err
@@ -50,7 +51,8 @@ def step_memory(model: Any, config: FinetuneConfig) -> int | None:
     """Bytes that a step may take beside weights, gradients of adapters and optimizer.
 
     Args:
-        model: with adapters, on its device, before the optimizer's first step.
+        model: with adapters, on its device, sharded if it will be, before the optimizer's first
+            step.
 
     Returns:
         `memory.limit_gib`, or nine tenths of what is free; None where nobody knows.
@@ -61,8 +63,9 @@ def step_memory(model: Any, config: FinetuneConfig) -> int | None:
     free = available_bytes(first.device)
     if free is None:
         return None
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return int(_USED * (free - 12 * trained))  # gradient and two moments, still to come
+    trained = sum(own_part(p).numel() for p in model.parameters() if p.requires_grad)
+    to_come = 12 * trained + gathered_bytes(model)  # gradient, two moments; layers made whole
+    return int(_USED * (free - to_come))
 
 
 def apply_memory(model: Any, config: FinetuneConfig, free: int | None) -> MemoryPlan:

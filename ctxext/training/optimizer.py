@@ -4,6 +4,7 @@ import re
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from ctxext.training.config import FinetuneConfig
 from ctxext.training.lora import trained_tensors
@@ -22,7 +23,7 @@ def make_optimizer(model: nn.Module, config: FinetuneConfig) -> torch.optim.Adam
     dimension (norms, biases) does not decay.
 
     Args:
-        model: with `requires_grad` set on what is trained.
+        model: with `requires_grad` set on what is trained, sharded if it will be.
     """
     train, ratio = config.train, config.lora.plus_ratio
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -39,4 +40,6 @@ def make_optimizer(model: nn.Module, config: FinetuneConfig) -> torch.optim.Adam
         lr=train.lr,
         betas=_BETAS,
         weight_decay=train.weight_decay,
+        # By itself torch steps sharded tensors one by one, which took four times as long.
+        foreach=True if any(isinstance(p, DTensor) for p in model.parameters()) else None,
     )

@@ -142,6 +142,22 @@ def base_bytes(base: Base, config: FinetuneConfig) -> int:
     return weights_bytes(base.parameters, base.width)
 
 
+def planned_gathered(base: Base, config: FinetuneConfig) -> int:
+    """Bytes that are whole beside a process's share of the weights; 0 when it holds all.
+
+    As `sharding.gathered_bytes`: tables + 2 layers + 2 * what is trained in a layer, as float32.
+    """
+    if config.parallel.shard == 1:
+        return 0
+    full = config.train.what == "full"
+    width = 4 if full else base.width
+    tables = base.shape.vocabulary * base.shape.hidden * (1 if base.tied else 2)
+    layer = (base.parameters - tables) // base.shape.layers
+    adapters = adapter_parameters(base.shape, config.lora.matrices, config.lora.rank)
+    trained = layer if full else adapters // base.shape.layers
+    return width * (tables + 2 * layer) + 2 * 4 * trained
+
+
 def planned_pass(base: Base, config: FinetuneConfig) -> Pass:
     """One forward and backward pass of the run, on one process."""
     train, lora = config.train, config.lora
@@ -165,8 +181,9 @@ def planned_pass(base: Base, config: FinetuneConfig) -> Pass:
 def planned_memory(base: Base, config: FinetuneConfig, machine: Machine) -> Memory:
     """The peak of one process and its parts; `recompute: auto` decided for this machine."""
     shape, step = base.shape, planned_pass(base, config)
-    weights = base_bytes(base, config)
-    trained = adapter_bytes(trained_parameters(base, config))
+    shard = config.parallel.shard
+    weights = base_bytes(base, config) // shard + planned_gathered(base, config)
+    trained = adapter_bytes(trained_parameters(base, config)) // shard
     fixed = machine.runtime + weights + trained
     wanted = config.memory.layers(config.train.gradient_checkpointing)
     if wanted == "auto":

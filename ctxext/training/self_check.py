@@ -1,5 +1,6 @@
 """Before the first step: is the rope still the method's, and the fast loss the plain one?"""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from ctxext.training.head import without_peft
 from ctxext.training.lora import LossModel
 from ctxext.training.loss import IGNORED
 from ctxext.training.mesh import Mesh
+from ctxext.training.sharding import inside
 
 _SLICE = 256  # tokens of the first row on which both losses are computed
 _LOSS_TOLERANCE = 1e-3
@@ -60,19 +62,20 @@ def check_loss(model: LossModel, batch: Batch, mesh: Mesh | None = None) -> floa
     training = model.training
     model.eval()
     decoder = without_peft(model.model)
+    work = partial(_plain_loss, batch=part)
     if mesh is not None and shared:
         own = context_batch(part.to(torch.device("cpu")), mesh).to(part.input_ids.device)
         # Every group of ranks reads the same row here.
         ours = float(mesh.sum(model(own))) / mesh.data_ranks / scored
         with whole_rows(decoder):
-            plain = _plain_loss(model.model, part)
+            plain = inside(model, work)
     else:
         ours = float(model(part)) / scored
         if decoder.config._attn_implementation == DOCUMENTS:
             with whole_rows(decoder):
-                plain = _plain_loss(model.model, part)
+                plain = inside(model, work)
         else:
-            plain = _plain_loss(model.model, part)
+            plain = inside(model, work)
     model.train(training)
     difference = abs(ours - plain) / max(abs(plain), 1e-12)
     if not difference <= _LOSS_TOLERANCE:

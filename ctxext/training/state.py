@@ -10,15 +10,18 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from ctxext.errors import BadInput, CtxextError
+from ctxext.launch import Launch
 from ctxext.training.config import FinetuneConfig
-from ctxext.training.lora import load_trained, trained_tensors
+from ctxext.training.lora import trained_tensors
+from ctxext.training.sharding import share_of, whole
 
 _KEPT = 2
 _STEP = re.compile(r"step-(\d+)")
@@ -70,16 +73,47 @@ def save_state(
     state: RunState,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    randomness: Sequence[Randomness] | None = None,
+    launch: Launch | None = None,
 ) -> Path:
     """Write `checkpoints/step-N` beside its final name, rename it, drop all but the newest two.
 
+    What is sharded is made whole for it, one tensor at a time, and collected on rank 0.
+
     Args:
-        randomness: of each rank; None = of this process alone.
+        launch: the processes of the run, which all call this together, and rank 0 writes; None =
+            this one alone.
 
     Raises:
         CtxextError: the disk is full; the checkpoints before are as they were.
     """
+    launch = launch or Launch()
+    randomness = launch.gather(own_randomness())
+    trained = whole_trained(model, keep=launch.main)
+    moments = _optimizer_tensors(model, optimizer, keep=launch.main)
+    return launch.on_main(lambda: _write(out, state, trained, moments, randomness))
+
+
+def whole_trained(model: nn.Module, *, keep: bool = True) -> dict[str, torch.Tensor]:
+    """Name -> whole tensor, on the CPU, of everything that is trained; all ranks call it together.
+
+    Args:
+        keep: False = this rank only helps the others, and gets nothing.
+    """
+    out = {}
+    for name, parameter in trained_tensors(model).items():
+        tensor = whole(parameter.detach())
+        if keep:
+            out[name] = tensor.cpu().contiguous()
+    return out
+
+
+def _write(
+    out: Path,
+    state: RunState,
+    trained: dict[str, torch.Tensor],
+    moments: Mapping[str, torch.Tensor],
+    randomness: Sequence[Randomness],
+) -> Path:
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -90,12 +124,9 @@ def save_state(
         shutil.rmtree(leftover, ignore_errors=True)
     staging = Path(tempfile.mkdtemp(dir=root, prefix=_TEMPORARY))
     try:
-        trained = {
-            name: p.detach().cpu().contiguous() for name, p in trained_tensors(model).items()
-        }
         save_file(trained, staging / _TRAINED)
-        kept = _optimizer_tensors(model, optimizer)
-        for rank, states in enumerate(randomness or [own_randomness()]):
+        kept = dict(moments)
+        for rank, states in enumerate(randomness):
             kept |= {_rng_name(rank, kind): value for kind, value in states.items()}
         save_file(kept, staging / _OPTIMIZER)
         text = json.dumps(asdict(state), indent=2) + "\n"
@@ -120,12 +151,32 @@ def trained_file(out: Path, step: int) -> Path:
     return out / "checkpoints" / f"step-{step}" / _TRAINED
 
 
-def read_trained_file(file: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a `trained_file`, on the CPU.
+def start_from(file: Path, model: nn.Module, launch: Launch) -> None:
+    """Put what a stage before has trained in place of what was initialised.
+
+    Args:
+        file: its `trained_file`, read on rank 0; the others are told a tensor at a time.
+        launch: the processes of the run, which all call this together.
 
     Raises:
-        CtxextError: damaged, or not there.
+        CtxextError: the file is damaged or gone.
+        BadInput: it holds other tensors than are trained here.
     """
+    box: dict[str, torch.Tensor] = {}
+
+    def read() -> list[str]:
+        box.update(_read_trained(file))
+        return list(box)
+
+    there, own = launch.on_main(read), trained_tensors(model)
+    if wrong := sorted(set(own) ^ set(there)):
+        raise BadInput(f"the stage before trained other tensors: {', '.join(wrong[:3])}")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(share_of(launch.on_main(partial(box.__getitem__, name)), parameter))
+
+
+def _read_trained(file: Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -181,20 +232,56 @@ def read_state(out: Path, recipe: Mapping[str, Any], data_sha256: str) -> Saved 
 
 
 def restore(
-    saved: Saved, model: nn.Module, optimizer: torch.optim.Optimizer, *, rank: int = 0
+    saved: Saved | None,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    launch: Launch | None = None,
 ) -> None:
     """Put a checkpoint back in place, with the random numbers of this rank where it has them.
+
+    Args:
+        saved: on rank 0, not read on the others. They are told one parameter at a time and keep
+            their share of it: all of a model and its optimizer, once a process, may not fit.
+        launch: the processes of the run, which all call this together; None = this one alone.
 
     Raises:
         BadInput: it trains other tensors than this model.
     """
-    if wrong := load_trained(model, saved.trained):
+    launch = launch or Launch()
+    own = trained_tensors(model)
+    there, keys, states = launch.on_main(partial(_outline, cast(Saved, saved)))
+    if wrong := sorted(set(own) ^ set(there)):
         raise BadInput(f"--resume: the checkpoint trains other tensors: {', '.join(wrong[:3])}")
-    _restore_optimizer(model, optimizer, saved.optimizer)
-    if _rng_name(rank, "cpu") in saved.optimizer:
-        torch.set_rng_state(saved.optimizer[_rng_name(rank, "cpu")])
-    if torch.cuda.is_available() and _rng_name(rank, "cuda") in saved.optimizer:
-        torch.cuda.set_rng_state(saved.optimizer[_rng_name(rank, "cuda")])
+    for name, parameter in own.items():
+        tensor, moments = launch.on_main(partial(_of_parameter, cast(Saved, saved), name, keys))
+        with torch.no_grad():
+            parameter.copy_(share_of(tensor, parameter))
+        # AdamW keeps its step count on the CPU, the moments where, and cut as, the parameter is.
+        optimizer.state[parameter] = {
+            key: value if key == "step" else share_of(value, parameter)
+            for key, value in moments.items()
+        }
+    if (name := _rng_name(launch.rank, "cpu")) in states:
+        torch.set_rng_state(states[name])
+    if torch.cuda.is_available() and (name := _rng_name(launch.rank, "cuda")) in states:
+        torch.cuda.set_rng_state(states[name])
+
+
+def _outline(saved: Saved) -> tuple[list[str], list[str], dict[str, torch.Tensor]]:
+    """Names of what was trained, what the optimizer keeps, and the states of all generators."""
+    states = {name: v for name, v in saved.optimizer.items() if name.startswith(_RNG)}
+    keys = {name.partition("|")[0] for name in saved.optimizer if name not in states}
+    return list(saved.trained), sorted(keys), states
+
+
+def _of_parameter(
+    saved: Saved, name: str, keys: Sequence[str]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """One tensor, and what the optimizer kept of it."""
+    kept = saved.optimizer
+    return saved.trained[name], {
+        key: kept[f"{key}|{name}"] for key in keys if f"{key}|{name}" in kept
+    }
 
 
 def load_state(
@@ -270,22 +357,12 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _optimizer_tensors(
-    model: nn.Module, optimizer: torch.optim.Optimizer
+    model: nn.Module, optimizer: torch.optim.Optimizer, *, keep: bool
 ) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter in trained_tensors(model).items():
         for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{key}|{name}"] = torch.as_tensor(value).detach().cpu().clone()
+            tensor = whole(torch.as_tensor(value).detach())
+            if keep:
+                tensors[f"{key}|{name}"] = tensor.cpu().clone()
     return tensors
-
-
-def _restore_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]
-) -> None:
-    for name, parameter in trained_tensors(model).items():
-        own = {k.partition("|")[0]: v for k, v in tensors.items() if k.partition("|")[2] == name}
-        # AdamW keeps its step count on the CPU, the moments where the parameter is.
-        optimizer.state[parameter] = {
-            key: value if key == "step" else value.to(parameter.device)
-            for key, value in own.items()
-        }

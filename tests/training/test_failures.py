@@ -28,6 +28,8 @@ def test_only_what_the_run_does_not_do_already():
     ]
     least = ["--set memory.mlp_tile=2048", "--context-parallel 2", "--seq-length 2048"]
     assert changes() == changes(loss_chunk=256) == least
+    beside = [way.change for way in ways_out(config(), Launch(0, 4), half=True)]
+    assert beside == [least[0], "--shard 4", *least[1:]]
 
 
 def test_every_way_out_is_taken_by_the_command_line():
@@ -37,9 +39,8 @@ def test_every_way_out_is_taken_by_the_command_line():
     from ctxext.cli.main import app
 
     known = {n for p in get_command(app).commands["finetune"].params for n in p.opts}
-    ways = ways_out(
-        config(batch_size=4, gradient_checkpointing=False, loss_chunk=1024), Launch(), half=True
-    )
+    wasteful = config(batch_size=4, gradient_checkpointing=False, loss_chunk=1024)
+    ways = ways_out(wasteful, Launch(0, 2), half=True)
     for way in ways:
         words = way.change.split()
         assert {word for word in words if word.startswith("--")} <= known

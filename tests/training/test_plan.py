@@ -47,6 +47,15 @@ def test_four_bits_leave_the_tables_alone():
     assert got == pytest.approx(tables * 2 + (8_030_261_248 - tables) * 4.127 / 8, rel=1e-6)
 
 
+def test_shares_by_hand():
+    """An eighth of all, and whole: two tables, two layers of 218,112,128, and what they train."""
+    planned = planned_memory(LLAMA_8B, config(parallel=ParallelConfig(shard=8)), H100)
+    tables = 2 * 128_256 * 4096
+    whole = 2 * (tables + 2 * 218_112_128) + 8 * 425_984
+    assert planned.weights == 2 * 8_030_261_248 // 8 + whole
+    assert planned.trained == 2 * 13_631_488
+
+
 def test_full_training_counts_masters_gradients_moments_and_the_copy_in_half_precision():
     planned = planned_memory(LLAMA_8B, config(train={"what": "full"}), H100)
     assert planned.trained == 16 * 8_030_261_248

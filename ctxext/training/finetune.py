@@ -45,6 +45,7 @@ from ctxext.training.state import (
 )
 from ctxext.training.stop import StopRequest
 from ctxext.training.trackers import finish_tracker, logging_folder, start_tracker
+from ctxext.training.window_attention import use_windows
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,8 @@ def train_adapter(
         parallelize_context(base, mesh)  # which keeps documents apart by itself
     elif rows.separate:
         separate_documents(base, accelerator.device)
+    else:
+        use_windows(base, accelerator.device, train.seq_length)
     parameters = sum(p.numel() for p in base.parameters())
     if train.attention == "s2":
         use_shifted_attention(base)

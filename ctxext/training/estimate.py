@@ -166,7 +166,8 @@ def kept_bytes(shape: Shape, step: Pass) -> int:
       and values are those of the whole row, 2 K w * context.
       Not fused: 4 Q w, and 2 w * heads * length for soft-cap and softmax
     * MLP: 3 I w for each expert used; tiled: H w, its input
-    * norms: 4 (H + 1) each: their input in float32; trained ones H w more
+    * norms: 4 (H + 1) each: their input in float32; trained ones H w more. With a tiled MLP the
+      one before it keeps nothing
     * adapters: 4 * rank, and the input in float32 where nobody else keeps it: H for each of q, k, v
       and of gate, up (one for each group in float32), I for down, Q for o; dropout adds the
       dropped input and its mask, twice the input, for each.
@@ -184,9 +185,10 @@ def kept_bytes(shape: Shape, step: Pass) -> int:
         mlp += shape.experts_used * 2 * hidden * width
     elif step.mlp_tile:
         mlp = hidden * width
-    norms = shape.norms * _FLOAT * (hidden + 1)
+    tiled = step.mlp_tile > 0 and shape.experts_used == 1
+    norms = (shape.norms - tiled) * _FLOAT * (hidden + 1)
     if step.train_norms:
-        norms += shape.norms * hidden * width
+        norms += (shape.norms - tiled) * hidden * width
     return step.tokens * (attention + mlp + norms + _adapter_inputs(shape, step))
 
 

@@ -64,6 +64,10 @@ def command(
             help="Recompute activations: less memory, about a third slower.",
         ),
     ] = None,
+    compile_: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="torch.compile of the layers: faster steps."),
+    ] = None,
     recompute: Annotated[
         str | None,
         typer.Option(
@@ -132,6 +136,7 @@ def command(
         "train.warmup_steps": warmup_steps,
         "train.quantize": quantize,
         "train.gradient_checkpointing": gradient_checkpointing,
+        "train.compile": compile_,
         "train.save_every": save_every,
         "train.seed": seed,
         "parallel.context": context_parallel,

@@ -168,6 +168,11 @@ def _run(
         from ctxext.training.quantize import check_quantize
 
         check_quantize(config.train.quantize)
+    if config.train.compile:
+        from ctxext.training.compiled import check_compile
+        from ctxext.training.finetune import training_device
+
+        launch.agree(lambda: check_compile(training_device(device, launch)))
 
     def read() -> tuple[Any, list[TokenFile], Mixture]:
         embeddings = whole(opened.config, "vocab_size", f"{opened.source.name}/{CONFIG}")

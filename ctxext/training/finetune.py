@@ -19,6 +19,7 @@ from ctxext.launch import Launch
 from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.training.attention import separate_documents
 from ctxext.training.batch import TrainingRows
+from ctxext.training.compiled import compile_layers
 from ctxext.training.config import FinetuneConfig, TrainConfig
 from ctxext.training.context_parallel import parallelize_context
 from ctxext.training.failures import explained
@@ -180,6 +181,8 @@ def train_adapter(
     with explained(config, mesh.launch, half=half):
         first = first.to(accelerator.device)
         difference = check_loss(plain, first, mesh) if train.self_check else None
+    if train.compile:  # now, or the self-check's short row would be compiled too
+        compile_layers(wrapped)
     read = train.steps * state.rows_per_step
     if on_start is not None and mesh.launch.main:
         on_start(

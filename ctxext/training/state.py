@@ -204,8 +204,9 @@ def _rng_name(rank: int, kind: str) -> str:
 
 def _check_same_run(state: RunState, recipe: Mapping[str, Any], data_sha256: str) -> None:
     old, new = flat(state.recipe), flat(recipe)
-    # A run may go on with less memory, and on more processes: neither changes what is trained.
-    keys = [k for k in sorted(old | new) if not k.startswith(("memory.", "parallel."))]
+    # A run may go on with less memory, compiled, or on more processes: none changes what it trains.
+    free = ("memory.", "parallel.", "train.compile")
+    keys = [k for k in sorted(old | new) if not k.startswith(free)]
     changed = [k for k in keys if old.get(k) != new.get(k)]
     if changed:
         shown = ", ".join(f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in changed[:5])

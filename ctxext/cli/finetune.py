@@ -66,7 +66,10 @@ def command(
     ] = None,
     compile_: Annotated[
         bool | None,
-        typer.Option("--compile/--no-compile", help="torch.compile of the layers: faster steps."),
+        typer.Option(
+            "--compile/--no-compile",
+            help="torch.compile of the layers: a slow first step, faster ones then.",
+        ),
     ] = None,
     recompute: Annotated[
         str | None,
@@ -108,7 +111,8 @@ def command(
 ) -> None:
     """Train LoRA adapters on an extended checkpoint, at its length, and merge them.
 
-    Leaves adapter/, merged/, checkpoints/, log.jsonl, recipe.yaml and ctxext.json in --output-dir.
+    Leaves adapter/, merged/, checkpoints/, log.jsonl, loss.png, recipe.yaml and ctxext.json in
+    --output-dir.
     Flags win over --set, --set over --recipe. A run that was killed goes on with --resume.
 
     On several GPUs: torchrun --nproc_per_node 8 -m ctxext finetune ... --context-parallel 8

@@ -33,6 +33,7 @@ from ctxext.pipeline.texts import (
 )
 from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.release.provenance import read_record, record, write_record
+from ctxext.report.live import LossPlot
 from ctxext.training.config import ALL_LINEAR, FinetuneConfig
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 # Loaded when training begins: these import torch.
 StartListener = Callable[[Any], None]
+LOSS = "loss.png"
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def finetune(
     Under `torchrun` or `accelerate launch` all processes call this together: rank 0 alone writes
     and reports, and all return the same.
 
-    Leaves `adapter/`, `merged/`, `checkpoints/step-N/`, `log.jsonl`, `recipe.yaml`, `ctxext.json`.
+    Leaves `adapter/`, `merged/`, `checkpoints/step-N/`, `log.jsonl`, `loss.png`, `recipe.yaml`,
+    `ctxext.json`.
 
     Args:
         model: an *extended* checkpoint; its window has to reach `train.seq_length`.
@@ -207,7 +210,7 @@ def _run(
         warnings.append(WARNING)
     separate = config.data.documents == "separate"
     rows = TrainingRows(mixture, data["tokens_sha256"], separate, _skips(config))
-    with graceful_stop(launched=was_launched()) as stop:
+    with graceful_stop(launched=was_launched()) as stop, LossPlot(out / LOSS, on_note) as plot:
         trained = train_adapter(
             opened.source,
             opened.position,
@@ -224,6 +227,7 @@ def _run(
             stop=stop,
             on_note=on_note,
             on_start=on_start,
+            on_log=plot.update,
             on_progress=on_progress,
         )
     return launch.on_main(

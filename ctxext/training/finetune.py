@@ -25,7 +25,7 @@ from ctxext.training.context_parallel import parallelize_context
 from ctxext.training.failures import explained
 from ctxext.training.full import train_all
 from ctxext.training.head import check_head
-from ctxext.training.log import StepLog
+from ctxext.training.log import LogListener, StepLog
 from ctxext.training.loop import train_steps
 from ctxext.training.lora import LossModel, TrainedGroup, add_adapters, trained_groups
 from ctxext.training.memory import apply_memory, loss_chunk_of, step_memory
@@ -106,6 +106,7 @@ def train_adapter(
     stop: StopRequest | None = None,
     on_note: Note = unheard,
     on_start: Callable[[StartReport], None] | None = None,
+    on_log: LogListener | None = None,
     on_progress: Progress = silent,
 ) -> Trained:
     """Train on packed rows and write `out/adapter`, `out/log.jsonl`, `out/checkpoints`.
@@ -125,6 +126,7 @@ def train_adapter(
         stop: a signal that asks for an early end; the run is saved then.
         on_note: told when a step is left out, or a damaged checkpoint passed over.
         on_start: told what is trained before the first step.
+        on_log: told of all steps so far, after each, on rank 0.
 
     Raises:
         BadInput: `--resume` of another run, ranks that cannot share the work, a model whose
@@ -202,7 +204,7 @@ def train_adapter(
         mesh.launch.on_main(lambda: _save(out, now, plain, optimizer, randomness))
 
     start_tracker(accelerator, out.name, flat(recipe))
-    log = StepLog(out / "log.jsonl", after=state.step) if mesh.launch.main else None
+    log = StepLog(out / "log.jsonl", state.step, on_log) if mesh.launch.main else None
     try:
         with explained(config, mesh.launch, half=half):
             state = train_steps(

@@ -75,6 +75,13 @@ def command(
             help="Recompute activations: less memory, about a third slower.",
         ),
     ] = None,
+    compile_: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="torch.compile of the layers: a slow first step, faster ones then.",
+        ),
+    ] = None,
     recompute: Annotated[
         str | None,
         typer.Option(
@@ -127,7 +134,8 @@ def command(
 ) -> None:
     """Train LoRA adapters on an extended checkpoint, at its length, and merge them.
 
-    Leaves adapter/, merged/, checkpoints/, log.jsonl, recipe.yaml and ctxext.json in --output-dir.
+    Leaves adapter/, merged/, checkpoints/, log.jsonl, loss.png, recipe.yaml and ctxext.json in
+    --output-dir.
     A recipe with a section `extend` extends MODEL first, into extended/; a list `stages` does both
     several times, e.g. to 32k and then to 128k, each stage going on with what was trained.
     Flags win over --set, --set over --recipe. A run that was killed goes on with --resume.
@@ -164,6 +172,7 @@ def command(
         "train.warmup_steps": warmup_steps,
         "train.quantize": quantize,
         "train.gradient_checkpointing": gradient_checkpointing,
+        "train.compile": compile_,
         "train.save_every": save_every,
         "train.seed": seed,
         "parallel.context": context_parallel,

@@ -114,7 +114,8 @@ def finetune(
     Under `torchrun` or `accelerate launch` all processes call this together: rank 0 alone writes
     and reports, and all return the same.
 
-    Leaves `adapter/`, `merged/`, `checkpoints/step-N/`, `log.jsonl`, `recipe.yaml`, `ctxext.json`.
+    Leaves `adapter/`, `merged/`, `checkpoints/step-N/`, `log.jsonl`, `loss.png`, `recipe.yaml`,
+    `ctxext.json`.
 
     Args:
         model: an *extended* checkpoint whose window reaches `train.seq_length`, or, with a section
@@ -170,6 +171,11 @@ def _run(run: Run, stages: Sequence[Stage]) -> FinetuneResult:
         from ctxext.training.quantize import check_quantize
 
         check_quantize(stages[0].config.train.quantize)
+    if any(stage.config.train.compile for stage in stages):
+        from ctxext.training.compiled import check_compile
+        from ctxext.training.finetune import training_device
+
+        launch.agree(lambda: check_compile(training_device(run.device, launch)))
     # Everything that can be known to fail does so here: below, an old run is removed.
     texts = launch.agree(lambda: read_texts(run, stages))
     recipe = whole_recipe([s.config.to_dict() for s in stages], staged=stages[0].index is not None)
@@ -195,7 +201,7 @@ def _run(run: Run, stages: Sequence[Stage]) -> FinetuneResult:
             if launch.on_main(partial(is_complete, stage)):
                 summary: Mapping[str, Any] = launch.on_main(partial(read_summary, stage))
             else:
-                summary = train_stage(run, stage, len(stages), text, recipe, start, stop)
+                summary = train_stage(run, stage, stages, text, recipe, start, stop)
             done.append(summary)
             steps = stage.config.train.steps
             if summary["steps"] < steps or launch.any(stop.signal is not None):

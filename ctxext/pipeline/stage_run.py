@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,25 @@ from ctxext.data.tokens import check_top
 from ctxext.launch import Launch
 from ctxext.pipeline.extend import extend
 from ctxext.pipeline.opened import Opened, open_checkpoint
-from ctxext.pipeline.stages import EXTENDED, Stage, named, to_compare, whole_recipe
+from ctxext.pipeline.stages import (
+    EXTENDED,
+    Stage,
+    counted_on,
+    joined_log,
+    named,
+    to_compare,
+    whole_recipe,
+)
 from ctxext.pipeline.texts import check_texts, mixed_rows, token_files, training_data, unreadable
 from ctxext.progress import Note, Progress
 from ctxext.release.provenance import read_record, record, write_record
+from ctxext.report.live import Lines, LossPlot
 from ctxext.training.config import FinetuneConfig
 
 if TYPE_CHECKING:
     from ctxext.training.stop import StopRequest
+
+LOSS = "loss.png"
 
 # Loaded when training begins: these import torch.
 StartListener = Callable[[Any], None]
@@ -90,7 +102,7 @@ def read_texts(run: Run, stages: Sequence[Stage]) -> list[Texts]:
 def train_stage(
     run: Run,
     stage: Stage,
-    stages: int,
+    stages: Sequence[Stage],
     texts: Texts,
     recipe: Mapping[str, Any],
     start: Path | None,
@@ -99,7 +111,7 @@ def train_stage(
     """One stage, or a run without stages, from extending its base to its adapter.
 
     Args:
-        stages: how many there are.
+        stages: all of them.
         recipe: the whole run's.
         start: what the stage before has trained.
 
@@ -119,27 +131,29 @@ def train_stage(
         texts.mixture, texts.data["tokens_sha256"], separate, position_skips(config)
     )
     clear_device_cache(garbage_collection=True)  # of the stage before
-    trained = train_adapter(
-        opened.source,
-        opened.position,
-        rows,
-        config,
-        stage.folder,
-        base_name=_public_name(run.model, run.opened),
-        recipe=to_compare(recipe),
-        start=start,
-        run_name=run.out.name + ("" if stage.index is None else f"-stage-{stage.index + 1}"),
-        dtype=run.dtype,
-        device=run.device,
-        trust_remote_code=run.trust_remote_code,
-        resume=run.resume,
-        launch=run.launch,
-        report_to=run.report_to,
-        stop=stop,
-        on_note=run.on_note,
-        on_start=_numbered(run.on_start, stage, stages),
-        on_progress=_named_progress(run.on_progress, stage, stages),
-    )
+    with LossPlot(run.out / LOSS, run.on_note, whole=_from_the_first(stage, stages)) as plot:
+        trained = train_adapter(
+            opened.source,
+            opened.position,
+            rows,
+            config,
+            stage.folder,
+            base_name=_public_name(run.model, run.opened),
+            recipe=to_compare(recipe),
+            start=start,
+            run_name=run.out.name + ("" if stage.index is None else f"-stage-{stage.index + 1}"),
+            dtype=run.dtype,
+            device=run.device,
+            trust_remote_code=run.trust_remote_code,
+            resume=run.resume,
+            launch=run.launch,
+            report_to=run.report_to,
+            stop=stop,
+            on_note=run.on_note,
+            on_start=_numbered(run.on_start, stage, len(stages)),
+            on_log=plot.update,
+            on_progress=_named_progress(run.on_progress, stage, len(stages)),
+        )
     summary = {
         "steps": trained.state.step,
         "tokens": trained.state.tokens,
@@ -148,6 +162,14 @@ def train_stage(
     if stage.index is not None:
         run.launch.on_main(lambda: _write_stage(opened, stage, texts, summary))
     return summary
+
+
+def _from_the_first(stage: Stage, stages: Sequence[Stage]) -> Callable[[Lines], Lines]:
+    """What makes the log of a run of the log of one stage."""
+    if stage.index is None:
+        return tuple
+    before = joined_log(stages[: stage.index]) if stage.index else []
+    return partial(counted_on, before, stage.index + 1)
 
 
 def _numbered(listener: StartListener | None, stage: Stage, stages: int) -> StartListener | None:

@@ -209,14 +209,20 @@ def joined_log(stages: Sequence[Stage]) -> list[dict[str, Any]]:
         return read_log(stages[0].folder / LOG)
 
     lines: list[dict[str, Any]] = []
-    steps = tokens = 0
     for number, stage in enumerate(stages, start=1):
-        own = read_log(stage.folder / LOG)
-        for line in own:
-            counted = {"step": steps + line["step"], "tokens": tokens + line["tokens"]}
-            lines.append({**line, **counted, "stage": number})
-        if own:
-            steps, tokens = lines[-1]["step"], lines[-1]["tokens"]
+        lines = counted_on(lines, number, read_log(stage.folder / LOG))
+    return lines
+
+
+def counted_on(
+    before: Sequence[Mapping[str, Any]], number: int, own: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The lines of the stages before, then a stage's own with `step` and `tokens` counted on."""
+    steps, tokens = (before[-1]["step"], before[-1]["tokens"]) if before else (0, 0)
+    lines = [dict(line) for line in before]
+    for line in own:
+        counted = {"step": steps + line["step"], "tokens": tokens + line["tokens"]}
+        lines.append({**line, **counted, "stage": number})
     return lines
 
 

@@ -97,6 +97,47 @@ def plot_wavelengths(
     _save(figure, path)
 
 
+def plot_loss(path: Path, lines: Rows) -> None:
+    """The loss of each optimizer step of a run, and its mean over a twentieth of the steps so far.
+
+    Args:
+        path: .png or .svg.
+        lines: rows of `log.jsonl`: `step`, `loss` (None = not finite), `skipped` where the step
+            was left out.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure, (axis,) = new_figure(1, width=7.0)
+    known = [line for line in lines if line.get("loss") is not None]
+    kept = [line for line in known if "skipped" not in line]
+    steps, losses = [line["step"] for line in kept], [line["loss"] for line in kept]
+    span = len(kept) // 20
+    axis.plot(
+        steps, losses, color="#56B4E9", linewidth=1, alpha=0.7 if span > 1 else 1.0,
+        marker="o", markersize=3 if len(kept) < 60 else 0, label="each step",
+    )  # fmt: skip
+    if span > 1:
+        means = [
+            sum(part) / len(part)
+            for part in (losses[max(0, end - span) : end] for end in range(1, len(losses) + 1))
+        ]
+        axis.plot(steps, means, color="#0072B2", linewidth=2, label=f"mean of {span} steps")
+    left_out = [line for line in known if "skipped" in line]
+    if left_out:
+        top = max(losses, default=0.0)  # a spike would flatten all the rest
+        axis.plot(
+            [line["step"] for line in left_out], [min(line["loss"], top) for line in left_out],
+            linestyle="none", marker="X", color="#D55E00", label="left out",
+        )  # fmt: skip
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.set_xlabel("optimizer step")
+    axis.set_ylabel("loss, nats per token")
+    if losses:
+        axis.set_title(f"step {steps[-1]}: loss {losses[-1]:.3f}", loc="left", fontsize=11)
+    axis.legend(frameon=False, fontsize=9)
+    _save(figure, path)
+
+
 def draw_positions(axis: "Axes", rows: Rows, *, window: int | None) -> None:
     """Perplexity by position: each bucket at its end, where its last token stands."""
     ends = sorted({row["end"] for row in rows})

@@ -1,7 +1,7 @@
 """Attention that stays inside documents, for rows that hold several.
 
 Where a document begins is where its position is 0. On a CPU each document is one call of PyTorch's
-causal kernel, so no (length x length) mask is ever made; a sliding window is done in bands. On a
+causal kernel, so no (length x length) mask is ever made; a sliding window is done in blocks. On a
 GPU transformers' flex attention does the same with one compiled kernel and a block mask, which it
 derives from restarting positions by itself.
 """
@@ -12,9 +12,10 @@ import torch
 from torch.nn import functional as F
 
 from ctxext.errors import BadInput
+from ctxext.training.block_attention import Rows, block_attention
+from ctxext.training.window_attention import BLOCK, Window
 
 DOCUMENTS = "ctxext_documents"
-_BAND = 512  # queries of a sliding window that are done at once
 _KNOWN_LAYERS = ("full_attention", "sliding_attention")
 
 
@@ -33,6 +34,8 @@ def separate_documents(model: Any, device: torch.device) -> None:
     odd = sorted({str(kind) for kind in kinds if kind not in _KNOWN_LAYERS})
     if getattr(config, "attn_logit_softcapping", None) and device.type != "cuda":
         odd.append("soft-capped attention")
+    if getattr(config, "attention_dropout", 0) and getattr(config, "sliding_window", None):
+        odd.append("attention_dropout in sliding windows")
     if odd:
         raise BadInput(
             f"data.documents: separate does not know the {', '.join(odd)} of this model",
@@ -44,7 +47,7 @@ def separate_documents(model: Any, device: torch.device) -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(DOCUMENTS, document_attention)
-    AttentionMaskInterface.register(DOCUMENTS, _no_mask)
+    AttentionMaskInterface.register(DOCUMENTS, _only_the_window)
     model.set_attn_implementation(DOCUMENTS)
 
 
@@ -53,11 +56,10 @@ def document_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    attention_mask: Window | None,
     scaling: float | None = None,
     dropout: float = 0.0,
     position_ids: torch.Tensor | None = None,
-    sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Causal attention of each document to itself, as transformers' `AttentionInterface` calls it.
@@ -65,9 +67,8 @@ def document_attention(
     Args:
         query: (batch, heads, length, head_dim), rotated.
         key, value: (batch, key_value_heads, length, head_dim).
-        attention_mask: not read.
+        attention_mask: the layer's window, from `_only_the_window`; None = all of the document.
         position_ids: (batch or 1, length); a 0 begins a document. None = one document a row.
-        sliding_window: a token sees itself and the `sliding_window - 1` tokens before it.
 
     Returns:
         (batch, length, heads, head_dim), and no weights.
@@ -81,15 +82,13 @@ def document_attention(
                 f"data.documents: separate does not know this model's attention ({name})",
                 "use data.documents: stream",
             )
-    groups = query.shape[1] // key.shape[1]
+    window = attention_mask.size if attention_mask is not None else None
     rows = []
     for row in range(query.shape[0]):
         parts = []
         for start, end in _documents(position_ids, row, query.shape[2]):
             q, k, v = (t[row : row + 1, :, start:end] for t in (query, key, value))
-            # The fast kernels want as many key heads as query heads.
-            k, v = (t.repeat_interleave(groups, dim=1) for t in (k, v))
-            parts.append(_causal(q, k, v, scaling, dropout, sliding_window))
+            parts.append(_causal(q, k, v, scaling, dropout, window))
         rows.append(torch.cat(parts, dim=2))
     out = torch.cat(rows)
     return out.transpose(1, 2).contiguous(), None
@@ -105,29 +104,13 @@ def _causal(
 ) -> torch.Tensor:
     """Attention of one document, (1, heads, tokens, head_dim) each."""
     tokens = q.shape[2]
-    if window is None or tokens <= window:
-        return F.scaled_dot_product_attention(
-            q, k, v, dropout_p=dropout, scale=scaling, is_causal=True
-        )
-    bands = []
-    for start in range(0, tokens, _BAND):
-        end, low = min(start + _BAND, tokens), max(0, start - window + 1)
-        back = (
-            torch.arange(start, end, device=q.device)[:, None]
-            - torch.arange(low, end, device=q.device)[None]
-        )
-        seen = (back >= 0) & (back < window)
-        bands.append(
-            F.scaled_dot_product_attention(
-                q[:, :, start:end],
-                k[:, :, low:end],
-                v[:, :, low:end],
-                attn_mask=seen,
-                dropout_p=dropout,
-                scale=scaling,
-            )
-        )
-    return torch.cat(bands, dim=2)
+    if window is not None and tokens > window:
+        scale = q.shape[-1] ** -0.5 if scaling is None else scaling
+        return block_attention(q, k, v, Rows((range(tokens),), window), scaling=scale, block=BLOCK)
+    groups = q.shape[1] // k.shape[1]
+    # The fast kernels want as many key heads as query heads.
+    k, v = (t.repeat_interleave(groups, dim=1) for t in (k, v))
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling, is_causal=True)
 
 
 def _documents(position_ids: torch.Tensor | None, row: int, length: int) -> list[tuple[int, int]]:
@@ -138,5 +121,9 @@ def _documents(position_ids: torch.Tensor | None, row: int, length: int) -> list
     return list(zip(begins, [*begins[1:], length], strict=True))
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
-    """The mask of `document_attention`: none is made."""
+def _only_the_window(*, local_size: int | None = None, **_: Any) -> Window | None:
+    """The mask of `document_attention`: none is made, a sliding layer says how far it reads.
+
+    Not every model hands its `sliding_window` to the attention itself (Qwen2-MoE does not).
+    """
+    return None if local_size is None else Window(local_size)

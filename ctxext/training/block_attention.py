@@ -166,13 +166,16 @@ class _Blocks(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.save_for_backward(query, key, value)
         ctx.rows, ctx.scaling, ctx.block = rows, scaling, block
-        out = []
+        batch, heads, queries, _ = query.shape
+        out = None
         for place, which, first in rows.blocks(block):
-            read = slice(first, which.stop)
+            own, read = slice(place, place + len(which)), slice(first, which.stop)
             mask = rows.mask(which, first, query.device)
-            part = query[:, :, place : place + len(which)]
-            out.append(_one(part, key[:, :, read], value[:, :, read], mask, scaling))
-        return torch.cat(out, dim=2)
+            part = _one(query[:, :, own], key[:, :, read], value[:, :, read], mask, scaling)
+            if out is None:  # laid out by tokens, as the projection that follows wants it
+                out = part.new_empty(batch, queries, heads, part.shape[-1]).transpose(1, 2)
+            out[:, :, own] = part
+        return out  # type: ignore[return-value]
 
     @staticmethod
     @once_differentiable

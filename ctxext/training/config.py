@@ -148,6 +148,7 @@ class TrainConfig:
         max_grad_norm: gradients are clipped to this global norm.
         gradient_checkpointing: recompute activations in the backward pass, unless
             `memory.recompute` says more.
+        compile: torch.compile of each decoder layer, for speed; it takes a minute or more at first.
         loss_chunk: positions whose logits exist at the same time; 0 = as many as fill 128 MiB, at
             most 1024.
         save_every: optimizer steps between checkpoints of the run.
@@ -174,6 +175,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     gradient_checkpointing: bool = True
+    compile: bool = False
     loss_chunk: int = field(default=0, metadata=TOKENS)
     save_every: int = 50
     spike_factor: float = 10.0

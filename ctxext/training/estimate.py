@@ -183,12 +183,13 @@ def kept_bytes(shape: Shape, step: Pass) -> int:
     Q = heads * head_dim and K = kv_heads * head_dim:
 
     * attention: w * (2 Q + 2 K) for queries, output, keys, values, and 4 * heads for the fused
-      kernel's log-sum-exp; under a mask (a sliding window) keys and values are repeated, 4 Q w, and
-      the mask is kept as numbers, w * length for each token of one row. On several processes keys
-      and values are those of the whole row, 2 K w * context, and there is no mask.
+      kernel's log-sum-exp; under a sliding window as much, its masks live for one block of queries
+      (a CPU then keeps neither log-sum-exp nor, for itself, the output). On several processes keys
+      and values are those of the whole row, 2 K w * context.
       Not fused: 4 Q w, and 2 w * heads * length for soft-cap and softmax
     * MLP: 3 I w for each expert used; tiled: H w, its input
-    * norms: 4 (H + 1) each: their input in float32; trained ones H w more
+    * norms: 4 (H + 1) each: their input in float32; trained ones H w more. With a tiled MLP the
+      one before it keeps nothing
     * adapters: 4 * rank, and the input in float32 where nobody else keeps it: H for each of q, k, v
       and of gate, up (one for each group in float32), I for down, Q for o; dropout adds the
       dropped input and its mask, twice the input, for each.
@@ -199,8 +200,6 @@ def kept_bytes(shape: Shape, step: Pass) -> int:
     attention = width * (2 * wide + 2 * narrow * step.context) + _FLOAT * shape.heads
     if shape.eager:
         attention = width * (4 * wide + 2 * shape.heads * step.length)
-    elif step.context == 1 and shape.window is not None and shape.window <= step.length:
-        attention = width * (4 * wide + step.length // step.batch) + _FLOAT * shape.heads
     if shape.qk_norm:
         attention += _FLOAT * (wide + narrow + shape.heads + shape.kv_heads)
     mlp = shape.experts_used * 3 * shape.intermediate * width
@@ -208,9 +207,10 @@ def kept_bytes(shape: Shape, step: Pass) -> int:
         mlp += shape.experts_used * 2 * hidden * width
     elif step.mlp_tile:
         mlp = hidden * width
-    norms = shape.norms * _FLOAT * (hidden + 1)
+    tiled = step.mlp_tile > 0 and shape.experts_used == 1
+    norms = (shape.norms - tiled) * _FLOAT * (hidden + 1)
     if step.train_norms:
-        norms += shape.norms * hidden * width
+        norms += (shape.norms - tiled) * hidden * width
     return step.tokens * (attention + mlp + norms + _adapter_inputs(shape, step))
 
 
@@ -246,15 +246,8 @@ def _adapter_inputs(shape: Shape, step: Pass) -> int:
 
 
 def mask_bytes(shape: Shape, step: Pass) -> int:
-    """The mask that all layers share: length^2 truth values under a sliding window.
-
-    Numbers of w bytes where attention is not fused; 0 for full fused attention, and on several
-    processes.
-    """
-    if shape.eager:
-        return step.length**2 * step.width
-    windowed = step.context == 1 and shape.window is not None and shape.window <= step.length
-    return step.length**2 if windowed else 0
+    """The mask that all layers share where attention is not fused: length^2 numbers; else none."""
+    return step.length**2 * step.width if shape.eager else 0
 
 
 def layer_workspace_bytes(shape: Shape, step: Pass) -> int:

@@ -21,12 +21,13 @@ from ctxext.launch import Launch
 from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.training.attention import separate_documents
 from ctxext.training.batch import TrainingRows
+from ctxext.training.compiled import compile_layers
 from ctxext.training.config import FinetuneConfig, TrainConfig
 from ctxext.training.context_parallel import parallelize_context, whole_rows
 from ctxext.training.failures import explained
 from ctxext.training.full import train_all
 from ctxext.training.head import check_head
-from ctxext.training.log import StepLog
+from ctxext.training.log import LogListener, StepLog
 from ctxext.training.loop import train_steps
 from ctxext.training.lora import (
     LossModel,
@@ -55,6 +56,7 @@ from ctxext.training.state import (
 )
 from ctxext.training.stop import StopRequest
 from ctxext.training.trackers import finish_tracker, logging_folder, start_tracker
+from ctxext.training.window_attention import use_windows
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def train_adapter(
     stop: StopRequest | None = None,
     on_note: Note = unheard,
     on_start: Callable[[StartReport], None] | None = None,
+    on_log: LogListener | None = None,
     on_progress: Progress = silent,
 ) -> Trained:
     """Train on packed rows and write `out/adapter`, `out/log.jsonl`, `out/checkpoints`.
@@ -139,6 +142,7 @@ def train_adapter(
         stop: a signal that asks for an early end; the run is saved then.
         on_note: told when a step is left out, or a damaged checkpoint passed over.
         on_start: told what is trained before the first step.
+        on_log: told of all steps so far, after each, on rank 0.
 
     Raises:
         BadInput: `--resume` of another run, ranks that cannot share the work, a model whose
@@ -171,6 +175,8 @@ def train_adapter(
         parallelize_context(base, mesh)  # which keeps documents apart by itself
     elif rows.separate:
         separate_documents(base, accelerator.device)
+    else:
+        use_windows(base, accelerator.device, train.seq_length)
     parameters = sum(p.numel() for p in base.parameters())
     if train.attention == "s2":
         use_shifted_attention(base)
@@ -202,6 +208,8 @@ def train_adapter(
             with whole_rows(base) if mesh.context_group is not None else nullcontext():
                 inside(plain, partial(check_head, ids=first.input_ids))
             difference = check_loss(plain, first, mesh) if train.self_check else None
+    if train.compile:  # now, or the self-check's short row would be compiled too
+        compile_layers(wrapped)
     read = train.steps * state.rows_per_step
     if on_start is not None and mesh.launch.main:
         on_start(
@@ -220,7 +228,7 @@ def train_adapter(
         save_state(out, now, plain, optimizer, launch)
 
     start_tracker(accelerator, run_name or out.name, flat(config.to_dict()))
-    log = StepLog(out / "log.jsonl", after=state.step) if mesh.launch.main else None
+    log = StepLog(out / "log.jsonl", state.step, on_log) if mesh.launch.main else None
     try:
         with explained(config, mesh.launch, half=half):
             state = train_steps(

@@ -3,13 +3,16 @@
 import json
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ctxext.checkpoints.output import write_file
+
+LogListener = Callable[[Sequence[Mapping[str, Any]]], None]
+"""Called with all lines of a log, in order, after each new one."""
 
 
 class StepLog:
@@ -18,16 +21,19 @@ class StepLog:
     A killed run may have logged steps that its last checkpoint does not hold; they come again.
     """
 
-    def __init__(self, path: Path, after: int) -> None:
+    def __init__(self, path: Path, after: int, on_line: LogListener | None = None) -> None:
         kept = [line for line in read_log(path) if line["step"] <= after]
         write_file(path, "".join(json.dumps(line) + "\n" for line in kept))
         self.lines: list[dict[str, Any]] = kept
         self._file = path.open("a", encoding="utf-8")
+        self._on_line = on_line
 
     def write(self, line: Mapping[str, Any]) -> None:
         self.lines.append(dict(line))
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+        if self._on_line is not None:
+            self._on_line(self.lines)
 
     def close(self) -> None:
         self._file.close()

@@ -16,6 +16,7 @@ from ctxext.training.lora import LossModel
 from ctxext.training.loss import IGNORED
 from ctxext.training.mesh import Mesh
 from ctxext.training.sharding import inside
+from ctxext.training.window_attention import WINDOWS
 
 _SLICE = 256  # tokens of the first row on which both losses are computed
 _LOSS_TOLERANCE = 1e-3
@@ -39,8 +40,9 @@ def check_rope(model: Any, position: Position) -> None:
 def check_loss(model: LossModel, batch: Batch, mesh: Mesh | None = None) -> float:
     """Compare our loss with transformers' own on the start of one row.
 
-    Where documents are kept apart, transformers' own is computed with its dense mask; where ranks
-    share a row, ours is computed as it will be trained, transformers' on every rank.
+    Where documents are kept apart or windows slide, transformers' own is computed with its dense
+    mask; where ranks share a row, ours is computed as it will be trained, transformers' on every
+    rank.
 
     Args:
         model: as trained.
@@ -71,7 +73,7 @@ def check_loss(model: LossModel, batch: Batch, mesh: Mesh | None = None) -> floa
             plain = inside(model, work)
     else:
         ours = float(model(part)) / scored
-        if decoder.config._attn_implementation == DOCUMENTS:
+        if decoder.config._attn_implementation in (DOCUMENTS, WINDOWS):
             with whole_rows(decoder):
                 plain = inside(model, work)
         else:

@@ -27,7 +27,8 @@ _KEPT = 2
 _STEP = re.compile(r"step-(\d+)")
 _STATE, _TRAINED, _OPTIMIZER = "state.json", "trained.safetensors", "optimizer.safetensors"
 _RNG, _TEMPORARY = "rng.", ".tmp-"
-_FREE = re.compile(r"(stages\[\d+\]\.)?(memory|parallel)\.")  # keys that may change on the way
+# Keys that may change on the way.
+_FREE = re.compile(r"(stages\[\d+\]\.)?((memory|parallel)\.|train\.compile$)")
 
 
 @dataclass(frozen=True)
@@ -331,7 +332,7 @@ def check_same_run(state: RunState, recipe: Mapping[str, Any], data_sha256: str)
     # A key that came with a later version had its default before.
     defaults = flat(FinetuneConfig().to_dict())
     old, new = defaults | flat(state.recipe), defaults | flat(recipe)
-    # A run may go on with less memory, and on more processes: neither changes what is trained.
+    # A run may go on with less memory, compiled, or on more processes: none changes what it trains.
     keys = [k for k in sorted(old | new) if not _FREE.match(k)]
     changed = [k for k in keys if old.get(k) != new.get(k)]
     if changed:

@@ -1,11 +1,16 @@
 """MLPs computed a few positions at a time, exact, so that no layer holds length x intermediate.
 
+The norm before an MLP goes along where the layer's code says that only the MLP reads it: its
+float32 input and output then exist for one tile.
+
 The work is split in two autograd functions. `_Keep` saves the MLP's input and nothing else;
 `_Tiles` saves nothing, and in the backward pass reads that input and recomputes tile by tile.
 Inside a checkpointed layer the input is then the last tensor saved, and non-reentrant checkpointing
 stops recomputing there: the MLP is computed twice in all, as often as without tiles.
 """
 
+import inspect
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,24 +21,36 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 
 _ACTIVATIONS = ("transformers.activations", "torch.nn.modules.activation")
+_NORM_THEN_MLP = re.compile(
+    r"hidden_states = self\.(\w+)\(hidden_states\)\n\s*hidden_states = self\.mlp\(hidden_states\)\n"
+)
 _CONTAINERS = (nn.ModuleDict, nn.ParameterDict, nn.Identity, nn.Dropout)
 
 
 class TiledMLP:
     """Stands in for one MLP's `forward`, so that names of parameters and hooks stay as they are."""
 
-    def __init__(self, module: nn.Module, tile: int) -> None:
-        self.module, self.tile = module, tile
-        self.plain = module.forward
+    def __init__(self, module: nn.Module, tile: int, norm: nn.Module | None = None) -> None:
+        """`norm`: computed with each tile; where the layer calls it, it then does nothing."""
+        self.tile = tile
+        self.parts = [module] if norm is None else [norm, module]
+        self.forwards = [part.forward for part in self.parts]
+        if norm is not None:
+            norm.forward = _unchanged
+
+    def plain(self, x: torch.Tensor) -> torch.Tensor:
+        for forward in self.forwards:
+            x = forward(x)
+        return x
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(..., hidden) in, the same out, `tile` rows at a time."""
         flat = x.reshape(-1, x.shape[-1])
         if flat.shape[0] <= self.tile:
-            return self.plain(x)  # type: ignore[no-any-return]
-        call = _Call(self, _has_dropout(self.module))
+            return self.plain(x)
+        call = _Call(self, any(_has_dropout(part) for part in self.parts))
         kept = _Keep.apply(flat, call)  # type: ignore[no-untyped-call]
-        out = _Tiles.apply(kept, call, *_trained(self.module))  # type: ignore[no-untyped-call]
+        out = _Tiles.apply(kept, call, *_trained(self.parts))  # type: ignore[no-untyped-call]
         return out.reshape(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return]
 
     def slices(self, rows: int) -> Iterator[slice]:
@@ -84,7 +101,7 @@ class _Tiles(torch.autograd.Function):
         mlp: TiledMLP = ctx.call.mlp
         (x,) = ctx.call.keeper.saved_tensors
         wants_x = ctx.needs_input_grad[0]
-        trained = _trained(mlp.module)
+        trained = _trained(mlp.parts)
         grad_x = torch.empty_like(x) if wants_x else None
         sums: list[torch.Tensor | None] = [None] * len(trained)
         with torch.enable_grad(), torch.autocast(**ctx.autocast), _forked(x.device, bool(ctx.rng)):
@@ -123,7 +140,8 @@ def tile_mlps(model: nn.Module, tile: int) -> tuple[int, Sequence[str]]:
         if name.rpartition(".")[2] != "mlp" or isinstance(module, nn.ModuleDict):
             continue
         if is_plain_mlp(module):
-            module.forward = TiledMLP(module, tile)
+            norm = norm_before_mlp(model.get_submodule(name.rpartition(".")[0]))
+            module.forward = TiledMLP(module, tile, norm)
             tiled += 1
         else:
             skipped.add(type(module).__name__)
@@ -148,14 +166,31 @@ def is_plain_mlp(module: nn.Module) -> bool:
     return linear > 1
 
 
+def norm_before_mlp(layer: nn.Module) -> nn.Module | None:
+    """The norm whose output goes to `layer.mlp` and nowhere else, by the code of the layer."""
+    try:
+        code = inspect.getsource(type(layer).forward)
+    except (OSError, TypeError):  # no source is there
+        return None
+    found = _NORM_THEN_MLP.search(code)
+    if found is None or code.count(f"self.{found[1]}") > 1 or "norm" not in found[1]:
+        return None
+    norm = getattr(layer, found[1])
+    return norm if isinstance(norm, nn.Module) else None
+
+
+def _unchanged(x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
 def _is_adapted_linear(module: nn.Module) -> bool:
     return type(module).__module__.startswith("peft.tuners.lora") and isinstance(
         getattr(module, "base_layer", None), nn.Linear
     )
 
 
-def _trained(module: nn.Module) -> list[nn.Parameter]:
-    return [p for p in module.parameters() if p.requires_grad]
+def _trained(parts: Sequence[nn.Module]) -> list[nn.Parameter]:
+    return [p for part in parts for p in part.parameters() if p.requires_grad]
 
 
 def _has_dropout(module: nn.Module) -> bool:

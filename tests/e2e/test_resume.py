@@ -99,7 +99,7 @@ def test_sigterm_saves_and_exits_0(tmp_path, extended, book, uninterrupted):
 def test_what_a_run_leaves(uninterrupted):
     names = {p.name for p in uninterrupted.iterdir()}
     assert names == {
-        "adapter", "merged", "checkpoints", "log.jsonl", "recipe.yaml", "ctxext.json",
+        "adapter", "merged", "checkpoints", "log.jsonl", "loss.png", "recipe.yaml", "ctxext.json",
     }  # fmt: skip
     assert sorted(p.name for p in (uninterrupted / "checkpoints").iterdir()) == [
         "step-12",

@@ -17,6 +17,7 @@ from ctxext.training.batch import TrainingRows
 from ctxext.training.config import LoraConfig
 from ctxext.training.lora import LossModel, add_adapters, trained_tensors
 from ctxext.training.self_check import check_loss
+from ctxext.training.window_attention import Window
 
 CPU = torch.device("cpu")
 LENGTHS = [5, 40, 1, 23, 64, 27]  # of documents: 160 tokens in one row
@@ -76,9 +77,9 @@ def close(one, other):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("band", [512, 7])
-def test_packed_equals_unpacked_document_by_document(family, band, monkeypatch):
-    monkeypatch.setattr(attention, "_BAND", band)
+@pytest.mark.parametrize("block", [512, 7])
+def test_packed_equals_unpacked_document_by_document(family, block, monkeypatch):
+    monkeypatch.setattr(attention, "BLOCK", block)
     model = trained(family)
     data = rows(separate=True)
     batch = data.batch(0, 1)
@@ -200,13 +201,13 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("window", [None, 64])
 def test_no_square_mask_is_ever_made(window, monkeypatch):
-    monkeypatch.setattr(attention, "_BAND", 64)
+    monkeypatch.setattr(attention, "BLOCK", 64)
     length = 2048
     q, k, v = (torch.randn(1, heads, length, 8) for heads in (2, 1, 1))
     positions = torch.cat([torch.arange(700), torch.arange(length - 700)])[None]
     with Largest() as largest:
         out, _ = document_attention(
-            torch.nn.Module(), q, k, v, None, position_ids=positions, sliding_window=window
+            torch.nn.Module(), q, k, v, Window(window) if window else None, position_ids=positions
         )
     assert out.shape == (1, length, 2, 8)
     assert largest.elements <= 2 * length * 8
@@ -228,6 +229,10 @@ def test_attention_that_is_not_known_is_refused():
     )  # fmt: skip
     model = transformers.AutoModelForCausalLM.from_config(config)
     with pytest.raises(BadInput, match=r"data\.documents: separate.*soft-capped"):
+        separate_documents(model, CPU)
+    model = decoder("mistral")
+    model.config.attention_dropout = 0.1
+    with pytest.raises(BadInput, match=r"data\.documents: separate.*attention_dropout"):
         separate_documents(model, CPU)
     q = torch.zeros(1, 2, 4, 8)
     with pytest.raises(BadInput, match="s_aux"):

@@ -1,8 +1,9 @@
-"""Full attention takes SDPA's causal path in training: no mask of length x length is ever made."""
+"""No mask of length x length in training: SDPA's causal path, or a sliding window in blocks."""
 
 import pytest
 import torch
 import transformers
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -10,6 +11,7 @@ from ctxext.training.batch import plain_batch
 from ctxext.training.config import LoraConfig
 from ctxext.training.lora import LossModel, add_adapters
 from ctxext.training.recompute import recompute_first
+from ctxext.training.window_attention import BLOCK, use_windows
 
 LENGTH = 48
 SHAPE = {
@@ -83,3 +85,46 @@ def test_a_window_shorter_than_the_row_needs_its_mask(calls):
     calls.clear()
     model(input_ids=torch.randint(0, 64, (1, 15)), use_cache=False)
     assert calls == [(None, True)] * 2
+
+
+class Largest(TorchDispatchMode):
+    """The number of elements of the largest tensor that any operation returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for value in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(value, torch.Tensor):
+                self.elements = max(self.elements, value.numel())
+        return out
+
+
+WINDOWED = {"Mistral": {}, "Gemma3": {"layer_types": ["sliding_attention", "full_attention"]}}
+
+
+def config_name(name):
+    return "Gemma3Text" if name == "Gemma3" else name
+
+
+@pytest.mark.parametrize("recompute", [None, 0])
+@pytest.mark.parametrize("name", WINDOWED)
+def test_training_with_windows_makes_nothing_square(calls, name, recompute):
+    length = 4 * BLOCK
+    model = model_of(config_name(name), sliding_window=64, **WINDOWED[name])
+    recompute_first(model, recompute)
+    batch = plain_batch(torch.randint(0, 64, (1, length)))
+    largest = {}
+    for ours in (False, True):
+        if ours:
+            calls.clear()
+            assert use_windows(model.get_base_model(), torch.device("cpu"), length)
+        with Largest() as seen:
+            LossModel(model, 16).train()(batch).backward()
+        largest[ours] = seen.elements
+    assert largest[False] >= length**2, "the reference makes a mask, so that this can fail"
+    assert largest[True] <= 4 * BLOCK * (BLOCK + 64)  # two heads, forward and backward
+    whole = (2 if recompute is None else 1) if name == "Gemma3" else 0
+    assert calls.count((None, True)) == whole, "full layers stay on the causal path"
+    masks = [mask for mask, _ in calls if mask is not None]
+    assert all(mask[-2] <= BLOCK and mask[-1] < BLOCK + 64 for mask in masks)

@@ -23,6 +23,7 @@ from ctxext.training.estimate import (
 from ctxext.training.lora import add_adapters
 from ctxext.training.recompute import recomputed_layers
 from ctxext.training.tiling import tile_mlps
+from ctxext.training.window_attention import use_windows
 
 SIZES = {
     "vocab_size": 300, "hidden_size": 256, "intermediate_size": 672, "num_hidden_layers": 2,
@@ -45,6 +46,7 @@ def model_of(family, step, *, dtype, extra):
     wrapped = add_adapters(model, lora, "t").train()
     if step.mlp_tile:
         tile_mlps(model, step.mlp_tile)
+    use_windows(model, torch.device("cpu"), step.length)
     return wrapped, config
 
 
@@ -82,6 +84,7 @@ def really_kept(wrapped, ids):
         ("Llama", {}, torch.bfloat16, {}),
         ("Llama", {"targets": ALL}, torch.bfloat16, {}),
         ("Mistral", {}, torch.float32, {"sliding_window": 64}),
+        ("Mistral", {}, torch.bfloat16, {"sliding_window": 64}),
         ("Qwen3", {}, torch.float32, {}),
         ("Gemma2", {}, torch.float32, {}),
         ("Mixtral", {}, torch.float32, {"num_local_experts": 4, "sliding_window": None}),
@@ -113,6 +116,7 @@ from ctxext.training.batch import plain_batch
 from ctxext.training.lora import LossModel, add_adapters
 from ctxext.training.recompute import recompute_first
 from ctxext.training.tiling import tile_mlps
+from ctxext.training.window_attention import use_windows
 
 def status(key):
     for line in pathlib.Path("/proc/self/status").read_text().splitlines():
@@ -126,6 +130,7 @@ for case in json.loads(sys.argv[1]):
         num_key_value_heads=4, head_dim=32, max_position_embeddings=length, pad_token_id=0, **extra)
     targets = ("q_proj", "k_proj", "v_proj", "o_proj")
     model = transformers.AutoModelForCausalLM.from_config(config)
+    use_windows(model, torch.device("cpu"), length)
     wrapped = add_adapters(model, LoraConfig(rank=16, targets=targets), "t").train()
     recompute_first(wrapped, recomputed)
     if tile:
@@ -158,6 +163,7 @@ def test_peaks_of_a_process():
         ("Llama", 1024, 4, 256, 0, large),
         ("Gemma2", 512, 4, 256, 0, small),
         ("Mistral", 1024, 0, 256, 0, small | {"sliding_window": 128}),
+        ("Mistral", 2048, 4, 256, 0, small | {"sliding_window": 128}),
     ]
     done = subprocess.run(
         [sys.executable, "-c", PEAK, json.dumps(cases)],

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 
+from ctxext.training import window_attention
 from ctxext.training.batch import plain_batch
 from ctxext.training.config import LoraConfig
 from ctxext.training.lora import LossModel, add_adapters, trained_tensors
@@ -16,6 +17,7 @@ from ctxext.training.offload import Offloader
 from ctxext.training.recompute import recompute_first
 from ctxext.training.router_loss import router_loss
 from ctxext.training.tiling import tile_mlps
+from ctxext.training.window_attention import WINDOWS, use_windows
 
 SHAPE = {
     "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
@@ -39,6 +41,7 @@ SWITCHES = {
     "recompute": None,
     "recompute-some": 2,
     "offload": True,
+    "windows": 32,
 }
 PAIRS = [(), *((s,) for s in SWITCHES), *itertools.combinations(SWITCHES, 2), tuple(SWITCHES)]
 IDS = torch.randint(3, 300, (2, 80), generator=torch.Generator().manual_seed(0))
@@ -78,6 +81,13 @@ def switched(model, switches):
     recompute_first(model, count if on else 0, offloader)
     for module in model.modules():
         module.__dict__.pop("forward", None)
+    base = model.get_base_model()
+    if base.config._attn_implementation == WINDOWS:
+        base.set_attn_implementation("sdpa")
+    if "windows" in switches:  # there is one shorter than the rows, and fused attention
+        assert use_windows(base, torch.device("cpu"), IDS.shape[1]) == (
+            base.config.model_type == "mistral"
+        )
     tiled = 0
     if "mlp_tile" in switches:
         tiled, _ = tile_mlps(model, SWITCHES["mlp_tile"])
@@ -95,11 +105,14 @@ def assert_same(ours, plain):
 
 @pytest.mark.parametrize("everything", [False, True], ids=["lora", "lora+norms+embeddings"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_switches_change_no_number(family, everything):
+def test_switches_change_no_number(family, everything, monkeypatch):
+    monkeypatch.setattr(window_attention, "BLOCK", SWITCHES["windows"])
     model = build(family, everything)
     tokens = IDS.shape[0] * (IDS.shape[1] - 1)
     plain = gradients(model, model(input_ids=IDS, labels=IDS, use_cache=False).loss)
-    for switches in PAIRS if not everything else PAIRS[:6] + PAIRS[-1:]:
+    for switches in PAIRS if not everything else PAIRS[:7] + PAIRS[-1:]:
+        if "windows" in switches and len(switches) < len(SWITCHES) and family != "Mistral":
+            continue  # nothing would be switched
         loss_model, offloader, tiled = switched(model, switches)
         assert tiled == (3 if "mlp_tile" in switches and family != "Mixtral" else 0)
         value, found = gradients(model, loss_model(plain_batch(IDS)) / tokens)

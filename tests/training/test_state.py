@@ -72,6 +72,18 @@ def test_another_recipe_is_refused_by_key(tmp_path):
         load_state(tmp_path, RECIPE, "other", model, optimizer)
 
 
+def test_a_run_may_go_on_compiled(tmp_path):
+    run(2, out=tmp_path)
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
+    optimizer = torch.optim.AdamW(model.parameters())
+    other = {
+        **RECIPE,
+        "train": {**RECIPE["train"], "compile": True},
+        "memory": {"recompute": "all"},
+    }
+    assert load_state(tmp_path, other, "data", model, optimizer).step == 2
+
+
 def test_flat():
     assert flat({"a": {"b": 1, "c": (2,)}, "d": 3}) == {"a.b": 1, "a.c": [2], "d": 3}
     assert json.dumps(flat(RECIPE))

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 from ctxext.training.config import LoraConfig
 from ctxext.training.lora import add_adapters
 from ctxext.training.recompute import recompute_first
-from ctxext.training.tiling import TiledMLP, is_plain_mlp, tile_mlps
+from ctxext.training.tiling import TiledMLP, is_plain_mlp, norm_before_mlp, tile_mlps
 
 MLP = ("gate_proj", "up_proj", "down_proj")
 SHAPE = {
@@ -65,7 +65,7 @@ def test_nothing_as_long_as_the_sequence_times_intermediate_is_kept():
         return sum(sizes)
 
     plain = kept()
-    tile_mlps(wrapped, 8)
+    mlp.forward = TiledMLP(mlp, 8)
     assert kept() == x.numel() < plain / 4
 
 
@@ -133,3 +133,54 @@ def test_an_mlp_that_mixes_positions_is_not_plain():
 
     assert not is_plain_mlp(Mixing())
     assert is_plain_mlp(nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("family", "norm"),
+    [
+        ("Llama", "post_attention_layernorm"),
+        ("Mistral", "post_attention_layernorm"),
+        ("Qwen3", "post_attention_layernorm"),
+        ("Gemma2", "pre_feedforward_layernorm"),
+        ("Olmo2", None),  # normalises what its blocks give
+        ("Cohere", None),  # attention and MLP read the same norm
+    ],
+)
+def test_the_norm_before_the_mlp(family, norm):
+    config = getattr(transformers, f"{family}Config")(**SHAPE, pad_token_id=0)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    layer = model.model.layers[0]
+    assert norm_before_mlp(layer) is (getattr(layer, norm) if norm else None)
+
+
+@pytest.mark.parametrize(
+    ("lora", "dtype", "share"),
+    [({}, torch.bfloat16, 6), ({"train_norms": True}, torch.float32, 5)],
+    ids=["frozen", "trained"],
+)
+def test_a_norm_and_its_mlp_keep_one_tensor(lora, dtype, share):
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SHAPE)).to(dtype)
+    wrapped = add_adapters(model, LoraConfig(rank=4, **lora), "tiny").train()
+    layer = wrapped.get_base_model().model.layers[0]
+    x = torch.randn(1, 64, 32, dtype=dtype, requires_grad=True)
+
+    def kept():
+        sizes = []
+        pack = lambda t: sizes.append(t.nbytes) or t  # noqa: E731
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            out = layer.mlp(layer.post_attention_layernorm(x))
+        return out, sum(sizes)
+
+    plain, before = kept()
+    tile_mlps(wrapped, 8)
+    tiled, after = kept()
+    assert after == x.nbytes < before / share
+    trained = [p for p in layer.post_attention_layernorm.parameters() if p.requires_grad]
+    assert len(trained) == len(lora)
+    for ours, theirs in zip(
+        torch.autograd.grad(tiled.float().square().sum(), [x, *trained]),
+        torch.autograd.grad(plain.float().square().sum(), [x, *trained]),
+        strict=True,
+    ):
+        assert (ours - theirs).norm() <= (1e-5 if lora else 1e-2) * theirs.norm()

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ctxext.errors import BadInput
 from ctxext.training.block_attention import Rows, block_attention
-from ctxext.training.window_attention import BLOCK, Window
+from ctxext.training.window_attention import BLOCK, Window, only_the_window
 
 DOCUMENTS = "ctxext_documents"
 _KNOWN_LAYERS = ("full_attention", "sliding_attention")
@@ -47,7 +47,7 @@ def separate_documents(model: Any, device: torch.device) -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(DOCUMENTS, document_attention)
-    AttentionMaskInterface.register(DOCUMENTS, _only_the_window)
+    AttentionMaskInterface.register(DOCUMENTS, only_the_window)
     model.set_attn_implementation(DOCUMENTS)
 
 
@@ -67,7 +67,7 @@ def document_attention(
     Args:
         query: (batch, heads, length, head_dim), rotated.
         key, value: (batch, key_value_heads, length, head_dim).
-        attention_mask: the layer's window, from `_only_the_window`; None = all of the document.
+        attention_mask: the layer's window, from `only_the_window`; None = all of the document.
         position_ids: (batch or 1, length); a 0 begins a document. None = one document a row.
 
     Returns:
@@ -119,11 +119,3 @@ def _documents(position_ids: torch.Tensor | None, row: int, length: int) -> list
     places = position_ids[row if len(position_ids) > 1 else 0]
     begins = sorted({0, *torch.nonzero(places == 0).flatten().tolist()})
     return list(zip(begins, [*begins[1:], length], strict=True))
-
-
-def _only_the_window(*, local_size: int | None = None, **_: Any) -> Window | None:
-    """The mask of `document_attention`: none is made, a sliding layer says how far it reads.
-
-    Not every model hands its `sliding_window` to the attention itself (Qwen2-MoE does not).
-    """
-    return None if local_size is None else Window(local_size)

@@ -19,6 +19,7 @@ from ctxext.errors import BadInput, CtxextError
 from ctxext.training.batch import Batch
 from ctxext.training.block_attention import Documents, Rows, block_attention, documents_of
 from ctxext.training.mesh import Mesh
+from ctxext.training.window_attention import Window, only_the_window
 
 
 @dataclass(frozen=True)
@@ -142,9 +143,8 @@ def parallelize_context(model: Any, mesh: Mesh) -> None:
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
+        attention_mask: Window | None,
         scaling: float | None = None,
-        sliding_window: int | None = None,
         **more: Any,
     ) -> tuple[torch.Tensor, None]:
         if "documents" not in more:
@@ -163,14 +163,14 @@ def parallelize_context(model: Any, mesh: Mesh) -> None:
             query,
             both[..., :d],
             both[..., d:],
-            Rows(chunks, sliding_window, documents),
+            Rows(chunks, attention_mask.size if attention_mask else None, documents),
             scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
         )
         return out.transpose(1, 2).contiguous(), None
 
     name = f"ctxext_context_{group.group_name}"  # its own name: two models may differ
     AttentionInterface.register(name, attention)
-    AttentionMaskInterface.register(name, lambda *_, **__: None)
+    AttentionMaskInterface.register(name, only_the_window)
     model.set_attn_implementation(name)
     for module in model.modules():
         if "RotaryEmbedding" in type(module).__name__ and _rope_types(model.config) & _CHANGING:

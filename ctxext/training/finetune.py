@@ -165,7 +165,7 @@ def train_adapter(
     half = base.dtype in (torch.bfloat16, torch.float16)
     accelerator = Accelerator(
         cpu=place.type == "cpu",
-        mixed_precision="bf16" if half and place.type != "cpu" else "no",
+        mixed_precision="bf16" if half else "no",
         log_with=report_to,
         project_dir=logging_folder(out),
         # Casts that are kept until the step ends would be whole weights of every layer.

@@ -83,6 +83,14 @@ def window_mask(*, kv_length: int, local_size: int | None = None, **rest: Any) -
     return sdpa_mask(kv_length=kv_length, local_size=local_size, **rest)
 
 
+def only_the_window(*, local_size: int | None = None, **_: Any) -> Window | None:
+    """A mask function that makes none: a sliding layer says how far it reads.
+
+    Not every model hands its `sliding_window` to the attention itself (Qwen2-MoE does not).
+    """
+    return None if local_size is None else Window(local_size)
+
+
 def window_attention(
     module: torch.nn.Module,
     query: torch.Tensor,

@@ -32,6 +32,16 @@ CASES = {
         {"use_sliding_window": True, "sliding_window": 20, "max_window_layers": 1},
         None,
     ),
+    # Its attention does not hand on how far it reads.
+    "experts, sliding": (
+        "qwen2_moe",
+        {
+            "use_sliding_window": True, "sliding_window": 20, "max_window_layers": 2,
+            "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+            "shared_expert_intermediate_size": 32,
+        },
+        None,
+    ),
     # Rank 1 holds the middle of the row, where no position is beyond 72: it has to be told.
     "longrope": ("llama", {"rope_parameters": LONG}, None),
     "dynamic": ("llama", {"rope_parameters": DYNAMIC}, None),
@@ -45,7 +55,8 @@ def build(family, changes):
     from ctxext.training.config import LoraConfig
     from ctxext.training.lora import add_adapters
 
-    kind = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2"}[family]
+    kinds = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen2_moe": "Qwen2Moe"}
+    kind = kinds[family]
     config = getattr(transformers, f"{kind}Config")(
         **{
             "vocab_size": 256, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,

@@ -269,15 +269,19 @@ def _changes(
         if wanted != word and not (word == "none" and memory.offload != "none"):
             yield f"--recompute {word}", replace(config, memory=replace(memory, recompute=word))
     sparing = _sparing(base, config, machine)
-    together = config
     for name, change in sparing.items():
         yield name, change(config)
+    if any(name.startswith("--shard") for name in sparing):
+        sparing.pop(FOUR_BITS, None)  # shares are not quantised
+    together = config
+    for change in sparing.values():
         together = change(together)
     if len(sparing) > 1:
         yield " ".join(sparing), together
 
 
 Change = Callable[[FinetuneConfig], FinetuneConfig]
+FOUR_BITS = "--quantize 4bit"
 
 
 def _sparing(base: Base, config: FinetuneConfig, machine: Machine) -> dict[str, Change]:
@@ -292,17 +296,23 @@ def _sparing(base: Base, config: FinetuneConfig, machine: Machine) -> dict[str, 
         changes["--set memory.mlp_tile=2k"] = lambda c: replace(
             c, memory=replace(c.memory, mlp_tile=2048)
         )
-    if train.quantize == "none" and train.what == "lora" and base.width == 2:
-        changes["--quantize 4bit"] = lambda c: replace(c, train=replace(c.train, quantize="4bit"))
+    parallel, devices = config.parallel, machine.devices
+    lora = train.quantize == "none" and train.what == "lora"
+    if lora and base.width == 2 and parallel.shard == 1:
+        changes[FOUR_BITS] = lambda c: replace(c, train=replace(c.train, quantize="4bit"))
     if train.batch_size > 1:
         passes = train.gradient_accumulation * train.batch_size
         changes[f"--batch-size 1 --gradient-accumulation {passes}"] = lambda c: replace(
             c, train=replace(c.train, batch_size=1, gradient_accumulation=passes)
         )
     whole_rows = train.attention == "s2" or base.shape.eager  # which cannot be shared out
-    if machine.devices > 1 and config.parallel.context == 1 and not whole_rows:
-        changes[f"--context-parallel {machine.devices}"] = lambda c: replace(
-            c, parallel=replace(c.parallel, context=machine.devices)
+    if devices > 1 and parallel.context == 1 and not whole_rows:
+        changes[f"--context-parallel {devices}"] = lambda c: replace(
+            c, parallel=replace(c.parallel, context=devices)
+        )
+    if devices > 1 and parallel.shard == 1 and train.quantize == "none":
+        changes[f"--shard {devices}"] = lambda c: replace(
+            c, parallel=replace(c.parallel, shard=devices)
         )
     return changes
 

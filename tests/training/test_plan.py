@@ -115,7 +115,8 @@ def test_switches_say_what_they_change():
             assert row.peak < plain.peak, name
             assert row.longest > plain.longest, name
     best = max(rows.values(), key=lambda row: row.longest)
-    assert best.name.count("--") == 4  # all of them together
+    assert best.name.count("--") == 4  # all together, but 4 bits, which go with no share
+    assert "--shard 8" in best.name
     on = config(
         memory=MemoryConfig(offload="activations", mlp_tile=2048), train={"quantize": "4bit"}
     )

@@ -84,7 +84,8 @@ def whole(tmp_path_factory, tiny_llama, recipe):
 
 def test_what_a_run_with_stages_leaves(whole):
     assert {p.name for p in whole.iterdir()} == {
-        "adapter", "extended", "merged", "stages", "log.jsonl", "recipe.yaml", "ctxext.json",
+        "adapter", "extended", "merged", "stages", "log.jsonl", "loss.png", "recipe.yaml",
+        "ctxext.json",
     }  # fmt: skip
     for number, kept in ((1, set()), (2, {"checkpoints"})):
         assert {p.name for p in (whole / "stages" / str(number)).iterdir()} == {
@@ -284,7 +285,8 @@ def test_extend_without_stages_is_extend_by_hand(tmp_path, tiny_llama, book):
     assert "extend:" in (run / "recipe.yaml").read_text()
     assert "extend:" not in (tmp_path / "by-hand" / "recipe.yaml").read_text()
     assert {p.name for p in run.iterdir()} == {
-        "adapter", "checkpoints", "extended", "merged", "log.jsonl", "recipe.yaml", "ctxext.json",
+        "adapter", "checkpoints", "extended", "merged", "log.jsonl", "loss.png", "recipe.yaml",
+        "ctxext.json",
     }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from ctxext.training.config import FinetuneConfig
 from ctxext.training.estimate import Shape, model_parameters
 from ctxext.training.gpus import Gpu, get_gpu
 from ctxext.training.plan import (
+    FIRST_PASS,
     USABLE,
     Base,
     Machine,
@@ -290,7 +291,7 @@ def _this_machine(place: Any, devices: int) -> Machine:
     import peft  # noqa: F401
     import transformers  # noqa: F401
 
-    own = memory_bytes()
+    own = memory_bytes() + FIRST_PASS
     free = available_bytes(place)
     if free is None:
         raise BadInput("--dry-run: nothing says how much memory is free here", "name a --gpu")

@@ -7,7 +7,9 @@
 One process a row, one thread; the same random Llama (hidden 256, 4 layers), LoRA r=16 on q, k, v
 and o, the same blocks in the same order, float32, AdamW at a constant rate. Tokens per CPU second
 leave the first step out and are of the fastest of the others; the peak is the process's, over what
-it held when the model was loaded; beside it stands what `finetune --dry-run` says of it. Prints
+it held when the model was loaded; beside it stands what `finetune --dry-run` says of it. For every
+row alike, freed memory goes back to the system at once (MALLOC_MMAP_THRESHOLD_), so that the peak
+is that of tensors and not of malloc's habits. Prints
 Markdown, and fails when losses differ by more than 1e-5 relative. TRL runs in an environment of its
 own (`--trl`: a Python that has trl, peft and ctxext's requirements); without one its rows are left
 out, and that is said. A row that would need more memory than there is is said too.
@@ -102,6 +104,7 @@ def run_ctxext(memory, vocabulary, length, steps):
     from ctxext.training.memory import apply_memory, loss_chunk_of, pass_of, shape_of, step_memory
     from ctxext.training.memory_config import MemoryConfig
     from ctxext.training.mesh import Mesh
+    from ctxext.training.plan import FIRST_PASS
     from ctxext.training.state import RunState
     from ctxext.training.stop import StopRequest
 
@@ -118,8 +121,10 @@ def run_ctxext(memory, vocabulary, length, steps):
     wrapped = add_adapters(base, config.lora, "bench")
     plan = apply_memory(wrapped, config, step_memory(wrapped, config))
     trained = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
-    estimate = adapter_bytes(trained) + step_bytes(
-        shape_of(wrapped), pass_of(wrapped, config), plan.recomputed
+    estimate = (
+        FIRST_PASS
+        + adapter_bytes(trained)
+        + step_bytes(shape_of(wrapped), pass_of(wrapped, config), plan.recomputed)
     )
     model = LossModel(wrapped, loss_chunk_of(wrapped, config)).train()
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -242,6 +247,7 @@ def row(way, vocabulary, length, steps, python):
         text=True,
         env={
             **os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
+            "MALLOC_MMAP_THRESHOLD_": "65536",
             "PYTHONPATH": str(Path(__file__).parents[2]),
         },
     )  # fmt: skip

@@ -29,8 +29,8 @@ from ctxext.training.flops import Flops, pass_flops
 USABLE = 0.9
 """Of a machine's memory: allocators waste some, and estimates err."""
 FIRST_PASS = 40 * 2**20
-"""Bytes that the first pass adds to a CPU process for good: code of the libraries that is read then,
-and their buffers (measured: 35 to 45 MiB with torch 2.13)."""
+"""Bytes that the first pass adds to a CPU process for good: code of the libraries that is read only
+then, and their buffers; about 40 MiB with torch 2.13."""
 _LONGEST = 2**26
 _NF4_BYTES = (
     0.5 + 0.127 / 8

@@ -295,4 +295,4 @@ def _this_machine(place: Any, devices: int) -> Machine:
     free = available_bytes(place)
     if free is None:
         raise BadInput("--dry-run: nothing says how much memory is free here", "name a --gpu")
-    return Machine("this machine's CPU", (free + own) // devices, own, devices)
+    return Machine("this machine's CPU", (free + own) // devices, own, devices, is_host=True)

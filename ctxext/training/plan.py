@@ -62,12 +62,14 @@ class Machine:
         memory: bytes of one device, or of the machine for a CPU.
         runtime: bytes that the libraries take before anything is loaded.
         devices: how many of them; each holds the whole base, unless weights are sharded.
+        is_host: what is offloaded stays in the same memory: a CPU.
     """
 
     name: str
     memory: int
     runtime: int
     devices: int = 1
+    is_host: bool = False
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,8 @@ def planned_memory(base: Base, config: FinetuneConfig, machine: Machine) -> Memo
         recomputed = min(wanted, shape.layers)
     else:
         recomputed = shape.layers if wanted == "all" else 0
-    inputs = checkpoint_bytes(shape, replace(step, offload=False), recomputed)
+    parked = checkpoint_bytes(shape, replace(step, offload=False), recomputed)
+    host = parked if step.offload else 0
     return Memory(
         runtime=machine.runtime,
         weights=weights,
@@ -207,9 +210,9 @@ def planned_memory(base: Base, config: FinetuneConfig, machine: Machine) -> Memo
         kept=(shape.layers - recomputed) * kept_bytes(shape, step),
         layer=layer_workspace_bytes(shape, step),
         loss=loss_bytes(shape, step),
-        peak=fixed + step_bytes(shape, step, recomputed),
+        peak=fixed + step_bytes(shape, step, recomputed) + (host if machine.is_host else 0),
         recomputed=recomputed,
-        host=inputs if step.offload else 0,
+        host=host,
     )
 
 

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def run_ctxext(memory, vocabulary, length, steps):
     from ctxext.progress import unheard
     from ctxext.training.batch import TrainingRows
     from ctxext.training.config import FinetuneConfig, LoraConfig, TrainConfig
-    from ctxext.training.estimate import adapter_bytes, step_bytes
+    from ctxext.training.estimate import adapter_bytes, checkpoint_bytes, step_bytes
     from ctxext.training.log import StepLog
     from ctxext.training.loop import train_steps
     from ctxext.training.lora import LossModel, add_adapters
@@ -121,11 +122,10 @@ def run_ctxext(memory, vocabulary, length, steps):
     wrapped = add_adapters(base, config.lora, "bench")
     plan = apply_memory(wrapped, config, step_memory(wrapped, config))
     trained = sum(p.numel() for p in wrapped.parameters() if p.requires_grad)
-    estimate = (
-        FIRST_PASS
-        + adapter_bytes(trained)
-        + step_bytes(shape_of(wrapped), pass_of(wrapped, config), plan.recomputed)
-    )
+    shape, step = shape_of(wrapped), pass_of(wrapped, config)
+    estimate = FIRST_PASS + adapter_bytes(trained) + step_bytes(shape, step, plan.recomputed)
+    if step.offload:  # on a CPU what is parked lies in the same memory
+        estimate += checkpoint_bytes(shape, replace(step, offload=False), plan.recomputed)
     model = LossModel(wrapped, loss_chunk_of(wrapped, config)).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=LR, betas=(0.9, 0.95), weight_decay=0.0)

@@ -122,3 +122,10 @@ def test_switches_say_what_they_change():
     )
     left = [row.name for row in switches(LLAMA_8B, on, H100)]
     assert left == ["", "--recompute auto"]
+
+
+def test_what_a_cpu_offloads_stays_in_its_memory():
+    parked = config(memory=MemoryConfig(offload="activations"))
+    on_card = planned_memory(LLAMA_8B, parked, H100)
+    on_cpu = planned_memory(LLAMA_8B, parked, replace(H100, is_host=True))
+    assert on_cpu.peak == on_card.peak + 32 * 8192 * 4096 * 2

@@ -1,6 +1,5 @@
 """The real command line on several processes, as a user starts it."""
 
-import json
 import os
 import subprocess
 import sys
@@ -33,10 +32,6 @@ def run_torchrun(*arguments, ranks=2, timeout=600):
         timeout=timeout,
         env={**os.environ, **CPU},
     )
-
-
-def log_of(out):
-    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 def workers_of(process):

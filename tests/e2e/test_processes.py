@@ -5,11 +5,11 @@ import os
 import random
 import re
 import signal
-import time
 
 import pytest
 from conftest import run_ctxext
-from torchrun import log_of, run_torchrun, start_torchrun, workers_of
+from runs import log_of, numbers, wait_for_step
+from torchrun import run_torchrun, start_torchrun, workers_of
 
 STEPS = 10
 OPTIONS = [
@@ -17,10 +17,6 @@ OPTIONS = [
     "--save-every", "3", "--train-norms", "--dtype", "float32", "--device", "cpu",
 ]  # fmt: skip
 PASSES = "--gradient-accumulation"
-
-
-def numbers(out):
-    return [(line["loss"], line["grad_norm"], line["tokens"]) for line in log_of(out)]
 
 
 def close(out, other):
@@ -94,17 +90,6 @@ def test_a_mistake_is_said_once(tmp_path, base):
         assert "terminate called" not in done.stderr
         assert "Traceback" not in done.stderr.split("/elastic/")[0]
         assert old.exists()
-
-
-def wait_for_step(process, out, step):
-    log = out / "log.jsonl"
-    for _ in range(60000):
-        if process.poll() is not None:
-            pytest.fail(f"the run ended by itself: {process.communicate()[1]}")
-        if log.exists() and len(log.read_text().splitlines()) >= step:
-            return
-        time.sleep(0.01)
-    raise AssertionError("the run never reached the step")
 
 
 @pytest.mark.slow

@@ -1,15 +1,12 @@
 """A fine-tuning run killed at a random step and resumed writes the losses of one that was not."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 from conftest import run_ctxext
+from runs import start_ctxext, wait_for_step
 
 STEPS = 14
 OPTIONS = [
@@ -43,33 +40,14 @@ def uninterrupted(tmp_path_factory, extended, book):
 
 
 def start(extended, book, out, *more):
-    command = [sys.executable, "-m", "ctxext", "finetune", extended, "--data", book, *OPTIONS]
-    return subprocess.Popen(
-        [*map(str, command), "-o", str(out), *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ},
-    )
-
-
-def wait_for_step(process, out, step):
-    """Until the log has this step, or the process has ended by itself."""
-    log = out / "log.jsonl"
-    for _ in range(6000):
-        if process.poll() is not None:
-            return
-        if log.exists() and len(log.read_text().splitlines()) >= step:
-            return
-        time.sleep(0.01)
-    raise AssertionError("the run never reached the step")
+    return start_ctxext("finetune", extended, "--data", book, *OPTIONS, "-o", out, *more)
 
 
 def test_sigkill_at_a_random_step(tmp_path, extended, book, uninterrupted):
     at = random.randint(1, STEPS - 2)
     out = tmp_path / "killed"
     process = start(extended, book, out)
-    wait_for_step(process, out, at)
+    wait_for_step(process, out, at, may_end=True)
     process.send_signal(signal.SIGKILL)
     process.wait()
     if process.returncode == 0:
@@ -85,7 +63,7 @@ def test_sigkill_at_a_random_step(tmp_path, extended, book, uninterrupted):
 def test_sigterm_saves_and_exits_0(tmp_path, extended, book, uninterrupted):
     out = tmp_path / "stopped"
     process = start(extended, book, out)
-    wait_for_step(process, out, 4)
+    wait_for_step(process, out, 4, may_end=True)
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr

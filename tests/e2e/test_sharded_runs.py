@@ -7,9 +7,9 @@ import signal
 
 import pytest
 from conftest import build_tiny, run_ctxext
+from runs import numbers, wait_for_step
 from safetensors.torch import load_file
-from test_processes import wait_for_step
-from torchrun import log_of, run_torchrun, start_torchrun, workers_of
+from torchrun import run_torchrun, start_torchrun, workers_of
 
 STEPS = 8
 OPTIONS = [
@@ -22,10 +22,6 @@ TRAINED = {
     "lora": ["--train-norms", "--train-embeddings", "--set", "lora.dora=true"],
     "full": ["--set", "train.what=full", "--set", "train.weight_decay=0.1"],
 }
-
-
-def numbers(out):
-    return [(line["loss"], line["grad_norm"], line["tokens"]) for line in log_of(out)]
 
 
 def same_run(out, other):

@@ -4,9 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from itertools import pairwise
 
 import numpy as np
@@ -15,8 +12,9 @@ import torch
 import yaml
 from conftest import run_ctxext
 from peft import PeftModel
+from runs import log_of, start_ctxext, wait_for_step
 from safetensors.torch import load_file
-from torchrun import log_of, run_torchrun
+from torchrun import run_torchrun
 from transformers import AutoModelForCausalLM
 
 from ctxext.errors import BadInput
@@ -170,25 +168,7 @@ def test_the_second_stage_begins_from_what_the_first_trained(tmp_path, book, who
 
 
 def start(base, recipe, out, *more):
-    command = [sys.executable, "-m", "ctxext", "finetune", base, "--recipe", recipe, "-o", out]
-    return subprocess.Popen(
-        [*map(str, command), *PLACE, *more],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ},
-    )
-
-
-def wait_for_step(process, stage, step):
-    log = stage / "log.jsonl"
-    for _ in range(12_000):
-        if process.poll() is not None:
-            pytest.fail(f"the run ended by itself: {process.communicate()[1]}")
-        if log.exists() and len(log.read_text().splitlines()) >= step:
-            return
-        time.sleep(0.01)
-    raise AssertionError("the stage never reached the step")
+    return start_ctxext("finetune", base, "--recipe", recipe, "-o", out, *PLACE, *more)
 
 
 def test_stopped_then_killed_in_a_stage_and_resumed(tmp_path, tiny_llama, book, recipe, whole):

@@ -9,7 +9,8 @@ import time
 
 import pytest
 from conftest import build_tiny, run_ctxext
-from torchrun import log_of, start_torchrun
+from runs import log_of
+from torchrun import start_torchrun
 
 from ctxext.data.packing import PackedRows
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 import transformers
+from dispatch import Largest
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ctxext.data.documents import choose_documents
 from ctxext.data.mixture import Mixture
@@ -184,19 +184,6 @@ def test_skipped_positions_are_the_ones_a_long_text_would_have():
             input_ids=long_ids, attention_mask=mask[None, None], use_cache=False
         ).last_hidden_state
     assert (ours[0] - long[0, places]).abs().max() < 1e-4
-
-
-class Largest(TorchDispatchMode):
-    """The number of elements of the largest tensor that any operation returns."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for value in out if isinstance(out, tuple | list) else [out]:
-            if isinstance(value, torch.Tensor):
-                self.elements = max(self.elements, value.numel())
-        return out
 
 
 @pytest.mark.parametrize("window", [None, 64])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import transformers
-from torch.utils._python_dispatch import TorchDispatchMode
+from dispatch import Largest
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -85,19 +85,6 @@ def test_a_window_shorter_than_the_row_needs_its_mask(calls):
     calls.clear()
     model(input_ids=torch.randint(0, 64, (1, 15)), use_cache=False)
     assert calls == [(None, True)] * 2
-
-
-class Largest(TorchDispatchMode):
-    """The number of elements of the largest tensor that any operation returns."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for value in out if isinstance(out, tuple | list) else [out]:
-            if isinstance(value, torch.Tensor):
-                self.elements = max(self.elements, value.numel())
-        return out
 
 
 WINDOWED = {"Mistral": {}, "Gemma3": {"layer_types": ["sliding_attention", "full_attention"]}}

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-import transformers
+from adapted import adapted, gradients
 from conftest import run_ctxext
 
 from ctxext.training import window_attention
@@ -10,7 +10,7 @@ from ctxext.training.batch import plain_batch
 from ctxext.training.compiled import compile_layers
 from ctxext.training.config import LoraConfig
 from ctxext.training.log import read_log
-from ctxext.training.lora import LossModel, add_adapters, trained_tensors
+from ctxext.training.lora import LossModel
 from ctxext.training.offload import Offloader
 from ctxext.training.recompute import recompute_first
 from ctxext.training.tiling import tile_mlps
@@ -31,23 +31,9 @@ IDS = torch.randint(3, 97, (2, 80), generator=torch.Generator().manual_seed(0))
 
 
 def build(family):
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(**SHAPE | FAMILIES[family])
-    model = transformers.AutoModelForCausalLM.from_config(config)
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.15)
     targets = (*LoraConfig().targets, "gate_proj", "up_proj", "down_proj")
-    wrapped = add_adapters(model, LoraConfig(rank=4, targets=targets, train_norms=True), "tiny")
-    for name, parameter in wrapped.named_parameters():
-        if "lora_B" in name:  # zero at first, which would hide half of the gradients
-            torch.nn.init.normal_(parameter, std=0.05)
-    return wrapped.train()
-
-
-def gradients(model, loss):
-    found = torch.autograd.grad(loss, list(trained_tensors(model).values()))
-    return loss.item(), dict(zip(trained_tensors(model), found, strict=True))
+    lora = LoraConfig(rank=4, targets=targets, train_norms=True)
+    return adapted(family, SHAPE | FAMILIES[family], lora)
 
 
 def compiled_graphs():

@@ -7,12 +7,12 @@ import itertools
 
 import pytest
 import torch
-import transformers
+from adapted import adapted, gradients
 
 from ctxext.training import window_attention
 from ctxext.training.batch import plain_batch
 from ctxext.training.config import LoraConfig
-from ctxext.training.lora import LossModel, add_adapters, trained_tensors
+from ctxext.training.lora import LossModel
 from ctxext.training.offload import Offloader
 from ctxext.training.recompute import recompute_first
 from ctxext.training.router_loss import router_loss
@@ -48,12 +48,6 @@ IDS = torch.randint(3, 300, (2, 80), generator=torch.Generator().manual_seed(0))
 
 
 def build(family, everything):
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{family}Config")(**SHAPE | FAMILIES[family])
-    model = transformers.AutoModelForCausalLM.from_config(config)
-    for parameter in model.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.15)
     attention = LoraConfig().targets
     lora = LoraConfig(
         rank=4,
@@ -61,16 +55,7 @@ def build(family, everything):
         train_norms=everything,
         train_embeddings=everything,
     )
-    wrapped = add_adapters(model, lora, "tiny").train()
-    for name, parameter in wrapped.named_parameters():
-        if "lora_B" in name:  # zero at first, which would hide half of the gradients
-            torch.nn.init.normal_(parameter, std=0.05)
-    return wrapped
-
-
-def gradients(model, loss):
-    found = torch.autograd.grad(loss, list(trained_tensors(model).values()))
-    return loss.item(), dict(zip(trained_tensors(model), found, strict=True))
+    return adapted(family, SHAPE | FAMILIES[family], lora)
 
 
 def switched(model, switches):

@@ -22,6 +22,8 @@ DTYPE_BYTES = {
     "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
     "C64": 8,
 }  # fmt: skip
+DTYPE_NAMES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
+"""What configs call the dtypes that weights have."""
 # The format allows 100 MB. A shard of 100,000 tensors needs 12; more is an attack on our memory.
 _MAX_HEADER = 16 * 1024 * 1024
 _MAX_METADATA = 4 * 1024 * 1024
@@ -33,6 +35,12 @@ _STRING = r'"[^"\\\x00-\x1f]*+(?:\\.[^"\\\x00-\x1f]*+)*+"'
 _ENTRY = re.compile(
     rf"\s*+({_STRING})\s*+:\s*+(\{{[^{{}}\"]*+(?:{_STRING}[^{{}}\"]*+)*+\}})\s*+([,}}])"
 )
+
+
+def dtype_bytes(name: str | None) -> int | None:
+    """Bytes of one number, by a config's name of its dtype or safetensors' own; None = unknown."""
+    codes = {known: code for code, known in DTYPE_NAMES.items()}
+    return DTYPE_BYTES.get(codes.get(name or "", name or ""))
 
 
 @dataclass(frozen=True, slots=True)

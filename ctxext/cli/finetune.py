@@ -1,7 +1,6 @@
 """`ctxext finetune`."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -147,13 +146,9 @@ def command(
 
     Example: ctxext finetune runs/yarn --data books/ --seq-length 32k --steps 400 -o runs/yarn-ft
     """
-    from ctxext.cli._plan import show_plan
     from ctxext.pipeline.finetune import finetune
-    from ctxext.pipeline.finetune_plan import plan_finetune
     from ctxext.pipeline.recipe import find_recipe, override, read_recipe
 
-    if output_dir is None and not dry_run:
-        raise BadInput("--output-dir is missing", "say where the run goes, or add --dry-run")
     if not dry_run and (gpu is not None or gpus is not None):
         raise BadInput("--gpu and --gpus are read by --dry-run only", "add --dry-run")
     if resume and overwrite:
@@ -191,6 +186,9 @@ def command(
     model = _model(model, values)
     values = {k: v for k, v in values.items() if k not in _OTHER_SECTIONS}
     if dry_run:
+        from ctxext.cli._plan import show_plan
+        from ctxext.pipeline.finetune_plan import plan_finetune
+
         plan = plan_finetune(
             model, recipe=values, gpu=gpu, gpus=gpus, revision=revision, dtype=dtype,
             device=device, trust_remote_code=trust_remote_code,
@@ -198,11 +196,13 @@ def command(
         say_warnings(plan.warnings)
         print_json(plan) if json else show_plan(plan)
         return
+    if output_dir is None:
+        raise BadInput("--output-dir is missing", "say where the run goes, or add --dry-run")
     main = environment_rank() == 0
     with progress(quiet=quiet or not main) as listen:
         result = finetune(
             model,
-            output_dir=output_dir or Path(),
+            output_dir=output_dir,
             recipe=values,
             resume=resume,
             overwrite=overwrite,

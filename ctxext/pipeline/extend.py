@@ -210,17 +210,7 @@ def planned_window(
         BadInput: as `extend`; the keys of the section are named.
     """
     position = detect(config, where=where, original_length=wanted.original_length, origin=origin)
-    _, after = _planned(
-        config,
-        position,
-        method=wanted.method,
-        target=wanted.target,
-        factor=wanted.factor,
-        parameters=wanted.parameters,
-        sliding_window=wanted.sliding,
-        where=where,
-        flag="extend.",
-    )
+    _, after = _planned(config, position, **wanted.arguments(), where=where, flag="extend.")
     return after
 
 

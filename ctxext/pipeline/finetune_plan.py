@@ -7,6 +7,7 @@ from typing import Any
 
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.load import check_dtype, pick_device
+from ctxext.checkpoints.safetensors_file import dtype_bytes
 from ctxext.checkpoints.weights import read_weights
 from ctxext.errors import BadInput
 from ctxext.pipeline.finetune import at_length, window_of
@@ -34,7 +35,6 @@ from ctxext.training.rates import Rates
 
 _SHARE = 0.4  # of a card's stated peak: what good training code reaches, and not measured here
 _CUDA_RUNTIME = 700 * 2**20  # context, cuBLAS and the allocator's slack; not measured here
-_WIDTHS = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,10 @@ def plan_finetune(
         machine = _this_machine(place, devices)
     stored = (opened.position.dtype or "bfloat16") if on_gpu else "float32"
     name = kind if kind != "auto" else stored
-    base = _base(opened, _WIDTHS.get(name, 4))
+    width = dtype_bytes(name)
+    if width is None:
+        raise BadInput(f"--dry-run does not know how large {name} is", "give --dtype")
+    base = _base(opened, width)
     memories = [planned_memory(base, config, machine) for config in configs]
     index = max(range(len(configs)), key=lambda i: (memories[i].peak, i))
     config, memory = configs[index], memories[index]

@@ -11,7 +11,7 @@ from ctxext.checkpoints.detect import Layer, Position, reads_alike_in_transforme
 from ctxext.checkpoints.engines import engine_notes
 from ctxext.checkpoints.json_file import read_json_object
 from ctxext.checkpoints.rope_block import Dialect
-from ctxext.checkpoints.safetensors_file import DTYPE_BYTES
+from ctxext.checkpoints.safetensors_file import DTYPE_NAMES, dtype_bytes
 from ctxext.checkpoints.weights import Weights, read_weights
 from ctxext.encodings.kinds import ROTARY
 from ctxext.encodings.rope import wavelengths
@@ -19,9 +19,6 @@ from ctxext.errors import BadInput
 from ctxext.methods import METHODS
 from ctxext.pipeline.opened import Opened, open_checkpoint
 from ctxext.report.plots import plot_wavelengths
-
-_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}
-_CODES = {name: code for code, name in _DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -116,8 +113,8 @@ def inspect(
     weights = _weights(opened, warnings)
     dtype = position.dtype
     if dtype is None and weights is not None and weights.dtype:
-        dtype = _DTYPES.get(weights.dtype, weights.dtype)
-    element = DTYPE_BYTES.get(_CODES.get(dtype or "", dtype or ""))
+        dtype = DTYPE_NAMES.get(weights.dtype, weights.dtype)
+    element = dtype_bytes(dtype)
     lengths = sorted({4096, 32768, 131072, position.window.original, position.window.current})
     if target:
         lengths = sorted({*lengths, target})

@@ -198,13 +198,9 @@ def _extend(run: Run, stage: Stage) -> None:
         return
     done = extend(
         run.model,
-        method=wanted.method,
-        target=wanted.target,
-        factor=wanted.factor,
+        **wanted.arguments(),
         output_dir=folder,
-        parameters=wanted.parameters,
         original_length=wanted.original_length,
-        sliding_window=wanted.sliding,
         revision=run.opened.source.revision,
         overwrite=True,
     )

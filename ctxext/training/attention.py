@@ -105,8 +105,8 @@ def _causal(
     """Attention of one document, (1, heads, tokens, head_dim) each."""
     tokens = q.shape[2]
     if window is not None and tokens > window:
-        scale = q.shape[-1] ** -0.5 if scaling is None else scaling
-        return block_attention(q, k, v, Rows((range(tokens),), window), scaling=scale, block=BLOCK)
+        rows = Rows((range(tokens),), window)
+        return block_attention(q, k, v, rows, scaling=scaling, block=BLOCK)
     groups = q.shape[1] // k.shape[1]
     # The fast kernels want as many key heads as query heads.
     k, v = (t.repeat_interleave(groups, dim=1) for t in (k, v))

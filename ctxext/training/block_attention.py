@@ -98,7 +98,7 @@ def block_attention(
     value: torch.Tensor,
     rows: Rows,
     *,
-    scaling: float,
+    scaling: float | None = None,
     block: int = _BLOCK,
 ) -> torch.Tensor:
     """Causal attention of the queries `rows.chunks` over a whole row; differentiable.
@@ -107,7 +107,7 @@ def block_attention(
         query: (batch, heads, queries, d), rotated.
         key, value: (batch, kv heads, T, d) of the whole row; heads is a multiple of kv heads.
         rows: where the queries stand and what they may read.
-        scaling: of the logits.
+        scaling: of the logits; None = d ** -0.5.
         block: queries in one masked call.
 
     Returns:
@@ -122,7 +122,7 @@ def block_attention(
 
 
 def _lower_right(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: Rows, scaling: float
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: Rows, scaling: float | None
 ) -> torch.Tensor:
     from torch.nn.attention.bias import causal_lower_right
 
@@ -144,7 +144,11 @@ def _lower_right(
 
 
 def _one(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor,
+    scaling: float | None,
 ) -> torch.Tensor:
     # Repeated here, for one block: with a mask no fused GPU kernel takes grouped heads.
     groups = query.shape[1] // key.shape[1]
@@ -161,7 +165,7 @@ class _Blocks(torch.autograd.Function):
         key: torch.Tensor,
         value: torch.Tensor,
         rows: Rows,
-        scaling: float,
+        scaling: float | None,
         block: int,
     ) -> torch.Tensor:
         ctx.save_for_backward(query, key, value)

@@ -164,7 +164,7 @@ def parallelize_context(model: Any, mesh: Mesh) -> None:
             both[..., :d],
             both[..., d:],
             Rows(chunks, attention_mask.size if attention_mask else None, documents),
-            scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
+            scaling=scaling,
         )
         return out.transpose(1, 2).contiguous(), None
 

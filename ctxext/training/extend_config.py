@@ -42,6 +42,16 @@ class ExtendConfig:
                 raise BadInput(f"extend.{name} is {value}, and has to be at least 1")
         _ = self.sliding
 
+    def arguments(self) -> dict[str, Any]:
+        """How far and how, as `extend` and `planned_window` pass it on."""
+        return {
+            "method": self.method,
+            "target": self.target,
+            "factor": self.factor,
+            "parameters": self.parameters,
+            "sliding_window": self.sliding,
+        }
+
     @property
     def sliding(self) -> int | str | None:
         """`sliding_window` as `extend` takes it: `"keep"`, None = off, or tokens.

@@ -3,19 +3,17 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from ctxext.errors import BadInput
 from ctxext.training.available import available_bytes
 from ctxext.training.config import FinetuneConfig
 from ctxext.training.estimate import (
     Pass,
     Shape,
-    auto_loss_chunk,
     layers_to_recompute,
 )
 from ctxext.training.head import without_peft
 from ctxext.training.offload import Offloader
+from ctxext.training.passes import loss_chunk, pass_from
 from ctxext.training.recompute import recompute_first, recomputed_layers
 from ctxext.training.sharding import gathered_bytes, own_part
 from ctxext.training.tiling import tile_mlps
@@ -42,9 +40,8 @@ class MemoryPlan:
 
 
 def loss_chunk_of(model: Any, config: FinetuneConfig) -> int:
-    """Positions whose logits exist at the same time; chosen by the vocabulary where it says 0."""
-    vocabulary = int(model.config.get_text_config().vocab_size)
-    return config.train.loss_chunk or auto_loss_chunk(vocabulary)
+    """`passes.loss_chunk` for a live model."""
+    return loss_chunk(config, _vocabulary(model))
 
 
 def step_memory(model: Any, config: FinetuneConfig) -> int | None:
@@ -131,23 +128,12 @@ def shape_of(model: Any) -> Shape:
 
 def pass_of(model: Any, config: FinetuneConfig) -> Pass:
     """One forward pass of a run, for estimates."""
-    train, lora = config.train, config.lora
-    base = without_peft(model)
-    head: torch.Tensor = base.get_output_embeddings().weight
-    return Pass(
-        batch=train.batch_size,
-        length=train.seq_length // config.parallel.context,
-        width=base.dtype.itemsize,
-        targets=lora.matrices,
-        rank=lora.rank,
-        dropout=lora.dropout > 0,
-        train_norms=lora.train_norms,
-        train_head=head.requires_grad,
-        loss_chunk=loss_chunk_of(model, config),
-        mlp_tile=config.memory.mlp_tile,
-        offload=config.memory.offload == "activations",
-        context=config.parallel.context,
-    )
+    width = without_peft(model).dtype.itemsize
+    return pass_from(config, vocabulary=_vocabulary(model), width=width)
+
+
+def _vocabulary(model: Any) -> int:
+    return int(model.config.get_text_config().vocab_size)
 
 
 def _name(model: Any) -> str:

@@ -14,7 +14,6 @@ from ctxext.training.estimate import (
     Shape,
     adapter_bytes,
     adapter_parameters,
-    auto_loss_chunk,
     checkpoint_bytes,
     kept_bytes,
     layer_workspace_bytes,
@@ -25,6 +24,7 @@ from ctxext.training.estimate import (
     weights_bytes,
 )
 from ctxext.training.flops import Flops, pass_flops
+from ctxext.training.passes import pass_from
 
 USABLE = 0.9
 """Of a machine's memory: allocators waste some, and estimates err."""
@@ -165,22 +165,7 @@ def planned_gathered(base: Base, config: FinetuneConfig) -> int:
 
 def planned_pass(base: Base, config: FinetuneConfig) -> Pass:
     """One forward and backward pass of the run, on one process."""
-    train, lora = config.train, config.lora
-    full = train.what == "full"
-    return Pass(
-        batch=train.batch_size,
-        length=train.seq_length // config.parallel.context,
-        width=base.width,
-        targets=() if full else lora.matrices,
-        rank=lora.rank,
-        dropout=lora.dropout > 0,
-        train_norms=full or lora.train_norms,
-        train_head=full or lora.train_embeddings,
-        loss_chunk=train.loss_chunk or auto_loss_chunk(base.shape.vocabulary),
-        mlp_tile=config.memory.mlp_tile,
-        offload=config.memory.offload == "activations",
-        context=config.parallel.context,
-    )
+    return pass_from(config, vocabulary=base.shape.vocabulary, width=base.width)
 
 
 def planned_memory(base: Base, config: FinetuneConfig, machine: Machine) -> Memory:

@@ -1,5 +1,6 @@
 """Before the first step: is the rope still the method's, and the fast loss the plain one?"""
 
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -64,20 +65,15 @@ def check_loss(model: LossModel, batch: Batch, mesh: Mesh | None = None) -> floa
     training = model.training
     model.eval()
     decoder = without_peft(model.model)
-    work = partial(_plain_loss, batch=part)
     if mesh is not None and shared:
         own = context_batch(part.to(torch.device("cpu")), mesh).to(part.input_ids.device)
         # Every group of ranks reads the same row here.
         ours = float(mesh.sum(model(own))) / mesh.data_ranks / scored
-        with whole_rows(decoder):
-            plain = inside(model, work)
     else:
         ours = float(model(part)) / scored
-        if decoder.config._attn_implementation in (DOCUMENTS, WINDOWS):
-            with whole_rows(decoder):
-                plain = inside(model, work)
-        else:
-            plain = inside(model, work)
+    our_attention = shared or decoder.config._attn_implementation in (DOCUMENTS, WINDOWS)
+    with whole_rows(decoder) if our_attention else nullcontext():
+        plain = inside(model, partial(_plain_loss, batch=part))
     model.train(training)
     difference = abs(ours - plain) / max(abs(plain), 1e-12)
     if not difference <= _LOSS_TOLERANCE:

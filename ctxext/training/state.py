@@ -218,7 +218,7 @@ def read_state(out: Path, recipe: Mapping[str, Any], data_sha256: str) -> Saved 
     for step in reversed(saved_steps(out)):
         folder = out / "checkpoints" / f"step-{step}"
         try:
-            state = RunState(**json.loads((folder / _STATE).read_text(encoding="utf-8")))
+            state = _read_run_state(folder)
             trained = load_file(folder / _TRAINED)
             kept = load_file(folder / _OPTIMIZER)
         except (OSError, ValueError, TypeError, SafetensorError) as error:
@@ -316,11 +316,14 @@ def newest_state(out: Path) -> RunState | None:
     """Where the newest readable checkpoint of a run stands, its tensors left alone."""
     for step in reversed(saved_steps(out)):
         try:
-            text = (out / "checkpoints" / f"step-{step}" / _STATE).read_text(encoding="utf-8")
-            return RunState(**json.loads(text))
+            return _read_run_state(out / "checkpoints" / f"step-{step}")
         except (OSError, ValueError, TypeError):
             continue
     return None
+
+
+def _read_run_state(folder: Path) -> RunState:
+    return RunState(**json.loads((folder / _STATE).read_text(encoding="utf-8")))
 
 
 def check_same_run(state: RunState, recipe: Mapping[str, Any], data_sha256: str) -> None:

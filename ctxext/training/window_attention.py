@@ -127,6 +127,5 @@ def window_attention(
                 "this is a bug of ctxext with this model; please report it",
             )
     rows = Rows((range(query.shape[2]),), attention_mask.size)
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    out = block_attention(query, key, value, rows, scaling=scale, block=BLOCK)
+    out = block_attention(query, key, value, rows, scaling=scaling, block=BLOCK)
     return out.transpose(1, 2).contiguous(), None

@@ -1,5 +1,11 @@
 """The one family of errors: each message is one sentence that names the file or flag."""
 
+import re
+
+_MEMORY_FULL = re.compile(
+    r"out of memory|can't allocate memory|not enough memory|Cannot allocate memory"
+)
+
 
 class CtxextError(Exception):
     """The work was asked for rightly and failed. Exit code 1.
@@ -21,3 +27,11 @@ class BadInput(CtxextError):
     """A file, flag or value that the user can mend. Exit code 2."""
 
     exit_code = 2
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an exception of Python or torch says that memory, of a GPU or the host, ran out."""
+    if isinstance(error, MemoryError):
+        return True
+    # torch.OutOfMemoryError is a RuntimeError; a CPU's allocator raises a plain one.
+    return isinstance(error, RuntimeError) and bool(_MEMORY_FULL.search(str(error)))

@@ -10,6 +10,7 @@ from ctxext.checkpoints.detect import Position
 from ctxext.checkpoints.folder import Source
 from ctxext.checkpoints.weights import read_weights
 from ctxext.errors import BadInput, CtxextError
+from ctxext.launch import Launch
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +49,25 @@ def pick_device(name: str) -> "torch.device":
     except (RuntimeError, AssertionError) as error:
         raise BadInput(f"--device {name} is not to be had here") from error
     return device
+
+
+def device_of(name: str, launch: Launch) -> "torch.device":
+    """Where this process computes: what `--device` names, or the GPU of its rank.
+
+    Raises:
+        BadInput: no such device here.
+    """
+    import torch
+
+    if launch.ranks > 1:
+        from accelerate.state import PartialState
+
+        device: torch.device = PartialState().device
+        return device
+    place = pick_device(name)
+    if place.type == "cuda" and place.index is not None:
+        torch.cuda.set_device(place)  # which accelerate follows
+    return place
 
 
 def load_model(

@@ -3,9 +3,11 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+import typer
 
 from ctxext.errors import CtxextError
 from ctxext.progress import Progress as Listener
@@ -68,6 +70,19 @@ def say_warnings(warnings: Sequence[str]) -> None:
     for warning in warnings:
         console.print("[yellow]warning:[/yellow] ", end="")
         console.print(warning, markup=False)
+
+
+def say_failed(failed: Sequence[Mapping[str, Any]], *, resumable: bool) -> None:
+    """Name what could not be measured, and exit with 1; nothing failed: do nothing."""
+    if not failed:
+        return
+    console = err()
+    for row in failed:
+        console.print("[red]ctxext:[/red] ", end="")
+        console.print(f"length {row['length']} is not measured: {row['error']}", markup=False)
+    if resumable:
+        console.print("  the rest is kept; the same command tries those once more", markup=False)
+    raise typer.Exit(1)
 
 
 def say_error(error: CtxextError, *, as_json: bool) -> None:

@@ -5,9 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
-from ctxext.cli._output import out, print_json, progress, say_warnings, table
+from ctxext.cli._output import out, print_json, progress, say_failed, say_warnings, table
+from ctxext.launch import environment_rank
 from ctxext.lengths import parse_length, parse_lengths
-from ctxext.report.tables import by_length_table, by_position_table
+from ctxext.report.tables import (
+    bits_per_byte_table,
+    by_length_table,
+    by_position_table,
+    key_tokens_table,
+)
 
 if TYPE_CHECKING:
     from ctxext.pipeline.eval_ppl import PerplexityResult
@@ -33,6 +39,35 @@ def command(
     protocol: Annotated[
         str, typer.Option("--protocol", help="sliding, disjoint or yarn.")
     ] = "sliding",
+    aligned: Annotated[
+        bool,
+        typer.Option("--aligned", help="Score the same tokens at every length, and nothing else."),
+    ] = False,
+    key_tokens: Annotated[
+        str | None,
+        typer.Option(
+            "--key-tokens",
+            metavar="MODEL",
+            help="LongPPL: also the perplexity of tokens that need far context, by this checkpoint "
+            "(best a good long one that is none of those measured).",
+        ),
+    ] = None,
+    key_context: Annotated[
+        str | None,
+        typer.Option("--key-context", help="Tokens of near context; 4k, less for short lengths."),
+    ] = None,
+    key_gain: Annotated[
+        float, typer.Option("--key-gain", help="Nats that far context has to gain.")
+    ] = 2.0,
+    key_loss: Annotated[
+        float, typer.Option("--key-loss", help="Nats that the loss with it has to be under.")
+    ] = 2.0,
+    prefill_chunk: Annotated[
+        str | None,
+        typer.Option(
+            "--prefill-chunk", help="Read windows in chunks of so many tokens: bounded memory."
+        ),
+    ] = None,
     tokens: Annotated[
         str | None, typer.Option("--tokens", help="Read only the first so many tokens.")
     ] = None,
@@ -50,19 +85,27 @@ def command(
 ) -> None:
     """Perplexity by window length and by position, several checkpoints side by side.
 
-    With --output-dir also eval-ppl.json and a plot of the curves (PNG and SVG).
+    With --output-dir also eval-ppl.json and a plot of the curves (PNG and SVG); a run that was
+    killed goes on when started again. Several GPUs: `accelerate launch -m ctxext eval-ppl ...`.
 
     Example: ctxext eval-ppl BASE runs/yarn --data book.txt --lengths 4k,16k,32k -o runs/eval
     """
-    from ctxext.pipeline.eval_ppl import perplexity
+    from ctxext.pipeline.eval_ppl import KeyTokens, perplexity
 
-    with progress(quiet=quiet) as listen:
+    main = environment_rank() == 0
+    near = parse_length(key_context, flag="--key-context", least=1) if key_context else None
+    with progress(quiet=quiet or not main) as listen:
         result = perplexity(
             models,
             data=data,
             lengths=parse_lengths(lengths, flag="--lengths", least=2),
             stride=stride,
             protocol=protocol,  # type: ignore[arg-type]
+            aligned=aligned,
+            key_tokens=KeyTokens(key_tokens, near, key_gain, key_loss) if key_tokens else None,
+            prefill_chunk=(
+                parse_length(prefill_chunk, flag="--prefill-chunk", least=1) if prefill_chunk else 0
+            ),
             tokens=parse_length(tokens, flag="--tokens", least=2) if tokens else None,
             field=field,
             output_dir=output_dir,
@@ -73,18 +116,29 @@ def command(
             trust_remote_code=trust_remote_code,
             on_progress=listen,
         )
+    if not main:
+        return
     if json:
         print_json(result)
     else:
         _render(result)
     say_warnings(result.warnings)
+    say_failed(result.failed, resumable=output_dir is not None)
 
 
 def _render(result: "PerplexityResult") -> None:
-    how = f"{result.protocol}, stride {result.stride}"
+    how = "same tokens at every length" if result.aligned else result.protocol
+    how += f", stride {result.stride}"
     columns, rows = by_length_table(result.results)
     table(f"perplexity by window length ({how}, {result.tokens:,} tokens read)", columns, rows)
+    columns, rows = bits_per_byte_table(result.results)
+    if rows:
+        table("bits per byte of text", columns, rows)
     columns, rows = by_position_table(result.by_position)
     table("perplexity by position in the longest window", columns, rows)
+    if result.key_tokens:
+        columns, rows = key_tokens_table(result.key_tokens["results"])
+        reference = result.key_tokens["reference"]
+        table(f"LongPPL: perplexity of tokens that need far context, by {reference}", columns, rows)
     if result.output_dir:
         out().print(f"written: {result.output_dir}", markup=False)

@@ -17,7 +17,7 @@ import torch
 
 from ctxext.data.tokens import TokenIds
 from ctxext.errors import BadInput
-from ctxext.evaluation.scoring import last_token_hits
+from ctxext.evaluation.scoring import Scorer
 from ctxext.progress import Progress, silent
 
 _PLANTED = 16
@@ -99,15 +99,15 @@ def copying(
     Raises:
         BadInput: as `planted_rows`.
     """
-    device = next(model.parameters()).device
+    scorer = Scorer(model)
     distances = sorted(set(distances))
     rows = planted_rows(
         documents, alphabet, length=length, distances=distances, samples=samples, seed=seed
     )
     hits = torch.zeros(len(distances))
     for done, row in enumerate(rows, start=1):
-        ids = torch.from_numpy(row[None]).to(device)
-        found = last_token_hits(model, ids, _PLANTED * len(distances))
+        ids = torch.from_numpy(row[None]).to(scorer.device)
+        found = scorer.hits(ids, _PLANTED * len(distances))
         hits += found.reshape(len(distances), _PLANTED)[:, -_SCORED:].sum(dim=1)
         on_progress(f"{name} copying", done, samples, "")
     return [

@@ -6,28 +6,36 @@ perplexity = exp(sum of negative log-likelihoods / tokens scored), natural logar
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from ctxext.checkpoints.load import reset_dynamic_rope
 from ctxext.data.tokens import TokenIds
 from ctxext.errors import BadInput, CtxextError
-from ctxext.evaluation.scoring import last_token_nll
-from ctxext.evaluation.windows import Window, disjoint_windows, position_edges, sliding_windows
-from ctxext.progress import Progress, silent
+from ctxext.evaluation.bootstrap import ratio_stderr
+from ctxext.evaluation.reading import Floats, Plan, Reading
+from ctxext.evaluation.windows import (
+    Window,
+    aligned_windows,
+    disjoint_windows,
+    position_edges,
+    sliding_windows,
+)
 
 Protocol = Literal["sliding", "disjoint", "yarn"]
-_TOKENS_AT_ONCE = 8192  # short windows are batched up to this
+Marks = Sequence[npt.NDArray[np.bool_]]
+"""For each document, which of its tokens are meant: (tokens,) bool."""
 
 
 @dataclass(frozen=True)
 class LengthScore:
-    """Perplexity with windows of `length` tokens; `stderr` is of `nll`, over windows, nats."""
+    """Perplexity with windows of `length` tokens; `stderr` is of `nll`, nats, by block bootstrap.
+
+    `bits_per_byte` = nll / ln 2 x tokens scored / bytes of their text; None when unknown.
+    """
 
     length: int
     perplexity: float
@@ -35,6 +43,7 @@ class LengthScore:
     stderr: float | None
     tokens: int
     seconds: float
+    bits_per_byte: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -55,15 +64,78 @@ class PositionScore:
         return asdict(self)
 
 
-def readable(documents: Sequence[TokenIds], length: int, *, source: str) -> list[TokenIds]:
-    """The documents that fill at least one window, so that every length scores the same text.
+@dataclass(frozen=True)
+class KeyScore:
+    """LongPPL: perplexity of the key tokens among those scored, and their share of them."""
+
+    length: int
+    perplexity: float | None
+    nll: float | None
+    stderr: float | None
+    tokens: int
+    share: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A length's score, with the sums of NLL (nats) and the tokens of each window behind it."""
+
+    score: LengthScore
+    sums: Floats
+    counts: Floats
+    keys: KeyScore | None = None
+
+    def gain_over(self, shorter: "Measured") -> tuple[float, float | None]:
+        """What this length gains over a shorter one on the same tokens, nats, and its error.
+
+        Aligned windows only. The difference is taken window by window: what makes both easy or
+        hard alike is no noise of it.
+        """
+        differences = shorter.sums - self.sums
+        return float(differences.sum() / self.counts.sum()), ratio_stderr(differences, self.counts)
+
+
+@dataclass(frozen=True)
+class Protocols:
+    """How windows are cut.
+
+    Attributes:
+        protocol: `sliding`; `disjoint` (stride = length); `yarn` (sliding windows, but the mean
+            over windows of each window's mean, as in the YaRN paper's script).
+        stride: tokens between windows, at most the length.
+        aligned: all lengths that are compared; every length then scores the same tokens, the last
+            `stride` of each window of the longest. Empty: each length scores all the text.
+    """
+
+    protocol: Protocol = "sliding"
+    stride: int = 256
+    aligned: tuple[int, ...] = ()
+
+    def plan(self, documents: Sequence[TokenIds], length: int) -> Plan:
+        """The windows of all documents, each with its document's index."""
+        step = length if self.protocol == "disjoint" else min(self.stride, length)
+        plan: list[tuple[int, Window]] = []
+        for index, document in enumerate(documents):
+            if self.aligned:
+                windows = aligned_windows(len(document), length, self.aligned, self.stride)
+            else:
+                windows = sliding_windows(len(document), length, step)
+            plan += [(index, window) for window in windows]
+        return plan
+
+
+def readable(documents: Sequence[TokenIds], length: int, *, source: str) -> list[int]:
+    """Which documents fill at least one window, so that every length scores the same text.
 
     Raises:
         BadInput: none does.
     """
     if length < 2:
         raise BadInput(f"--lengths has {length}, and a window needs at least 2 tokens")
-    long = [d for d in documents if len(d) >= length]
+    long = [index for index, d in enumerate(documents) if len(d) >= length]
     if not long:
         longest = max((len(d) for d in documents), default=0)
         raise BadInput(
@@ -74,112 +146,113 @@ def readable(documents: Sequence[TokenIds], length: int, *, source: str) -> list
 
 
 def by_length(
-    model: Any,
+    reading: Reading,
     documents: Sequence[TokenIds],
     length: int,
+    protocols: Protocols | None = None,
     *,
-    stride: int = 256,
-    protocol: Protocol = "sliding",
-    on_progress: Progress = silent,
-    name: str = "model",
-) -> LengthScore:
-    """Perplexity at one window length.
+    ends: Sequence[npt.NDArray[np.int64]] | None = None,
+    keys: Marks | None = None,
+    keys_name: str = "",
+) -> Measured:
+    """Perplexity at one window length, of all scored tokens and of key tokens among them.
 
     Args:
-        model: a transformers causal language model, in eval mode.
+        reading: the model.
         documents: token ids; each is one stream, windows never cross from one to the next.
-        length, stride: tokens; 1 <= stride <= length.
-        protocol: `sliding`; `disjoint` (stride = length); `yarn` (sliding windows, but the mean
-            over windows of each window's mean, as in the YaRN paper's script).
+        length: tokens.
+        protocols: how windows are cut; None = `Protocols()`.
+        ends: for each document, where each token ends in its text, bytes.
+        keys: the key tokens.
+        keys_name: what they depend on, for the journal.
 
     Raises:
         CtxextError: the model returned NaN or infinity.
     """
     began = time.monotonic()
-    step = length if protocol == "disjoint" else stride
-    plans = [(d, sliding_windows(len(d), length, step)) for d in documents]
-    sums, counts = [], []
-    total = sum(len(windows) for _, windows in plans)
-    for done, (window, nll) in enumerate(_scored(model, plans), start=1):
-        sums.append(float(nll.sum()))
-        counts.append(window.scored)
-        on_progress(f"{name} at {length}", done, total, "")
-    mean, stderr = _mean(np.array(sums), np.array(counts), each_window_once=protocol == "yarn")
-    _check_finite(mean, name, length)
-    return LengthScore(
-        length, math.exp(mean), mean, stderr, sum(counts), round(time.monotonic() - began, 3)
+    protocols = protocols or Protocols()
+    plan = protocols.plan(documents, length)
+
+    def reduce(document: int, window: Window, nll: Floats) -> list[float]:
+        if keys is None:
+            return [float(nll.sum())]
+        of_keys = keys[document][window.end - window.scored : window.end]
+        return [float(nll.sum()), float(nll[of_keys].sum())]
+
+    key = f"length {length} {protocols} {keys_name if keys is not None else ''}"
+    sums = np.array(reading.windows(documents, plan, reduce, what=f"at {length}", key=key))
+    counts = np.array([float(window.scored) for _, window in plan])
+    once = protocols.protocol == "yarn"
+    mean, stderr = _mean(sums[:, 0], counts, each_window_once=once)
+    _check_finite(mean, reading.name, length)
+    tokens = int(counts.sum())
+    per_byte = None
+    if ends is not None:
+        size = sum(_bytes(ends[d], w) for d, w in plan)
+        per_byte = mean / math.log(2) * tokens / size if size else None
+    score = LengthScore(
+        length, _exp(mean), mean, stderr, tokens, round(time.monotonic() - began, 3), per_byte
     )
+    if keys is None:
+        return Measured(score, sums[:, 0], counts)
+    chosen = np.array([float(keys[d][w.end - w.scored : w.end].sum()) for d, w in plan])
+    return Measured(score, sums[:, 0], counts, _key_score(length, sums[:, 1], chosen, tokens))
 
 
 def by_position(
-    model: Any,
-    documents: Sequence[TokenIds],
-    length: int,
-    *,
-    on_progress: Progress = silent,
-    name: str = "model",
+    reading: Reading, documents: Sequence[TokenIds], length: int
 ) -> list[PositionScore]:
     """Perplexity by where in a window a token stands: whole disjoint windows, powers of two.
 
     Raises:
         CtxextError: the model returned NaN or infinity.
     """
-    plans = [(d, disjoint_windows(len(d), length, whole=True)) for d in documents]
-    total = sum(len(windows) for _, windows in plans)
-    rows = []
-    for done, (_, nll) in enumerate(_scored(model, plans), start=1):
-        rows.append(nll)
-        on_progress(f"{name} by position", done, total, "")
-    table = np.stack(rows)  # (windows, length - 1); column i is the token at position i + 1
+    plan = [
+        (index, window)
+        for index, document in enumerate(documents)
+        for window in disjoint_windows(len(document), length, whole=True)
+    ]
+    # Column i of a window is the token at position i + 1: the first has nothing before it.
+    buckets = [(max(a - 1, 0), b - 1) for a, b in itertools.pairwise(position_edges(length))]
+
+    def reduce(document: int, window: Window, nll: Floats) -> list[float]:
+        return [float(nll[begin:end].sum()) for begin, end in buckets]
+
+    key = f"positions {length}"
+    table = np.array(reading.windows(documents, plan, reduce, what="by position", key=key))
     scores = []
-    edges = position_edges(length)
-    for start, end in itertools.pairwise(edges):
-        part = table[:, max(start - 1, 0) : end - 1]
-        counts = np.full(len(part), part.shape[1])
-        mean, stderr = _mean(part.sum(axis=1), counts)
-        _check_finite(mean, name, length)
-        scores.append(PositionScore(start, end, math.exp(mean), mean, stderr, int(counts.sum())))
+    edges = itertools.pairwise(position_edges(length))
+    for (start, end), (begin, stop), sums in zip(edges, buckets, table.T, strict=True):
+        counts = np.full(len(sums), float(stop - begin))
+        mean, stderr = _mean(sums, counts)
+        _check_finite(mean, reading.name, length)
+        scores.append(PositionScore(start, end, _exp(mean), mean, stderr, int(counts.sum())))
     return scores
 
 
-def _scored(
-    model: Any, plans: Sequence[tuple[TokenIds, list[Window]]]
-) -> Iterator[tuple[Window, npt.NDArray[np.float64]]]:
-    """Every window with the NLL of its scored tokens, in order; equal windows share a batch."""
-    reset_dynamic_rope(model)
-    device = next(model.parameters()).device
-    for document, windows in plans:
-        at = 0
-        while at < len(windows):
-            first = windows[at]
-            size = max(1, _TOKENS_AT_ONCE // first.length)
-            batch = [
-                w
-                for w in windows[at : at + size]
-                if (w.length, w.scored) == (first.length, first.scored)
-            ]
-            rows = np.stack([document[w.begin : w.end] for w in batch]).astype(np.int64)
-            nll = last_token_nll(model, torch.from_numpy(rows).to(device), first.scored)
-            yield from zip(batch, nll.double().numpy(), strict=True)
-            at += len(batch)
-
-
-def _mean(
-    sums: npt.NDArray[np.float64],
-    counts: npt.NDArray[np.int64],
-    *,
-    each_window_once: bool = False,
-) -> tuple[float, float | None]:
-    """Mean NLL and its standard error, with the window as the unit that varies independently."""
+def _mean(sums: Floats, counts: Floats, *, each_window_once: bool = False) -> Any:
+    """Mean NLL and its standard error, windows being what varies."""
     if each_window_once:
         sums, counts = sums / counts, np.ones_like(counts)
-    mean = float(sums.sum() / counts.sum())
-    windows = len(sums)
-    if windows < 2:
-        return mean, None  # one window says nothing about the spread
-    residuals = sums - mean * counts
-    variance = float((residuals**2).sum()) * windows / (windows - 1)
-    return mean, math.sqrt(variance) / float(counts.sum())
+    return float(sums.sum() / counts.sum()), ratio_stderr(sums, counts)
+
+
+def _key_score(length: int, sums: Floats, counts: Floats, tokens: int) -> KeyScore:
+    chosen = int(counts.sum())
+    if not chosen:
+        return KeyScore(length, None, None, None, 0, 0.0)
+    mean = float(sums.sum() / chosen)
+    return KeyScore(length, _exp(mean), mean, ratio_stderr(sums, counts), chosen, chosen / tokens)
+
+
+def _bytes(ends: npt.NDArray[np.int64], window: Window) -> int:
+    """Of the text of a window's scored tokens."""
+    return int(ends[window.end - 1] - ends[window.end - window.scored - 1])
+
+
+def _exp(nll: float) -> float:
+    """exp, infinity where it has no float."""
+    return math.exp(nll) if nll < 700 else math.inf
 
 
 def _check_finite(value: float, name: str, length: int) -> None:

@@ -1,50 +1,145 @@
 """Negative log-likelihood of chosen tokens, without a (length, vocabulary) tensor of logits."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
 
-_PLAIN_HEAD = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-_CHUNK = 1024  # positions whose logits exist at the same time
+from ctxext.checkpoints.head import check_head, decoder_of, head_of
+from ctxext.checkpoints.load import reset_dynamic_rope
+from ctxext.errors import CtxextError
+
+_LOGITS = 2**25  # of them exist at the same time: 128 MiB
+_PROBE, _PROBE_CHUNK = 64, 24  # tokens
+_CACHE_ERROR = 1e-3  # of the largest hidden state; kernels differ with shapes, a wrong cache by all
 
 
-@torch.inference_mode()
-def last_token_nll(model: Any, ids: torch.Tensor, scored: int) -> torch.Tensor:
-    """NLL of the last `scored` tokens of each row, given all tokens before each.
+class Scorer:
+    """A causal language model, read so that only hidden states are kept and few logits made.
 
-    Args:
-        model: a transformers causal language model.
-        ids: (batch, length) token ids on the model's device.
-        scored: 1 .. length - 1.
-
-    Returns:
-        (batch, scored), nats, float32, on the CPU; float32 log-softmax.
+    The head is applied to scored positions alone, a few at a time. Where it does more than
+    `head_of` knows, the model's own forward makes the logits, of the scored positions alone.
     """
-    targets = ids[:, -scored:]
-    if model.config.model_type not in _PLAIN_HEAD:
-        # Other families scale or cap their logits in `forward`; it keeps what is asked for.
-        logits = model(input_ids=ids, use_cache=False, logits_to_keep=scored + 1).logits
-        return _nll(logits[:, -scored - 1 : -1], targets).cpu()
-    # All tokens go in, the last too: dynamic scaling looks at the length of its input.
-    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
-    hidden = hidden[:, -scored - 1 : -1]
-    head = model.get_output_embeddings()
-    parts = [
-        _nll(head(hidden[:, at : at + _CHUNK]), targets[:, at : at + _CHUNK])
-        for at in range(0, scored, _CHUNK)
-    ]
-    return torch.cat(parts, dim=1).cpu()
 
+    def __init__(self, model: Any, *, prefill_chunk: int = 0) -> None:
+        """Args:
+            model: a transformers causal language model, in eval mode.
+            prefill_chunk: tokens that go in at once, the rest being in the KV cache; 0 = all.
 
-@torch.inference_mode()
-def last_token_hits(model: Any, ids: torch.Tensor, scored: int) -> torch.Tensor:
-    """Whether each of the last `scored` tokens is the most likely one: (batch, scored) bool."""
-    out = model(input_ids=ids, use_cache=False, logits_to_keep=scored + 1)
-    hits: torch.Tensor = (out.logits[:, -scored - 1 : -1].argmax(-1) == ids[:, -scored:]).cpu()
-    return hits
+        Raises:
+            CtxextError: `prefill_chunk` with a model that does not read the same in chunks.
+        """
+        self.model = model
+        self.device = next(model.parameters()).device
+        self._chunk = prefill_chunk
+        self._head = None
+        self._at_once = 0
+        embeddings = getattr(model, "get_output_embeddings", lambda: None)()
+        if embeddings is not None:
+            vocabulary = embeddings.weight.shape[0]
+            probe = torch.arange(_PROBE, device=self.device)[None] % vocabulary
+            self._at_once = max(16, _LOGITS // vocabulary)
+            with suppress(CtxextError):  # of a head unknown to us: the model's own forward does it
+                check_head(model, probe)
+                self._head = head_of(model)
+            if prefill_chunk:
+                self._check_chunks(probe)
+
+    @torch.inference_mode()
+    def nll(self, ids: torch.Tensor, scored: int) -> torch.Tensor:
+        """NLL of the last `scored` tokens of each row, given all tokens before each.
+
+        Args:
+            ids: (batch, length) token ids on the model's device.
+            scored: 1 .. length - 1.
+
+        Returns:
+            (batch, scored), nats, float32, on the CPU; float32 log-softmax.
+        """
+        parts = [_nll(logits, targets) for logits, targets in self._scored_logits(ids, scored)]
+        return torch.cat(parts, dim=1).cpu()
+
+    @torch.inference_mode()
+    def hits(self, ids: torch.Tensor, scored: int) -> torch.Tensor:
+        """Whether each of the last `scored` tokens is the most likely one: (batch, scored) bool."""
+        parts = [logits.argmax(-1) == target for logits, target in self._scored_logits(ids, scored)]
+        return torch.cat(parts, dim=1).cpu()
+
+    def _scored_logits(
+        self, ids: torch.Tensor, scored: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Float32 logits (batch, n, vocabulary) with the ids they predict, a few at a time."""
+        targets = ids[:, -scored:]
+        if self._head is None:
+            yield self._own_logits(ids, scored + 1)[:, :-1].float(), targets
+            return
+        # All tokens go in, the last too: dynamic scaling looks at the length of its input.
+        hidden = self._hidden(ids, scored + 1)[:, :-1]
+        step = max(1, self._at_once // len(ids))
+        for at in range(0, scored, step):
+            yield self._head.logits(hidden[:, at : at + step]), targets[:, at : at + step]
+
+    def _hidden(self, ids: torch.Tensor, kept: int) -> torch.Tensor:
+        """Hidden states (batch, kept, hidden) of the last `kept` positions."""
+        decoder = decoder_of(self.model)
+        if not 0 < self._chunk < ids.shape[1]:
+            whole: torch.Tensor = decoder(input_ids=ids, use_cache=False).last_hidden_state
+            return whole[:, -kept:]
+        parts = []
+        for part, left in self._in_chunks(decoder, ids, kept):
+            parts.append(part.last_hidden_state[:, -left:])
+        return torch.cat(parts, dim=1)
+
+    def _own_logits(self, ids: torch.Tensor, kept: int) -> torch.Tensor:
+        """The model's own logits of the last `kept` positions."""
+        if not 0 < self._chunk < ids.shape[1]:
+            whole: torch.Tensor = self.model(
+                input_ids=ids, use_cache=False, logits_to_keep=kept
+            ).logits
+            return whole
+        parts = []
+        for part, left in self._in_chunks(self.model, ids, kept):
+            parts.append(part.logits[:, -left:])
+        return torch.cat(parts, dim=1)
+
+    def _in_chunks(self, reader: Any, ids: torch.Tensor, kept: int) -> Iterator[tuple[Any, int]]:
+        """What `reader` says of each chunk with kept positions, and how many of it are kept."""
+        from transformers import DynamicCache
+
+        length = ids.shape[1]
+        cache = DynamicCache(config=self.model.config)
+        own = {"logits_to_keep": 1} if reader is self.model else {}
+        for begin in range(0, length, self._chunk):
+            chunk = ids[:, begin : begin + self._chunk]
+            left = min(chunk.shape[1], begin + chunk.shape[1] - (length - kept))
+            if own and left > 0:
+                own = {"logits_to_keep": left}
+            out = reader(input_ids=chunk, past_key_values=cache, use_cache=True, **own)
+            if left > 0:
+                yield out, left
+
+    @torch.inference_mode()
+    def _check_chunks(self, probe: torch.Tensor) -> None:
+        decoder = decoder_of(self.model)
+        whole = decoder(input_ids=probe, use_cache=False).last_hidden_state
+        wanted, self._chunk = self._chunk, _PROBE_CHUNK
+        chunked = self._hidden(probe, _PROBE)
+        self._chunk = wanted
+        reset_dynamic_rope(self.model)
+        apart = float((whole - chunked).abs().max()) / max(float(whole.abs().max()), 1e-6)
+        allowed = max(_CACHE_ERROR, 64 * torch.finfo(whole.dtype).eps)
+        if not apart <= allowed:
+            raise CtxextError(
+                f"{type(self.model).__name__} does not read the same in chunks: hidden states "
+                f"differ by {apart:.1e} of their size",
+                "leave out --prefill-chunk",
+            )
 
 
 def _nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    logits = logits.float()
+    """log sum exp(logits) - logits[target]; `logits` is used up."""
     chosen = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-    return torch.logsumexp(logits, dim=-1) - chosen
+    top = logits.amax(dim=-1, keepdim=True)
+    total = logits.sub_(top).exp_().sum(dim=-1)
+    return total.log_() + top.squeeze(-1) - chosen

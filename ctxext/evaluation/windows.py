@@ -1,5 +1,6 @@
 """Which tokens a perplexity protocol reads together, and which of them it scores: pure counting."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -38,6 +39,20 @@ def sliding_windows(tokens: int, length: int, stride: int) -> list[Window]:
         if end == tokens:
             break
     return windows
+
+
+def aligned_windows(tokens: int, length: int, lengths: Sequence[int], stride: int) -> list[Window]:
+    """Windows of `length` that score the same tokens as those of every other of `lengths`.
+
+    Windows of the longest length are moved by `stride`; scored are the last `stride` tokens of
+    each, at most the shortest length less its first token. A shorter window ends where the long
+    one does, so it sees less of what came before, and nothing else differs.
+
+    >>> [(w.begin, w.end, w.scored) for w in aligned_windows(10, 4, (4, 8), stride=2)]
+    [(4, 8, 2), (6, 10, 2)]
+    """
+    scored = min(stride, min(lengths) - 1)
+    return [Window(end - length, end, scored) for end in range(max(lengths), tokens + 1, stride)]
 
 
 def disjoint_windows(tokens: int, length: int, *, whole: bool = False) -> list[Window]:

@@ -145,10 +145,12 @@ def measure(
 ) -> tuple[list["PositionScore"], list[dict[str, Any]]]:
     from ctxext.evaluation.copying import copying
     from ctxext.evaluation.perplexity import by_position
+    from ctxext.evaluation.reading import Reading
+    from ctxext.evaluation.scoring import Scorer
 
     opened = open_checkpoint(str(folder))
     model = load_model(opened.source, opened.position)
-    rows = by_position(model, documents, TARGET, name=folder.name)
+    rows = by_position(Reading(Scorer(model), folder.name), documents, TARGET)
     # Bytes are tokens here, so the planted strings are printable bytes.
     copied = copying(
         model, documents, list(_PRINTABLE), length=TARGET, distances=DISTANCES, seed=seed
@@ -164,14 +166,16 @@ def _merged_difference(extended: Path, run: Path, documents: Sequence[TokenIds])
     from transformers import AutoModelForCausalLM
 
     from ctxext.evaluation.perplexity import by_position
+    from ctxext.evaluation.reading import Reading
+    from ctxext.evaluation.scoring import Scorer
 
     few = list(documents[:4])
     with quiet_transformers():
         plain = AutoModelForCausalLM.from_pretrained(run / "merged", dtype=torch.float32).eval()
         live = AutoModelForCausalLM.from_pretrained(extended, dtype=torch.float32)
         adapted = peft.PeftModel.from_pretrained(live, run / "adapter").eval()
-    merged = by_position(plain, few, TARGET)
-    separate = by_position(adapted.get_base_model(), few, TARGET)
+    merged = by_position(Reading(Scorer(plain)), few, TARGET)
+    separate = by_position(Reading(Scorer(adapted.get_base_model())), few, TARGET)
     return max(
         abs(a.perplexity - b.perplexity) / b.perplexity
         for a, b in zip(merged, separate, strict=True)

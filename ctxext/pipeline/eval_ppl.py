@@ -2,36 +2,43 @@
 
 import gc
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctxext.checkpoints.folder import CONFIG
-from ctxext.checkpoints.json_file import dump_json
 from ctxext.checkpoints.load import check_dtype, load_tokenizer
 from ctxext.checkpoints.numbers import whole
-from ctxext.checkpoints.output import MARK, check_output, staged_folder
+from ctxext.checkpoints.output import MARK
 from ctxext.checkpoints.weights import read_weights
 from ctxext.data.sources import Source as TextSource
 from ctxext.data.tokens import Corpus, check_vocabulary, tokenize
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, CtxextError
+from ctxext.launch import Launch, launched
+from ctxext.pipeline.measuring import Measuring, weights_state
 from ctxext.pipeline.opened import Opened, open_checkpoint
 from ctxext.progress import Progress, silent
-from ctxext.release.provenance import SCHEMA, command_line, sha256_of, versions, write_record
+from ctxext.release.provenance import sha256_of
 from ctxext.report.plots import plot_perplexity
 
 if TYPE_CHECKING:
-    from ctxext.evaluation.perplexity import Protocol
+    from ctxext.evaluation.key_tokens import KeyRule, Mask
+    from ctxext.evaluation.perplexity import Protocol, Protocols
+    from ctxext.evaluation.reading import Reading
 
 PROTOCOLS = ("sliding", "disjoint", "yarn")
-DOCUMENT = "eval-ppl.json"
+KIND = "eval-ppl"
+DOCUMENT = f"{KIND}.json"
+_CHANGES_WITH_LENGTH = ("dynamic", "longrope")
 
 
 @dataclass(frozen=True)
 class PerplexityResult:
     """Perplexities of several models; `to_dict` is the eval-ppl JSON document.
 
-    `results` has a row for each model and length, `by_position` for each model and bucket.
+    `results` has a row for each model and length, `by_position` for each model and bucket,
+    `failed` for each model and length that could not be measured.
     """
 
     source: str
@@ -39,8 +46,11 @@ class PerplexityResult:
     sha256: str
     protocol: str
     stride: int
+    aligned: bool
     results: tuple[dict[str, Any], ...]
     by_position: tuple[dict[str, Any], ...]
+    key_tokens: dict[str, Any] | None
+    failed: tuple[dict[str, Any], ...]
     window: int
     output_dir: str | None
     warnings: tuple[str, ...]
@@ -51,12 +61,31 @@ class PerplexityResult:
             "data": {"source": self.source, "tokens": self.tokens, "sha256": self.sha256},
             "protocol": self.protocol,
             "stride": self.stride,
+            "aligned": self.aligned,
             "results": list(self.results),
             "by_position": list(self.by_position),
+            "key_tokens": self.key_tokens,
+            "failed": list(self.failed),
             "window": self.window,
             "output_dir": self.output_dir,
             "warnings": list(self.warnings),
         }
+
+
+@dataclass(frozen=True)
+class KeyTokens:
+    """`--key-tokens`: whose key tokens, and by which rule; None = the paper's, scaled.
+
+    Attributes:
+        reference: the checkpoint that says which tokens need far context.
+        context: tokens of short context.
+        gain, loss: nats.
+    """
+
+    reference: str
+    context: int | None = None
+    gain: float = 2.0
+    loss: float = 2.0
 
 
 def perplexity(
@@ -66,6 +95,9 @@ def perplexity(
     lengths: Sequence[int],
     stride: int = 256,
     protocol: "Protocol" = "sliding",
+    aligned: bool = False,
+    key_tokens: KeyTokens | None = None,
+    prefill_chunk: int = 0,
     tokens: int | None = None,
     field: str = "text",
     output_dir: str | Path | None = None,
@@ -79,113 +111,372 @@ def perplexity(
     """Measure perplexity by window length and by position.
 
     Only documents that fill the longest window are read, so every length scores the same text.
+    What fails at one length (out of memory, NaN) is in `failed`, and the rest is measured. Under
+    `torchrun` or `accelerate launch` the processes share the windows, and all return the same.
 
     Args:
         models: checkpoints, measured one after the other.
         data: as `--data`.
         lengths: window lengths in tokens.
         stride: tokens between windows, for `sliding` and `yarn`.
+        aligned: score the same tokens at every length.
+        key_tokens: measure LongPPL too.
+        prefill_chunk: tokens that go through the model at once, the rest in the KV cache; 0 = all.
         tokens: read only the first so many tokens of the text.
-        output_dir: gets `eval-ppl.json`, `perplexity.png` and `.svg`, `ctxext.json`.
+        output_dir: gets `eval-ppl.json`, `perplexity.png` and `.svg`, `ctxext.json`; one that a
+            killed run left is gone on with.
 
     Raises:
         BadInput: anything the user can mend, text shorter than a window included.
-        CtxextError: a model that returns NaN, corrupt weights.
+        CtxextError: nothing could be measured, corrupt weights.
     """
     lengths = sorted(set(lengths))
-    _check(models, lengths, stride, protocol)
+    _check(models, lengths, stride, protocol, aligned=aligned)
     kind = check_dtype(dtype)
-    opened = [open_checkpoint(model, revision=revision) for model in models]
-    folders = tuple(one.source.folder for one in opened)
-    if output_dir is not None:
-        check_output(Path(output_dir), overwrite=overwrite, inputs=folders, may_lie_inside=True)
-    for one in opened:
-        read_weights(one.source.folder)
-    names = _names(models, opened)
-    warnings = [f"{n}: {w}" for n, one in zip(names, opened, strict=True) for w in one.warnings]
-    TextSource(data, field).check()
-    texts = _Texts(data, field, tokens, lengths[-1], trust_remote_code)
-    for one in opened:
-        # Too little text, or a foreign tokenizer, is said before any model is loaded.
-        embeddings = whole(one.config, "vocab_size", f"{one.source.name}/{CONFIG}")
-        check_vocabulary(texts.of(one), embeddings or 2**31)
+    rule = _rule(key_tokens, lengths[-1])
+    with launched(device) as launch, ExitStack() as held:
 
-    from ctxext.checkpoints.load import load_model, pick_device
-    from ctxext.evaluation.perplexity import by_length, by_position, readable
+        def look() -> tuple[list[Opened], Opened | None, Measuring]:
+            opened = [open_checkpoint(model, revision=revision) for model in models]
+            reference = open_checkpoint(key_tokens.reference) if key_tokens else None
+            every = [*opened, *([reference] if reference else [])]
+            measuring = Measuring(
+                Path(output_dir) if output_dir is not None else None, KIND, overwrite=overwrite,
+                inputs=tuple(one.source.folder for one in every), launch=launch, held=held,
+            )  # fmt: skip
+            for one in every:
+                read_weights(one.source.folder)
+                _check_chunks(one, prefill_chunk)
+            TextSource(data, field).check()
+            return opened, reference, measuring
 
-    place = pick_device(device)
-    results: list[dict[str, Any]] = []
-    positions: list[dict[str, Any]] = []
-    for name, one in zip(names, opened, strict=True):
-        corpus = texts.of(one)
-        documents = readable(corpus.documents, lengths[-1], source=corpus.source)
-        live = load_model(
-            one.source, one.position, dtype=kind, device=place, trust_remote_code=trust_remote_code
+        opened, reference, measuring = launch.agree(look)
+        texts = _Texts(
+            data, field, tokens, lengths[-1], trust_remote_code, several=reference is not None
         )
+
+        def read() -> None:
+            for one in [*opened, *([reference] if reference else [])]:
+                # Too little text, or a foreign tokenizer, is said before any model is loaded.
+                embeddings = whole(one.config, "vocab_size", f"{one.source.name}/{CONFIG}")
+                check_vocabulary(texts.of(one), embeddings or 2**31)
+            if reference:
+                texts.check_comparable([*opened, reference])
+
+        launch.agree(read)
+
+        from ctxext.evaluation.perplexity import Protocols
+
+        protocols = Protocols(protocol, stride, tuple(lengths) if aligned else ())
+        run = _Run(
+            launch, measuring, texts, kind, device, trust_remote_code, prefill_chunk, on_progress
+        )
+        run.begin()
+        keys = run.key_tokens(reference, lengths[-1], stride, rule) if reference and rule else None
+        names = _names(models, opened)
+        for name, one in zip(names, opened, strict=True):
+            run.measure(name, one, lengths, protocols, keys)
+        warnings = [f"{n}: {w}" for n, one in zip(names, opened, strict=True) for w in one.warnings]
+        result = run.result(
+            opened, protocols, warnings, reference, rule, str(output_dir) if output_dir else None
+        )
+
+        def draw(folder: Path) -> None:
+            for suffix in ("png", "svg"):
+                plot_perplexity(
+                    folder / f"perplexity.{suffix}", result.results, result.by_position,
+                    window=result.window,
+                )  # fmt: skip
+
+        launch.on_main(lambda: measuring.finish(result.to_dict(), draw, finished=not result.failed))
+        return result
+
+
+class _Run:
+    """Models measured one after the other, and what was found."""
+
+    def __init__(
+        self,
+        launch: Launch,
+        measuring: Measuring,
+        texts: "_Texts",
+        dtype: Any,
+        device: str,
+        trust_remote_code: bool,
+        prefill_chunk: int,
+        on_progress: Progress,
+    ) -> None:
+        self._launch, self._measuring, self._texts = launch, measuring, texts
+        self._dtype, self._device, self._trust = dtype, device, trust_remote_code
+        self._chunk, self._on_progress = prefill_chunk, on_progress
+        self._results: list[dict[str, Any]] = []
+        self._positions: list[dict[str, Any]] = []
+        self._keys: list[dict[str, Any]] = []
+        self._failed: list[dict[str, Any]] = []
+        self._why: CtxextError | None = None
+
+    def begin(self) -> None:
+        self._journal = self._measuring.begin()
+
+    def reading(self, name: str, one: Opened) -> "Reading":
+        """A checkpoint, loaded."""
+        from ctxext.checkpoints.load import device_of, load_model
+        from ctxext.evaluation.reading import Reading
+        from ctxext.evaluation.scoring import Scorer
+
+        def load() -> Scorer:
+            place = device_of(self._device, self._launch)
+            live = load_model(
+                one.source, one.position, dtype=self._dtype, device=place,
+                trust_remote_code=self._trust,
+            )  # fmt: skip
+            return Scorer(live, prefill_chunk=self._chunk)
+
+        identity = (
+            f"{weights_state(one.source)} {self._texts.state(one)} {self._dtype} {self._chunk}"
+        )
+        return Reading(
+            self._launch.agree(load), name, identity, self._journal, self._launch,
+            self._on_progress,
+        )  # fmt: skip
+
+    def key_tokens(
+        self, reference: Opened, length: int, stride: int, rule: "KeyRule"
+    ) -> "_KeyTokens":
+        """The reference's key tokens, for any tokenizer."""
+        from ctxext.evaluation.key_tokens import key_tokens
+
+        documents, _ = self._texts.readable(reference)
+        reading = self.reading(f"reference {reference.source.name}", reference)
+        masks = key_tokens(reading, documents, length, stride, rule)
+        del reading
+        gc.collect()
+        return _KeyTokens(reference, tuple(masks), f"{weights_state(reference.source)} {rule}")
+
+    def measure(
+        self,
+        name: str,
+        one: Opened,
+        lengths: Sequence[int],
+        protocols: "Protocols",
+        keys: "_KeyTokens | None",
+    ) -> None:
+        """All lengths of one model, and its buckets of positions."""
+        from ctxext.evaluation.perplexity import Measured, by_length, by_position
+
+        documents, ends = self._texts.readable(one)
+        masks = self._texts.carried(keys.reference, keys.masks, one) if keys else None
+        reading = self.reading(name, one)
         identity = {
             "config_sha256": sha256_of(one.source.folder / CONFIG),
             "record_sha256": sha256_of(one.source.folder / MARK),
             "rope_sha256": one.position.rope.sha256 if one.position.rope else None,
             "window": one.position.window.current,
         }
+        shortest: Measured | None = None
         for length in lengths:
-            score = by_length(
-                live, documents, length, stride=min(stride, length), protocol=protocol,
-                on_progress=on_progress, name=name,
-            )  # fmt: skip
-            results.append({"model": name, **score.to_dict(), **identity})
-        buckets = by_position(live, documents, lengths[-1], on_progress=on_progress, name=name)
-        positions += [{"model": name, **bucket.to_dict()} for bucket in buckets]
-        del live
+            try:
+                found = by_length(
+                    reading, documents, length, protocols, ends=ends, keys=masks,
+                    keys_name=keys.name if keys else "",
+                )  # fmt: skip
+            except CtxextError as error:
+                self._fail(name, length, error)
+                continue
+            row = {"model": name, **found.score.to_dict(), **identity}
+            if protocols.aligned and shortest:
+                row["gain"], row["gain_stderr"] = found.gain_over(shortest)
+            if length == lengths[0]:
+                shortest = found
+            self._results.append(row)
+            if found.keys:
+                self._keys.append({"model": name, **found.keys.to_dict()})
+        try:
+            buckets = by_position(reading, documents, lengths[-1])
+            self._positions += [{"model": name, **bucket.to_dict()} for bucket in buckets]
+        except CtxextError as error:
+            self._fail(name, lengths[-1], error)
+        del reading
         gc.collect()
-    first = texts.of(opened[0])
-    if first.replaced:
-        warnings.append(f"--data {first.source}: {first.replaced} bytes were not UTF-8")
-    result = PerplexityResult(
-        source=first.source,
-        tokens=first.tokens,
-        sha256=first.sha256,
-        protocol=protocol,
-        stride=stride,
-        results=tuple(results),
-        by_position=tuple(positions),
-        window=opened[0].position.window.original,
-        output_dir=str(output_dir) if output_dir else None,
-        warnings=tuple(dict.fromkeys(warnings)),
-    )
-    if output_dir is not None:
-        _write(result, Path(output_dir), overwrite, folders)
-    return result
+
+    def _fail(self, name: str, length: int, error: CtxextError) -> None:
+        """Kept for the result: the other lengths may do."""
+        _free_gpu()
+        self._why = error
+        known = any(f["model"] == name and f["length"] == length for f in self._failed)
+        if not known:
+            self._failed.append({"model": name, "length": length, "error": str(error)})
+
+    def result(
+        self,
+        opened: Sequence[Opened],
+        protocols: "Protocols",
+        warnings: list[str],
+        reference: Opened | None,
+        rule: "KeyRule | None",
+        output_dir: str | None,
+    ) -> PerplexityResult:
+        """What was measured.
+
+        Raises:
+            CtxextError: nothing was.
+        """
+        if self._why is not None and not self._results:
+            raise self._why
+        first = self._texts.of(opened[0])
+        if first.replaced:
+            warnings.append(f"--data {first.source}: {first.replaced} bytes were not UTF-8")
+        keys: dict[str, Any] | None = None
+        if reference and rule:
+            keys = {
+                "reference": reference.source.name, "context": rule.context, "block": rule.block,
+                "gain": rule.gain, "loss": rule.loss, "results": self._keys,
+            }  # fmt: skip
+            if self._keys and not any(row["tokens"] for row in self._keys):
+                warnings.append(
+                    "no token needs far context by --key-tokens' reference: longer text, or a "
+                    "lower --key-gain"
+                )
+        return PerplexityResult(
+            source=first.source,
+            tokens=first.tokens,
+            sha256=first.sha256,
+            protocol=protocols.protocol,
+            stride=protocols.stride,
+            aligned=bool(protocols.aligned),
+            results=tuple(self._results),
+            by_position=tuple(self._positions),
+            key_tokens=keys,
+            failed=tuple(self._failed),
+            window=opened[0].position.window.original,
+            output_dir=output_dir,
+            warnings=tuple(dict.fromkeys(warnings)),
+        )
+
+
+@dataclass(frozen=True)
+class _KeyTokens:
+    """A reference's key tokens of each of its readable documents, and what they depend on."""
+
+    reference: Opened
+    masks: tuple["Mask", ...]
+    name: str
 
 
 class _Texts:
     """The text as each tokenizer cuts it; checkpoints with the same tokenizer share the work."""
 
     def __init__(
-        self, data: str, field: str, limit: int | None, longest: int, trust_remote_code: bool
+        self,
+        data: str,
+        field: str,
+        limit: int | None,
+        longest: int,
+        trust_remote_code: bool,
+        *,
+        several: bool,
     ) -> None:
         self._data, self._field, self._limit = data, field, limit
         self._longest, self._trust = longest, trust_remote_code
         self._known: dict[str, Corpus] = {}
+        self._several = several
 
     def of(self, opened: Opened) -> Corpus:
-        folder = opened.source.folder
-        key = sha256_of(folder / "tokenizer.json") or str(folder.resolve())
+        """All documents read.
+
+        Raises:
+            BadInput: none fills the longest window.
+        """
+        from ctxext.evaluation.perplexity import readable
+
+        key = self._key(opened)
         if key not in self._known:
             tokenizer = load_tokenizer(opened.source, trust_remote_code=self._trust)
-            corpus = tokenize(TextSource(self._data, self._field), tokenizer, limit=self._limit)
-            if max((len(d) for d in corpus.documents), default=0) < self._longest:
-                longest = max((len(d) for d in corpus.documents), default=0)
-                raise BadInput(
-                    f"--data {corpus.source} has no document of {self._longest} tokens (the "
-                    f"longest read has {longest})",
-                    "give longer text, more --tokens, or shorter --lengths",
-                )
+            corpus = tokenize(
+                TextSource(self._data, self._field), tokenizer, limit=self._limit, with_ends=True
+            )
+            readable(corpus.documents, self._longest, source=corpus.source)
             self._known[key] = corpus
         return self._known[key]
 
+    def readable(self, opened: Opened) -> tuple[list[Any], list[Any] | None]:
+        """The documents that fill the longest window, and where their tokens end in the text."""
+        corpus = self.of(opened)
+        chosen = self._chosen(opened)
+        ends = [corpus.ends[i] for i in chosen] if corpus.ends is not None else None
+        return [corpus.documents[i] for i in chosen], ends
 
-def _check(models: Sequence[str], lengths: Sequence[int], stride: int, protocol: str) -> None:
+    def carried(self, reference: Opened, masks: Sequence["Mask"], opened: Opened) -> list["Mask"]:
+        """Key tokens of a reference's documents as the tokens of another checkpoint."""
+        from ctxext.evaluation.key_tokens import carried_over
+
+        if self._key(reference) == self._key(opened):
+            return list(masks)
+        theirs, ours = self.of(reference), self.of(opened)
+        found = dict(zip(self._chosen(reference), masks, strict=True))
+        if theirs.ends is None or ours.ends is None:
+            raise BadInput(  # check_comparable has said it
+                "--key-tokens needs fast tokenizers to compare two of them"
+            )
+        out = []
+        for index in self._chosen(opened):
+            mask = found.get(index)
+            size = len(ours.documents[index])
+            if mask is None:  # too short for the reference's window
+                out.append(_none(size))
+            else:
+                out.append(carried_over(mask, theirs.ends[index], ours.ends[index]))
+        return out
+
+    def check_comparable(self, opened: Sequence[Opened]) -> None:
+        """Raises:
+        BadInput: tokenizers differ, and one of them cannot say where its tokens stand.
+        """
+        if len({self._key(one) for one in opened}) == 1:
+            return
+        for one in opened:
+            if self.of(one).ends is None:
+                raise BadInput(
+                    f"--key-tokens: the tokenizer of {one.source.name} is not another's, and "
+                    "cannot say where its tokens stand in the text (it is a slow one)",
+                    "convert it: AutoTokenizer.from_pretrained(...).save_pretrained(...)",
+                )
+
+    def state(self, opened: Opened) -> str:
+        """What the numbers depend on."""
+        corpus = self.of(opened)
+        return f"{self._key(opened)} {corpus.sha256} {corpus.tokens} {self._longest}"
+
+    def _chosen(self, opened: Opened) -> list[int]:
+        from ctxext.evaluation.perplexity import readable
+
+        corpus = self.of(opened)
+        return readable(corpus.documents, self._longest, source=corpus.source)
+
+    def _key(self, opened: Opened) -> str:
+        folder = opened.source.folder
+        return sha256_of(folder / "tokenizer.json") or str(folder.resolve())
+
+
+def _none(size: int) -> Any:
+    import numpy as np
+
+    return np.zeros(size, dtype=bool)
+
+
+def _rule(wanted: KeyTokens | None, longest: int) -> "KeyRule | None":
+    if wanted is None:
+        return None
+    from ctxext.evaluation.key_tokens import rule_for
+
+    rule = rule_for(longest, context=wanted.context, gain=wanted.gain, loss=wanted.loss)
+    rule.check(longest)
+    return rule
+
+
+def _check(
+    models: Sequence[str], lengths: Sequence[int], stride: int, protocol: str, *, aligned: bool
+) -> None:
     if not models:
         raise BadInput("no MODEL given")
     if not lengths or lengths[0] < 2:
@@ -194,6 +485,30 @@ def _check(models: Sequence[str], lengths: Sequence[int], stride: int, protocol:
         raise BadInput(f"--stride is {stride}, and has to be at least 1")
     if protocol not in PROTOCOLS:
         raise BadInput(f"--protocol is {protocol!r}; there is {', '.join(PROTOCOLS)}")
+    if aligned and protocol != "sliding":
+        raise BadInput(
+            f"--aligned has windows of its own and --protocol {protocol} others",
+            "leave out one of them",
+        )
+
+
+def _check_chunks(one: Opened, chunk: int) -> None:
+    """Frequencies that follow the length of the input would be others in every chunk."""
+    rope = one.position.rope
+    if chunk and rope and rope.block.rope_type in _CHANGES_WITH_LENGTH:
+        raise BadInput(
+            f"--prefill-chunk: {one.source.name} has {rope.block.rope_type} scaling, whose "
+            "frequencies depend on how much is read at once",
+            "leave out --prefill-chunk",
+        )
+
+
+def _free_gpu() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _names(models: Sequence[str], opened: Sequence[Opened]) -> list[str]:
@@ -213,24 +528,3 @@ def _names(models: Sequence[str], opened: Sequence[Opened]) -> list[str]:
             name += "'"
         names.append(name)
     return names
-
-
-def _write(result: PerplexityResult, out: Path, overwrite: bool, inputs: tuple[Path, ...]) -> None:
-    with staged_folder(out, overwrite=overwrite, inputs=inputs, may_lie_inside=True) as folder:
-        document = {k: v for k, v in result.to_dict().items() if k != "output_dir"}
-        (folder / DOCUMENT).write_text(dump_json(document), encoding="utf-8")
-        for suffix in ("png", "svg"):
-            plot_perplexity(
-                folder / f"perplexity.{suffix}", result.results, result.by_position,
-                window=result.window,
-            )  # fmt: skip
-        write_record(
-            folder,
-            {
-                "schema": SCHEMA,
-                "kind": "eval-ppl",
-                "versions": versions(),
-                "evaluations": [DOCUMENT],
-                "command": command_line(),
-            },
-        )

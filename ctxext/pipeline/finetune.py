@@ -172,10 +172,10 @@ def _run(run: Run, stages: Sequence[Stage]) -> FinetuneResult:
 
         check_quantize(stages[0].config.train.quantize)
     if any(stage.config.train.compile for stage in stages):
+        from ctxext.checkpoints.load import device_of
         from ctxext.training.compiled import check_compile
-        from ctxext.training.finetune import training_device
 
-        launch.agree(lambda: check_compile(training_device(run.device, launch)))
+        launch.agree(lambda: check_compile(device_of(run.device, launch)))
     # Everything that can be known to fail does so here: below, an old run is removed.
     texts = launch.agree(lambda: read_texts(run, stages))
     recipe = whole_recipe([s.config.to_dict() for s in stages], staged=stages[0].index is not None)

@@ -20,6 +20,18 @@ def by_length_table(results: Rows) -> Table:
     )
 
 
+def bits_per_byte_table(results: Rows) -> Table:
+    """Columns and rows as `by_length_table`, of what tokenizers do not change; none without it."""
+    known = [row for row in results if row.get("bits_per_byte") is not None]
+    lengths = sorted({row["length"] for row in known})
+    cells = {(r["model"], r["length"]): f"{r['bits_per_byte']:.4f}" for r in known}
+    models = list(dict.fromkeys(r["model"] for r in known))
+    return (
+        ["model", *(show_length(n) for n in lengths)],
+        [[m, *(cells.get((m, n), "") for n in lengths)] for m in models],
+    )
+
+
 def by_position_table(rows: Rows) -> Table:
     """Columns and rows: one row for each model, one column for each range of positions."""
     buckets = sorted({(row["start"], row["end"]) for row in rows})
@@ -29,6 +41,23 @@ def by_position_table(rows: Rows) -> Table:
         ["model", *(f"{show_length(a)}-{show_length(b)}" for a, b in buckets)],
         [[m, *(cells.get((m, a, b), "") for a, b in buckets)] for m in models],
     )
+
+
+def key_tokens_table(rows: Rows) -> Table:
+    """Columns and rows: LongPPL by length, and the share of tokens it is taken over."""
+    lengths = sorted({row["length"] for row in rows})
+    cells = {(r["model"], r["length"]): _long_perplexity(r) for r in rows}
+    models = list(dict.fromkeys(r["model"] for r in rows))
+    return (
+        ["model", *(show_length(n) for n in lengths)],
+        [[m, *(cells.get((m, n), "") for n in lengths)] for m in models],
+    )
+
+
+def _long_perplexity(row: Mapping[str, Any]) -> str:
+    if row["perplexity"] is None:
+        return "no key token"
+    return f"{perplexity(row)} ({100 * row['share']:.2g} % of tokens)"
 
 
 def copying_table(rows: Rows) -> Table:

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from ctxext.checkpoints.head import without_peft
 from ctxext.errors import BadInput
-from ctxext.training.head import without_peft
 from ctxext.training.recompute import Checkpointer, recomputed_layers
 from ctxext.training.tiling import TiledMLP
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 
-from ctxext.errors import CtxextError
+from ctxext.errors import CtxextError, is_out_of_memory
 from ctxext.launch import Launch
 from ctxext.training.config import FinetuneConfig
 
-_CPU_FULL = re.compile(r"can't allocate memory|not enough memory|Cannot allocate memory")
 _PEER_GONE = re.compile(r"Connection (closed|reset) by peer|Socket closed|Broken pipe|recv.*gloo")
 _SMALL_CHUNK, _TILE = 256, 2048
 
@@ -68,14 +67,10 @@ def explained(config: FinetuneConfig, launch: Launch, *, half: bool) -> Iterator
     try:
         yield
     except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        text = str(error)
-        if (
-            isinstance(error, MemoryError | torch.OutOfMemoryError)
-            or "out of memory" in text
-            or _CPU_FULL.search(text)
-        ):
+        if is_out_of_memory(error):
             raise _out_of_memory(config, launch, half=half) from error
-        if launch.ranks > 1 and (isinstance(error, dist.DistError) or _PEER_GONE.search(text)):
+        gone = isinstance(error, dist.DistError) or _PEER_GONE.search(str(error))
+        if launch.ranks > 1 and gone:
             raise CtxextError(
                 f"rank {launch.rank}: another process of this run is gone",
                 "see what it said; --resume goes on from the last checkpoint",

@@ -13,7 +13,8 @@ import torch
 from ctxext.checkpoints.adapter import ROPE_KEY
 from ctxext.checkpoints.detect import Position
 from ctxext.checkpoints.folder import Source
-from ctxext.checkpoints.load import DtypeName, load_model, pick_device
+from ctxext.checkpoints.head import check_head
+from ctxext.checkpoints.load import DtypeName, device_of, load_model
 from ctxext.checkpoints.safetensors_file import set_metadata
 from ctxext.checkpoints.weights import read_weights
 from ctxext.errors import BadInput, CtxextError
@@ -26,7 +27,6 @@ from ctxext.training.config import FinetuneConfig, TrainConfig
 from ctxext.training.context_parallel import parallelize_context, whole_rows
 from ctxext.training.failures import explained
 from ctxext.training.full import train_all
-from ctxext.training.head import check_head
 from ctxext.training.log import LogListener, StepLog
 from ctxext.training.loop import train_steps
 from ctxext.training.lora import (
@@ -157,7 +157,7 @@ def train_adapter(
     config.parallel.check(launch.ranks, train.seq_length)
     mesh = make_mesh(launch, config.parallel.context)
     torch.manual_seed(train.seed)
-    place = training_device(device, launch)
+    place = device_of(device, launch)
     base = load_model(
         source, position, dtype=dtype, device=place, in_host_memory=shard > 1,
         trust_remote_code=trust_remote_code, quantization=quantization(train.quantize),
@@ -307,23 +307,6 @@ def _resumed(
         if launch.main:
             on_note(f"the run had {state.ranks} processes and goes on with {launch.ranks}")
     return state
-
-
-def training_device(name: str, launch: Launch) -> torch.device:
-    """Where this process trains: what `--device` names, or the GPU of its rank.
-
-    Raises:
-        BadInput: no such device here.
-    """
-    if launch.ranks > 1:
-        from accelerate.state import PartialState
-
-        device: torch.device = PartialState().device
-        return device
-    place = pick_device(name)
-    if place.type == "cuda" and place.index is not None:
-        torch.cuda.set_device(place)  # which accelerate follows
-    return place
 
 
 def least_of_ranks(accelerator: Any, number: int | None) -> int | None:

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from ctxext.checkpoints.head import decoder_of, head_of, without_peft
 from ctxext.errors import BadInput
 from ctxext.training.batch import Batch
 from ctxext.training.config import ALL_LINEAR, LoraConfig
-from ctxext.training.head import decoder_of, head_of, without_peft
 from ctxext.training.loss import IGNORED, summed_nll
 from ctxext.training.router_loss import router_loss, wants_router_loss
 

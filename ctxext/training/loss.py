@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from ctxext.training.head import Head
+from ctxext.checkpoints.head import Head
 
 IGNORED = -100  # the label of a position that is not scored, as everywhere in PyTorch
 

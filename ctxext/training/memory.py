@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ctxext.checkpoints.head import without_peft
 from ctxext.errors import BadInput
 from ctxext.training.available import available_bytes
 from ctxext.training.config import FinetuneConfig
@@ -11,7 +12,6 @@ from ctxext.training.estimate import (
     Shape,
     layers_to_recompute,
 )
-from ctxext.training.head import without_peft
 from ctxext.training.offload import Offloader
 from ctxext.training.passes import loss_chunk, pass_from
 from ctxext.training.recompute import recompute_first, recomputed_layers

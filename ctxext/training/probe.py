@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from ctxext.checkpoints.folder import Source
+from ctxext.checkpoints.head import decoder_of, without_peft
 from ctxext.checkpoints.load import quiet_transformers
 from ctxext.errors import BadInput
 from ctxext.training.config import LoraConfig
 from ctxext.training.estimate import Pass, Shape
 from ctxext.training.flops import Flops, pass_flops
-from ctxext.training.head import decoder_of, without_peft
 from ctxext.training.lora import add_adapters
 from ctxext.training.loss import summed_nll
 from ctxext.training.rates import Rates

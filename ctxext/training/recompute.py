@@ -10,8 +10,8 @@ from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
+from ctxext.checkpoints.head import without_peft
 from ctxext.errors import BadInput
-from ctxext.training.head import without_peft
 
 Checkpointer = Callable[..., Any]
 

@@ -8,11 +8,11 @@ import torch
 
 from ctxext.checkpoints.check import compare_rotary, rotary_module
 from ctxext.checkpoints.detect import Position
+from ctxext.checkpoints.head import without_peft
 from ctxext.errors import CtxextError
 from ctxext.training.attention import DOCUMENTS
 from ctxext.training.batch import Batch
 from ctxext.training.context_parallel import context_batch, whole_rows
-from ctxext.training.head import without_peft
 from ctxext.training.lora import LossModel
 from ctxext.training.loss import IGNORED
 from ctxext.training.mesh import Mesh

@@ -3,6 +3,7 @@
     python tests/benchmarks/finetune.py                         (the whole grid: about an hour)
     python tests/benchmarks/finetune.py --cells 32k:2k --steps 3
     python tests/benchmarks/finetune.py --trl /path/to/venv/bin/python
+    python tests/benchmarks/finetune.py --slope                 (memory a token, at 32 layers)
 
 One process a row, one thread; the same random Llama (hidden 256, 4 layers), LoRA r=16 on q, k, v
 and o, the same blocks in the same order, float32, AdamW at a constant rate. Tokens per CPU second
@@ -36,6 +37,12 @@ WAYS = {
 }
 TRL = "TRL SFTTrainer"
 LR, ALPHA, RANK = 2e-4, 32, 16
+HIDDEN, LAYERS = 256, 4
+DEEP, SLOPE_LENGTHS = 32, (4096, 8192)
+SLOPE_WAYS = {
+    "ctxext": {"recompute": "all"},
+    "ctxext, MLP tiled": {"recompute": "all", "mlp_tile": 1024},
+}
 
 
 def status(key):
@@ -45,13 +52,13 @@ def status(key):
     raise SystemExit("no /proc/self/status here: the peak cannot be read")
 
 
-def build_model(vocabulary, length):
+def build_model(vocabulary, length, layers=LAYERS):
     import torch
     import transformers
 
     torch.manual_seed(0)
     config = transformers.LlamaConfig(
-        vocab_size=vocabulary, hidden_size=256, intermediate_size=704, num_hidden_layers=4,
+        vocab_size=vocabulary, hidden_size=HIDDEN, intermediate_size=704, num_hidden_layers=layers,
         num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=length,
         pad_token_id=None, bos_token_id=None, eos_token_id=None,
     )  # fmt: skip
@@ -89,7 +96,7 @@ class Meter:
         }
 
 
-def run_ctxext(memory, vocabulary, length, steps):
+def run_ctxext(memory, vocabulary, length, steps, layers=LAYERS):
     import torch
     from accelerate import Accelerator
 
@@ -109,7 +116,7 @@ def run_ctxext(memory, vocabulary, length, steps):
     from ctxext.training.state import RunState
     from ctxext.training.stop import StopRequest
 
-    rows, base = packed(vocabulary, length, steps), build_model(vocabulary, length)
+    rows, base = packed(vocabulary, length, steps), build_model(vocabulary, length, layers)
     meter = Meter()
     train = TrainConfig(
         seq_length=length, steps=steps, gradient_accumulation=1, lr=LR, schedule="constant",
@@ -239,10 +246,10 @@ def run_trainer(library, vocabulary, length, steps):
     return meter.report(losses, length)
 
 
-def row(way, vocabulary, length, steps, python):
+def row(way, vocabulary, length, steps, python, layers=LAYERS):
     """The row's numbers, or why there are none."""
     done = subprocess.run(
-        [python, __file__, "--row", json.dumps([way, vocabulary, length, steps])],
+        [python, __file__, "--row", json.dumps([way, vocabulary, length, steps, layers])],
         capture_output=True,
         text=True,
         env={
@@ -264,13 +271,31 @@ def too_large(way, vocabulary, length):
     return needed > 0.8 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
-def only_row(way, vocabulary, length, steps):
-    memory = WAYS[way]
+def only_row(way, vocabulary, length, steps, layers):
+    memory = {**WAYS, **SLOPE_WAYS}[way]
     if memory is not None:
-        return run_ctxext(memory, vocabulary, length, steps)
+        return run_ctxext(memory, vocabulary, length, steps, layers)
     if way == "plain loop":
         return run_plain(vocabulary, length, steps)
     return run_trainer(way, vocabulary, length, steps)
+
+
+def print_slope(steps):
+    """How the peak grows with the row, against the hidden states the layers start from."""
+    kept = 4 * HIDDEN * DEEP / 1024
+    short, long = SLOPE_LENGTHS
+    print(
+        f"{DEEP} layers, hidden {HIDDEN}, vocabulary 32k: checkpoints need {kept:.0f} KiB a token"
+    )
+    print("\n| how | MiB at 4k | MiB at 8k | KiB a token | over the checkpoints |")
+    print("| --- | --- | --- | --- | --- |")
+    for way in SLOPE_WAYS:
+        peaks = [row(way, 32_000, n, steps, sys.executable, DEEP)["peak"] for n in SLOPE_LENGTHS]
+        slope = 1024 * (peaks[1] - peaks[0]) / (long - short)
+        print(
+            f"| {way} | {peaks[0]:.0f} | {peaks[1]:.0f} | {slope:.1f} | {slope / kept - 1:.0%} |",
+            flush=True,
+        )
 
 
 def main():
@@ -278,10 +303,14 @@ def main():
     parser.add_argument("--cells", default="32k:2k,32k:4k,32k:8k,32k:16k,128k:2k,128k:4k,128k:8k")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--trl", help="a Python with TRL")
+    parser.add_argument("--slope", action="store_true", help="only the peak's growth, 32 layers")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.row:
         print(json.dumps(only_row(*json.loads(given.row))))
+        return
+    if given.slope:
+        print_slope(given.steps)
         return
     vocabularies = {"32k": 32_000, "128k": 128_256}
     ways = list(WAYS)

@@ -10,7 +10,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ctxext.checkpoints.load import load_model
 from ctxext.errors import BadInput, CtxextError
-from ctxext.evaluation.perplexity import by_length, by_position, readable
+from ctxext.evaluation.perplexity import Protocols, by_length, by_position, readable
+from ctxext.evaluation.reading import Reading
+from ctxext.evaluation.scoring import Scorer
 from ctxext.pipeline.eval_ppl import perplexity
 from ctxext.pipeline.extend import extend
 from ctxext.pipeline.opened import open_checkpoint
@@ -37,6 +39,14 @@ def reference(folder, text, length, stride):
 def load(folder):
     opened = open_checkpoint(str(folder))
     return load_model(opened.source, opened.position)
+
+
+def reading_of(model, name="model", **how):
+    return Reading(Scorer(model, **how), name)
+
+
+def scored(model, text, length, **how):
+    return by_length(reading_of(model), [text], length, Protocols(**how)).score
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
@@ -74,9 +84,9 @@ def test_dynamic_forgets_between_lengths(tmp_path, tiny_llama, book):
     extend(str(tiny_llama), method="dynamic", target=512, output_dir=tmp_path / "d")
     model = load(tmp_path / "d")
     text = np.frombuffer(book.read_bytes()[:1100], dtype=np.uint8).astype(np.uint32)
-    before = by_length(model, [text], 128).nll
-    by_length(model, [text], 512)
-    assert by_length(model, [text], 128).nll == before
+    before = scored(model, text, 128).nll
+    scored(model, text, 512)
+    assert scored(model, text, 128).nll == before
 
 
 def test_protocols(tiny_llama, book):
@@ -89,32 +99,32 @@ def test_protocols(tiny_llama, book):
             logits = model(ids[:, begin:end]).logits[0, :-1].log_softmax(-1)
         return -logits.gather(1, ids[0, begin + 1 : end, None])[-scored:, 0]
 
-    disjoint = by_length(model, [text], 128, protocol="disjoint")
+    disjoint = scored(model, text, 128, protocol="disjoint")
     parts = [nll(0, 128, 127), nll(128, 256, 127), nll(256, 330, 73)]
     assert disjoint.nll == pytest.approx(float(torch.cat(parts).mean()), rel=1e-5)
     assert disjoint.tokens == 127 + 127 + 73
     sliding = [nll(0, 128, 127), nll(64, 192, 64), nll(128, 256, 64), nll(192, 320, 64)]
     sliding.append(nll(256, 330, 10))
-    one = by_length(model, [text], 128, stride=64)
+    one = scored(model, text, 128, stride=64)
     assert one.nll == pytest.approx(float(torch.cat(sliding).mean()), rel=1e-5)
-    yarn = by_length(model, [text], 128, stride=64, protocol="yarn")
+    yarn = scored(model, text, 128, stride=64, protocol="yarn")
     assert yarn.nll == pytest.approx(float(torch.stack([p.mean() for p in sliding]).mean()), 1e-5)
 
 
 def test_by_position_is_every_token_once(tiny_llama, book):
     model = load(tiny_llama)
     text = np.frombuffer(book.read_bytes()[: 512 * 3 + 40], dtype=np.uint8).astype(np.uint32)
-    rows = by_position(model, [text], 512)
+    rows = by_position(reading_of(model), [text], 512)
     assert [(r.start, r.end) for r in rows] == [(0, 128), (128, 256), (256, 512)]
     assert sum(r.tokens for r in rows) == 3 * 511
-    whole = by_length(model, [text[: 512 * 3]], 512, protocol="disjoint")
+    whole = scored(model, text[: 512 * 3], 512, protocol="disjoint")
     mean = sum(r.nll * r.tokens for r in rows) / sum(r.tokens for r in rows)
     assert mean == pytest.approx(whole.nll, rel=1e-6)
     with torch.no_grad():
         ids = torch.from_numpy(text[:512].astype(np.int64))[None]
         logits = model(ids).logits[0, :-1].log_softmax(-1)
     nll = -logits.gather(1, ids[0, 1:, None])[:, 0]
-    first = by_position(model, [text[:512]], 512)
+    first = by_position(reading_of(model), [text[:512]], 512)
     assert first[1].nll == pytest.approx(float(nll[127:255].mean()), rel=1e-5)
     assert first[1].stderr is None
 
@@ -122,8 +132,8 @@ def test_by_position_is_every_token_once(tiny_llama, book):
 def test_standard_error_shrinks_with_the_number_of_windows(tiny_llama, book):
     model = load(tiny_llama)
     text = np.frombuffer(book.read_bytes()[:40_000], dtype=np.uint8).astype(np.uint32)
-    few = by_length(model, [text[:4000]], 128, protocol="disjoint")
-    many = by_length(model, [text], 128, protocol="disjoint")
+    few = scored(model, text[:4000], 128, protocol="disjoint")
+    many = scored(model, text, 128, protocol="disjoint")
     assert 0 < many.stderr < few.stderr
     # windows of one text by one source: the two means differ by no more than a few errors
     assert abs(few.nll - many.nll) < 5 * few.stderr
@@ -140,4 +150,4 @@ def test_a_model_that_returns_nan_is_named(tiny_llama, book):
         model.model.norm.weight.fill_(float("nan"))
     text = np.frombuffer(book.read_bytes()[:300], dtype=np.uint8).astype(np.uint32)
     with pytest.raises(CtxextError, match="broken returned nan at length 128"):
-        by_length(model, [text], 128, name="broken")
+        by_length(reading_of(model, "broken"), [text], 128)

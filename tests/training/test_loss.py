@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from ctxext.training.head import Head
+from ctxext.checkpoints.head import Head
 from ctxext.training.loss import IGNORED, shifted_labels, summed_nll
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 import transformers
 
+from ctxext.checkpoints.head import check_head, head_of
 from ctxext.errors import CtxextError
-from ctxext.training.head import check_head, head_of
 
 IDS = torch.arange(40)[None]
 SHAPE = {

@@ -1,0 +1,122 @@
+"""How the windows of a text go through a model: in batches, on several processes, each once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ctxext.checkpoints.load import reset_dynamic_rope
+from ctxext.data.tokens import TokenIds
+from ctxext.errors import CtxextError, is_out_of_memory
+from ctxext.evaluation.journal import Journal, Rows
+from ctxext.evaluation.scoring import Scorer
+from ctxext.evaluation.windows import Window
+from ctxext.launch import Launch
+from ctxext.progress import Progress, silent
+
+Floats = npt.NDArray[np.float64]
+_TOKENS_AT_ONCE = 8192  # short windows are batched up to this
+
+Plan = Sequence[tuple[int, Window]]
+"""Windows in order, each with the index of its document."""
+Reduce = Callable[[int, Window, Floats], list[float]]
+"""(document, window, NLL of its scored tokens) -> the numbers that are kept of it."""
+
+
+@dataclass
+class Reading:
+    """A model that is being measured: with whom, what is known already, and who listens.
+
+    Attributes:
+        scorer: the model.
+        name: what progress calls it.
+        identity: what the model's numbers depend on, for the journal.
+        journal: measured already, by this process or one that was killed.
+        launch: the processes that share the windows.
+    """
+
+    scorer: Scorer
+    name: str = "model"
+    identity: str = ""
+    journal: Journal = field(default_factory=Journal)
+    launch: Launch = field(default_factory=Launch)
+    on_progress: Progress = silent
+
+    def windows(
+        self,
+        documents: Sequence[TokenIds],
+        plan: Plan,
+        reduce: Reduce,
+        *,
+        what: str,
+        key: str,
+    ) -> Rows:
+        """Read every window of a plan once.
+
+        Args:
+            documents: token ids.
+            plan: the windows; the same on every process.
+            reduce: what is kept of a window.
+            what: the task's name for progress.
+            key: what the numbers depend on, the model aside.
+
+        Returns:
+            For each window of the plan, in its order, what `reduce` gave; on every process alike.
+
+        Raises:
+            CtxextError: memory ran out, on this process or another.
+        """
+        batches = _batches(plan)
+        key = f"{self.identity} {key}"
+        known = dict(self.journal.known(key))
+        # Batches are cut before they are shared out: which process reads one changes no number.
+        missing = [index for index in range(len(batches)) if index not in known]
+        mine = missing[self.launch.rank :: self.launch.ranks]
+        total, done = len(plan), sum(len(batches[index]) for index in known)
+        reset_dynamic_rope(self.scorer.model)
+
+        def read() -> None:
+            nonlocal done
+            for index in mine:
+                known[index] = self._batch(documents, batches[index], reduce)
+                self.journal.add(key, index, known[index])
+                done += len(batches[index]) * self.launch.ranks
+                self.on_progress(f"{self.name} {what}", min(done, total), total, "")
+
+        self.launch.agree(read)
+        for part in self.launch.gather({index: known[index] for index in mine}):
+            known.update(part)
+        return [row for index in range(len(batches)) for row in known[index]]
+
+    def _batch(self, documents: Sequence[TokenIds], batch: Plan, reduce: Reduce) -> Rows:
+        ids = np.stack([documents[d][w.begin : w.end] for d, w in batch]).astype(np.int64)
+        rows = torch.from_numpy(ids).to(self.scorer.device)
+        try:
+            nll = self.scorer.nll(rows, batch[0][1].scored).double().numpy()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise CtxextError(
+                f"{self.name}: out of memory at {len(batch)} x {rows.shape[1]} tokens",
+                "--prefill-chunk 4096 needs less",
+            ) from error
+        return [reduce(d, w, row) for (d, w), row in zip(batch, nll, strict=True)]
+
+
+def _batches(plan: Plan) -> list[Plan]:
+    """Neighbours of the same shape together, up to so many tokens."""
+    out: list[list[tuple[int, Window]]] = []
+    for entry in plan:
+        window = entry[1]
+        first = out[-1][0][1] if out else None
+        if (
+            first is not None
+            and (first.length, first.scored) == (window.length, window.scored)
+            and (len(out[-1]) + 1) * window.length <= _TOKENS_AT_ONCE
+        ):
+            out[-1].append(entry)
+        else:
+            out.append([entry])
+    return list(out)

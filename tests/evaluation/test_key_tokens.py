@@ -1,0 +1,73 @@
+"""LongPPL's key tokens against the definition written out token by token."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import build_tiny
+from transformers import AutoModelForCausalLM
+
+from ctxext.checkpoints.load import load_model
+from ctxext.errors import BadInput
+from ctxext.evaluation.key_tokens import KeyRule, carried_over, key_tokens, rule_for
+from ctxext.evaluation.reading import Reading
+from ctxext.evaluation.scoring import Scorer
+from ctxext.pipeline.eval_ppl import KeyTokens, perplexity
+from ctxext.pipeline.opened import open_checkpoint
+
+
+def token_nll(model, ids, token, begin):
+    with torch.no_grad():
+        logits = model(torch.tensor(ids[begin : token + 1], dtype=torch.long)[None]).logits[0]
+    return -float(logits[-2].log_softmax(-1)[ids[token]])
+
+
+def test_equals_the_definition(tiny_llama, book):
+    ids = np.frombuffer(book.read_bytes()[:150], dtype=np.uint8).astype(np.uint32)
+    rule = KeyRule(context=16, block=4, gain=0.02, loss=5.5)
+    opened = open_checkpoint(str(tiny_llama))
+    reading = Reading(Scorer(load_model(opened.source, opened.position)))
+    (found,) = key_tokens(reading, [ids], 150, 150, rule)
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama, dtype=torch.float32).eval()
+    expected = [False]
+    for token in range(1, 150):
+        long = token_nll(model, ids, token, 0)
+        # blocks of 4 share where their short context begins: 16 tokens before the block
+        block = max(0, (token - 20 + 4) // 4 * 4) if token >= 20 else 0
+        short = token_nll(model, ids, token, block)
+        expected.append(short - long > rule.gain and long < rule.loss)
+    assert found.tolist() == expected
+    assert 0 < found.sum() < 100
+
+
+def test_carried_over_by_bytes():
+    # "ab|cdef|g" with "cdef" key, against "a|bc|def|g" and one empty token
+    keys = np.array([False, True, False])
+    there = carried_over(keys, np.array([2, 6, 7]), np.array([0, 1, 3, 6, 7]))
+    assert there.tolist() == [False, False, True, True, False]
+
+
+def test_the_rule_fits_the_length():
+    assert rule_for(131072) == KeyRule(4096, 1024, 2.0, 2.0)
+    with pytest.raises(BadInput, match="--key-context 64 with its blocks of 16"):
+        rule_for(80, context=64).check(80)
+
+
+def test_the_result_has_each_length_and_another_tokenizer(tmp_path, tiny_llama, book):
+    other = build_tiny(tmp_path / "other", "qwen2", vocabulary=264)
+    text = tmp_path / "text.txt"
+    text.write_text(book.read_text()[:900])
+    result = perplexity(
+        [str(tiny_llama), str(other)], data=str(text), lengths=[64, 256], stride=32,
+        key_tokens=KeyTokens(str(tiny_llama), context=16, gain=0.01, loss=6.0),
+    )  # fmt: skip
+    rows = result.key_tokens["results"]
+    assert [(r["model"], r["length"]) for r in rows] == [
+        (row["model"], row["length"]) for row in result.results
+    ]
+    assert all(0 < r["share"] < 1 and r["tokens"] > 0 for r in rows)
+    assert rows[0]["tokens"] == rows[1]["tokens"]
+    whole = {(r["model"], r["length"]): r for r in result.results}
+    for row in rows:
+        assert row["nll"] != whole[row["model"], row["length"]]["nll"]
+    # the reference itself predicts its key tokens under the bound, with all their context
+    assert rows[1]["nll"] < 6.0

@@ -12,6 +12,7 @@ from ctxext.data.tokens import TokenIds
 from ctxext.errors import CtxextError, is_out_of_memory
 from ctxext.evaluation.journal import Journal, Rows
 from ctxext.evaluation.scoring import Scorer
+from ctxext.evaluation.sharing import shared_rows
 from ctxext.evaluation.windows import Window
 from ctxext.launch import Launch
 from ctxext.progress import Progress, silent
@@ -69,26 +70,20 @@ class Reading:
             CtxextError: memory ran out, on this process or another.
         """
         batches = _batches(plan)
-        key = f"{self.identity} {key}"
-        known = dict(self.journal.known(key))
         # Batches are cut before they are shared out: which process reads one changes no number.
-        missing = [index for index in range(len(batches)) if index not in known]
-        mine = missing[self.launch.rank :: self.launch.ranks]
-        total, done = len(plan), sum(len(batches[index]) for index in known)
+        done, total = 0, len(plan)
         reset_dynamic_rope(self.scorer.model)
 
-        def read() -> None:
+        def heard(index: int) -> None:
             nonlocal done
-            for index in mine:
-                known[index] = self._batch(documents, batches[index], reduce)
-                self.journal.add(key, index, known[index])
-                done += len(batches[index]) * self.launch.ranks
-                self.on_progress(f"{self.name} {what}", min(done, total), total, "")
+            done += len(batches[index])
+            self.on_progress(f"{self.name} {what}", done, total, "")
 
-        self.launch.agree(read)
-        for part in self.launch.gather({index: known[index] for index in mine}):
-            known.update(part)
-        return [row for index in range(len(batches)) for row in known[index]]
+        rows = shared_rows(
+            len(batches), lambda index: self._batch(documents, batches[index], reduce),
+            key=f"{self.identity} {key}", journal=self.journal, launch=self.launch, on_done=heard,
+        )  # fmt: skip
+        return [row for part in rows for row in part]
 
     def _batch(self, documents: Sequence[TokenIds], batch: Plan, reduce: Reduce) -> Rows:
         ids = np.stack([documents[d][w.begin : w.end] for d, w in batch]).astype(np.int64)

@@ -93,6 +93,7 @@ def perplexity(
     *,
     data: str,
     lengths: Sequence[int],
+    names: Sequence[str] | None = None,
     stride: int = 256,
     protocol: "Protocol" = "sliding",
     aligned: bool = False,
@@ -118,6 +119,7 @@ def perplexity(
         models: checkpoints, measured one after the other.
         data: as `--data`.
         lengths: window lengths in tokens.
+        names: what the rows call the models; None = the ends of their paths.
         stride: tokens between windows, for `sliding` and `yarn`.
         aligned: score the same tokens at every length.
         key_tokens: measure LongPPL too.
@@ -173,7 +175,7 @@ def perplexity(
         )
         run.begin()
         keys = run.key_tokens(reference, lengths[-1], stride, rule) if reference and rule else None
-        names = _names(models, opened)
+        names = list(names) if names is not None else _names(models, opened)
         for name, one in zip(names, opened, strict=True):
             run.measure(name, one, lengths, protocols, keys)
         warnings = [f"{n}: {w}" for n, one in zip(names, opened, strict=True) for w in one.warnings]

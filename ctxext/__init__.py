@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ctxext.pipeline.demo import demo
     from ctxext.pipeline.eval_ppl import perplexity
     from ctxext.pipeline.extend import extend
+    from ctxext.pipeline.fertility import fertility
     from ctxext.pipeline.finetune import finetune
     from ctxext.pipeline.inspect import inspect
     from ctxext.pipeline.merge import merge
@@ -24,6 +25,7 @@ _HOME = {
     "METHODS": "methods",
     "demo": "pipeline.demo",
     "extend": "pipeline.extend",
+    "fertility": "pipeline.fertility",
     "finetune": "pipeline.finetune",
     "inspect": "pipeline.inspect",
     "merge": "pipeline.merge",
@@ -37,6 +39,7 @@ __all__ = [
     "CtxextError",
     "demo",
     "extend",
+    "fertility",
     "finetune",
     "inspect",
     "merge",

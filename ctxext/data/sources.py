@@ -89,7 +89,7 @@ class Source:
             commit = _hub_commit(self.spec)
             return [self.spec, self.field_name, commit] if commit else None
         builtin = self.spec.startswith("builtin:")
-        files = [path for _, path in python_files()] if builtin else _files(self.spec)
+        files = [path for _, path in python_files()] if builtin else text_files(self.spec)
         listed: list[Any] = [self.spec if builtin else "files", self.field_name]
         for path in files:
             stat = path.stat()
@@ -102,7 +102,7 @@ class Source:
         elif self.spec.startswith("hf:"):
             yield from _hub_dataset(self.spec)
         else:
-            for path in _files(self.spec):
+            for path in text_files(self.spec):
                 yield from self._file(path)
 
     def _file(self, path: Path) -> Iterator[Piece]:
@@ -166,7 +166,12 @@ def _builtin(spec: str) -> Iterator[Piece]:
         yield Piece(with_repeats(name, text) if spec.endswith("/repeats") else text)
 
 
-def _files(spec: str) -> list[Path]:
+def text_files(spec: str) -> list[Path]:
+    """The files of a path: itself, or those of a folder, by name.
+
+    Raises:
+        BadInput: there is nothing, or nothing that is read.
+    """
     path = Path(spec).expanduser()
     if path.is_dir():
         files = [p for p in sorted(path.rglob("*")) if p.is_file() and _kind(p)]

@@ -1,6 +1,9 @@
 """One look for every plot: colours that colour-blind readers tell apart, lengths on a log axis."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctxext.lengths import show_length
@@ -11,6 +14,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, black first.
 COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#8C6D00")
+LIGHT_TEXT = "#555555"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
@@ -57,3 +61,19 @@ def line_style(index: int) -> dict[str, Any]:
         "markersize": 5,
         "linewidth": 1.8,
     }
+
+
+@contextmanager
+def plain_text() -> Iterator[None]:
+    """Draw names as they are: no formulas between dollar signs, no word about missing glyphs."""
+    from matplotlib import rc_context
+
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a .png or .svg; no date in the file: the same numbers give the same bytes."""
+    metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    figure.savefig(path, metadata=metadata, facecolor="white")

@@ -1,5 +1,6 @@
 """Measurements as rows of text: the same for the terminal, Markdown and the model card."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -69,6 +70,38 @@ def copying_table(rows: Rows) -> Table:
         ["model", *(f"{d} back" for d in distances)],
         [[m, *(cells.get((m, d), "") for d in distances)] for m in models],
     )
+
+
+def fertility_table(rows: Rows, *, reference: str | None) -> Table:
+    """Columns and rows: one row for each text, the one that fills the window soonest last."""
+    ordered = sorted(rows, key=lambda row: (-row["window_characters"], row["language"]))
+    columns = ["language", "tokens", "per character", "per byte", "per word"]
+    if reference is not None:
+        columns.append(f"against {reference}")
+    columns.append("characters in the window")
+    unknown = any(row.get("unknown") for row in rows)
+    return (
+        [*columns, *(["unknown tokens"] if unknown else [])],
+        [
+            [
+                str(row["language"]),
+                f"{row['tokens']:,}",
+                f"{row['tokens_per_character']:.3f}",
+                f"{row['tokens_per_byte']:.3f}",
+                # A script without spaces has no words to count.
+                "no spaces" if row["words"] is None else shown(row["tokens_per_word"], ".2f"),
+                *([shown(row["against_reference"], ".2f")] if reference is not None else []),
+                f"{row['window_characters']:,}",
+                *([f"{row.get('unknown') or 0:,}"] if unknown else []),
+            ]
+            for row in ordered
+        ],
+    )
+
+
+def shown(value: float | None, form: str) -> str:
+    """A number, or a dash for one that is not there or not finite."""
+    return "–" if value is None or not math.isfinite(value) else format(value, form)
 
 
 def perplexity(row: Mapping[str, Any]) -> str:

@@ -1,0 +1,69 @@
+"""`ctxext fertility`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ctxext.cli import _options as options
+from ctxext.cli._output import out, print_json, progress, say_warnings, table
+from ctxext.lengths import show_length
+from ctxext.report.tables import fertility_table
+
+if TYPE_CHECKING:
+    from ctxext.pipeline.fertility import FertilityResult
+
+
+def command(
+    model: options.Model,
+    data: Annotated[
+        str, typer.Option("--data", help="Folder with one text file a language: en.txt, de.txt, …")
+    ],
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            "--reference", help="Language to compare with.", show_default="en, eng or english"
+        ),
+    ] = None,
+    field: Annotated[
+        str, typer.Option("--field", help="Field or column with the text (.jsonl, .parquet).")
+    ] = "text",
+    output_dir: options.OutputDir = None,
+    overwrite: options.Overwrite = False,
+    revision: options.Revision = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """What text costs in each language: tokens per character, and how far the window reaches.
+
+    Reads the tokenizer and the config only, no weights. The same text in many languages shows what
+    a language pays: tokens against English, and the characters that the window holds.
+
+    Example: ctxext fertility MODEL --data udhr/ --output-dir runs/fertility
+    """
+    from ctxext.pipeline.fertility import fertility
+
+    with progress(quiet=quiet) as listen:
+        result = fertility(
+            model,
+            data=data,
+            reference=reference,
+            field=field,
+            output_dir=output_dir,
+            overwrite=overwrite,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            on_progress=listen,
+        )
+    if json:
+        print_json(result)
+    else:
+        _render(result)
+    say_warnings(result.warnings)
+
+
+def _render(result: "FertilityResult") -> None:
+    columns, rows = fertility_table(result.results, reference=result.reference)
+    table(f"{result.model}: what text costs (window {show_length(result.window)})", columns, rows)
+    if result.output_dir:
+        out().print(f"written: {result.output_dir}", markup=False)

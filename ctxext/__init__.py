@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ctxext.pipeline.inspect import inspect
     from ctxext.pipeline.merge import merge
     from ctxext.pipeline.push import push
+    from ctxext.pipeline.report import report
 
 _HOME = {
     "BadInput": "errors",
@@ -31,6 +32,7 @@ _HOME = {
     "merge": "pipeline.merge",
     "perplexity": "pipeline.eval_ppl",
     "push": "pipeline.push",
+    "report": "pipeline.report",
     "train_base": "pipeline.base",
 }
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "merge",
     "perplexity",
     "push",
+    "report",
     "train_base",
 ]
 

@@ -10,7 +10,17 @@ from conftest import run_ctxext
 
 import ctxext
 
-COMMANDS = ["inspect", "extend", "finetune", "merge", "eval-ppl", "fertility", "push", "demo"]
+COMMANDS = [
+    "inspect",
+    "extend",
+    "finetune",
+    "merge",
+    "eval-ppl",
+    "fertility",
+    "report",
+    "push",
+    "demo",
+]
 ROOT = Path(__file__).parent.parent
 
 

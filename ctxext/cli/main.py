@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ctxext.cli import demo, eval_ppl, extend, fertility, finetune, inspect, merge, push
+from ctxext.cli import demo, eval_ppl, extend, fertility, finetune, inspect, merge, push, report
 from ctxext.cli._output import abandon, say_error
 from ctxext.errors import BadInput, CtxextError
 from ctxext.launch import environment_rank
@@ -33,6 +33,7 @@ for _name, _command, _panel in (
     ("merge", merge.command, EXTEND),
     ("eval-ppl", eval_ppl.command, EVALUATE),
     ("fertility", fertility.command, EVALUATE),
+    ("report", report.command, EVALUATE),
     ("push", push.command, RELEASE),
     ("demo", demo.command, LEARN),
 ):

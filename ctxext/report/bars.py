@@ -36,7 +36,7 @@ def fertility_figure(
         width: of a panel, inches.
         panels: 0 = the cost, 1 = characters in the window.
     """
-    ordered = sorted(rows, key=lambda row: (row["window_characters"], row["language"]))
+    ordered = by_cost(rows)
     height = 1.1 + 0.24 * len(rows)
     figure, axes = new_figure(len(panels), width=width, height=height)
     for axis, panel in zip(axes, panels, strict=True):
@@ -50,6 +50,11 @@ def fertility_figure(
             axis.set_xlabel("characters")
             axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     return figure
+
+
+def by_cost(rows: Rows) -> Rows:
+    """The dearest language first, which is the lowest bar."""
+    return sorted(rows, key=lambda row: (row["window_characters"], row["language"]))
 
 
 def _cost(axis: "Axes", rows: Rows, reference: str | None) -> None:

@@ -1,11 +1,12 @@
 """Curves of what was measured, as PNG or SVG files."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctxext.lengths import show_length
-from ctxext.report.style import length_axis, line_style, mark_window, new_figure, save
+from ctxext.report.style import length_axis, line_style, mark_window, new_figure, save, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,18 +26,7 @@ def plot_perplexity(path: Path, results: Rows, by_position: Rows, *, window: int
     several = len({row["length"] for row in results}) > 1
     figure, axes = new_figure(2 if several and by_position else 1)
     if several:
-        axis = axes[0]
-        lengths = sorted({row["length"] for row in results})
-        for index, model in enumerate(_models(results)):
-            rows = [r for r in results if r["model"] == model]
-            axis.plot(
-                [r["length"] for r in rows],
-                [r["perplexity"] for r in rows],
-                label=model,
-                **line_style(index),
-            )
-        length_axis(axis, lengths, "window length, tokens")
-        _perplexity_axis(axis, window, lengths)
+        draw_lengths(axes[0], results, window=window)
     if by_position:
         draw_positions(axes[-1], by_position, window=window)
     axes[0].legend(frameon=False, fontsize=9)
@@ -49,7 +39,7 @@ def plot_demo(path: Path, by_position: Rows, copying: Rows, *, original: int, ta
     draw_positions(left, by_position, window=original)
     figure.legend(loc="outside lower center", ncol=6, frameon=False, fontsize=9)
     distances = sorted({row["distance"] for row in copying})
-    for index, model in enumerate(_models(by_position)):
+    for index, model in enumerate(models_of(by_position)):
         rows = [r for r in copying if r["model"] == model]
         right.plot(
             [r["distance"] for r in rows],
@@ -104,9 +94,16 @@ def plot_loss(path: Path, lines: Rows) -> None:
         lines: rows of `log.jsonl`: `step`, `loss` (None = not finite), `skipped` where the step
             was left out.
     """
+    figure, (axis,) = new_figure(1, width=7.0)
+    draw_loss(axis, lines)
+    axis.legend(frameon=False, fontsize=9)
+    save(figure, path)
+
+
+def draw_loss(axis: "Axes", lines: Rows) -> None:
+    """The curves of `plot_loss`."""
     from matplotlib.ticker import MaxNLocator
 
-    figure, (axis,) = new_figure(1, width=7.0)
     known = [line for line in lines if line.get("loss") is not None]
     kept = [line for line in known if "skipped" not in line]
     steps, losses = [line["step"] for line in kept], [line["loss"] for line in kept]
@@ -133,26 +130,62 @@ def plot_loss(path: Path, lines: Rows) -> None:
     axis.set_ylabel("loss, nats per token")
     if losses:
         axis.set_title(f"step {steps[-1]}: loss {losses[-1]:.3f}", loc="left", fontsize=11)
-    axis.legend(frameon=False, fontsize=9)
-    save(figure, path)
 
 
-def draw_positions(axis: "Axes", rows: Rows, *, window: int | None) -> None:
+def draw_lengths(
+    axis: "Axes", rows: Rows, *, window: int | None, target: int | None = None
+) -> None:
+    """Perplexity by window length, one curve for each model."""
+    lengths = sorted({row["length"] for row in rows})
+    for index, model in enumerate(models_of(rows)):
+        own = sorted((r for r in rows if r["model"] == model), key=lambda r: int(r["length"]))
+        axis.plot(
+            [r["length"] for r in own],
+            [r["perplexity"] for r in own],
+            label=short(model),
+            gid=f"length-{index}",
+            **line_style(index),
+        )
+        _errors(axis, "length", own, index)
+    length_axis(axis, lengths, "window length, tokens")
+    _perplexity_axis(axis, window, lengths, target)
+
+
+def draw_positions(
+    axis: "Axes", rows: Rows, *, window: int | None, target: int | None = None
+) -> None:
     """Perplexity by position: each bucket at its end, where its last token stands."""
     ends = sorted({row["end"] for row in rows})
-    for index, model in enumerate(_models(rows)):
+    for index, model in enumerate(models_of(rows)):
         own = [r for r in rows if r["model"] == model]
         axis.plot(
             [r["end"] for r in own],
             [r["perplexity"] for r in own],
-            label=model,
+            label=short(model),
+            gid=f"position-{index}",
             **line_style(index),
         )
+        _errors(axis, "end", own, index)
     length_axis(axis, ends, "position in the window, tokens (up to)")
-    _perplexity_axis(axis, window, ends)
+    _perplexity_axis(axis, window, ends, target)
 
 
-def _perplexity_axis(axis: "Axes", window: int | None, lengths: Sequence[int]) -> None:
+def _errors(axis: "Axes", key: str, rows: Rows, index: int) -> None:
+    """A bar of 1.96 standard errors of the NLL to both sides, carried over to the perplexity."""
+    known = [row for row in rows if row.get("stderr") is not None]
+    spread = [math.exp(1.96 * row["stderr"]) for row in known]
+    axis.vlines(
+        [row[key] for row in known],
+        [row["perplexity"] / s for row, s in zip(known, spread, strict=True)],
+        [row["perplexity"] * s for row, s in zip(known, spread, strict=True)],
+        color=line_style(index)["color"],
+        linewidth=1,
+    )
+
+
+def _perplexity_axis(
+    axis: "Axes", window: int | None, lengths: Sequence[int], target: int | None = None
+) -> None:
     axis.set_yscale("log")
     axis.set_ylabel("perplexity (log scale)")
     axis.yaxis.set_major_formatter(_plain_number)
@@ -160,6 +193,8 @@ def _perplexity_axis(axis: "Axes", window: int | None, lengths: Sequence[int]) -
     axis.tick_params(axis="y", which="minor", labelsize=8, labelcolor="#666666")
     if window and lengths[0] <= window <= lengths[-1]:
         mark_window(axis, window, "trained window")
+    if target and target != window and lengths[0] <= target <= lengths[-1]:
+        mark_window(axis, target, "target")
 
 
 def _plain_number(value: float, position: float) -> str:
@@ -168,5 +203,6 @@ def _plain_number(value: float, position: float) -> str:
     return f"{value:g}" if first in "1235" else ""
 
 
-def _models(rows: Rows) -> list[str]:
+def models_of(rows: Rows) -> list[str]:
+    """The models of rows, in order of appearance."""
     return list(dict.fromkeys(str(row["model"]) for row in rows))

@@ -53,6 +53,26 @@ def mark_window(axis: Any, tokens: int, text: str) -> None:
     )  # fmt: skip
 
 
+def short(name: str, most: int = 30) -> str:
+    """A name that fits a legend: its middle is cut; the end often tells two checkpoints apart."""
+    if name.startswith("_"):  # matplotlib's sign for "not in the legend"
+        name = "\N{ZERO WIDTH SPACE}" + name
+    if len(name) <= most:
+        return name
+    return f"{name[: most // 3]}…{name[-(most - most // 3 - 1) :]}"
+
+
+def legend_below(figure: "Figure", axis: "Axes") -> None:
+    """The legend under the axes, where it covers no curve; none for a single one."""
+    handles, labels = axis.get_legend_handles_labels()
+    if len(handles) < 2:
+        return
+    columns = 1 if max(map(len, labels)) > 22 else 2 if max(map(len, labels)) > 12 else 3
+    figure.legend(
+        handles, labels, loc="outside lower center", ncol=columns, frameon=False, fontsize=9
+    )
+
+
 def line_style(index: int) -> dict[str, Any]:
     """Colour and marker of the n-th curve; both differ, so that neither is needed alone."""
     return {

@@ -1,10 +1,10 @@
 """Measurements as rows of text: the same for the terminal, Markdown and the model card."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ctxext.lengths import show_length
+from ctxext.report.compare import number
 
 Rows = Sequence[Mapping[str, Any]]
 Table = tuple[list[str], list[list[str]]]
@@ -99,16 +99,20 @@ def fertility_table(rows: Rows, *, reference: str | None) -> Table:
     )
 
 
-def shown(value: float | None, form: str) -> str:
+def shown(value: Any, form: str) -> str:
     """A number, or a dash for one that is not there or not finite."""
-    return "–" if value is None or not math.isfinite(value) else format(value, form)
+    known = number(value)
+    return "–" if known is None else format(known, form)
 
 
 def perplexity(row: Mapping[str, Any]) -> str:
     """`4.321 ± 0.056`: the standard error of the NLL carried over to the perplexity."""
-    value = row["perplexity"]
+    value = number(row["perplexity"])
+    if value is None:
+        return "–"
     digits = max(0, 3 - len(str(int(value)))) + 1
-    error = "" if row.get("stderr") is None else f" ± {value * row['stderr']:.{digits}f}"
+    stderr = number(row.get("stderr"))
+    error = "" if stderr is None else f" ± {value * stderr:.{digits}f}"
     return f"{value:.{digits}f}{error}"
 
 

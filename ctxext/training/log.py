@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ctxext.checkpoints.output import write_file
 
 LogListener = Callable[[Sequence[Mapping[str, Any]]], None]
@@ -54,6 +52,8 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 def peak_memory_bytes() -> int:
     """Most memory used so far: of the GPU where there is one, else of this process."""
+    import torch  # here: who only reads a log waits for none of it
+
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     known = _status("VmHWM:")

@@ -80,7 +80,10 @@ def _perplexity(found: "Findings") -> None:
         if compared:
             out().print(NLL_NOTE, markup=False)
         for keys in group.key_tokens:
-            table("LongPPL: perplexity over key tokens", *key_token_table(keys["results"]))
+            table(
+                "LongPPL: perplexity over key tokens (their number and share)",
+                *key_token_table(keys["results"]),
+            )
 
 
 def _retrieval(found: "Findings") -> None:

@@ -10,10 +10,11 @@ from ctxext.checkpoints.json_file import read_json_object
 from ctxext.checkpoints.output import MARK, write_file
 from ctxext.errors import BadInput
 from ctxext.release.provenance import read_record
+from ctxext.report.compare import number
 from ctxext.report.findings import Findings, Run, findings
 
 # Kinds with a document of their own, and what its rows must have to be placed in a table.
-_MODEL = {"model": str}
+_MODEL: dict[str, type] = {"model": str}
 _ROWS: dict[str, dict[str, dict[str, type]]] = {
     "eval-ppl": {
         "results": {**_MODEL, "length": int},
@@ -38,7 +39,7 @@ _KEYS = {
 }
 # What a row may lack or have as null, so that it is shown as a dash.
 _VALUES = {
-    "eval-ppl": ("perplexity", "nll", "stderr", "tokens"),
+    "eval-ppl": ("perplexity", "nll", "stderr", "tokens", "share"),
     "eval-retrieval": (
         "accuracy", "low", "high", "choice", "gain", "effective_length", "middle", "ends",
         "difference", "lost",
@@ -242,7 +243,7 @@ def _document(folder: Path, kind: str) -> dict[str, Any]:
                 _row(row, keys, kind, f"{path}: {name}") for row in _list(document, name, path)
             ]
     for row in document.get("effective") or ():
-        cells = {"length": int}
+        cells: dict[str, type] = {"length": int}
         row["by_length"] = [_row(c, cells, kind, f"{path}: by_length") for c in row["by_length"]]
     found = document.get("key_tokens")
     if found is not None:
@@ -268,8 +269,10 @@ def _row(row: Any, keys: Mapping[str, type], kind: str, where: str) -> dict[str,
         raise BadInput(f"{where} is broken: a row is no object")
     for key, wanted in keys.items():
         value = row.get(key)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        good = number and value == value if wanted is float else isinstance(value, wanted)
-        if not good or isinstance(value, bool) or (wanted is int and value < 0):
+        if wanted is float:
+            good = number(value) is not None
+        else:
+            good = isinstance(value, wanted) and not isinstance(value, bool)
+        if not good or (isinstance(value, int) and value < 0):
             raise BadInput(f"{where} is broken: a row's {key} is {value!r}")
     return {**dict.fromkeys(_VALUES.get(kind, ())), **row}

@@ -35,7 +35,7 @@ def draw_accuracy(
         own = sorted((r for r in rows if r["model"] == model), key=lambda r: int(r[key]))
         style = line_style(index)
         # Intervals at one length would cover each other.
-        shift = 2 ** (0.04 * (index - (len(models) - 1) / 2))
+        shift = 2 ** (0.02 * (index - (len(models) - 1) / 2))
         axis.plot(
             [r[key] * shift for r in own],
             [100 * r["accuracy"] for r in own],
@@ -54,18 +54,14 @@ def draw_accuracy(
     length_axis(axis, places, label)
     axis.set_ylim(-4, 104)
     axis.set_ylabel("right answers, %")
-    for tokens, text in ((window, "trained window"), (target, "target")):
-        if (
-            tokens
-            and places[0] <= tokens <= places[-1]
-            and not (text == "target" and tokens == window)
-        ):
-            mark_window(axis, tokens, text)
+    if window and places[0] <= window <= places[-1]:
+        mark_window(axis, window, "trained window", above=True)
+    if target and target != window and places[0] <= target <= places[-1]:
+        mark_window(axis, target, "target", above=True)
     if threshold:
-        axis.axhline(100 * threshold, color=LIGHT_TEXT, linewidth=1, linestyle=":", zorder=1)
-        axis.annotate(
-            f"threshold {100 * threshold:g} %", (0.99, 100 * threshold), fontsize=8, ha="right",
-            color=LIGHT_TEXT, xycoords=("axes fraction", "data"), va="bottom",
+        axis.axhline(
+            100 * threshold, color=LIGHT_TEXT, linewidth=1, linestyle=":", zorder=1,
+            label=f"threshold {100 * threshold:g} %",
         )  # fmt: skip
 
 
@@ -86,21 +82,22 @@ def draw_reach(
     for at, one in enumerate(reversed(verdicts)):
         for part, (reach, color, label) in enumerate(
             (
-                (one.used_to, COLORS[1], "retrieval holds to"),
                 (one.stable_to, COLORS[5], "perplexity holds to"),
+                (one.used_to, COLORS[1], "retrieval holds to"),
             )
         ):
-            y = at + 0.2 * (2 * part - 1)
-            kind = "used" if part == 0 else "stable"
+            y = at + 0.2 * (1 - 2 * part)
+            kind = ("stable", "used")[part]
             gid = f"{kind}-{len(verdicts) - 1 - at}"
             axis.barh(
                 y, (reach or shortest) - shortest, left=shortest, height=0.36, color=color, gid=gid,
                 label=label if at == 0 else None,
             )  # fmt: skip
             if not reach:
+                measured = (one.stable_measured, one.use_measured)[part]
                 axis.annotate(
-                    "–", (shortest, y), xytext=(4, 0), textcoords="offset points", va="center",
-                    fontsize=9,
+                    "nowhere" if measured else "not measured", (shortest, y), xytext=(4, 0),
+                    textcoords="offset points", va="center", fontsize=8, color=LIGHT_TEXT,
                 )  # fmt: skip
     lengths = [shortest]
     while lengths[-1] * 2 <= longest:
@@ -112,4 +109,4 @@ def draw_reach(
     axis.tick_params(axis="y", length=0)
     for tokens, text in ((window, "trained window"), (target, "target")):
         if tokens and shortest < tokens <= longest:
-            mark_window(axis, tokens, text)
+            mark_window(axis, tokens, text, above=True)

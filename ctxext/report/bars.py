@@ -26,6 +26,7 @@ def fertility_figure(
     window: int,
     width: float = 5.6,
     panels: Sequence[int] = (0, 1),
+    titled: bool = True,
 ) -> "Figure":
     """Bars, cheapest language on top.
 
@@ -35,6 +36,7 @@ def fertility_figure(
         window: tokens, for the title.
         width: of a panel, inches.
         panels: 0 = the cost, 1 = characters in the window.
+        titled: titles over the axes.
     """
     ordered = by_cost(rows)
     height = 1.1 + 0.24 * len(rows)
@@ -47,8 +49,10 @@ def fertility_figure(
             axis.set_title(
                 f"What a window of {show_length(window)} tokens holds", loc="left", fontsize=11
             )
-            axis.set_xlabel("characters")
+            axis.set_xlabel("characters" + _hatched(rows))
             axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        if not titled:
+            axis.set_title("", loc="left")
     return figure
 
 
@@ -61,12 +65,12 @@ def _cost(axis: "Axes", rows: Rows, reference: str | None) -> None:
     if reference is None:
         _bars(axis, rows, [row["tokens_per_character"] for row in rows], "{:.2f}")
         axis.set_title("What a character costs", loc="left", fontsize=11)
-        axis.set_xlabel("tokens per character")
+        axis.set_xlabel("tokens per character" + _hatched(rows))
         return
     _bars(axis, rows, [row["against_reference"] for row in rows], "{:.2f} ×")
     axis.axvline(1, color=LIGHT_TEXT, linewidth=1, linestyle="--", zorder=3)
     axis.set_title(f"What the text costs, {reference} = 1", loc="left", fontsize=11)
-    axis.set_xlabel(f"tokens, times those of {reference}")
+    axis.set_xlabel(f"tokens, times those of {reference}{_hatched(rows)}")
 
 
 def _bars(axis: "Axes", rows: Rows, values: Sequence[Any], form: str) -> None:
@@ -86,8 +90,7 @@ def _bars(axis: "Axes", rows: Rows, values: Sequence[Any], form: str) -> None:
     axis.set_yticks(range(len(rows)), [str(row["language"]) for row in rows])
     axis.grid(visible=False, axis="y")
     axis.tick_params(axis="y", length=0)
-    if any(row.get("unknown") for row in rows):
-        axis.text(
-            0.98, 0.02, "hatched: has unknown tokens", transform=axis.transAxes, ha="right",
-            va="bottom", fontsize=8, color=LIGHT_TEXT,
-        )  # fmt: skip
+
+
+def _hatched(rows: Rows) -> str:
+    return " (hatched: has unknown tokens)" if any(row.get("unknown") for row in rows) else ""

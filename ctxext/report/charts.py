@@ -119,6 +119,7 @@ def _name(root: ET.Element, chart: Chart, prefix: str) -> None:
         element.text = clean(text)
         root.insert(index, element)
     root.set("role", "img")
+    root.set("fill", "currentColor")  # matplotlib leaves black out, SVG's own default
     root.set("aria-labelledby", f"{prefix}-title {prefix}-desc")
     for key in ("width", "height", "version"):
         root.attrib.pop(key, None)

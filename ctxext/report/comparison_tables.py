@@ -9,7 +9,7 @@ from ctxext.lengths import show_length
 from ctxext.report.compare import Difference, number
 from ctxext.report.findings import HarnessGroup, RetrievalGroup, Row
 from ctxext.report.plots import Rows, models_of
-from ctxext.report.tables import Table, shown
+from ctxext.report.tables import Table, percent, perplexity, shown
 from ctxext.report.verdict import Verdict
 
 NLL_NOTE = (
@@ -30,12 +30,18 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
             [
                 one.model,
                 one.word,
-                show_length(one.stable_to) if one.stable_to else "–",
-                show_length(one.used_to) if one.used_to else "–",
+                _reach(one.stable_to, one.stable_measured),
+                _reach(one.used_to, one.use_measured),
             ]
             for one in verdicts
         ],
     )
+
+
+def _reach(tokens: int | None, measured: bool) -> str:
+    if tokens:
+        return show_length(tokens)
+    return "nowhere" if measured else "not measured"
 
 
 def show_place(place: tuple[Any, ...]) -> str:
@@ -141,10 +147,10 @@ def middle_table(rows: Rows) -> Table:
                 str(row["model"]),
                 str(row["task"]),
                 show_length(row["length"]),
-                shown(row["middle"], ".0%"),
-                shown(row["ends"], ".0%"),
-                f"{shown(row['difference'], '+.0%')} [{shown(row['low'], '+.0%')}, "
-                f"{shown(row['high'], '+.0%')}]",
+                percent(row["middle"]),
+                percent(row["ends"]),
+                f"{percent(row['difference'], '+.0f')} [{percent(row['low'], '+.0f')}, "
+                f"{percent(row['high'], '+.0f')}]",
                 "yes" if row["lost"] else "no",
             ]
             for row in rows
@@ -175,19 +181,17 @@ def _cell(row: Row) -> str:
 
 
 def key_token_table(rows: Rows) -> Table:
-    """LongPPL: one row for each model and length."""
+    """LongPPL: one row for each model, one column for each length; in brackets the key tokens."""
+    lengths = sorted({row["length"] for row in rows})
+    cells = {
+        (row["model"], row["length"]): (
+            f"{perplexity(row)} ({shown(row['tokens'], ',.0f')}, {percent(row['share'], '.1f')})"
+        )
+        for row in rows
+    }
     return (
-        ["model", "length", "LongPPL", "share of tokens", "key tokens"],
-        [
-            [
-                str(row["model"]),
-                show_length(row["length"]),
-                shown(row.get("perplexity"), ".3f"),
-                shown(row.get("share"), ".1%"),
-                shown(row.get("tokens"), ",.0f"),
-            ]
-            for row in rows
-        ],
+        ["model", *(show_length(n) for n in lengths)],
+        [[m, *(cells.get((m, n), "–") for n in lengths)] for m in models_of(rows)],
     )
 
 

@@ -162,14 +162,16 @@ class Findings:
     @property
     def target(self) -> int | None:
         """The longest window that a model was extended to, where a run says so; tokens."""
-        known = [g.target for g in self.perplexity] + [g.target for g in self.retrieval]
-        return max((tokens for tokens in known if tokens), default=None)
+        return max((group.target or 0 for group in self.perplexity), default=0) or None
 
 
 def findings(runs: Sequence[Run]) -> Findings:
     """Put runs together; the first model named is what others are compared with."""
     perplexity = _perplexity(runs)
     retrieval = _retrieval(runs)
+    reached = max((group.target or 0 for group in perplexity), default=0)
+    for scores in retrieval:
+        scores.target = reached or None
     copying = [
         CopyingGroup(f"in {run.name}", run.document["window"]["original"], run.document["copying"])
         for run in runs

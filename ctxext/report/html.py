@@ -41,8 +41,13 @@ def join(parts: Iterable[str]) -> Html:
     )
 
 
-def data_table(caption: str, table: Table, *, note: str = "") -> Html:
-    """A table with a caption and header cells; it scrolls by itself where the page is narrow."""
+def data_table(caption: str, table: Table, *, note: str = "", words: bool = False) -> Html:
+    """A table with a caption and header cells; it scrolls by itself where the page is narrow.
+
+    Args:
+        note: a line under the caption.
+        words: cells hold words rather than numbers: they may break.
+    """
     columns, rows = table
     head = tag("tr", *(tag("th", column, scope="col") for column in columns))
     body = [
@@ -54,6 +59,7 @@ def data_table(caption: str, table: Table, *, note: str = "") -> Html:
         tag("caption", caption, *([tag("span", note, class_="note")] if note else [])),
         tag("thead", head),
         tag("tbody", *body),
+        **({"class_": "words"} if words else {}),
     )
     return tag("div", inner, class_="scroll", role="region", tabindex="0", aria_label=caption)
 

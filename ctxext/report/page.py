@@ -81,7 +81,7 @@ def _lead(found: Findings) -> str:
     if window:
         reach += f" to {show_length(target)} tokens" if target else " tokens"
     models = f"{len(found.verdicts)} model{'s' if len(found.verdicts) > 1 else ''}"
-    return f"{models}{reach}: " + ", ".join(f"{n} {word}" for word, n in counted.items()) + "."
+    return f"{models}{reach}: " + "; ".join(f"{n} {word}" for word, n in counted.items()) + "."
 
 
 def _runs(found: Findings) -> str:

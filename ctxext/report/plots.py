@@ -133,9 +133,15 @@ def draw_loss(axis: "Axes", lines: Rows) -> None:
 
 
 def draw_lengths(
-    axis: "Axes", rows: Rows, *, window: int | None, target: int | None = None
+    axis: "Axes", rows: Rows, *, window: int | None, target: int | None = None, above: bool = False
 ) -> None:
-    """Perplexity by window length, one curve for each model."""
+    """Perplexity by window length, one curve for each model; windows are marked.
+
+    Args:
+        rows: with `model`, `length`, `perplexity`, `stderr`.
+        window, target: trained and extended to, tokens.
+        above: their names stand over the axes.
+    """
     lengths = sorted({row["length"] for row in rows})
     for index, model in enumerate(models_of(rows)):
         own = sorted((r for r in rows if r["model"] == model), key=lambda r: int(r["length"]))
@@ -148,11 +154,11 @@ def draw_lengths(
         )
         _errors(axis, "length", own, index)
     length_axis(axis, lengths, "window length, tokens")
-    _perplexity_axis(axis, window, lengths, target)
+    _perplexity_axis(axis, window, lengths, target, above)
 
 
 def draw_positions(
-    axis: "Axes", rows: Rows, *, window: int | None, target: int | None = None
+    axis: "Axes", rows: Rows, *, window: int | None, target: int | None = None, above: bool = False
 ) -> None:
     """Perplexity by position: each bucket at its end, where its last token stands."""
     ends = sorted({row["end"] for row in rows})
@@ -167,7 +173,7 @@ def draw_positions(
         )
         _errors(axis, "end", own, index)
     length_axis(axis, ends, "position in the window, tokens (up to)")
-    _perplexity_axis(axis, window, ends, target)
+    _perplexity_axis(axis, window, ends, target, above)
 
 
 def _errors(axis: "Axes", key: str, rows: Rows, index: int) -> None:
@@ -184,7 +190,7 @@ def _errors(axis: "Axes", key: str, rows: Rows, index: int) -> None:
 
 
 def _perplexity_axis(
-    axis: "Axes", window: int | None, lengths: Sequence[int], target: int | None = None
+    axis: "Axes", window: int | None, lengths: Sequence[int], target: int | None, above: bool
 ) -> None:
     axis.set_yscale("log")
     axis.set_ylabel("perplexity (log scale)")
@@ -192,9 +198,9 @@ def _perplexity_axis(
     axis.yaxis.set_minor_formatter(_plain_number)
     axis.tick_params(axis="y", which="minor", labelsize=8, labelcolor="#666666")
     if window and lengths[0] <= window <= lengths[-1]:
-        mark_window(axis, window, "trained window")
+        mark_window(axis, window, "trained window", above=above)
     if target and target != window and lengths[0] <= target <= lengths[-1]:
-        mark_window(axis, target, "target")
+        mark_window(axis, target, "target", above=above)
 
 
 def _plain_number(value: float, position: float) -> str:

@@ -33,6 +33,7 @@ from ctxext.report.tables import (
     by_position_table,
     copying_table,
     fertility_table,
+    percent,
     perplexity,
     shown,
 )
@@ -49,6 +50,7 @@ _LOOK = {
     "used": ("good", "✓"),
     "retrieves": ("good", "✓"),
     "used in part": ("fair", "◐"),
+    "used, but not the middle": ("fair", "◐"),
     "holds in part": ("fair", "◐"),
     "stable, not used": ("fair", "◐"),
     "collapses": ("bad", "✕"),
@@ -68,7 +70,7 @@ def summary(found: Findings) -> Html:
         "(RULER's rule). Perplexity shows that a length is survived, retrieval that it is read."
     )
     return section(
-        "verdict", "Verdict", tag("ul", *cards, class_="verdicts"), _reach(found),
+        "verdict", "Verdict", _reach(found), tag("ul", *cards, class_="verdicts"),
         tag("p", how, class_="note"),
     )  # fmt: skip
 
@@ -156,7 +158,11 @@ def _perplexity_chart(
     identity: str,
 ) -> Html:
     def draw() -> "Figure":
-        return _one(lambda axis: draw_curves(axis, rows, window=group.window, target=group.target))
+        return _one(
+            lambda axis: draw_curves(
+                axis, rows, window=group.window, target=group.target, above=True
+            )
+        )
 
     tips = {}
     words = []
@@ -205,7 +211,9 @@ def key_tokens_section(groups: Sequence[PerplexityGroup]) -> Html:
                     f"key{index}",
                 ), class_="charts")
             )  # fmt: skip
-        parts.append(data_table("Perplexity over key tokens", key_token_table(rows)))
+        parts.append(
+            data_table("Perplexity over key tokens (their number and share)", key_token_table(rows))
+        )
     return section("longppl", "LongPPL: tokens that need far text", *parts) if parts else Html("")
 
 
@@ -240,8 +248,8 @@ def _callout(row: Row) -> Html:
     return tag(
         "p",
         f"Lost in the middle: {row['model']} at {show_length(row['length'])} answers "
-        f"{row['task']} rightly in {shown(row['middle'], '.0%')} of cases in the middle of the "
-        f"text, and in {shown(row['ends'], '.0%')} at its ends.",
+        f"{row['task']} rightly in {percent(row['middle'])} of cases in the middle of the "
+        f"text, and in {percent(row['ends'])} at its ends.",
         class_="callout",
     )
 
@@ -357,7 +365,7 @@ def config_section(configs: Sequence[tuple[str, Row]]) -> Html:
     """What `extend` changed."""
     if not configs:
         return Html("")
-    tables = [data_table(name, config_table(diff)) for name, diff in configs]
+    tables = [data_table(name, config_table(diff), words=True) for name, diff in configs]
     return section("config", "What changed in the config", *tables)
 
 
@@ -444,7 +452,7 @@ def _fertility_chart(document: Row, panel: int, identity: str) -> Html:
 
     def draw() -> "Figure":
         return fertility_figure(
-            rows, reference=reference, window=window, width=_WIDTH, panels=(panel,)
+            rows, reference=reference, window=window, width=_WIDTH, panels=(panel,), titled=False
         )
 
     if panel == 1:

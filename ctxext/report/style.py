@@ -44,13 +44,17 @@ def length_axis(axis: Any, lengths: Sequence[int], label: str) -> None:
     axis.set_xlabel(label)
 
 
-def mark_window(axis: Any, tokens: int, text: str) -> None:
-    """A dashed line at a window, named at its foot."""
+def mark_window(axis: Any, tokens: int, text: str, *, above: bool = False) -> None:
+    """A dashed line at a window, named at its foot, or above the axes, where it covers no curve."""
     axis.axvline(tokens, color="#666666", linewidth=1, linestyle="--", zorder=1)
+    place: dict[str, Any] = (
+        {"xy": (tokens, 1.01), "ha": "center"}
+        if above
+        else {"xy": (tokens, 0.02), "ha": "right", "rotation": 90}
+    )
     axis.annotate(
-        text, (tokens, 0.02), xycoords=("data", "axes fraction"), rotation=90, fontsize=8,
-        color="#555555", ha="right", va="bottom",
-    )  # fmt: skip
+        text, xycoords=("data", "axes fraction"), fontsize=8, color=LIGHT_TEXT, va="bottom", **place
+    )
 
 
 def short(name: str, most: int = 30) -> str:

@@ -105,6 +105,12 @@ def shown(value: Any, form: str) -> str:
     return "–" if known is None else format(known, form)
 
 
+def percent(value: Any, form: str = ".0f") -> str:
+    """A share as `42 %`, or a dash."""
+    known = number(value)
+    return "–" if known is None else f"{100 * known:{form}} %"
+
+
 def perplexity(row: Mapping[str, Any]) -> str:
     """`4.321 ± 0.056`: the standard error of the NLL carried over to the perplexity."""
     value = number(row["perplexity"])

@@ -16,8 +16,9 @@ TOLERANCE = 1.25  # times the base's perplexity inside its window
 COPIED = 0.5  # share of a planted string that counts as copied, in the demo's measure
 
 Word = Literal[
-    "used", "used in part", "stable, not used", "stable, use not measured", "holds in part",
-    "collapses", "worse everywhere", "retrieves", "does not retrieve", "not measured",
+    "used", "used in part", "used, but not the middle", "stable, not used",
+    "stable, use not measured", "holds in part", "collapses", "worse everywhere", "retrieves",
+    "does not retrieve", "not measured",
 ]  # fmt: skip
 
 
@@ -52,13 +53,19 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`word` for a badge, `sentence` for people, and the lengths they rest on, tokens."""
+    """`word` for a badge, `sentence` for people, and the lengths they rest on, tokens.
+
+    Where one of these is None, `stable_measured` and `use_measured` tell "nowhere" from "not
+    measured".
+    """
 
     model: str
     word: Word
     sentence: str
     stable_to: int | None
     used_to: int | None
+    stable_measured: bool
+    use_measured: bool
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -67,6 +74,8 @@ class Verdict:
             "sentence": self.sentence,
             "stable_to": self.stable_to,
             "used_to": self.used_to,
+            "stable_measured": self.stable_measured,
+            "use_measured": self.use_measured,
         }
 
 
@@ -99,16 +108,27 @@ def verdict(evidence: Evidence) -> Verdict:
     telling = [task for task in evidence.tasks if task.longest > window]
     used = min((task.effective or 0 for task in telling), default=None)
     longest = min((task.longest for task in telling), default=0)
-    word = _word(window, stable, measured, used, longest)
+    lost = any(window < length <= (used or 0) for _, length in evidence.lost)
+    word = _word(window, stable, measured, used, longest, lost)
     parts = [_perplexity_part(evidence, stable, measured), _retrieval_part(telling)]
     text = "; ".join(part for part in parts if part)
     if evidence.lost:
         places = ", ".join(f"{task} at {show_length(length)}" for task, length in evidence.lost)
         text += f"; the middle is lost in {places}"
-    return Verdict(evidence.model, word, text[:1].upper() + text[1:] + ".", stable, used or None)
+    return Verdict(
+        evidence.model,
+        word,
+        text[:1].upper() + text[1:] + ".",
+        stable,
+        used or None,
+        stable_measured=measured > window,
+        use_measured=used is not None,
+    )
 
 
-def _word(window: int, stable: int | None, measured: int, used: int | None, longest: int) -> Word:
+def _word(
+    window: int, stable: int | None, measured: int, used: int | None, longest: int, lost: bool
+) -> Word:
     if measured <= window:  # nothing known about perplexity beyond the window
         if used is None:
             return "not measured"
@@ -123,7 +143,9 @@ def _word(window: int, stable: int | None, measured: int, used: int | None, long
         return "stable, use not measured"
     if used <= window:
         return "stable, not used"
-    return "used" if used >= min(longest, stable) else "used in part"
+    if used < min(longest, stable):
+        return "used in part"
+    return "used, but not the middle" if lost else "used"
 
 
 def _perplexity_part(evidence: Evidence, stable: int | None, measured: int) -> str:

@@ -48,7 +48,7 @@ def test_a_byte_tokenizer_by_hand(tmp_path, tiny_llama, texts):
 
 
 def test_unknown_tokens_are_counted_and_said(tmp_path, tiny_llama, texts):
-    """Words it does not know are one token each: cheap, and lost. No weights are there or needed."""
+    """Words it does not know are one token each: cheap, and lost; no weights are needed."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     model = tmp_path / "model"

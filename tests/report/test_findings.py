@@ -1,0 +1,139 @@
+"""Which numbers may stand side by side."""
+
+from report_samples import (
+    CONFIG_DIFF,
+    fertility_document,
+    harness_document,
+    perplexity_document,
+    retrieval_document,
+)
+
+from ctxext.report.findings import Run, findings
+from ctxext.report.sections import thinned
+
+
+def run(name, kind, document=None, log=(), **record):
+    return Run(name, kind, record, document, log)
+
+
+def test_the_three_models_apart():
+    found = findings(
+        [
+            run("eval", "eval-ppl", perplexity_document()),
+            run("keys", "eval-retrieval", retrieval_document()),
+        ]
+    )
+    words = {one.model: one.word for one in found.verdicts}
+    assert words == {
+        "base": "collapses", "yarn": "stable, not used", "lora": "used, but not the middle",
+    }  # fmt: skip
+    assert (found.window, found.target) == (256, 2048)
+    assert len(found.perplexity) == len(found.retrieval) == 1
+    noise = {(d.model, d.place[0]): d.beyond_noise for d in found.perplexity[0].length_differences}
+    assert noise["lora", 256] is False  # ln(2.7 / 2.6) = 0.038 against 0.055
+    assert noise["yarn", 256] is True
+    assert [row["run"] for row in found.failed] == ["keys"]
+    assert ("keys", "text was short") in found.warnings
+
+
+def test_other_text_is_another_group_and_the_same_rows_come_once():
+    other = perplexity_document(data={"source": "b.txt", "tokens": 1, "sha256": "cd" * 32})
+    runs = [
+        run("one", "eval-ppl", perplexity_document()),
+        run("two", "eval-ppl", perplexity_document()),
+        run("three", "eval-ppl", other),
+        run("four", "eval-ppl", perplexity_document(stride=64)),
+    ]
+    found = findings(runs)
+    assert [len(group.results) for group in found.perplexity] == [12, 12, 12]
+    assert [len(group.by_position) for group in found.perplexity] == [12, 12, 12]
+
+
+def test_one_name_for_two_checkpoints_is_told_apart():
+    later = perplexity_document()
+    later["results"] = [
+        row | {"config_sha256": "other", "nll": row["nll"] + 1} for row in later["results"]
+    ]
+    found = findings([run("one", "eval-ppl", perplexity_document()), run("two", "eval-ppl", later)])
+    models = found.perplexity[0].models
+    assert models == ["base", "yarn", "lora", "base (two)", "yarn (two)", "lora (two)"]
+    assert len(found.perplexity[0].by_position) == 24
+    scores = retrieval_document()
+    for row in scores["results"]:
+        row["accuracy"] = 0.5
+    found = findings(
+        [run("one", "eval-retrieval", retrieval_document()), run("two", "eval-retrieval", scores)]
+    )
+    assert len(found.retrieval[0].models) == 6
+
+
+def test_a_task_that_nobody_solves_counts_in_no_verdict():
+    scores = retrieval_document()
+    for row in scores["effective"]:
+        if row["task"] == "passkey":
+            row["effective_length"] = None
+    scores["middle"] = []
+    found = findings(
+        [run("eval", "eval-ppl", perplexity_document()), run("keys", "eval-retrieval", scores)]
+    )
+    assert {one.model: one.word for one in found.verdicts}["lora"] == "used"
+    assert any("passkey" in sentence for sentence in found.not_measured)
+
+
+def test_the_demo_by_its_copying():
+    document = {
+        "window": {"original": 256, "target": 2048},
+        "by_position": perplexity_document()["by_position"],
+        "copying": [
+            {"model": model, "distance": n, "accuracy": 0.9 if model == "lora" else 0.1}
+            for model in ("base", "yarn", "lora") for n in (64, 1024)
+        ],
+    }  # fmt: skip
+    found = findings([run("demo", "demo", document)])
+    words = {one.model: (one.word, one.used_to) for one in found.verdicts}
+    assert words["lora"] == ("used", 1024)
+    assert words["yarn"] == ("stable, not used", None)
+
+
+def test_what_was_not_measured_is_said():
+    found = findings([run("fert", "fertility", fertility_document())])
+    text = " ".join(found.not_measured)
+    for word in ("eval-ppl", "eval-retrieval", "eval-harness"):
+        assert word in text
+    assert "fertility" not in text
+    short = perplexity_document()
+    short["results"] = [
+        row
+        for row in short["results"]
+        if row["length"] < 2048 and (row["model"], row["length"]) != ("yarn", 1024)
+    ]
+    text = " ".join(findings([run("eval", "eval-ppl", short)]).not_measured)
+    assert "Perplexity of yarn at 1k." in text
+    assert "from 1k up to the target, 2k" in text
+    assert "LongPPL" not in text
+
+
+def test_harness_and_configs():
+    found = findings(
+        [
+            run("a", "eval-harness", harness_document("base", 0.40)),
+            run("b", "eval-harness", harness_document("lora", 0.50)),
+            run("x", "extend", config_diff=CONFIG_DIFF),
+            run("y", "finetune", config_diff=CONFIG_DIFF, log=[{"step": 1, "loss": 2.0}]),
+        ]
+    )
+    (difference,) = found.harness.differences
+    assert difference.beyond_noise is True
+    assert [name for name, _ in found.configs] == ["x, y"]
+    assert [one.name for one in found.trainings] == ["y"]
+
+
+def test_a_long_log_is_drawn_by_its_means():
+    log = [{"step": n, "loss": float(n)} for n in range(1, 4001)]
+    log[7]["loss"] = None
+    log[8]["skipped"] = "spike"
+    lines = thinned(log)
+    assert len(lines) <= 400
+    assert lines[-1]["step"] == 4000
+    assert lines[1]["loss"] == sum(range(13, 23)) / 10  # steps 8 and 9 are not there
+    assert len(thinned(log[:300])) == 300

@@ -56,7 +56,7 @@ def data_table(caption: str, table: Table, *, note: str = "", words: bool = Fals
     ]  # fmt: skip
     inner = tag(
         "table",
-        tag("caption", caption, *([tag("span", note, class_="note")] if note else [])),
+        tag("caption", tag("span", caption, *([tag("span", note, class_="note")] if note else []))),
         tag("thead", head),
         tag("tbody", *body),
         **({"class_": "words"} if words else {}),

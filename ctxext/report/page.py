@@ -8,7 +8,6 @@ from ctxext.report.findings import Findings
 from ctxext.report.html import Html, tag
 
 GENERATOR = "ctxext report"
-MOST_BYTES = 3_000_000
 
 
 def page(found: Findings) -> str:

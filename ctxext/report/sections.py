@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _WIDTH, _HEIGHT = 4.6, 3.7  # inches of a chart: its text is readable on a phone
-_HEAT_MAPS = 36  # more would pass 3 MB; the tables of the others stay
+_HEAT_CELLS = 2000  # more would pass 3 MB; the tables of the others stay
 _POINTS = 400  # of a training curve
 _LOOK = {
     "used": ("good", "✓"),
@@ -93,7 +93,7 @@ def _reach(found: Findings) -> Html:
     shortest = max(1, min([*ends, window or longest]) // 2)
 
     def draw() -> "Figure":
-        new, (axis,) = new_figure(1, width=_WIDTH + 1.2, height=1.2 + 0.42 * len(found.verdicts))
+        new, (axis,) = new_figure(1, width=_WIDTH, height=1.2 + 0.42 * len(found.verdicts))
         draw_reach(
             axis, found.verdicts, shortest=shortest, longest=longest, window=window, target=target
         )
@@ -240,7 +240,7 @@ def retrieval_section(groups: Sequence[RetrievalGroup]) -> Html:
         if group.middle:
             tables.append(data_table("The middle against both ends", middle_table(group.middle)))
         parts.append(details("Numbers, and which differences exceed noise", *tables))
-        parts.append(_heat_maps(group, at))
+        parts.append(_heat_maps(group, at, _HEAT_CELLS // len(groups)))
     return section("retrieval", "Retrieval: is far text used?", *parts)
 
 
@@ -294,19 +294,20 @@ def _accuracy_words(
     return f"One curve a model. {' '.join(words)}", draw, tips
 
 
-def _heat_maps(group: RetrievalGroup, at: int) -> Html:
+def _heat_maps(group: RetrievalGroup, at: int, most: int) -> Html:
     pairs = models_and_tasks(group.results)
-    charts, tables = [], []
+    charts, tables, drawn = [], [], 0
     for index, (model, task) in enumerate(pairs):
         rows = [r for r in group.results if r["model"] == model and r["task"] == task]
-        if index < _HEAT_MAPS:
+        drawn += len(rows)
+        if drawn <= most:
             charts.append(_heat_map(group, rows, f"{task}: {model}", f"heat{at}-{index}"))
         tables.append(data_table(f"{task}: {model}", cells_table(rows)))
     if not pairs:
         return Html("")
     parts: list[str] = [tag("h3", "By length and depth, % right")]
-    if len(pairs) > _HEAT_MAPS:
-        parts.append(tag("p", f"{len(pairs) - _HEAT_MAPS} more are in the tables below."))
+    if len(charts) < len(pairs):
+        parts.append(tag("p", f"{len(pairs) - len(charts)} more are in the tables below only."))
     parts.append(tag("div", *charts, class_="charts"))
     parts.append(details("Every cell with its interval", *tables))
     return join(parts)

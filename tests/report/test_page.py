@@ -136,6 +136,19 @@ def test_missing_numbers_are_dashes(tmp_path):
     assert "nan" not in re.sub("<[^>]*>", "", text).lower().split()
 
 
+def test_a_large_run_stays_below_three_megabytes(tmp_path, monkeypatch):
+    """Eight tasks, 11 lengths, 11 depths: what is drawn has an end, the tables hold the rest."""
+    monkeypatch.setattr("report_samples.LENGTHS", tuple(2**n for n in range(8, 19)))
+    monkeypatch.setattr("report_samples.DEPTHS", tuple(n / 10 for n in range(11)))
+    tasks = [f"task{n}" for n in range(8)]
+    folder = write_run(tmp_path / "keys", "eval-retrieval", retrieval_document(tasks=tasks))
+    report([folder], output=tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert len(text.encode()) < 3_000_000
+    assert "8 more are in the tables below only" in text
+    assert text.count("<caption><span>task") == 24
+
+
 def test_html_escapes_what_is_not_markup():
     assert tag("p", "<b>", tag("i", "&")) == "<p>&lt;b&gt;<i>&amp;</i></p>"
     assert tag("a", "x", title='"<', class_="c") == '<a title="&quot;&lt;" class="c">x</a>'

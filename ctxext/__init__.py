@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ctxext.pipeline.inspect import inspect
     from ctxext.pipeline.merge import merge
     from ctxext.pipeline.push import push
-    from ctxext.pipeline.report import report
+    from ctxext.pipeline.report import make_report
 
 _HOME = {
     "BadInput": "errors",
@@ -29,10 +29,10 @@ _HOME = {
     "fertility": "pipeline.fertility",
     "finetune": "pipeline.finetune",
     "inspect": "pipeline.inspect",
+    "make_report": "pipeline.report",
     "merge": "pipeline.merge",
     "perplexity": "pipeline.eval_ppl",
     "push": "pipeline.push",
-    "report": "pipeline.report",
     "train_base": "pipeline.base",
 }
 __all__ = [
@@ -44,10 +44,10 @@ __all__ = [
     "fertility",
     "finetune",
     "inspect",
+    "make_report",
     "merge",
     "perplexity",
     "push",
-    "report",
     "train_base",
 ]
 

@@ -34,9 +34,9 @@ def command(
 
     Example: ctxext report runs/eval runs/retrieval runs/yarn-lora -o report.html
     """
-    from ctxext.pipeline.report import report
+    from ctxext.pipeline.report import make_report
 
-    result = report(runs, output=output, overwrite=overwrite)
+    result = make_report(runs, output=output, overwrite=overwrite)
     if json:
         print_json(result)
     else:

@@ -1,54 +1,16 @@
 """`ctxext report`: what runs measured, side by side, and as one page."""
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctxext.checkpoints.json_file import read_json_object
 from ctxext.checkpoints.output import MARK, write_file
 from ctxext.errors import BadInput
+from ctxext.pipeline.run_documents import KINDS, read_document
 from ctxext.release.provenance import read_record
-from ctxext.report.compare import number
 from ctxext.report.findings import Findings, Run, findings
 
-# Kinds with a document of their own, and what its rows must have to be placed in a table.
-_MODEL: dict[str, type] = {"model": str}
-_ROWS: dict[str, dict[str, dict[str, type]]] = {
-    "eval-ppl": {
-        "results": {**_MODEL, "length": int},
-        "by_position": {**_MODEL, "start": int, "end": int},
-    },
-    "eval-retrieval": {
-        "results": {**_MODEL, "task": str, "length": int, "depth": float},
-        "effective": {**_MODEL, "task": str, "by_length": list},
-    },
-    "eval-harness": {"tasks": {"task": str}},
-    "fertility": {"results": {"language": str, "tokens": int, "window_characters": int}},
-    "demo": {
-        "by_position": {**_MODEL, "start": int, "end": int},
-        "copying": {**_MODEL, "distance": int},
-    },
-}
-_KEYS = {
-    "eval-ppl": ("data.source", "data.sha256", "protocol", "stride"),
-    "eval-harness": ("model",),
-    "fertility": ("model", "window"),
-    "demo": ("window.original", "window.target"),
-}
-# What a row may lack or have as null, so that it is shown as a dash.
-_VALUES = {
-    "eval-ppl": ("perplexity", "nll", "stderr", "tokens", "share"),
-    "eval-retrieval": (
-        "accuracy", "low", "high", "choice", "gain", "effective_length", "middle", "ends",
-        "difference", "lost",
-    ),
-    "eval-harness": ("metric", "filter", "n_shot", "value", "stderr"),
-    "fertility": ("bytes", "words", "tokens_per_character", "tokens_per_byte", "tokens_per_word",
-                  "against_reference"),
-    "demo": ("perplexity", "nll", "stderr", "tokens", "accuracy"),
-}  # fmt: skip
 _BARE = ("extend", "finetune", "merge", "adapter", "base")  # kinds that a record alone describes
 _HOLDS = ("demo", "finetune", "extend", "merge")  # kinds whose folder may hold other runs
 
@@ -90,13 +52,15 @@ class Report:
         }
 
 
-def report(
+def make_report(
     runs: Sequence[str | Path],
     *,
     output: str | Path | None = "report.html",
     overwrite: bool = False,
 ) -> Report:
-    """Put runs side by side, and write them as one self-contained HTML file.
+    """`ctxext report`: put runs side by side, and write them as one self-contained HTML file.
+
+    Not named `report`: `ctxext.report` is the room that draws.
 
     Args:
         runs: run folders of any kind; a demo's, a fine-tuning's or an extended checkpoint's also
@@ -195,8 +159,8 @@ def _read(folder: Path) -> Run | None:
     if record is None:
         return None
     kind = str(record.get("kind"))
-    if kind in _ROWS:
-        return Run(folder.name, kind, record, _document(folder, kind))
+    if kind in KINDS:
+        return Run(folder.name, kind, record, read_document(folder, kind))
     if kind not in _BARE and kind != "stage":
         raise BadInput(
             f"{folder / MARK} is of the kind {kind!r}, which this ctxext does not know",
@@ -209,70 +173,3 @@ def _read(folder: Path) -> Run | None:
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{folder / 'log.jsonl'} cannot be read") from error
     return Run(folder.name, kind, record, log=[line for line in lines if isinstance(line, dict)])
-
-
-def _document(folder: Path, kind: str) -> dict[str, Any]:
-    path = folder / f"{kind}.json"
-    if not os.path.lexists(path):
-        raise BadInput(
-            f"{folder} has no {path.name}: its {kind} was stopped before its end",
-            "run its command again",
-        )
-    document, _ = read_json_object(path)
-    schema, known = str(document.get("schema")), f"ctxext.{kind}/1"
-    if schema != known:
-        raise BadInput(
-            f"{path} has the schema {schema!r}, and this ctxext reads {known}", "upgrade ctxext"
-        )
-    for key in _KEYS.get(kind, ()):
-        value: Any = document
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if value is None:
-            raise BadInput(f"{path} is broken: it has no {key}")
-    for name, keys in _ROWS[kind].items():
-        document[name] = [
-            _row(row, keys, kind, f"{path}: {name}") for row in _list(document, name, path)
-        ]
-    for name, keys in (
-        ("middle", {**_MODEL, "task": str, "length": int}),
-        ("failed", _MODEL),
-    ):
-        if document.get(name) is not None:
-            document[name] = [
-                _row(row, keys, kind, f"{path}: {name}") for row in _list(document, name, path)
-            ]
-    for row in document.get("effective") or ():
-        cells: dict[str, type] = {"length": int}
-        row["by_length"] = [_row(c, cells, kind, f"{path}: by_length") for c in row["by_length"]]
-    found = document.get("key_tokens")
-    if found is not None:
-        if not isinstance(found, dict):
-            raise BadInput(f"{path} is broken: key_tokens is no object")
-        found["results"] = [
-            _row(row, {**_MODEL, "length": int}, kind, f"{path}: key_tokens")
-            for row in _list(found, "results", path)
-        ]
-    return document
-
-
-def _list(document: Mapping[str, Any], name: str, path: Path) -> list[Any]:
-    value = document.get(name)
-    if not isinstance(value, list):
-        raise BadInput(f"{path} is broken: {name} is no list")
-    return value
-
-
-def _row(row: Any, keys: Mapping[str, type], kind: str, where: str) -> dict[str, Any]:
-    """A row with every key that tables look for."""
-    if not isinstance(row, dict):
-        raise BadInput(f"{where} is broken: a row is no object")
-    for key, wanted in keys.items():
-        value = row.get(key)
-        if wanted is float:
-            good = number(value) is not None
-        else:
-            good = isinstance(value, wanted) and not isinstance(value, bool)
-        if not good or (isinstance(value, int) and value < 0):
-            raise BadInput(f"{where} is broken: a row's {key} is {value!r}")
-    return {**dict.fromkeys(_VALUES.get(kind, ())), **row}

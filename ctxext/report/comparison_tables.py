@@ -232,7 +232,7 @@ def fertility_comparison(documents: Sequence[Row]) -> Table:
     languages = list(dict.fromkeys(str(r["language"]) for d in documents for r in d["results"]))
     cells = {
         (name, str(row["language"])): (
-            f"{row['window_characters']:,} ({row['tokens_per_character']:.2f})"
+            f"{row['window_characters']:,} ({shown(row['tokens_per_character'], '.2f')})"
         )
         for name, document in zip(names, documents, strict=True)
         for row in document["results"]

@@ -381,7 +381,7 @@ def training_section(runs: Sequence[Run]) -> Html:
         if losses:
             words = (
                 f"Loss by optimizer step: {losses[0]:.3f} at first, {losses[-1]:.3f} at the end, "
-                f"{run.log[-1]['step']} steps."
+                f"{lines[-1]['step']} steps."
             )
 
             def draw(lines: Sequence[Row] = lines) -> "Figure":

@@ -64,7 +64,7 @@ def _long_perplexity(row: Mapping[str, Any]) -> str:
 def copying_table(rows: Rows) -> Table:
     """Columns and rows: one row for each model, one column for each distance, in percent."""
     distances = sorted({row["distance"] for row in rows})
-    cells = {(r["model"], r["distance"]): f"{100 * r['accuracy']:.0f} %" for r in rows}
+    cells = {(r["model"], r["distance"]): percent(r["accuracy"]) for r in rows}
     models = list(dict.fromkeys(r["model"] for r in rows))
     return (
         ["model", *(f"{d} back" for d in distances)],
@@ -86,8 +86,8 @@ def fertility_table(rows: Rows, *, reference: str | None) -> Table:
             [
                 str(row["language"]),
                 f"{row['tokens']:,}",
-                f"{row['tokens_per_character']:.3f}",
-                f"{row['tokens_per_byte']:.3f}",
+                shown(row["tokens_per_character"], ".3f"),
+                shown(row["tokens_per_byte"], ".3f"),
                 # A script without spaces has no words to count.
                 "no spaces" if row["words"] is None else shown(row["tokens_per_word"], ".2f"),
                 *([shown(row["against_reference"], ".2f")] if reference is not None else []),

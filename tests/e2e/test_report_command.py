@@ -58,10 +58,10 @@ def broken_runs(root):
     no_length = perplexity_document(results=[{"model": "a"}])
     cases = {
         "newer": (ppl | {"schema": "ctxext.eval-ppl/2"}, ("newer", "ctxext.eval-ppl/2")),
-        "no-list": (ppl | {"results": 3}, ("no-list", "results is no list")),
+        "no-list": (ppl | {"results": 3}, ("no-list", "results is 3")),
         "no-rows": (ppl | {"results": [3]}, ("no-rows", "no object")),
         "no-length": (no_length, ("no-length", "length")),
-        "no-text": (ppl | {"data": None}, ("no-text", "data.source")),
+        "no-text": (ppl | {"data": None}, ("no-text", "in data, None is no object")),
     }
     for name, (document, words) in cases.items():
         yield write_run(root / name, "eval-ppl", document), words
@@ -84,11 +84,11 @@ def broken_runs(root):
 def test_runs_that_are_refused_name_themselves(tmp_path):
     """In one process: starting the command for each would take longer than all of them."""
     from ctxext.errors import BadInput
-    from ctxext.pipeline.report import report
+    from ctxext.pipeline.report import make_report
 
     for folder, words in broken_runs(tmp_path / "runs"):
         with pytest.raises(BadInput) as caught:
-            report([folder], output=tmp_path / "report.html")
+            make_report([folder], output=tmp_path / "report.html")
         sentence = f"{caught.value} {caught.value.hint}"
         for word in words:
             assert word in sentence, folder

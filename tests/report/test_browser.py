@@ -5,7 +5,7 @@ import shutil
 import pytest
 from report_samples import every_kind
 
-from ctxext.pipeline.report import report
+from ctxext.pipeline.report import make_report
 
 LONG = ("org/base", "runs/a-rather-long-name-of-a-checkpoint-that-somebody-chose/yarn", "lora")
 CHROMIUM = next(
@@ -59,7 +59,7 @@ CONTRAST = """
 def page_file(tmp_path_factory):
     root = tmp_path_factory.mktemp("browser")
     path = root / "report.html"
-    report(every_kind(root / "runs", LONG), output=path)
+    make_report(every_kind(root / "runs", LONG), output=path)
     return path
 
 

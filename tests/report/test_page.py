@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from report_samples import every_kind, perplexity_document, retrieval_document, write_run
 
-from ctxext.pipeline.report import report
+from ctxext.pipeline.report import make_report
 from ctxext.report.charts import Chart, inline_svg
 from ctxext.report.html import Html, data_table, tag
 from ctxext.report.style import new_figure
@@ -51,7 +51,7 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def text(folders, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
-    report(folders, output=path)
+    make_report(folders, output=path)
     return path.read_text()
 
 
@@ -93,7 +93,7 @@ def test_nothing_is_fetched_and_nothing_runs(text):
 
 
 def test_the_same_runs_give_the_same_page(folders, text, tmp_path):
-    report(folders, output=tmp_path / "again.html")
+    make_report(folders, output=tmp_path / "again.html")
     assert (tmp_path / "again.html").read_text() == text
 
 
@@ -110,7 +110,7 @@ def test_names_from_files_are_text(tmp_path):
         write_run(tmp_path / "keys", "eval-retrieval", retrieval_document(NASTY),
                   command="ctxext <img src=x onerror=alert(1)>"),
     ]  # fmt: skip
-    report(folders, output=tmp_path / "report.html")
+    make_report(folders, output=tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     outline = Outline(text)
     assert not {"script", "img"} & {t for t, _ in outline.tags}
@@ -130,7 +130,7 @@ def test_missing_numbers_are_dashes(tmp_path):
         write_run(tmp_path / "eval", "eval-ppl", document),
         write_run(tmp_path / "keys", "eval-retrieval", scores),
     ]
-    report(folders, output=tmp_path / "report.html")
+    make_report(folders, output=tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert '<th scope="row">base</th><td>2.600 ± 0.052</td><td>–</td><td>–</td>' in text
     assert "nan" not in re.sub("<[^>]*>", "", text).lower().split()
@@ -142,7 +142,7 @@ def test_a_large_run_stays_below_three_megabytes(tmp_path, monkeypatch):
     monkeypatch.setattr("report_samples.DEPTHS", tuple(n / 10 for n in range(11)))
     tasks = [f"task{n}" for n in range(8)]
     folder = write_run(tmp_path / "keys", "eval-retrieval", retrieval_document(tasks=tasks))
-    report([folder], output=tmp_path / "report.html")
+    make_report([folder], output=tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     assert len(text.encode()) < 3_000_000
     assert "8 more are in the tables below only" in text

@@ -1,0 +1,104 @@
+"""Documents from another hand: read as they are, or refused by folder and key; no traceback."""
+
+import copy
+import json
+import math
+import random
+
+import pytest
+from report_samples import (
+    fertility_document,
+    harness_document,
+    perplexity_document,
+    retrieval_document,
+    write_run,
+)
+
+from ctxext.errors import BadInput
+from ctxext.pipeline.report import make_report
+from ctxext.pipeline.run_documents import KINDS, read_document
+
+DOCUMENTS = {
+    "eval-ppl": perplexity_document(),
+    "eval-retrieval": retrieval_document(tasks=("copy",)),
+    "eval-harness": harness_document("lora", 0.4),
+    "fertility": fertility_document(),
+    "demo": {
+        "schema": "ctxext.demo/1",
+        "window": {"original": 256, "target": 2048},
+        "by_position": perplexity_document()["by_position"],
+        "copying": [{"model": "base", "distance": n, "accuracy": 0.5} for n in (64, 128)],
+    },
+}
+ABSENT = object()
+VALUES = (None, "x", -1, 0, math.nan, math.inf, [], {}, True, 10**30, 1.5, "\0<", ABSENT)
+
+
+def places(value, path=()):
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in pairs:
+        yield (*path, key)
+        if isinstance(inner, dict | list):
+            yield from places(inner, (*path, key))
+
+
+def mutated(document, place, value):
+    out = copy.deepcopy(document)
+    inner = out
+    for key in place[:-1]:
+        inner = inner[key]
+    if value is ABSENT:
+        del inner[place[-1]]
+    else:
+        inner[place[-1]] = value
+    return out
+
+
+def test_every_kind_has_a_sample():
+    assert set(DOCUMENTS) == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_one_wrong_value_anywhere(tmp_path, kind):
+    rng = random.Random(kind)
+    everywhere = list(places(DOCUMENTS[kind]))
+    folder = write_run(tmp_path / "some-run", kind)
+    refused = []
+    for _ in range(60):
+        document = mutated(DOCUMENTS[kind], rng.choice(everywhere), rng.choice(VALUES))
+        (folder / f"{kind}.json").write_text(json.dumps(document))
+        try:
+            json.dumps(make_report([folder], output=None).to_dict())
+        except BadInput as error:
+            refused.append(str(error))
+    assert 5 < len(refused) < 55
+    assert all("some-run" in sentence for sentence in refused)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (("results", 0, "length"), "long", "in results, length is 'long'"),
+        (("results", 0, "perplexity"), -1, "in results, perplexity is -1"),
+        (("by_position", 2, "stderr"), 1e9, "in by_position, stderr is 1000000000.0"),
+        (("data", "sha256"), ABSENT, "in data, sha256 is missing"),
+        (("key_tokens", "results", 0, "share"), 2, "in key_tokens, in results, share is 2"),
+    ],
+)
+def test_sentences_name_the_key(tmp_path, place, value, words):
+    document = mutated(DOCUMENTS["eval-ppl"], place, value)
+    folder = write_run(tmp_path / "run", "eval-ppl", document)
+    with pytest.raises(BadInput) as caught:
+        read_document(folder, "eval-ppl")
+    assert words in str(caught.value)
+
+
+def test_what_is_missing_or_not_finite_is_none(tmp_path):
+    document = mutated(DOCUMENTS["eval-ppl"], ("results", 0, "perplexity"), math.nan)
+    document = mutated(document, ("results", 1, "stderr"), ABSENT)
+    del document["failed"], document["key_tokens"]
+    folder = write_run(tmp_path / "run", "eval-ppl", document)
+    rows = read_document(folder, "eval-ppl")["results"]
+    assert rows[0]["perplexity"] is None
+    assert rows[1]["stderr"] is None
+    assert rows[2]["perplexity"] == 11.0

@@ -63,8 +63,13 @@ def _render(result: "Report") -> None:
 
 
 def _perplexity(found: "Findings") -> None:
-    from ctxext.report.comparison_tables import NLL_NOTE, key_token_table, nll_difference_table
-    from ctxext.report.tables import by_length_table, by_position_table
+    from ctxext.report.comparison_tables import NLL_NOTE, nll_difference_table
+    from ctxext.report.tables import (
+        bits_per_byte_table,
+        by_length_table,
+        by_position_table,
+        key_tokens_table,
+    )
 
     for group in found.perplexity:
         compared = False
@@ -79,10 +84,13 @@ def _perplexity(found: "Findings") -> None:
                 compared = True
         if compared:
             out().print(NLL_NOTE, markup=False)
+        bits = bits_per_byte_table(group.results)
+        if bits[1]:
+            table("bits per byte of text", *bits)
         for keys in group.key_tokens:
             table(
-                "LongPPL: perplexity over key tokens (their number and share)",
-                *key_token_table(keys["results"]),
+                "LongPPL: perplexity over key tokens",
+                *key_tokens_table(keys["results"]),
             )
 
 
@@ -114,4 +122,4 @@ def _others(found: "Findings") -> None:
         cells = fertility_table(document["results"], reference=document.get("reference"))
         table(f"{document['model']}: what text costs", *cells)
     if found.harness is not None:
-        table("downstream tasks", *tables.harness_table(found.harness))
+        table("downstream tasks", *tables.harness_comparison(found.harness))

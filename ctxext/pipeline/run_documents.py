@@ -122,7 +122,13 @@ def _checked(value: Any, shape: Shape) -> dict[str, Any]:
 
 _MODEL: Shape = {"model": _name}
 _NLL: Shape = {"perplexity": _positive, "nll": _measured, "stderr": _error, "tokens": _measured}
-_LENGTH: Shape = {**_MODEL, "length": _tokens, **_NLL, "window": _maybe(_tokens)}
+_LENGTH: Shape = {
+    **_MODEL,
+    "length": _tokens,
+    **_NLL,
+    "bits_per_byte": _measured,
+    "window": _maybe(_tokens),
+}
 _POSITION: Shape = {**_MODEL, "start": _start, "end": _tokens, **_NLL}
 _ACCURACY: Shape = {"accuracy": _maybe(_share), "low": _maybe(_share), "high": _maybe(_share)}
 _PLACE: Shape = {**_MODEL, "task": _name, "length": _tokens}

@@ -9,7 +9,7 @@ from ctxext.lengths import show_length
 from ctxext.report.compare import Difference, number
 from ctxext.report.findings import HarnessGroup, RetrievalGroup, Row
 from ctxext.report.plots import Rows, models_of
-from ctxext.report.tables import Table, percent, perplexity, shown
+from ctxext.report.tables import Table, percent, shown
 from ctxext.report.verdict import Verdict
 
 NLL_NOTE = (
@@ -180,22 +180,7 @@ def _cell(row: Row) -> str:
     return ", ".join(parts)
 
 
-def key_token_table(rows: Rows) -> Table:
-    """LongPPL: one row for each model, one column for each length; in brackets the key tokens."""
-    lengths = sorted({row["length"] for row in rows})
-    cells = {
-        (row["model"], row["length"]): (
-            f"{perplexity(row)} ({shown(row['tokens'], ',.0f')}, {percent(row['share'], '.1f')})"
-        )
-        for row in rows
-    }
-    return (
-        ["model", *(show_length(n) for n in lengths)],
-        [[m, *(cells.get((m, n), "–") for n in lengths)] for m in models_of(rows)],
-    )
-
-
-def harness_table(group: HarnessGroup) -> Table:
+def harness_comparison(group: HarnessGroup) -> Table:
     """Columns and rows: one row for each task and metric, one column for each model."""
     keys = ("task", "metric", "filter", "n_shot")
     places = list(dict.fromkeys(tuple(row.get(k) for k in keys) for row in group.rows))

@@ -315,6 +315,10 @@ def _harness(runs: Sequence[Run]) -> HarnessGroup | None:
         if run.kind != "eval-harness" or run.document is None:
             continue
         model = str(run.document["model"])
+        keys = ("task", "metric", "filter", "n_shot")
+        known = {tuple(row[k] for k in keys) for row in rows if row["model"] == model}
+        if any(tuple(row[k] for k in keys) in known for row in run.document["tasks"]):
+            model = f"{model} ({run.name})"  # measured twice: another checkpoint, or other settings
         versions[model] = str(run.document.get("harness_version"))
         rows += [{"model": model, **row} for row in run.document["tasks"]]
     return HarnessGroup(rows, versions) if rows else None

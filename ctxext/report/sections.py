@@ -17,8 +17,7 @@ from ctxext.report.comparison_tables import (
     config_table,
     effective_table,
     fertility_comparison,
-    harness_table,
-    key_token_table,
+    harness_comparison,
     middle_table,
     models_and_tasks,
     nll_difference_table,
@@ -29,10 +28,12 @@ from ctxext.report.html import Html, bullets, data_table, details, figure, join,
 from ctxext.report.plots import draw_lengths, draw_loss, draw_positions, models_of
 from ctxext.report.style import legend_below, new_figure
 from ctxext.report.tables import (
+    bits_per_byte_table,
     by_length_table,
     by_position_table,
     copying_table,
     fertility_table,
+    key_tokens_table,
     percent,
     perplexity,
     shown,
@@ -144,6 +145,10 @@ def perplexity_section(groups: Sequence[PerplexityGroup]) -> Html:
                         nll_difference_table(differences), note=NLL_NOTE,
                     )
                 )  # fmt: skip
+        bits = bits_per_byte_table(group.results)
+        if bits[1]:
+            note = "the same unit for every tokenizer"
+            tables.append(data_table("Bits per byte of text", bits, note=note))
         parts.append(tag("div", *charts, class_="charts"))
         parts.append(details("Numbers, and which differences exceed noise", *tables))
     return section("perplexity", "Perplexity", *parts)
@@ -211,9 +216,7 @@ def key_tokens_section(groups: Sequence[PerplexityGroup]) -> Html:
                     f"key{index}",
                 ), class_="charts")
             )  # fmt: skip
-        parts.append(
-            data_table("Perplexity over key tokens (their number and share)", key_token_table(rows))
-        )
+        parts.append(data_table("Perplexity over key tokens", key_tokens_table(rows)))
     return section("longppl", "LongPPL: tokens that need far text", *parts) if parts else Html("")
 
 
@@ -478,7 +481,7 @@ def harness_section(found: Findings) -> Html:
         note += f"; (noise) = no difference to {found.harness.models[0]} beyond 1.96 errors"
     return section(
         "harness", "Downstream tasks",
-        data_table("Scores", harness_table(found.harness), note=note),
+        data_table("Scores", harness_comparison(found.harness), note=note),
     )  # fmt: skip
 
 

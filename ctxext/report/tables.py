@@ -58,7 +58,7 @@ def key_tokens_table(rows: Rows) -> Table:
 def _long_perplexity(row: Mapping[str, Any]) -> str:
     if row["perplexity"] is None:
         return "no key token"
-    return f"{perplexity(row)} ({100 * row['share']:.2g} % of tokens)"
+    return f"{perplexity(row)} ({percent(row['share'], '.2g')} of tokens)"
 
 
 def copying_table(rows: Rows) -> Table:

@@ -128,6 +128,17 @@ def test_harness_and_configs():
     assert [one.name for one in found.trainings] == ["y"]
 
 
+def test_a_model_that_the_harness_measured_twice_stands_twice():
+    documents = [harness_document("merged", value) for value in (0.4, 0.5)]
+    other = harness_document("merged", 0.6)
+    other["tasks"][0]["task"] = "piqa"
+    found = findings(
+        [run(name, "eval-harness", d) for name, d in zip("abc", [*documents, other], strict=True)]
+    )
+    assert found.harness.models == ["merged", "merged (b)"]
+    assert [row["value"] for row in found.harness.rows] == [0.4, 0.5, 0.6]
+
+
 def test_a_long_log_is_drawn_by_its_means():
     log = [{"step": n, "loss": float(n)} for n in range(1, 4001)]
     log[7]["loss"] = None

@@ -361,6 +361,7 @@ def _evidence(
                     str(row["task"]),
                     row["effective_length"],
                     max((cell["length"] for cell in row["by_length"]), default=0),
+                    _best(row["by_length"]),
                 )
                 for row in asked.effective
                 if row["model"] == model and row["task"] not in asked.unsolved
@@ -382,8 +383,14 @@ def _copied(model: str, copying: Sequence[CopyingGroup]) -> list[Task]:
         rows = [row for row in group.results if row["model"] == model]
         if rows:
             points = [(row["distance"], number(row["accuracy"])) for row in rows]
-            return [Task("copying", copied_to(points), max(p[0] for p in points))]
+            farthest = max(distance for distance, _ in points)
+            return [Task("copying", copied_to(points), farthest, _best(rows))]
     return []
+
+
+def _best(rows: Sequence[Row]) -> float | None:
+    known = [value for row in rows if (value := number(row["accuracy"])) is not None]
+    return max(known, default=None)
 
 
 def _points(

@@ -201,9 +201,9 @@ def key_tokens_section(groups: Sequence[PerplexityGroup]) -> Html:
     parts: list[str] = []
     for index, found in enumerate(one for group in groups for one in group.key_tokens):
         about = (
-            f"Tokens that {found.get('reference')} predicts better with {found.get('context')} "
-            f"tokens of context: gain over {found.get('gain')}, loss under {found.get('loss')} "
-            "nats (LongPPL, arXiv:2410.23771)."
+            f"Tokens that {found.get('reference')} predicts better with the whole window than with "
+            f"the {found.get('context')} tokens before them, by over {found.get('gain')} nats, and "
+            f"then with a loss under {found.get('loss')} nats (LongPPL, arXiv:2410.23771)."
         )
         rows = found["results"]
         finite = [row for row in rows if number(row.get("perplexity")) is not None]

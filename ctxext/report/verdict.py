@@ -24,11 +24,15 @@ Word = Literal[
 
 @dataclass(frozen=True)
 class Task:
-    """How far one task holds: `effective` tokens (None: nowhere), of `longest` tested."""
+    """How far one task holds: `effective` tokens (None: nowhere), of `longest` tested.
+
+    `best` is the best accuracy at any length, a share of 1.
+    """
 
     name: str
     effective: int | None
     longest: int
+    best: float | None = None
 
 
 @dataclass(frozen=True)
@@ -175,14 +179,18 @@ def _perplexity_part(evidence: Evidence, stable: int | None, measured: int) -> s
 def _retrieval_part(tasks: Sequence[Task]) -> str:
     if not tasks:
         return "whether far text is used was not measured"
-    by_reach: dict[int, list[str]] = {}
+    by_reach: dict[int, list[Task]] = {}
     for task in tasks:
-        by_reach.setdefault(task.effective or 0, []).append(task.name)
+        by_reach.setdefault(task.effective or 0, []).append(task)
     several = len(by_reach) > 1
     parts = []
-    for effective, names in sorted(by_reach.items(), reverse=True):
-        whose = f" ({', '.join(names)})" if several else ""
-        parts.append(f"to {show_length(effective)}{whose}" if effective else f"nowhere{whose}")
+    for effective, group in sorted(by_reach.items(), reverse=True):
+        whose = f" ({', '.join(task.name for task in group)})" if several else ""
+        best = max((task.best or 0 for task in group), default=0)
+        at_best = f", {100 * best:.0f} % at best" if best else ""
+        parts.append(
+            f"to {show_length(effective)}{whose}" if effective else f"nowhere{whose}{at_best}"
+        )
     return f"retrieval holds {', '.join(parts)}"
 
 

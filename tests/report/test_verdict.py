@@ -64,10 +64,10 @@ def test_without_the_base_in_its_window_nothing_is_claimed():
 
 
 def test_sentences():
-    one = judge(FLAT, Task("copy", 2048, 2048), Task("key", None, 2048))
+    one = judge(FLAT, Task("copy", 2048, 2048), Task("key", None, 2048, 0.6))
     assert one.sentence == (
         "Perplexity holds to 2k (2.7, against 3 in the base's window); "
-        "retrieval holds to 2k (copy), nowhere (key)."
+        "retrieval holds to 2k (copy), nowhere (key), 60 % at best."
     )
     assert (one.stable_to, one.used_to, one.use_measured) == (2048, None, True)
     lost = judge(FLAT, Task("copy", 2048, 2048), lost=[("copy", 1024)])

@@ -3,9 +3,9 @@
 from importlib.resources import files
 
 from ctxext.lengths import show_length
-from ctxext.report import sections
 from ctxext.report.findings import Findings
 from ctxext.report.html import Html, tag
+from ctxext.report.sections import languages, origin, perplexity, retrieval, training, verdicts
 
 GENERATOR = "ctxext report"
 
@@ -13,17 +13,17 @@ GENERATOR = "ctxext report"
 def page(found: Findings) -> str:
     """The whole document; the same findings give the same text."""
     body = [
-        sections.summary(found),
-        sections.perplexity_section(found.perplexity),
-        sections.key_tokens_section(found.perplexity),
-        sections.retrieval_section(found.retrieval),
-        sections.copying_section(found.copying),
-        sections.config_section(found.configs),
-        sections.training_section(found.trainings),
-        sections.fertility_section(found.fertility),
-        sections.harness_section(found),
-        sections.missing_section(found),
-        sections.provenance_section(found.runs),
+        verdicts.summary(found),
+        perplexity.perplexity_section(found.perplexity),
+        perplexity.key_tokens_section(found.perplexity),
+        retrieval.retrieval_section(found.retrieval),
+        retrieval.copying_section(found.copying),
+        training.config_section(found.configs),
+        training.training_section(found.trainings),
+        languages.fertility_section(found.fertility),
+        origin.harness_section(found),
+        origin.missing_section(found),
+        origin.provenance_section(found.runs),
     ]
     title = _title(found)
     style = files("ctxext.report").joinpath("page.css").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from report_samples import (
 )
 
 from ctxext.report.findings import Run, findings
-from ctxext.report.sections import thinned
+from ctxext.report.sections.training import thinned
 
 
 def run(name, kind, document=None, log=(), **record):

@@ -154,6 +154,7 @@ _SHAPES: Mapping[str, Shape] = {
         "score": _word,
         "seed": _word,
         "samples": _word,
+        "threshold": _word,
         "window": _maybe(_tokens),
         "results": _rows(
             {**_PLACE, "depth": _share, **_ACCURACY, "choice": _maybe(_share), "gain": _measured}
@@ -163,7 +164,7 @@ _SHAPES: Mapping[str, Shape] = {
                 **_MODEL,
                 "task": _name,
                 "effective_length": _maybe(_tokens),
-                "threshold": _maybe(_share),
+                "threshold": _word,
                 "by_length": _rows({"length": _tokens, **_ACCURACY}),
             }
         ),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctxext.lengths import show_length
 from ctxext.report.plots import Rows
-from ctxext.report.style import COLORS, LIGHT_TEXT, new_figure, plain_text, save
+from ctxext.report.style import COLORS, LIGHT_TEXT, new_figure, plain_text, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def plot_fertility(path: Path, rows: Rows, *, reference: str | None, window: int) -> None:
     """Write the bars of a fertility document to a .png or .svg."""
     with plain_text():
-        save(fertility_figure(rows, reference=reference, window=window), path)
+        save_figure(fertility_figure(rows, reference=reference, window=window), path)
 
 
 def fertility_figure(

@@ -130,12 +130,26 @@ def effective_table(group: RetrievalGroup) -> Table:
         )
         for row in group.effective
     }
-    thresholds = sorted({row.get("threshold") or 0 for row in group.effective})
-    above = ", ".join(f"{100 * t:g} %" for t in thresholds if t)
+    above = threshold_words(group.threshold)
     return (
-        [f"effective length (at least {above})" if above else "effective length", *group.tasks],
+        [f"effective length ({above})" if above else "effective length", *group.tasks],
         [[m, *(cells.get((m, task), "–") for task in group.tasks)] for m in group.models],
     )
+
+
+def threshold_words(threshold: Any) -> str:
+    """`at least 85.6 %`, or `at least 85 % of its own in its window`; nothing where it is unknown.
+
+    >>> threshold_words("0.856"), threshold_words("own:0.85")
+    ('at least 85.6 %', 'at least 85 % of its own in its window')
+    """
+    text = str(threshold)
+    own = text.startswith("own:")
+    try:
+        share = 100 * float(text.removeprefix("own:"))
+    except ValueError:
+        return ""
+    return f"at least {share:g} %" + (" of its own in its window" if own else "")
 
 
 def middle_table(rows: Rows) -> Table:

@@ -71,10 +71,16 @@ class PerplexityGroup:
 
 @dataclass
 class RetrievalGroup:
-    """Retrieval scores that may be compared: the same text, way to score, seed and samples."""
+    """Retrieval scores that may be compared: the same text, way to score, seed and samples.
+
+    Attributes:
+        threshold: as asked for: a share, or `own:0.85`, that share of a model's own accuracy in
+            its window.
+    """
 
     about: str
     window: int | None
+    threshold: Any = None
     target: int | None = None
     results: list[Row] = field(default_factory=list)
     effective: list[Row] = field(default_factory=list)
@@ -288,7 +294,8 @@ def _retrieval(runs: Sequence[Run]) -> list[RetrievalGroup]:
         if key not in groups:
             about = f"{document.get('samples')} samples a cell, scored by {document.get('score')}"
             source = f"text from {data['source']}, " if data.get("source") else ""
-            groups[key] = RetrievalGroup(source + about, document.get("window"))
+            threshold = document.get("threshold")
+            groups[key] = RetrievalGroup(source + about, document.get("window"), threshold)
         group = groups[key]
         results = _renamed(
             run, document["results"], group.results, ("model", "task", "length", "depth")
@@ -302,10 +309,24 @@ def _retrieval(runs: Sequence[Run]) -> list[RetrievalGroup]:
             known = {tuple(row[k] for k in keys) for row in held}
             rows = [
                 {**row, "model": names.get(row["model"], row["model"])}
-                for row in document.get(name) or ()
+                for row in map(_signed, document.get(name) or ())
             ]
             held += [row for row in rows if tuple(row[k] for k in keys) not in known]
     return list(groups.values())
+
+
+def _signed(row: Row) -> Row:
+    """A row of `middle` whose difference is the middle minus the ends, whichever it was."""
+    middle, ends, difference = (number(row.get(k)) for k in ("middle", "ends", "difference"))
+    if middle is None or ends is None or difference is None or difference * (middle - ends) >= 0:
+        return row
+    low, high = number(row.get("low")), number(row.get("high"))
+    return {
+        **row,
+        "difference": -difference,
+        "low": None if high is None else -high,
+        "high": None if low is None else -low,
+    }
 
 
 def _harness(runs: Sequence[Run]) -> HarnessGroup | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctxext.lengths import show_length
-from ctxext.report.style import length_axis, line_style, mark_window, new_figure, save, short
+from ctxext.report.style import length_axis, line_style, mark_window, new_figure, save_figure, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +30,7 @@ def plot_perplexity(path: Path, results: Rows, by_position: Rows, *, window: int
     if by_position:
         draw_positions(axes[-1], by_position, window=window)
     axes[0].legend(frameon=False, fontsize=9)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_demo(path: Path, by_position: Rows, copying: Rows, *, original: int, target: int) -> None:
@@ -53,7 +53,7 @@ def plot_demo(path: Path, by_position: Rows, copying: Rows, *, original: int, ta
     right.set_ylabel("tokens copied rightly, %")
     right.set_title("Is far text used?", loc="left", fontsize=11)
     left.set_title("Is far text survived?", loc="left", fontsize=11)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_wavelengths(
@@ -83,7 +83,7 @@ def plot_wavelengths(
     axis.set_ylabel("tokens for one full turn (log scale)")
     axis.set_xlabel("rotary pair, fastest first")
     axis.legend(frameon=False, fontsize=9, loc="lower right")
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_loss(path: Path, lines: Rows) -> None:
@@ -97,7 +97,7 @@ def plot_loss(path: Path, lines: Rows) -> None:
     figure, (axis,) = new_figure(1, width=7.0)
     draw_loss(axis, lines)
     axis.legend(frameon=False, fontsize=9)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_loss(axis: "Axes", lines: Rows) -> None:

@@ -97,7 +97,7 @@ def plain_text() -> Iterator[None]:
         yield
 
 
-def save(figure: "Figure", path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
     """Write a .png or .svg; no date in the file: the same numbers give the same bytes."""
     metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
     figure.savefig(path, metadata=metadata, facecolor="white")

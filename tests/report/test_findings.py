@@ -8,6 +8,7 @@ from report_samples import (
     retrieval_document,
 )
 
+from ctxext.report.comparison_tables import effective_table, threshold_words
 from ctxext.report.findings import Run, findings
 from ctxext.report.sections.training import thinned
 
@@ -78,6 +79,27 @@ def test_a_task_that_nobody_solves_counts_in_no_verdict():
     )
     assert {one.model: one.word for one in found.verdicts}["lora"] == "used"
     assert any("passkey" in sentence for sentence in found.not_measured)
+
+
+def test_the_middle_is_shown_minus_the_ends_whichever_way_it_was_written():
+    scores = retrieval_document()
+    for row in scores["middle"]:
+        row |= {"difference": 0.75, "low": 0.58, "high": 0.87}
+    group = findings([run("keys", "eval-retrieval", scores)]).retrieval[0]
+    assert {(r["difference"], r["low"], r["high"]) for r in group.middle} == {(-0.75, -0.87, -0.58)}
+    group = findings([run("keys", "eval-retrieval", retrieval_document())]).retrieval[0]
+    assert {(r["difference"], r["low"], r["high"]) for r in group.middle} == {(-0.75, -0.87, -0.58)}
+
+
+def test_thresholds_of_their_own_are_said():
+    scores = retrieval_document(threshold="own:0.85")
+    for at, row in enumerate(scores["effective"]):
+        row["threshold"] = 0.8 + at / 100
+    group = findings([run("keys", "eval-retrieval", scores)]).retrieval[0]
+    head = effective_table(group)[0][0]
+    assert head == "effective length (at least 85 % of its own in its window)"
+    assert threshold_words(0.8) == "at least 80 %"
+    assert threshold_words(None) == ""
 
 
 def test_the_demo_by_its_copying():

@@ -75,7 +75,8 @@ def _accuracy_chart(group: RetrievalGroup, task: str, identity: str) -> Html:
     ]
     if not rows:
         return Html("")
-    threshold = next((r.get("threshold") for r in group.effective if r["task"] == task), None)
+    asked = {number(r.get("threshold")) for r in group.effective if r["task"] == task}
+    threshold = asked.pop() if len(asked) == 1 else None  # relative ones differ from model to model
 
     def draw() -> "Figure":
         return one_chart(

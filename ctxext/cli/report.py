@@ -101,6 +101,9 @@ def _retrieval(found: "Findings") -> None:
         if group.effective:
             table(f"effective length ({group.about})", *tables.effective_table(group))
         table("retrieval by length, Wilson's 95 % interval", *tables.accuracy_table(group))
+        if group.by_choice:
+            title = "forced choice, with Wilson's interval, and gain in nats a token"
+            table(title, *tables.choice_table(group))
         if group.differences:
             differences = tables.accuracy_difference_table(group.differences)
             table("difference of accuracy by length", *differences)

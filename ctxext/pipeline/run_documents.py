@@ -157,7 +157,8 @@ _SHAPES: Mapping[str, Shape] = {
         "threshold": _word,
         "window": _maybe(_tokens),
         "results": _rows(
-            {**_PLACE, "depth": _share, **_ACCURACY, "choice": _maybe(_share), "gain": _measured}
+            {**_PLACE, "depth": _share, **_ACCURACY, "choice": _maybe(_share), "gain": _measured,
+             "chance": _maybe(_share), "samples": _maybe(_tokens)}
         ),
         "effective": _rows(
             {

@@ -20,6 +20,7 @@ def draw_accuracy(
     window: int | None,
     target: int | None = None,
     threshold: float | None = None,
+    line: str = "threshold",
 ) -> None:
     """Accuracy in percent, one curve for each model.
 
@@ -27,7 +28,7 @@ def draw_accuracy(
         rows: with `model`, `accuracy`, the key, and perhaps `low` and `high`, shares of 1.
         key: `length` or `distance`, in tokens; label: of its axis.
         window, target: tokens, marked.
-        threshold: share of 1, a line.
+        threshold: share of 1, a line; line: what it is called.
     """
     places = sorted({row[key] for row in rows})
     models = models_of(rows)
@@ -61,7 +62,7 @@ def draw_accuracy(
     if threshold:
         axis.axhline(
             100 * threshold, color=LIGHT_TEXT, linewidth=1, linestyle=":", zorder=1,
-            label=f"threshold {100 * threshold:g} %",
+            label=f"{line} {100 * threshold:.3g} %",
         )  # fmt: skip
 
 

@@ -100,6 +100,24 @@ def _accuracy(row: Row) -> str:
     return "–" if value is None else f"{100 * value:.0f} %{interval}"
 
 
+def choice_table(group: RetrievalGroup) -> Table:
+    """Columns and rows as `accuracy_table`: forced choice, and the gain in nats per token."""
+    rows = group.by_choice
+    lengths = sorted({row["length"] for row in rows})
+    cells = {
+        (r["task"], r["model"], r["length"]): f"{_accuracy(r)}, {shown(r['gain'], '+.2f')}"
+        for r in rows
+    }
+    pairs = dict.fromkeys((str(row["task"]), str(row["model"])) for row in rows)
+    return (
+        ["task", "model", *(show_length(n) for n in lengths)],
+        [
+            [task, model, *(cells.get((task, model, n), "–") for n in lengths)]
+            for task, model in pairs
+        ],
+    )
+
+
 def accuracy_difference_table(differences: Sequence[Difference]) -> Table:
     """Columns and rows: one row for each task and model but the first, a column for each length."""
     lengths = sorted({one.place[1] for one in differences})

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ctxext.evaluation.intervals import wilson
 from ctxext.lengths import show_length
 from ctxext.report.compare import (
     Difference,
@@ -16,7 +17,7 @@ from ctxext.report.compare import (
     number,
 )
 from ctxext.report.plots import models_of
-from ctxext.report.verdict import Evidence, Task, Verdict, copied_to, verdict
+from ctxext.report.verdict import Evidence, Task, Verdict, copied_to, reach, verdict
 
 Row = Mapping[str, Any]
 
@@ -102,6 +103,34 @@ class RetrievalGroup:
             for row in self.effective
             for cell in row["by_length"]
         ]
+
+    @property
+    def by_choice(self) -> list[Row]:
+        """Forced choice over all depths: rows as in `by_length`, with `chance` and the mean gain in
+        nats per token; none where it was not asked."""
+        cells: dict[tuple[str, str, int], list[Row]] = {}
+        for row in self.results:
+            if row.get("choice") is not None and number(row.get("samples")):
+                cells.setdefault((row["model"], row["task"], row["length"]), []).append(row)
+        found: list[Row] = []
+        for (model, task, length), rows in cells.items():
+            samples = sum(int(row["samples"]) for row in rows)
+            right = sum(row["choice"] * row["samples"] for row in rows)
+            low, high = wilson(right, samples)
+            gains = [row["gain"] for row in rows if row.get("gain") is not None]
+            found.append(
+                {
+                    "model": model,
+                    "task": task,
+                    "length": length,
+                    "accuracy": right / samples,
+                    "low": low,
+                    "high": high,
+                    "chance": rows[0].get("chance"),
+                    "gain": sum(gains) / len(gains) if gains else None,
+                }
+            )
+        return found
 
     @property
     def differences(self) -> list[Difference]:
@@ -375,6 +404,7 @@ def _evidence(
         asked = next((g for g in retrieval if model in g.models), None)
         tasks: list[Task] = []
         lost: list[tuple[str, int]] = []
+        chosen: list[Task] = []
         window = group.window if group else asked.window if asked else None
         if asked is not None:
             tasks = [
@@ -392,10 +422,11 @@ def _evidence(
                 for r in asked.middle
                 if r["model"] == model and r["lost"]
             ]
+            chosen = [_chosen(asked, model, task) for task in asked.unsolved]
         else:
             tasks = _copied(model, copying)
         points, reference = _points(group, model) if group else ([], None)
-        found.append(Evidence(model, window, points, reference, tasks, lost))
+        found.append(Evidence(model, window, points, reference, tasks, lost, chosen))
     return found
 
 
@@ -407,6 +438,14 @@ def _copied(model: str, copying: Sequence[CopyingGroup]) -> list[Task]:
             farthest = max(distance for distance, _ in points)
             return [Task("copying", copied_to(points), farthest, _best(rows))]
     return []
+
+
+def _chosen(group: RetrievalGroup, model: str, task: str) -> Task:
+    """How far the right answer is told from distractors, beyond chance, in a task not solved."""
+    rows = [r for r in group.by_choice if r["model"] == model and r["task"] == task]
+    points = [(r["length"], -1.0 if r["low"] > (r["chance"] or 0) else 0.0) for r in rows]
+    longest = max((row["length"] for row in rows), default=0)
+    return Task(task, reach(points, -1.0), longest, _best(rows))
 
 
 def _best(rows: Sequence[Row]) -> float | None:

@@ -17,7 +17,7 @@ COPIED = 0.5  # share of a planted string that counts as copied, in the demo's m
 
 Word = Literal[
     "used", "used in part", "used, but not the middle", "stable, not used",
-    "stable, use not measured", "holds in part", "collapses", "worse everywhere", "retrieves",
+    "stable, use not shown", "holds in part", "collapses", "worse everywhere", "retrieves",
     "does not retrieve", "not measured",
 ]  # fmt: skip
 
@@ -45,6 +45,8 @@ class Evidence:
         reference: the base's perplexity inside its window.
         tasks: of retrieval.
         lost: (task, length) where the middle is read worse than both ends.
+        chosen: tasks that no model solves, and how far the right answer is still told from
+            distractors more often than by chance; `longest` is 0 where that was not asked.
     """
 
     model: str
@@ -53,6 +55,7 @@ class Evidence:
     reference: float | None = None
     tasks: Sequence[Task] = ()
     lost: Sequence[tuple[str, int]] = ()
+    chosen: Sequence[Task] = ()
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,10 @@ def verdict(evidence: Evidence) -> Verdict:
     longest = min((task.longest for task in telling), default=0)
     lost = any(window < length <= (used or 0) for _, length in evidence.lost)
     word = _word(window, stable, measured, used, longest, lost)
-    parts = [_perplexity_part(evidence, stable, measured), _retrieval_part(telling)]
+    parts = [
+        _perplexity_part(evidence, stable, measured),
+        _retrieval_part(telling, evidence.chosen),
+    ]
     text = "; ".join(part for part in parts if part)
     if evidence.lost:
         places = ", ".join(f"{task} at {show_length(length)}" for task, length in evidence.lost)
@@ -126,7 +132,7 @@ def verdict(evidence: Evidence) -> Verdict:
         stable,
         used or None,
         stable_measured=measured > window,
-        use_measured=used is not None,
+        use_measured=used is not None or bool(evidence.chosen),
     )
 
 
@@ -144,7 +150,7 @@ def _word(
     if stable < measured:
         return "holds in part"
     if used is None:
-        return "stable, use not measured"
+        return "stable, use not shown"
     if used <= window:
         return "stable, not used"
     if used < min(longest, stable):
@@ -176,7 +182,18 @@ def _perplexity_part(evidence: Evidence, stable: int | None, measured: int) -> s
     )
 
 
-def _retrieval_part(tasks: Sequence[Task]) -> str:
+def _retrieval_part(tasks: Sequence[Task], chosen: Sequence[Task]) -> str:
+    if not tasks and chosen:
+        names = ", ".join(task.name for task in chosen)
+        asked = [
+            f"to {show_length(task.effective)} ({task.name})"
+            if task.effective
+            else f"nowhere ({task.name})"
+            for task in chosen
+            if task.longest
+        ]
+        choice = f"; it tells the answer from distractors {', '.join(asked)}" if asked else ""
+        return f"no model here solves {names} at any length, so use is not shown{choice}"
     if not tasks:
         return "whether far text is used was not measured"
     by_reach: dict[int, list[Task]] = {}

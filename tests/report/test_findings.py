@@ -81,6 +81,28 @@ def test_a_task_that_nobody_solves_counts_in_no_verdict():
     assert any("passkey" in sentence for sentence in found.not_measured)
 
 
+def test_forced_choice_over_depths_against_chance():
+    scores = retrieval_document(tasks=("copy",))
+    for row in scores["results"]:
+        far = row["model"] == "base" and row["length"] > 256
+        row |= {"choice": 0.5 if far else 0.9, "chance": 0.5}
+    for row in scores["effective"]:
+        row["effective_length"] = None
+    scores["middle"] = []
+    found = findings(
+        [run("eval", "eval-ppl", perplexity_document()), run("keys", "eval-retrieval", scores)]
+    )
+    row = found.retrieval[0].by_choice[1]
+    # 5 depths of 40: 100 of 200 right, Wilson's 95 % is 0.4314 to 0.5686
+    assert (row["model"], row["length"], row["accuracy"]) == ("base", 512, 0.5)
+    assert (round(row["low"], 4), round(row["high"], 4)) == (0.4314, 0.5686)
+    assert row["gain"] == 1.5
+    base, _, lora = found.verdicts
+    assert "from distractors to 256 (copy)" in base.sentence
+    assert "from distractors to 2k (copy)" in lora.sentence
+    assert lora.word == "stable, use not shown"
+
+
 def test_the_middle_is_shown_minus_the_ends_whichever_way_it_was_written():
     scores = retrieval_document()
     for row in scores["middle"]:

@@ -44,12 +44,12 @@ def judge(points, *tasks, reference=3.0, lost=()):
         (FLAT, [Task("copy", 512, 2048)], "used in part"),
         (FLAT, [Task("copy", 2048, 2048), Task("key", 256, 2048)], "stable, not used"),
         (FLAT, [Task("copy", None, 2048)], "stable, not used"),
-        (FLAT, [Task("copy", 256, 256)], "stable, use not measured"),  # not asked beyond
-        (FLAT, [], "stable, use not measured"),
+        (FLAT, [Task("copy", 256, 256)], "stable, use not shown"),  # not asked beyond
+        (FLAT, [], "stable, use not shown"),
         (RISING, [Task("copy", 256, 2048)], "collapses"),
         ([(256, 3.0), (512, 3.1), (1024, 50.0)], [], "holds in part"),
         ([(256, 30.0), (2048, 29.0)], [], "worse everywhere"),
-        ([(128, 5.0), (256, 3.0), (2048, 3.0)], [], "stable, use not measured"),
+        ([(128, 5.0), (256, 3.0), (2048, 3.0)], [], "stable, use not shown"),
         ([(128, 3.3), (256, 3.0)], [], "not measured"),
         ([], [Task("copy", 2048, 2048)], "retrieves"),
         ([], [Task("copy", 256, 2048)], "does not retrieve"),
@@ -77,3 +77,13 @@ def test_sentences():
     assert "holds to 256 and is 50 at 2k" in rising.sentence
     assert "whether far text is used was not measured" in rising.sentence
     assert rising.to_dict()["use_measured"] is False
+
+
+def test_what_nobody_solves_shows_no_use_but_its_choice_is_told():
+    chosen = [Task("copy", 2048, 2048), Task("key", None, 2048), Task("other", None, 0)]
+    one = verdict(Evidence("m", 256, FLAT, 3.0, chosen=chosen))
+    assert one.word == "stable, use not shown"
+    assert one.sentence.endswith(
+        "no model here solves copy, key, other at any length, so use is not shown; "
+        "it tells the answer from distractors to 2k (copy), nowhere (key)."
+    )

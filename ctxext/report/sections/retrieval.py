@@ -12,6 +12,7 @@ from ctxext.report.comparison_tables import (
     accuracy_difference_table,
     accuracy_table,
     cells_table,
+    choice_table,
     effective_table,
     middle_table,
     models_and_tasks,
@@ -43,8 +44,20 @@ def retrieval_section(groups: Sequence[RetrievalGroup]) -> Html:
         charts = [
             _accuracy_chart(group, task, f"ret{at}-{i}") for i, task in enumerate(group.tasks)
         ]
+        choices = group.by_choice
+        for i, task in enumerate(dict.fromkeys(row["task"] for row in choices)):
+            rows = [row for row in choices if row["task"] == task]
+            charts.append(_choice_chart(group, rows, f"choice{at}-{i}"))
         parts.append(tag("div", *charts, class_="charts"))
         tables = [data_table("Accuracy by length, Wilson's 95 % interval", accuracy_table(group))]
+        if choices:
+            note = (
+                "the right answer against distractors, with Wilson's interval; gain in nats a token"
+            )
+            table = choice_table(group)
+            tables.append(
+                data_table("Forced choice, and what the needle is worth", table, note=note)
+            )
         if group.differences:
             tables.append(
                 data_table("Difference of accuracy", accuracy_difference_table(group.differences),
@@ -88,6 +101,22 @@ def _accuracy_chart(group: RetrievalGroup, task: str, identity: str) -> Html:
 
     return figure(Chart(f"{task}: right answers by length", *_accuracy_words(rows, "length", draw)),
                   identity)  # fmt: skip
+
+
+def _choice_chart(group: RetrievalGroup, rows: Sequence[Row], identity: str) -> Html:
+    chances = {row["chance"] for row in rows}
+    chance = chances.pop() if len(chances) == 1 else None
+
+    def draw() -> "Figure":
+        return one_chart(
+            lambda axis: draw_accuracy(
+                axis, rows, key="length", label="length, tokens", window=group.window,
+                target=group.target, threshold=chance, line="chance",
+            )
+        )  # fmt: skip
+
+    title = f"{rows[0]['task']}: forced choice by length"
+    return figure(Chart(title, *_accuracy_words(rows, "length", draw)), identity)
 
 
 def _accuracy_words(

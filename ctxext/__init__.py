@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ctxext.pipeline.base import train_base
     from ctxext.pipeline.demo import demo
     from ctxext.pipeline.eval_ppl import perplexity
+    from ctxext.pipeline.eval_retrieval import retrieval
     from ctxext.pipeline.extend import extend
     from ctxext.pipeline.finetune import finetune
     from ctxext.pipeline.inspect import inspect
@@ -29,6 +30,7 @@ _HOME = {
     "merge": "pipeline.merge",
     "perplexity": "pipeline.eval_ppl",
     "push": "pipeline.push",
+    "retrieval": "pipeline.eval_retrieval",
     "train_base": "pipeline.base",
 }
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "merge",
     "perplexity",
     "push",
+    "retrieval",
     "train_base",
 ]
 

@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctxext.lengths import show_length
-from ctxext.report.style import length_axis, line_style, mark_window, new_figure
+from ctxext.report.style import length_axis, line_style, mark_window, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -41,7 +40,7 @@ def plot_perplexity(path: Path, results: Rows, by_position: Rows, *, window: int
     if by_position:
         draw_positions(axes[-1], by_position, window=window)
     axes[0].legend(frameon=False, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_demo(path: Path, by_position: Rows, copying: Rows, *, original: int, target: int) -> None:
@@ -64,7 +63,7 @@ def plot_demo(path: Path, by_position: Rows, copying: Rows, *, original: int, ta
     right.set_ylabel("tokens copied rightly, %")
     right.set_title("Is far text used?", loc="left", fontsize=11)
     left.set_title("Is far text survived?", loc="left", fontsize=11)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_wavelengths(
@@ -94,7 +93,7 @@ def plot_wavelengths(
     axis.set_ylabel("tokens for one full turn (log scale)")
     axis.set_xlabel("rotary pair, fastest first")
     axis.legend(frameon=False, fontsize=9, loc="lower right")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_loss(path: Path, lines: Rows) -> None:
@@ -135,7 +134,7 @@ def plot_loss(path: Path, lines: Rows) -> None:
     if losses:
         axis.set_title(f"step {steps[-1]}: loss {losses[-1]:.3f}", loc="left", fontsize=11)
     axis.legend(frameon=False, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_positions(axis: "Axes", rows: Rows, *, window: int | None) -> None:
@@ -171,9 +170,3 @@ def _plain_number(value: float, position: float) -> str:
 
 def _models(rows: Rows) -> list[str]:
     return list(dict.fromkeys(str(row["model"]) for row in rows))
-
-
-def _save(figure: "Figure", path: Path) -> None:
-    # No date in the file: the same numbers give the same bytes.
-    metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
-    figure.savefig(path, metadata=metadata, facecolor="white")

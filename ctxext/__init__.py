@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ctxext.methods import METHODS
     from ctxext.pipeline.base import train_base
     from ctxext.pipeline.demo import demo
+    from ctxext.pipeline.eval_harness import harness
     from ctxext.pipeline.eval_ppl import perplexity
     from ctxext.pipeline.extend import extend
     from ctxext.pipeline.finetune import finetune
@@ -25,6 +26,7 @@ _HOME = {
     "demo": "pipeline.demo",
     "extend": "pipeline.extend",
     "finetune": "pipeline.finetune",
+    "harness": "pipeline.eval_harness",
     "inspect": "pipeline.inspect",
     "merge": "pipeline.merge",
     "perplexity": "pipeline.eval_ppl",
@@ -38,6 +40,7 @@ __all__ = [
     "demo",
     "extend",
     "finetune",
+    "harness",
     "inspect",
     "merge",
     "perplexity",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ctxext.cli import demo, eval_ppl, extend, finetune, inspect, merge, push
+from ctxext.cli import demo, eval_harness, eval_ppl, extend, finetune, inspect, merge, push
 from ctxext.cli._output import abandon, say_error
 from ctxext.errors import BadInput, CtxextError
 from ctxext.launch import environment_rank
@@ -32,6 +32,7 @@ for _name, _command, _panel in (
     ("finetune", finetune.command, EXTEND),
     ("merge", merge.command, EXTEND),
     ("eval-ppl", eval_ppl.command, EVALUATE),
+    ("eval-harness", eval_harness.command, EVALUATE),
     ("push", push.command, RELEASE),
     ("demo", demo.command, LEARN),
 ):

@@ -71,6 +71,25 @@ def copying_table(rows: Rows) -> Table:
     )
 
 
+def harness_table(rows: Rows) -> Table:
+    """Columns and rows as lm-evaluation-harness prints them."""
+    return (
+        ["task", "version", "filter", "n-shot", "metric", "value", "stderr", "documents"],
+        [
+            [
+                r["task"], _shown(r["version"]), r["filter"], _shown(r["n_shot"]), r["metric"],
+                f"{r['value']:.4f}", "" if r["stderr"] is None else f"± {r['stderr']:.4f}",
+                _shown(r["samples"]),
+            ]
+            for r in rows
+        ],
+    )  # fmt: skip
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
 def perplexity(row: Mapping[str, Any]) -> str:
     """`4.321 ± 0.056`: the standard error of the NLL carried over to the perplexity."""
     value = row["perplexity"]

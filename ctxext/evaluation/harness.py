@@ -125,6 +125,8 @@ def publishable(value: Any, folders: Sequence[Path]) -> Any:
         return [publishable(v, folders) for v in value]
     if isinstance(value, str):
         return _without_paths(_TOKEN.sub("***", value), folders)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # JSON has no word for it
     if value is None or isinstance(value, bool | int | float):
         return value
     item = getattr(value, "item", None)  # a numpy number

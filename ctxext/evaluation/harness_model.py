@@ -30,6 +30,7 @@ class Windowed(HFLM):  # type: ignore[misc]
 
     Attributes:
         cut: the documents that lost their beginning.
+        starts_after_new_line: there is no BOS or EOS to start from.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Windowed(HFLM):  # type: ignore[misc]
             batch_size=batch_size, prefix_token_id=prefix,
         )  # fmt: skip
         self.cut: set[Sample] = set()
+        self.starts_after_new_line = prefix is not None
         self.add_bos_token: bool | None = None
         self._name, self._on_progress = name, on_progress
         self._embeddings = int(model.get_input_embeddings().weight.shape[0])

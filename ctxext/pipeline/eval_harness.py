@@ -3,7 +3,6 @@
 import contextlib
 import importlib.metadata
 import importlib.util
-import io
 import logging
 import os
 from collections import Counter
@@ -126,32 +125,26 @@ def harness(
     _require_harness()
     kind = check_dtype(dtype)
     opened = open_checkpoint(model, revision=revision)
-    read_weights(opened.source.folder)
-    window = _window(opened, max_length)
-    for length in lengths:
-        if length > window:
-            raise BadInput(
-                f"--lengths has {length}, and {opened.source.name} is read at {window} tokens",
-                f"shorter lengths, or --max-length {length}",
-            )
+    source = opened.source
+    read_weights(source.folder)
+    window = _window(opened, max_length, lengths)
     seeds = SEEDS if seed is None else (seed,) * 4
     with contextlib.ExitStack() as held:
         folder = None
         if output_dir is not None:
             folder = held.enter_context(
                 staged_folder(
-                    Path(output_dir), overwrite=overwrite, inputs=(opened.source.folder,),
+                    Path(output_dir), overwrite=overwrite, inputs=(source.folder,),
                     may_lie_inside=True,
                 )
             )  # fmt: skip
         said = held.enter_context(_kept_quiet())
         _set_seeds(seeds)
-        tokenizer = load_tokenizer(opened.source, trust_remote_code=trust_remote_code)
+        tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
         place = pick_device(device)
         found = Tasks.load(
             tasks, include_path, lengths or (window,),
-            tokenizer=_readable_by_tasks(opened.source, trust_remote_code),
-            on_progress=on_progress,
+            tokenizer=_readable_by_tasks(source, trust_remote_code), on_progress=on_progress,
         )  # fmt: skip
         if lengths and not found.at_lengths():
             raise BadInput(
@@ -160,48 +153,33 @@ def harness(
             )
         found.configure(num_fewshot, seeds[3])
         live = load_model(
-            opened.source, opened.position, dtype=kind, device=place,
-            trust_remote_code=trust_remote_code,
-        )  # fmt: skip
-        from ctxext.evaluation.harness_model import Windowed, prefix_of
+            source, opened.position, dtype=kind, device=place, trust_remote_code=trust_remote_code
+        )
+        from ctxext.evaluation.harness_model import Windowed
 
         reader = Windowed(
-            live, tokenizer, window=window, batch_size=batch_size, name=opened.source.name,
+            live, tokenizer, window=window, batch_size=batch_size, name=source.name,
             on_progress=on_progress,
         )  # fmt: skip
         full = _evaluate(reader, found, limit)
-        settings = {
-            "model": opened.source.name, "model_args": {"max_length": window},
-            "batch_size": batch_size, "limit": limit, "random_seed": seeds[0],
-            "numpy_seed": seeds[1], "torch_seed": seeds[2], "fewshot_seed": seeds[3],
-        }  # fmt: skip
         cut = Counter(task for task, _ in reader.cut)
-        rows = rows_of(full, at_length=found.at_lengths(limit), cut=cut)
         result = HarnessResult(
-            model=opened.source.name,
+            model=source.name,
             window=window,
             original_window=opened.position.window.original,
             harness_version=importlib.metadata.version("lm_eval"),
-            tasks=tuple(rows),
+            tasks=tuple(rows_of(full, at_length=found.at_lengths(limit), cut=cut)),
             lengths=tuple(lengths or (window,)) if found.at_lengths() else (),
             num_fewshot=num_fewshot,
             limit=limit,
             batch_size=batch_size,
             seeds=seeds,
-            full=publishable({**full, "config": settings}, _folders(opened.source, include_path)),
-            warnings=tuple(
-                [
-                    *opened.warnings,
-                    *_warnings(opened, window, batch_size, cut, full),
-                    *(["the tokenizer has neither BOS nor EOS: texts begin after a new line"]
-                      if prefix_of(tokenizer) is not None else []),
-                    *said(),
-                ]
-            ),
+            full=full,
+            warnings=(*opened.warnings, *_warnings(opened, reader, cut, full), *said()),
             output_dir=str(output_dir) if output_dir is not None else None,
-        )  # fmt: skip
+        )
         if folder is not None:
-            _write(folder, result)
+            _write(folder, result, _folders(source, include_path))
     return result
 
 
@@ -239,24 +217,35 @@ def _require_harness() -> None:
     hint = "pip install 'ctxext[harness]'"
     if importlib.util.find_spec("lm_eval") is None:
         raise BadInput("eval-harness needs lm-evaluation-harness, which is not installed", hint)
-    from lm_eval.tasks import TaskManager
-
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise BadInput(f"lm-evaluation-harness cannot be imported: {words(error)}", hint) from error
     if not hasattr(TaskManager, "load"):
         found = importlib.metadata.version("lm_eval")
         raise BadInput(f"eval-harness needs lm-eval 0.4.12 or newer, and {found} is here", hint)
 
 
-def _window(opened: Opened, wanted: int | None) -> int:
-    """Tokens that the harness may use."""
+def _window(opened: Opened, wanted: int | None, lengths: Sequence[int]) -> int:
+    """Tokens that the harness may use.
+
+    Raises:
+        BadInput: more than there are learned positions, or `lengths` beyond it.
+    """
     current = opened.position.window.current
-    if wanted is None:
-        return current
-    if wanted > current and opened.position.encoding not in (*ROTARY, "alibi", "none"):
+    window = wanted or current
+    for length in lengths:
+        if length > window:
+            raise BadInput(
+                f"--lengths has {length}, and {opened.source.name} is read at {window} tokens",
+                f"shorter lengths, or --max-length {length}",
+            )
+    if window > current and opened.position.encoding not in (*ROTARY, "alibi", "none"):
         raise BadInput(
-            f"--max-length is {wanted}, and {opened.source.name} has {current} positions",
+            f"--max-length is {window}, and {opened.source.name} has {current} positions",
             "leave it out",
         )
-    return wanted
+    return window
 
 
 def _readable_by_tasks(source: Source, trust_remote_code: bool) -> str | None:
@@ -298,13 +287,14 @@ def _evaluate(reader: Any, found: Tasks, limit: int | None) -> dict[str, Any]:
     return dict(full)
 
 
-def _warnings(
-    opened: Opened, window: int, batch_size: int, cut: Counter[str], full: Mapping[str, Any]
-) -> list[str]:
+def _warnings(opened: Opened, reader: Any, cut: Counter[str], full: Mapping[str, Any]) -> list[str]:
     out = []
+    window, batch_size = reader.max_length, reader.batch_size
     current = opened.position.window.current
     if window > current:
         out.append(f"--max-length {window} is beyond the window of {current} tokens")
+    if reader.starts_after_new_line:
+        out.append("the tokenizer has neither BOS nor EOS: texts begin after a new line")
     rope = opened.position.rope
     if batch_size > 1 and rope and rope.block.rope_type in ("dynamic", "longrope"):
         out.append(
@@ -355,9 +345,9 @@ def _kept_quiet() -> Iterator[Any]:
     logger = logging.getLogger("lm_eval")
     propagate, logger.propagate = logger.propagate, False
     logger.addHandler(heard)
-    sink = io.StringIO()
     try:
         with (
+            open(os.devnull, "w") as sink,  # noqa: PTH123
             quiet_transformers(),
             contextlib.redirect_stdout(sink),
             contextlib.redirect_stderr(sink),
@@ -379,11 +369,20 @@ def _folders(source: Source, include_path: str | Path | None) -> list[Path]:
     return [path for path in out if path.is_absolute()]
 
 
-def _write(folder: Path, result: HarnessResult) -> None:
+def _write(folder: Path, result: HarnessResult, folders: Sequence[Path]) -> None:
     document = result.to_dict()
     del document["output_dir"]
-    write_file(folder / DOCUMENT, dump_json(document))
-    write_file(folder / FULL, dump_json(result.full))
+    names = ("random_seed", "numpy_seed", "torch_seed", "fewshot_seed")
+    config = {
+        "model": result.model,
+        "model_args": {"max_length": result.window},
+        "batch_size": result.batch_size,
+        "limit": result.limit,
+        **dict(zip(names, result.seeds, strict=True)),
+    }
+    write_file(folder / DOCUMENT, dump_json(publishable(document, folders)))
+    full = publishable({**result.full, "config": config}, folders)
+    write_file(folder / FULL, dump_json(full))
     write_record(
         folder,
         {

@@ -138,7 +138,8 @@ def _load(manager: Any, name: str, *, trusted: bool) -> Mapping[str, Any]:
                 f"--tasks {name} reads the checkpoint's tokenizer, which brings its own code",
                 "read the code, then add --trust-remote-code",
             ) from error
-        raise BadInput(f"the harness cannot load --tasks {name}: {words(error)}") from error
+        said = words(error).replace("`max_seq_lengths`", "--lengths")
+        raise BadInput(f"the harness cannot load --tasks {name}: {said}") from error
 
 
 def unreachable(name: str, error: Exception) -> CtxextError:

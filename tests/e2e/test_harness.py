@@ -54,6 +54,7 @@ import datasets
 def documents(tokenizer=None, max_seq_lengths=None, **kwargs):
     from transformers import AutoTokenizer
     print("a line on stdout")
+    assert tokenizer, "No tokenizer or pretrained provided."  # RULER's words
     AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=True)
     rows = [
         {"text": "x" * (length // 2), "answer": "y", "max_length": length}
@@ -289,7 +290,9 @@ def test_what_is_written(tmp_path, stories, tasks):
 
 def test_what_cannot_be_run_is_one_sentence(tmp_path, shipped, tasks):
     write_task(tasks, "own_long", CHOICE, [{"question": "a", "choices": ["b" * 300], "answer": 0}])
-    write_task(tasks, "own_empty", CHOICE, [{"question": "a", "choices": [""], "answer": 0}])
+    score = "output_type: loglikelihood\ndoc_to_text: a\ndoc_to_target: '{{b}}'\n"
+    score += "target_delimiter: ''\nmetric_list:\n  - metric: perplexity\n"
+    write_task(tasks, "own_empty", score, [{"b": ""}])
     write_task(tasks, "own_greedy", GENERATE.replace("12", "256"), [{"text": "a", "answer": "b"}])
     write_task(tasks, "own_broken", ROLLING.replace("{{page}}", "{{page"), [{"page": "a"}])
     write_task(tasks, "own_unsafe", GENERATE + "unsafe_code: true\n", [{"text": "a", "answer": ""}])
@@ -298,7 +301,7 @@ def test_what_cannot_be_run_is_one_sentence(tmp_path, shipped, tasks):
     )
     out = tmp_path / "out"
     for name, message in {
-        "own_long": "answer of document 0 has 300 tokens",
+        "own_long": "answer of document 0 has 301 tokens",
         "own_empty": "no token at all",
         "own_greedy": "generates up to 256 tokens",
         "own_broken": "own_broken",
@@ -348,6 +351,7 @@ def test_code_of_a_tokenizer_is_not_run_behind_our_back(tmp_path, stories, tasks
 
 def test_ruler_itself(stories):
     pytest.importorskip("wonderwords", reason="RULER's own packages are not installed")
-    result = harness(str(stories), tasks=["niah_single_1"], lengths=[256, 512], limit=2)
-    assert [(r["metric"], r["samples"]) for r in result.tasks] == [("256", 2), ("512", 2)]
+    flags = {"tasks": ["niah_single_1"], "max_length": 1024, "limit": 2}
+    result = harness(str(stories), **flags, lengths=[512, 1024])
+    assert [(r["metric"], r["samples"]) for r in result.tasks] == [("512", 2), ("1024", 2)]
     assert result.tasks[0]["value"] == 0.0  # 0.26 M parameters that tell stories

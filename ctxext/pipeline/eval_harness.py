@@ -35,6 +35,8 @@ KIND = "eval-harness"
 DOCUMENT = f"{KIND}.json"
 FULL = "harness.json"
 """The harness's own results beside it."""
+OLDEST = "0.4.13"
+"""Of lm-eval: before, RULER never ends at short lengths."""
 SEEDS = (0, 1234, 1234, 1234)
 """The harness's own, of Python's random, numpy, torch and the few-shot sampler."""
 _EXPECTED = (  # said for every run, or by us in better words
@@ -217,13 +219,16 @@ def _require_harness() -> None:
     hint = "pip install 'ctxext[harness]'"
     if importlib.util.find_spec("lm_eval") is None:
         raise BadInput("eval-harness needs lm-evaluation-harness, which is not installed", hint)
+    from packaging.version import Version
+
+    found = importlib.metadata.version("lm_eval")
+    if Version(found) < Version(OLDEST):
+        raise BadInput(f"eval-harness needs lm-eval {OLDEST} or newer, and {found} is here", hint)
     try:
-        from lm_eval.tasks import TaskManager
+        import lm_eval.models.huggingface
+        import lm_eval.tasks  # noqa: F401
     except ImportError as error:
         raise BadInput(f"lm-evaluation-harness cannot be imported: {words(error)}", hint) from error
-    if not hasattr(TaskManager, "load"):
-        found = importlib.metadata.version("lm_eval")
-        raise BadInput(f"eval-harness needs lm-eval 0.4.12 or newer, and {found} is here", hint)
 
 
 def _window(opened: Opened, wanted: int | None, lengths: Sequence[int]) -> int:

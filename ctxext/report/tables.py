@@ -78,7 +78,7 @@ def harness_table(rows: Rows) -> Table:
         [
             [
                 r["task"], _shown(r["version"]), r["filter"], _shown(r["n_shot"]), r["metric"],
-                f"{r['value']:.4f}", "" if r["stderr"] is None else f"± {r['stderr']:.4f}",
+                f"{r['value']:.4f}" if abs(r["value"]) < 1e6 else f"{r['value']:.4g}", "" if r["stderr"] is None else f"± {r['stderr']:.4f}",
                 _shown(r["samples"]),
             ]
             for r in rows

@@ -323,6 +323,13 @@ def test_an_unknown_task_is_named_with_its_neighbours(shipped, tasks):
     assert "own_rolling" in caught.value.hint
 
 
+def test_an_old_harness_is_refused(shipped, monkeypatch):
+    monkeypatch.setattr("ctxext.pipeline.eval_harness.OLDEST", "99.0")
+    with pytest.raises(BadInput, match=r"needs lm-eval 99.0 or newer") as caught:
+        harness(str(shipped), tasks=["own_choice"])
+    assert "ctxext[harness]" in caught.value.hint
+
+
 def test_a_model_that_returns_nan(tmp_path, tasks):
     folder = build_tiny(tmp_path / "nan")
     model = transformers.AutoModelForCausalLM.from_pretrained(folder)

@@ -77,13 +77,18 @@ def harness_table(rows: Rows) -> Table:
         ["task", "version", "filter", "n-shot", "metric", "value", "stderr", "documents"],
         [
             [
-                r["task"], _shown(r["version"]), r["filter"], _shown(r["n_shot"]), r["metric"],
-                f"{r['value']:.4f}" if abs(r["value"]) < 1e6 else f"{r['value']:.4g}", "" if r["stderr"] is None else f"± {r['stderr']:.4f}",
-                _shown(r["samples"]),
+                row["task"],
+                _shown(row["version"]),
+                row["filter"],
+                _shown(row["n_shot"]),
+                row["metric"],
+                f"{row['value']:.4f}" if abs(row["value"]) < 1e6 else f"{row['value']:.4g}",
+                "" if row["stderr"] is None else f"± {row['stderr']:.4f}",
+                _shown(row["samples"]),
             ]
-            for r in rows
+            for row in rows
         ],
-    )  # fmt: skip
+    )
 
 
 def _shown(value: Any) -> str:

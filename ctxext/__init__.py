@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ctxext.methods import METHODS
     from ctxext.pipeline.base import train_base
     from ctxext.pipeline.demo import demo
+    from ctxext.pipeline.eval_harness import harness
     from ctxext.pipeline.eval_ppl import perplexity
     from ctxext.pipeline.eval_retrieval import retrieval
     from ctxext.pipeline.extend import extend
@@ -26,6 +27,7 @@ _HOME = {
     "demo": "pipeline.demo",
     "extend": "pipeline.extend",
     "finetune": "pipeline.finetune",
+    "harness": "pipeline.eval_harness",
     "inspect": "pipeline.inspect",
     "merge": "pipeline.merge",
     "perplexity": "pipeline.eval_ppl",
@@ -40,6 +42,7 @@ __all__ = [
     "demo",
     "extend",
     "finetune",
+    "harness",
     "inspect",
     "merge",
     "perplexity",

@@ -10,7 +10,7 @@ from conftest import run_ctxext
 
 import ctxext
 
-COMMANDS = ["inspect", "extend", "finetune", "merge", "eval-ppl", "push", "demo"]
+COMMANDS = ["inspect", "extend", "finetune", "merge", "eval-ppl", "eval-harness", "push", "demo"]
 ROOT = Path(__file__).parent.parent
 
 

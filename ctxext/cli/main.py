@@ -10,7 +10,17 @@ from typing import Annotated, Any
 
 import typer
 
-from ctxext.cli import demo, eval_ppl, eval_retrieval, extend, finetune, inspect, merge, push
+from ctxext.cli import (
+    demo,
+    eval_harness,
+    eval_ppl,
+    eval_retrieval,
+    extend,
+    finetune,
+    inspect,
+    merge,
+    push,
+)
 from ctxext.cli._output import abandon, say_error
 from ctxext.errors import BadInput, CtxextError
 from ctxext.launch import environment_rank
@@ -33,6 +43,7 @@ for _name, _command, _panel in (
     ("merge", merge.command, EXTEND),
     ("eval-ppl", eval_ppl.command, EVALUATE),
     ("eval-retrieval", eval_retrieval.command, EVALUATE),
+    ("eval-harness", eval_harness.command, EVALUATE),
     ("push", push.command, RELEASE),
     ("demo", demo.command, LEARN),
 ):

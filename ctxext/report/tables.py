@@ -117,6 +117,30 @@ def share(row: Mapping[str, Any]) -> str:
     return f"{100 * row['accuracy']:.0f} % ({100 * row['low']:.0f}-{100 * row['high']:.0f})"
 
 
+def harness_table(rows: Rows) -> Table:
+    """Columns and rows as lm-evaluation-harness prints them."""
+    return (
+        ["task", "version", "filter", "n-shot", "metric", "value", "stderr", "documents"],
+        [
+            [
+                row["task"],
+                _shown(row["version"]),
+                row["filter"],
+                _shown(row["n_shot"]),
+                row["metric"],
+                f"{row['value']:.4f}" if abs(row["value"]) < 1e6 else f"{row['value']:.4g}",
+                "" if row["stderr"] is None else f"± {row['stderr']:.4f}",
+                _shown(row["samples"]),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _shown(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
 def perplexity(row: Mapping[str, Any]) -> str:
     """`4.321 ± 0.056`: the standard error of the NLL carried over to the perplexity."""
     value = row["perplexity"]

@@ -14,6 +14,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,harness]'
 	$(BIN)/python -m pytest -m slow
 
 lint: $(STAMP)

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from ctxext.methods import METHODS
     from ctxext.pipeline.base import train_base
     from ctxext.pipeline.demo import demo
+    from ctxext.pipeline.eval_harness import harness
     from ctxext.pipeline.eval_ppl import perplexity
+    from ctxext.pipeline.eval_retrieval import retrieval
     from ctxext.pipeline.extend import extend
     from ctxext.pipeline.fertility import fertility
     from ctxext.pipeline.finetune import finetune
@@ -28,11 +30,13 @@ _HOME = {
     "extend": "pipeline.extend",
     "fertility": "pipeline.fertility",
     "finetune": "pipeline.finetune",
+    "harness": "pipeline.eval_harness",
     "inspect": "pipeline.inspect",
     "make_report": "pipeline.report",
     "merge": "pipeline.merge",
     "perplexity": "pipeline.eval_ppl",
     "push": "pipeline.push",
+    "retrieval": "pipeline.eval_retrieval",
     "train_base": "pipeline.base",
 }
 __all__ = [
@@ -43,11 +47,13 @@ __all__ = [
     "extend",
     "fertility",
     "finetune",
+    "harness",
     "inspect",
     "make_report",
     "merge",
     "perplexity",
     "push",
+    "retrieval",
     "train_base",
 ]
 

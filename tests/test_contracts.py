@@ -16,6 +16,8 @@ COMMANDS = [
     "finetune",
     "merge",
     "eval-ppl",
+    "eval-retrieval",
+    "eval-harness",
     "fertility",
     "report",
     "push",

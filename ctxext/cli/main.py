@@ -10,7 +10,19 @@ from typing import Annotated, Any
 
 import typer
 
-from ctxext.cli import demo, eval_ppl, extend, fertility, finetune, inspect, merge, push, report
+from ctxext.cli import (
+    demo,
+    eval_harness,
+    eval_ppl,
+    eval_retrieval,
+    extend,
+    fertility,
+    finetune,
+    inspect,
+    merge,
+    push,
+    report,
+)
 from ctxext.cli._output import abandon, say_error
 from ctxext.errors import BadInput, CtxextError
 from ctxext.launch import environment_rank
@@ -32,6 +44,8 @@ for _name, _command, _panel in (
     ("finetune", finetune.command, EXTEND),
     ("merge", merge.command, EXTEND),
     ("eval-ppl", eval_ppl.command, EVALUATE),
+    ("eval-retrieval", eval_retrieval.command, EVALUATE),
+    ("eval-harness", eval_harness.command, EVALUATE),
     ("fertility", fertility.command, EVALUATE),
     ("report", report.command, EVALUATE),
     ("push", push.command, RELEASE),

@@ -163,6 +163,37 @@ class Asking:
         return [score, choice, 1 / len(gains), gain]
 
 
+def pooled(cells: Sequence[Cell]) -> Cell:
+    """Cells of one task and length as one, over all their depths (its own `depth` is the mean)."""
+    samples = sum(cell.samples for cell in cells)
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [v * c.samples for v, c in zip(values, cells, strict=True) if v is not None]
+        return sum(known) / samples if len(known) == len(cells) else None
+
+    accuracy = sum(cell.accuracy * cell.samples for cell in cells) / samples
+    low, high = wilson(accuracy * samples, samples)
+    choice = mean([cell.choice for cell in cells])
+    choices = wilson(choice * samples, samples) if choice is not None else (None, None)
+    errors = [c.gain_stderr for c in cells]
+    known = [e * c.samples for e, c in zip(errors, cells, strict=True) if e is not None]
+    return Cell(
+        task=cells[0].task,
+        length=cells[0].length,
+        depth=sum(cell.depth for cell in cells) / len(cells),
+        accuracy=accuracy,
+        low=low,
+        high=high,
+        samples=samples,
+        choice=choice,
+        choice_low=choices[0],
+        choice_high=choices[1],
+        chance=cells[0].chance,
+        gain=mean([cell.gain for cell in cells]),
+        gain_stderr=math.hypot(*known) / samples if len(known) == len(cells) else None,
+    )
+
+
 def wording_of(task: Task, encode: Encoder, shortest: int) -> Wording:
     """The full wording where it takes at most half of the shortest length, else the compact one.
 

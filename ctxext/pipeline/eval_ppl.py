@@ -16,7 +16,8 @@ from ctxext.data.sources import Source as TextSource
 from ctxext.data.tokens import Corpus, check_vocabulary, tokenize
 from ctxext.errors import BadInput, CtxextError
 from ctxext.launch import Launch, launched
-from ctxext.pipeline.measuring import Measuring, weights_state
+from ctxext.pipeline.measuring import Measuring, free_gpu, weights_state
+from ctxext.pipeline.names import names_of
 from ctxext.pipeline.opened import Opened, open_checkpoint
 from ctxext.progress import Progress, silent
 from ctxext.release.provenance import sha256_of
@@ -175,7 +176,7 @@ def perplexity(
         )
         run.begin()
         keys = run.key_tokens(reference, lengths[-1], stride, rule) if reference and rule else None
-        names = list(names) if names is not None else _names(models, opened)
+        names = list(names) if names is not None else names_of(models, opened)
         for name, one in zip(names, opened, strict=True):
             run.measure(name, one, lengths, protocols, keys)
         warnings = [f"{n}: {w}" for n, one in zip(names, opened, strict=True) for w in one.warnings]
@@ -303,7 +304,7 @@ class _Run:
 
     def _fail(self, name: str, length: int, error: CtxextError) -> None:
         """Kept for the result: the other lengths may do."""
-        _free_gpu()
+        free_gpu()
         self._why = error
         known = any(f["model"] == name and f["length"] == length for f in self._failed)
         if not known:
@@ -503,30 +504,3 @@ def _check_chunks(one: Opened, chunk: int) -> None:
             "frequencies depend on how much is read at once",
             "leave out --prefill-chunk",
         )
-
-
-def _free_gpu() -> None:
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _names(models: Sequence[str], opened: Sequence[Opened]) -> list[str]:
-    """What the table calls each model: the shortest end of its path that is its own."""
-    paths = [
-        Path(model).resolve() if Path(model).is_dir() else Path(one.source.name)
-        for model, one in zip(models, opened, strict=True)
-    ]
-    names: list[str] = []
-    for index, path in enumerate(paths):
-        others = [p for i, p in enumerate(paths) if i != index and p != path]
-        parts = next(
-            (n for n in range(1, 5) if all(p.parts[-n:] != path.parts[-n:] for p in others)), 5
-        )
-        name = "/".join(path.parts[-parts:]) if Path(models[index]).is_dir() else str(path)
-        while name in names:
-            name += "'"
-        names.append(name)
-    return names

@@ -1,5 +1,6 @@
 """The output folder of a measurement: what is done lies there, and a killed run goes on from it."""
 
+import gc
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -138,3 +139,12 @@ def weights_state(source: Source) -> str:
         stat = (source.folder / name).stat()
         files.append(f"{name} {stat.st_size} {stat.st_mtime_ns}")
     return f"{config} {'; '.join(files)}"
+
+
+def free_gpu() -> None:
+    """Give back what a failed length held, so that the next one finds it."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

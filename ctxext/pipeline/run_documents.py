@@ -165,6 +165,7 @@ _SHAPES: Mapping[str, Shape] = {
                 **_MODEL,
                 "task": _name,
                 "effective_length": _maybe(_tokens),
+                "metric": _word,
                 "threshold": _word,
                 "by_length": _rows({"length": _tokens, **_ACCURACY}),
             }

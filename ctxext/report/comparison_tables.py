@@ -143,9 +143,10 @@ def _share_cell(one: Difference) -> str:
 def effective_table(group: RetrievalGroup) -> Table:
     """Columns and rows: one row for each model, one column for each task."""
     cells = {
-        (row["model"], row["task"]): (
-            show_length(row["effective_length"]) if row["effective_length"] else "none"
-        )
+        (row["model"], row["task"]): show_length(row["effective_length"])
+        + (" by choice" if row.get("metric") == "choice" else "")
+        if row["effective_length"]
+        else "none"
         for row in group.effective
     }
     above = threshold_words(group.threshold)

@@ -409,7 +409,7 @@ def _evidence(
         if asked is not None:
             tasks = [
                 Task(
-                    str(row["task"]),
+                    f"{row['task']} by choice" if row.get("metric") == "choice" else row["task"],
                     row["effective_length"],
                     max((cell["length"] for cell in row["by_length"]), default=0),
                     _best(row["by_length"]),

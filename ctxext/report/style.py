@@ -15,21 +15,24 @@ if TYPE_CHECKING:
 # Okabe and Ito's palette, black first.
 COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#8C6D00")
 LIGHT_TEXT = "#555555"
+# A map that is read the same by all eyes and in grey.
+HEAT = "cividis"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def new_figure(
-    panels: int, *, width: float = 5.6, height: float = 4.2
+    panels: int, *, rows: int = 1, width: float = 5.6, height: float = 4.2, grid: bool = True
 ) -> tuple["Figure", list["Axes"]]:
-    """A figure with `panels` axes side by side, drawn without a screen."""
+    """A figure with `panels` axes side by side in each of its rows, drawn without a screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * panels, height), dpi=120, layout="constrained")
+    figure = Figure(figsize=(width * panels, height * rows), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = [figure.add_subplot(1, panels, i + 1) for i in range(panels)]
+    axes = [figure.add_subplot(rows, panels, i + 1) for i in range(rows * panels)]
     for axis in axes:
-        axis.grid(visible=True, color="#dddddd", linewidth=0.6)
+        if grid:
+            axis.grid(visible=True, color="#dddddd", linewidth=0.6)
         axis.set_axisbelow(True)
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)

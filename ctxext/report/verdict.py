@@ -199,7 +199,7 @@ def _retrieval_part(tasks: Sequence[Task], chosen: Sequence[Task]) -> str:
     by_reach: dict[int, list[Task]] = {}
     for task in tasks:
         by_reach.setdefault(task.effective or 0, []).append(task)
-    several = len(by_reach) > 1
+    several = len(by_reach) > 1 or any(" " in task.name for task in tasks)
     parts = []
     for effective, group in sorted(by_reach.items(), reverse=True):
         whose = f" ({', '.join(task.name for task in group)})" if several else ""

@@ -81,6 +81,19 @@ def test_a_task_that_nobody_solves_counts_in_no_verdict():
     assert any("passkey" in sentence for sentence in found.not_measured)
 
 
+def test_an_effective_length_by_choice_is_called_so():
+    scores = retrieval_document(tasks=("copy",))
+    for row in scores["effective"]:
+        row["metric"] = "choice" if row["model"] == "yarn" else "accuracy"
+    found = findings(
+        [run("eval", "eval-ppl", perplexity_document()), run("keys", "eval-retrieval", scores)]
+    )
+    assert "retrieval holds to 256 (copy by choice)" in found.verdicts[1].sentence
+    assert effective_table(found.retrieval[0])[1] == [
+        ["base", "256"], ["yarn", "256 by choice"], ["lora", "2k"],
+    ]  # fmt: skip
+
+
 def test_forced_choice_over_depths_against_chance():
     scores = retrieval_document(tasks=("copy",))
     for row in scores["results"]:

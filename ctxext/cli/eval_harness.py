@@ -1,0 +1,108 @@
+"""`ctxext eval-harness`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ctxext.cli import _options as options
+from ctxext.cli._output import out, print_json, progress, say_warnings, table
+from ctxext.lengths import parse_length, parse_lengths, show_length
+from ctxext.report.tables import harness_table
+
+if TYPE_CHECKING:
+    from ctxext.pipeline.eval_harness import HarnessResult
+
+
+def command(
+    model: options.Model,
+    tasks: Annotated[
+        str, typer.Option("--tasks", help="Tasks, groups or tags of the harness, with commas.")
+    ],
+    lengths: Annotated[
+        str | None,
+        typer.Option(
+            "--lengths", help="For tasks made at lengths (RULER), e.g. 4k,16k.  [default: window]"
+        ),
+    ] = None,
+    max_length: Annotated[
+        str | None,
+        typer.Option("--max-length", help="Tokens the harness may use.  [default: the window]"),
+    ] = None,
+    num_fewshot: Annotated[
+        int | None,
+        typer.Option("--num-fewshot", min=0, help="Examples in a prompt.  [default: the task's]"),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", min=1, help="Only so many documents of a task (and length)."),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Requests read together.")
+    ] = 1,
+    include_path: Annotated[
+        Path | None, typer.Option("--include-path", help="Folder with task YAMLs of your own.")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", min=0, help="Seed of everything random.  [default: the harness's own]"
+        ),
+    ] = None,
+    output_dir: options.OutputDir = None,
+    overwrite: options.Overwrite = False,
+    revision: options.Revision = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    trust_remote_code: options.TrustRemoteCode = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Tasks of EleutherAI's lm-evaluation-harness, read in the checkpoint's own window.
+
+    Needs `pip install 'ctxext[harness]'`. With --output-dir also eval-harness.json, and the
+    harness's full results as harness.json.
+
+    Example: ctxext eval-harness runs/yarn --tasks niah_single_1,hellaswag --limit 100 -o runs/lm
+    """
+    from ctxext.pipeline.eval_harness import harness
+
+    with progress(quiet=quiet) as listen:
+        result = harness(
+            model,
+            tasks=tasks.split(","),
+            lengths=parse_lengths(lengths, flag="--lengths", least=1) if lengths else (),
+            max_length=parse_length(max_length, flag="--max-length", least=2)
+            if max_length
+            else None,
+            num_fewshot=num_fewshot,
+            limit=limit,
+            batch_size=batch_size,
+            include_path=include_path,
+            seed=seed,
+            output_dir=output_dir,
+            overwrite=overwrite,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            on_progress=listen,
+        )
+    if json:
+        print_json(result)
+    else:
+        _render(result)
+    say_warnings(result.warnings)
+
+
+def _render(result: "HarnessResult") -> None:
+    columns, rows = harness_table(result.tasks)
+    few = "" if result.limit is None else f", the first {result.limit} documents"
+    table(
+        f"{result.model} in lm-evaluation-harness {result.harness_version} "
+        f"(window {show_length(result.window)}{few})",
+        columns,
+        rows,
+    )
+    if result.output_dir:
+        out().print(f"written: {result.output_dir}", markup=False)

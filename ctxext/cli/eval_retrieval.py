@@ -1,0 +1,144 @@
+"""`ctxext eval-retrieval`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ctxext.cli import _options as options
+from ctxext.cli._output import out, print_json, progress, say_failed, say_warnings, table
+from ctxext.errors import BadInput
+from ctxext.launch import environment_rank
+from ctxext.lengths import parse_length, parse_lengths, show_length
+from ctxext.report.tables import choice_table, effective_table, retrieval_table
+
+if TYPE_CHECKING:
+    from ctxext.pipeline.eval_retrieval import RetrievalResult
+
+
+def command(
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Checkpoint folders or Hub repository ids.", show_default=False),
+    ],
+    tasks: Annotated[
+        str,
+        typer.Option(
+            "--tasks",
+            help="copy, passkey, needle, multi-key, multi-value, multi-query, key-value, tracing, "
+            "or all; with commas.",
+        ),
+    ] = "passkey",
+    lengths: Annotated[
+        str, typer.Option("--lengths", help="Tokens of prompt and answer, e.g. 2k,4k,8k.")
+    ] = "2k,4k,8k",
+    depths: Annotated[
+        str, typer.Option("--depths", help="Where the needle stands: 0 beginning, 1 end.")
+    ] = "0,0.25,0.5,0.75,1",
+    samples: Annotated[
+        int, typer.Option("--samples", min=1, help="Questions for each length and depth.")
+    ] = 10,
+    score: Annotated[
+        str, typer.Option("--score", help="logprob (any model), or generate (greedy).")
+    ] = "logprob",
+    threshold: Annotated[
+        str,
+        typer.Option(
+            "--threshold",
+            help="Of the effective length: a share (RULER: 85.6%), or own:SHARE of the model's "
+            "score in its own window.",
+        ),
+    ] = "own:0.85",
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="Text to hide needles in; without it RULER's noise."),
+    ] = None,
+    field: Annotated[
+        str, typer.Option("--field", help="Field or column with the text (.jsonl, .parquet).")
+    ] = "text",
+    prefill_chunk: Annotated[
+        str | None,
+        typer.Option("--prefill-chunk", help="Read prompts in chunks of so many tokens."),
+    ] = None,
+    seed: options.Seed = 0,
+    output_dir: options.OutputDir = None,
+    overwrite: options.Overwrite = False,
+    revision: options.Revision = None,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    trust_remote_code: options.TrustRemoteCode = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+) -> None:
+    """Whether far text is used: passkeys, needles and more, over length and depth.
+
+    Works for base models: answers are scored by log-probability. With --output-dir also
+    eval-retrieval.json and heat maps (PNG and SVG); a killed run goes on when started again.
+
+    Example: ctxext eval-retrieval BASE runs/yarn --tasks copy,passkey --lengths 4k,32k -o runs/r
+    """
+    from ctxext.pipeline.eval_retrieval import retrieval
+
+    main = environment_rank() == 0
+    with progress(quiet=quiet or not main) as listen:
+        result = retrieval(
+            models,
+            tasks=[name.strip() for name in tasks.split(",") if name.strip()],
+            lengths=parse_lengths(lengths, flag="--lengths", least=2),
+            depths=_depths(depths),
+            samples=samples,
+            score=score,  # type: ignore[arg-type]
+            threshold=threshold,
+            data=data,
+            field=field,
+            prefill_chunk=(
+                parse_length(prefill_chunk, flag="--prefill-chunk", least=1) if prefill_chunk else 0
+            ),
+            seed=seed,
+            output_dir=output_dir,
+            overwrite=overwrite,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+            trust_remote_code=trust_remote_code,
+            on_progress=listen,
+        )
+    if not main:
+        return
+    if json:
+        print_json(result)
+    else:
+        _render(result)
+    say_warnings(result.warnings)
+    say_failed(result.failed, resumable=output_dir is not None)
+
+
+def _depths(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise BadInput(
+            f"--depths is {text!r}, and has to be numbers between 0 and 1", "e.g. --depths 0,0.5,1"
+        ) from error
+
+
+def _render(result: "RetrievalResult") -> None:
+    for task in result.tasks:
+        rows = [row for row in result.effective if row["task"] == task]
+        if rows:
+            columns, cells = retrieval_table(rows)
+            table(f"{task}: right answers, all depths (95 % interval)", columns, cells)
+            more = choice_table(rows)
+            if more[1]:
+                table(f"{task}: told from wrong answers, and nats a token gained", *more)
+    columns, cells = effective_table(result.effective)
+    table(f"effective length (threshold {result.threshold})", columns, cells)
+    for row in result.middle:
+        if row["lost"]:
+            out().print(
+                f"lost in the middle: {row['model']}, {row['task']} at "
+                f"{show_length(row['length'])}: {100 * row['middle']:.0f} % in the middle, "
+                f"{100 * row['ends']:.0f} % at the worse end",
+                markup=False,
+            )
+    if result.output_dir:
+        out().print(f"written: {result.output_dir}", markup=False)

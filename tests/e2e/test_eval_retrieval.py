@@ -1,0 +1,160 @@
+"""`ctxext eval-retrieval` as it is typed: on the shipped base, on foreign weights, on bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import build_tiny
+from torchrun import run_torchrun
+from transformers import AutoModelForCausalLM
+
+HELDOUT = ("--data", "builtin:python/heldout")
+
+
+def start(*arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "ctxext", "eval-retrieval", *map(str, arguments)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ},
+    )  # fmt: skip
+
+
+def run(*arguments):
+    process = start(*arguments)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def test_the_base_copies_in_its_window_and_not_beyond(tmp_path, shipped):
+    out = tmp_path / "out"
+    code, printed, err = run(
+        shipped, "--tasks", "copy,passkey", "--lengths", "256,512", "--depths", "0,0.5,1",
+        "--samples", "4", *HELDOUT, "-o", out, "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    document = json.loads(printed)
+    assert document["schema"] == "ctxext.eval-retrieval/1"
+    copied = {
+        row["length"]: row["accuracy"]
+        for each in document["effective"]
+        if each["task"] == "copy"
+        for row in each["by_length"]
+    }
+    assert copied[256] > 0.6
+    assert copied[512] < 0.2
+    assert [e["effective_length"] for e in document["effective"] if e["task"] == "copy"] == [256]
+    assert len(document["results"]) == 2 * 2 * 3
+    cell = document["results"][0]
+    assert cell["low"] <= cell["accuracy"] <= cell["high"]
+    assert "asked in compact words" in err
+    written = json.loads((out / "eval-retrieval.json").read_text())
+    assert written == {k: v for k, v in document.items() if k != "output_dir"}
+    assert (out / "retrieval.png").stat().st_size > 5000
+    assert "<svg" in (out / "retrieval.svg").read_text()
+    assert json.loads((out / "ctxext.json").read_text())["kind"] == "eval-retrieval"
+
+
+def test_foreign_weights_and_the_table(tmp_path, stories):
+    code, printed, err = run(
+        stories, "--tasks", "all", "--lengths", "512,2k", "--depths", "0.5", "--samples", "2"
+    )
+    assert code == 0, err
+    assert "| stories260K |" in printed
+    for task in ("copy", "passkey", "needle", "multi-key", "multi-value", "key-value", "tracing"):
+        assert f"**{task}: right answers" in printed
+
+
+def test_generated_answers(tmp_path, shipped):
+    code, printed, err = run(
+        shipped, "--lengths", "256", "--depths", "0", "--samples", "2", "--score", "generate",
+        "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads(printed)["results"][0]["choice"] is None
+
+
+def test_a_killed_run_goes_on_and_ends_alike(tmp_path, shipped):
+    flags = [
+        shipped, "--tasks", "copy", "--lengths", "256,1k", "--depths", "0,1", "--samples", "6",
+        *HELDOUT, "-o",
+    ]  # fmt: skip
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    code, _, err = run(*flags, whole)
+    assert code == 0, err
+    process = start(*flags, cut)
+    journal = cut / "measured-0.jsonl"
+    for _ in range(6000):
+        if journal.exists() and len(journal.read_text().splitlines()) > 5:
+            break
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    known = journal.read_text().splitlines()
+    code, _, err = run(*flags, cut)
+    assert code == 0, err
+    assert 5 < len(known) < 24
+    assert not journal.exists()
+    one, other = ((f / "eval-retrieval.json").read_text() for f in (whole, cut))
+    assert one == other
+
+
+def test_two_processes_equal_one(tmp_path, shipped):
+    flags = [
+        shipped, "--tasks", "copy", "--lengths", "256", "--depths", "0,1", "--samples", "3",
+        "--json",
+    ]  # fmt: skip
+    code, printed, err = run(*flags)
+    assert code == 0, err
+    both = run_torchrun("eval-retrieval", *flags)
+    assert both.returncode == 0, both.stderr
+    assert json.loads(both.stdout) == json.loads(printed)
+
+
+def test_a_model_that_returns_nan_leaves_the_others(tmp_path, tiny_llama):
+    broken = build_tiny(tmp_path / "broken")
+    model = AutoModelForCausalLM.from_pretrained(broken)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    model.save_pretrained(broken)
+    code, printed, err = run(
+        tiny_llama, broken, "--tasks", "copy", "--lengths", "64", "--samples", "1", "--json",
+        "-o", tmp_path / "out",
+    )  # fmt: skip
+    assert code == 1
+    assert "length 64 is not measured: broken returned nan" in err
+    document = json.loads(printed)
+    assert [(f["model"], f["task"], f["length"]) for f in document["failed"]] == [
+        ("broken", "copy", 64)
+    ]
+    assert {row["model"] for row in document["results"]} == {tiny_llama.name}
+    assert json.loads((tmp_path / "out/eval-retrieval.json").read_text())["failed"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--tasks", "paskey"), "there is no task 'paskey'"),
+        (("--tasks", ","), "--tasks names none"),
+        (("--lengths", "1"), "--lengths"),
+        (("--lengths", "24"), "--tasks passkey needs"),
+        (("--depths", "2"), "--depths have to lie between 0"),
+        (("--depths", "x"), "--depths is 'x'"),
+        (("--samples", "0"), "--samples"),
+        (("--threshold", "5"), "--threshold is '5'"),
+        (("--score", "judge"), "--score is 'judge'"),
+        (("--data", "nowhere.txt"), "nowhere.txt"),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path, shipped, flags, words):
+    out = tmp_path / "out"
+    code, printed, err = run(shipped, "--lengths", "256", *flags, "-o", out)
+    assert code == 2, err
+    assert words in err
+    assert "Traceback" not in err
+    assert not printed
+    assert not out.exists()

@@ -39,7 +39,7 @@ def command(
 
     A byte-level Llama that ships with ctxext (window 256) is read at 2048 tokens: it collapses, is
     extended with linear, NTK and YaRN, two of these are fine-tuned with LoRA, and everything is
-    measured on text that nothing was trained on.
+    measured on text that nothing was trained on. Ends with OUT/report.html.
 
     Example: ctxext demo --output-dir runs/demo
     """
@@ -79,4 +79,8 @@ def _render(result: "DemoResult") -> None:
         "checkpoint, loaded by plain transformers, gives the perplexity of base + adapter to "
         f"{result.merged_difference:.0e}."
     )
-    console.print(f"{result.seconds:.0f} s. Plot: {result.output_dir}/demo.png", markup=False)
+    console.print(
+        f"{result.seconds:.0f} s. Plot: {result.output_dir}/demo.png, report: "
+        f"{result.output_dir}/report.html",
+        markup=False,
+    )

@@ -9,7 +9,8 @@ from ctxext.cli._output import out, print_json, progress, say_failed, say_warnin
 from ctxext.errors import BadInput
 from ctxext.launch import environment_rank
 from ctxext.lengths import parse_length, parse_lengths, show_length
-from ctxext.report.tables import choice_table, effective_table, retrieval_table
+from ctxext.report.comparison_tables import accuracy_table, choice_table, effective_table
+from ctxext.report.findings import RetrievalGroup
 
 if TYPE_CHECKING:
     from ctxext.pipeline.eval_retrieval import RetrievalResult
@@ -122,16 +123,15 @@ def _depths(text: str) -> list[float]:
 
 
 def _render(result: "RetrievalResult") -> None:
-    for task in result.tasks:
-        rows = [row for row in result.effective if row["task"] == task]
-        if rows:
-            columns, cells = retrieval_table(rows)
-            table(f"{task}: right answers, all depths (95 % interval)", columns, cells)
-            more = choice_table(rows)
-            if more[1]:
-                table(f"{task}: told from wrong answers, and nats a token gained", *more)
-    columns, cells = effective_table(result.effective)
-    table(f"effective length (threshold {result.threshold})", columns, cells)
+    group = RetrievalGroup(
+        "", result.window, result.threshold,
+        results=list(result.results), effective=list(result.effective),
+    )  # fmt: skip
+    table("right answers over all depths (95 % interval)", *accuracy_table(group))
+    choices = choice_table(group)
+    if choices[1]:
+        table("told from three wrong answers (chance 25 %), and nats a token gained", *choices)
+    table("up to where it reads", *effective_table(group))
     for row in result.middle:
         if row["lost"]:
             out().print(

@@ -11,7 +11,7 @@ from ctxext.evaluation.intervals import newcombe
 class Middle:
     """Accuracy in the middle third of depths against that at the worse end.
 
-    `difference` = ends - middle, with its 95 % interval; `lost` when it is above 0 beyond noise.
+    `difference` = middle - ends, with its 95 % interval; `lost` when it is below 0 beyond noise.
     """
 
     middle: float
@@ -42,6 +42,6 @@ def middle_of(cells: Sequence[tuple[float, float, int]]) -> Middle | None:
     right = [sum(accuracy * samples for accuracy, samples in third) for third in thirds]
     asked = [sum(samples for _, samples in third) for third in thirds]
     worse = min((0, 2), key=lambda end: right[end] / asked[end])
-    least, most = newcombe(right[worse], asked[worse], right[1], asked[1])
+    least, most = newcombe(right[1], asked[1], right[worse], asked[worse])
     inside, outside = right[1] / asked[1], right[worse] / asked[worse]
-    return Middle(inside, outside, outside - inside, least, most, least > 0)
+    return Middle(inside, outside, inside - outside, least, most, most < 0)

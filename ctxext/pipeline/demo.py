@@ -14,10 +14,13 @@ from ctxext.data.sources import Source as TextSource
 from ctxext.data.tokens import TokenIds, tokenize
 from ctxext.errors import BadInput, CtxextError
 from ctxext.pipeline.base import shipped_base
+from ctxext.pipeline.eval_ppl import perplexity
+from ctxext.pipeline.eval_retrieval import retrieval
 from ctxext.pipeline.extend import extend
 from ctxext.pipeline.finetune import finetune
 from ctxext.pipeline.opened import open_checkpoint
 from ctxext.pipeline.recipe import override, read_recipe, shipped_recipe
+from ctxext.pipeline.report import make_report
 from ctxext.progress import Progress, silent
 from ctxext.release.provenance import SCHEMA, command_line, versions, write_record
 from ctxext.report.plots import plot_demo
@@ -29,6 +32,10 @@ ORIGINAL, TARGET = 256, 2048
 METHODS = ("linear", "ntk", "yarn")
 TRAINED = ("linear", "yarn")
 DISTANCES = (64, 128, 256, 512, 1024, 1536)
+REPORTED = ("base", "yarn", "yarn+lora")  # collapsed, stable, used
+LENGTHS = (256, 512, 1024, 2048)
+HELDOUT = "builtin:python/heldout"
+_READ, _DEPTHS, _SAMPLES = 150_000, (0.0, 0.5, 1.0), 4
 FULL_MINUTES = 3.0
 _SAME = 1e-4  # merged and unmerged perplexity differ by float32 rounding only
 _PRINTABLE = range(33, 127)
@@ -71,7 +78,8 @@ def demo(
     The text it is measured on is the part of the built-in corpus that nothing was trained on.
 
     Args:
-        output_dir: new folder: the extended checkpoints, the two runs, `demo.json`, `demo.png`.
+        output_dir: new folder: the extended checkpoints, the two runs, `demo.json`, `demo.png`,
+            and the report on base, YaRN and YaRN + LoRA, `report.html`, with its two runs.
         budget: minutes on two cores, roughly: scales the fine-tuning steps. None = three.
 
     Raises:
@@ -111,6 +119,7 @@ def demo(
         positions += [{"model": name, **row.to_dict()} for row in rows]
         copies += [{"model": name, **row} for row in copied]
         on_progress("measure", done, len(folders), name)
+    _report(out, folders, seed, on_progress)
     difference = _merged_difference(out / "yarn", out / "yarn-lora", documents)
     result = DemoResult(
         str(output_dir), tuple(positions), tuple(copies), difference, recipe["train"]["steps"],
@@ -133,10 +142,25 @@ def _recipe(budget: float, seed: int) -> dict[str, Any]:
     return override(recipe, {"train.steps": steps, "train.seed": seed}, flag="demo")
 
 
+def _report(out: Path, folders: dict[str, Path], seed: int, on_progress: Progress) -> None:
+    """What a user would do: both evaluations, three checkpoints side by side, one page."""
+    models = [str(folders[name]) for name in REPORTED]
+    perplexity(
+        models, names=REPORTED, data=HELDOUT, lengths=LENGTHS, aligned=True, stride=TARGET,
+        tokens=_READ, output_dir=out / "eval-ppl", on_progress=on_progress,
+    )  # fmt: skip
+    retrieval(
+        models, names=REPORTED, tasks=("copy", "passkey"), lengths=LENGTHS, depths=_DEPTHS,
+        samples=_SAMPLES, seed=seed, data=HELDOUT, output_dir=out / "eval-retrieval",
+        on_progress=on_progress,
+    )  # fmt: skip
+    make_report([out], output=out / "report.html", overwrite=True)
+
+
 def heldout(base: Path) -> list[TokenIds]:
     """The first window of every held-out module that fills one."""
     tokenizer = load_tokenizer(Source(base, base.name))
-    corpus = tokenize(TextSource("builtin:python/heldout"), tokenizer)
+    corpus = tokenize(TextSource(HELDOUT), tokenizer)
     return [d[:TARGET] for d in corpus.documents if len(d) >= TARGET]
 
 

@@ -338,24 +338,10 @@ def _retrieval(runs: Sequence[Run]) -> list[RetrievalGroup]:
             known = {tuple(row[k] for k in keys) for row in held}
             rows = [
                 {**row, "model": names.get(row["model"], row["model"])}
-                for row in map(_signed, document.get(name) or ())
+                for row in document.get(name) or ()
             ]
             held += [row for row in rows if tuple(row[k] for k in keys) not in known]
     return list(groups.values())
-
-
-def _signed(row: Row) -> Row:
-    """A row of `middle` whose difference is the middle minus the ends, whichever it was."""
-    middle, ends, difference = (number(row.get(k)) for k in ("middle", "ends", "difference"))
-    if middle is None or ends is None or difference is None or difference * (middle - ends) >= 0:
-        return row
-    low, high = number(row.get("low")), number(row.get("high"))
-    return {
-        **row,
-        "difference": -difference,
-        "low": None if high is None else -high,
-        "high": None if low is None else -low,
-    }
 
 
 def _harness(runs: Sequence[Run]) -> HarnessGroup | None:

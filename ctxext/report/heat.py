@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from ctxext.lengths import show_length
 from ctxext.report.compare import number
 from ctxext.report.plots import Rows
+from ctxext.report.style import HEAT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +34,7 @@ def draw_heat(axis: "Axes", rows: Rows, *, window: int | None) -> None:
             if value is None:
                 axis.text(x, y, "–", ha="center", va="center", fontsize=size)
                 continue
-            color = colormaps["cividis"](value)
+            color = colormaps[HEAT](value)
             axis.add_patch(
                 Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=color, edgecolor="#ffffff",
                           linewidth=0.8, gid=f"cell-{x}-{y}")

@@ -21,7 +21,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def new_figure(
-    panels: int, *, rows: int = 1, width: float = 5.6, height: float = 4.2, grid: bool = True
+    panels: int, *, rows: int = 1, width: float = 5.6, height: float = 4.2
 ) -> tuple["Figure", list["Axes"]]:
     """A figure with `panels` axes side by side in each of its rows, drawn without a screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -31,8 +31,7 @@ def new_figure(
     FigureCanvasAgg(figure)
     axes = [figure.add_subplot(rows, panels, i + 1) for i in range(rows * panels)]
     for axis in axes:
-        if grid:
-            axis.grid(visible=True, color="#dddddd", linewidth=0.6)
+        axis.grid(visible=True, color="#dddddd", linewidth=0.6)
         axis.set_axisbelow(True)
         for side in ("top", "right"):
             axis.spines[side].set_visible(False)

@@ -99,52 +99,6 @@ def fertility_table(rows: Rows, *, reference: str | None) -> Table:
     )
 
 
-def retrieval_table(effective: Rows) -> Table:
-    """Columns and rows: one row for each model of a task, one column for each length."""
-    lengths = sorted({entry["length"] for row in effective for entry in row["by_length"]})
-    rows = []
-    for row in effective:
-        cells = {entry["length"]: share(entry) for entry in row["by_length"]}
-        rows.append([row["model"], *(cells.get(n, "") for n in lengths)])
-    return ["model", *(show_length(n) for n in lengths)], rows
-
-
-def choice_table(effective: Rows) -> Table:
-    """As `retrieval_table`, of forced choices and the retrieval gain; no rows where none is."""
-    lengths = sorted({entry["length"] for row in effective for entry in row["by_length"]})
-    rows = []
-    for row in effective:
-        cells = {}
-        for entry in row["by_length"]:
-            parts = []
-            if entry.get("choice") is not None:
-                parts.append(f"{100 * entry['choice']:.0f} % ({100 * entry['chance']:.0f} chance)")
-            if entry.get("gain") is not None:
-                parts.append(f"{entry['gain']:+.2f}")
-            cells[entry["length"]] = ", ".join(parts)
-        if any(cells.values()):
-            rows.append([row["model"], *(cells.get(n, "") for n in lengths)])
-    return ["model", *(show_length(n) for n in lengths)], rows
-
-
-def effective_table(effective: Rows) -> Table:
-    """Columns and rows: one row for each model, one column for each task."""
-    tasks = list(dict.fromkeys(row["task"] for row in effective))
-    models = list(dict.fromkeys(row["model"] for row in effective))
-    cells = {
-        (r["model"], r["task"]): "none"
-        if (n := r["effective_length"]) is None
-        else show_length(n) + (" (by choice)" if r.get("metric") == "choice" else "")
-        for r in effective
-    }
-    return ["model", *tasks], [[m, *(cells.get((m, t), "") for t in tasks)] for m in models]
-
-
-def share(row: Mapping[str, Any]) -> str:
-    """`85 % (72-93)`: a share and its interval, in percent."""
-    return f"{100 * row['accuracy']:.0f} % ({100 * row['low']:.0f}-{100 * row['high']:.0f})"
-
-
 def harness_table(rows: Rows) -> Table:
     """Columns and rows as lm-evaluation-harness prints them."""
     return (

@@ -82,7 +82,8 @@ def test_the_middle():
     cells = [(0.0, 1.0, 20), (0.25, 0.9, 20), (0.5, 0.3, 20), (0.75, 0.8, 20), (1.0, 1.0, 20)]
     found = middle_of(cells)
     assert (found.middle, found.ends, found.lost) == (0.3, 0.9, True)
-    assert found.low > 0
+    assert found.difference == pytest.approx(-0.6)
+    assert found.high < 0
     few = middle_of([(d, a, 2) for d, a, _ in cells])
     assert not few.lost  # two questions a cell prove nothing
     sinking = middle_of([(0.0, 1.0, 20), (0.5, 0.5, 20), (1.0, 0.1, 20)])

@@ -116,16 +116,6 @@ def test_forced_choice_over_depths_against_chance():
     assert lora.word == "stable, use not shown"
 
 
-def test_the_middle_is_shown_minus_the_ends_whichever_way_it_was_written():
-    scores = retrieval_document()
-    for row in scores["middle"]:
-        row |= {"difference": 0.75, "low": 0.58, "high": 0.87}
-    group = findings([run("keys", "eval-retrieval", scores)]).retrieval[0]
-    assert {(r["difference"], r["low"], r["high"]) for r in group.middle} == {(-0.75, -0.87, -0.58)}
-    group = findings([run("keys", "eval-retrieval", retrieval_document())]).retrieval[0]
-    assert {(r["difference"], r["low"], r["high"]) for r in group.middle} == {(-0.75, -0.87, -0.58)}
-
-
 def test_thresholds_of_their_own_are_said():
     scores = retrieval_document(threshold="own:0.85")
     for at, row in enumerate(scores["effective"]):

@@ -35,7 +35,7 @@ DISTANCES = (64, 128, 256, 512, 1024, 1536)
 REPORTED = ("base", "yarn", "yarn+lora")  # collapsed, stable, used
 LENGTHS = (256, 512, 1024, 2048)
 HELDOUT = "builtin:python/heldout"
-_READ, _DEPTHS, _SAMPLES = 150_000, (0.0, 0.5, 1.0), 4
+_READ, _DEPTHS, _SAMPLES = 40_000, (0.0, 0.5, 1.0), 8
 FULL_MINUTES = 3.0
 _SAME = 1e-4  # merged and unmerged perplexity differ by float32 rounding only
 _PRINTABLE = range(33, 127)
@@ -119,7 +119,7 @@ def demo(
         positions += [{"model": name, **row.to_dict()} for row in rows]
         copies += [{"model": name, **row} for row in copied]
         on_progress("measure", done, len(folders), name)
-    _report(out, folders, seed, on_progress)
+    _evaluate(out, folders, seed, on_progress)
     difference = _merged_difference(out / "yarn", out / "yarn-lora", documents)
     result = DemoResult(
         str(output_dir), tuple(positions), tuple(copies), difference, recipe["train"]["steps"],
@@ -128,6 +128,7 @@ def demo(
     (out / "demo.json").write_text(dump_json(result.to_dict()), encoding="utf-8")
     for suffix in ("png", "svg"):
         plot_demo(out / f"demo.{suffix}", positions, copies, original=ORIGINAL, target=TARGET)
+    make_report([out], output=out / "report.html", overwrite=True)
     if not difference <= _SAME:
         raise CtxextError(
             f"the merged checkpoint's perplexity differs from base + adapter by {difference:.1e}"
@@ -142,19 +143,18 @@ def _recipe(budget: float, seed: int) -> dict[str, Any]:
     return override(recipe, {"train.steps": steps, "train.seed": seed}, flag="demo")
 
 
-def _report(out: Path, folders: dict[str, Path], seed: int, on_progress: Progress) -> None:
-    """What a user would do: both evaluations, three checkpoints side by side, one page."""
+def _evaluate(out: Path, folders: dict[str, Path], seed: int, on_progress: Progress) -> None:
+    """What a user would do: both evaluations of three checkpoints, side by side."""
     models = [str(folders[name]) for name in REPORTED]
     perplexity(
         models, names=REPORTED, data=HELDOUT, lengths=LENGTHS, aligned=True, stride=TARGET,
-        tokens=_READ, output_dir=out / "eval-ppl", on_progress=on_progress,
+        tokens=_READ, output_dir=out / "eval-ppl", overwrite=True, on_progress=on_progress,
     )  # fmt: skip
     retrieval(
         models, names=REPORTED, tasks=("copy", "passkey"), lengths=LENGTHS, depths=_DEPTHS,
         samples=_SAMPLES, seed=seed, data=HELDOUT, output_dir=out / "eval-retrieval",
-        on_progress=on_progress,
+        overwrite=True, on_progress=on_progress,
     )  # fmt: skip
-    make_report([out], output=out / "report.html", overwrite=True)
 
 
 def heldout(base: Path) -> list[TokenIds]:

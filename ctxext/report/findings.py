@@ -3,6 +3,7 @@
 Pure: runs are read by `ctxext.pipeline.report`, drawn by `ctxext.report.page`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from ctxext.evaluation.intervals import wilson
 from ctxext.lengths import show_length
 from ctxext.report.compare import (
     Difference,
+    Z,
     accuracy_differences,
     mean_differences,
     nll_differences,
@@ -386,7 +388,10 @@ def _evidence(
     models = list(dict.fromkeys(name for names in measured for name in names))
     found = []
     for model in models:
-        group = next((g for g in perplexity if model in g.models), None)
+        # By length says more than by position, where a model has both.
+        group = next((g for g in perplexity if model in models_of(g.results)), None) or next(
+            (g for g in perplexity if model in g.models), None
+        )
         asked = next((g for g in retrieval if model in g.models), None)
         tasks: list[Task] = []
         lost: list[tuple[str, int]] = []
@@ -411,8 +416,8 @@ def _evidence(
             chosen = [_chosen(asked, model, task) for task in asked.unsolved]
         else:
             tasks = _copied(model, copying)
-        points, reference = _points(group, model) if group else ([], None)
-        found.append(Evidence(model, window, points, reference, tasks, lost, chosen))
+        points, reference, noise = _points(group, model) if group else ([], None, {})
+        found.append(Evidence(model, window, points, reference, tasks, lost, chosen, noise))
     return found
 
 
@@ -441,21 +446,27 @@ def _best(rows: Sequence[Row]) -> float | None:
 
 def _points(
     group: PerplexityGroup, model: str
-) -> tuple[list[tuple[int, float | None]], float | None]:
-    """A model's perplexity by length, or by position where only one length was measured, and the
-    first model's inside its window in the same measure."""
+) -> tuple[list[tuple[int, float | None]], float | None, dict[int, float]]:
+    """A model's perplexity by length, or by position where only one length was measured; the first
+    model's inside its window in the same measure; and how far the two may be apart by chance at
+    each length, nats (95 %)."""
     for rows, key in ((group.results, "length"), (group.by_position, "end")):
-        own = [(row[key], number(row.get("perplexity"))) for row in rows if row["model"] == model]
+        mine = [row for row in rows if row["model"] == model]
+        own = [(row[key], number(row.get("perplexity"))) for row in mine]
         first = [row for row in rows if row["model"] == group.models[0]]
         inside = [
-            (row[key], value)
+            (row[key], value, number(row.get("stderr")) or 0.0)
             for row in first
             if row[key] <= (group.window or 0) and (value := number(row.get("perplexity")))
         ]
         if own and inside:
-            return own, max(inside)[1]
+            _, reference, error = max(inside)
+            noise = {
+                row[key]: Z * math.hypot(number(row.get("stderr")) or 0.0, error) for row in mine
+            }
+            return own, reference, noise
     return [(row["length"], number(row.get("perplexity"))) for row in group.results
-            if row["model"] == model], None  # fmt: skip
+            if row["model"] == model], None, {}  # fmt: skip
 
 
 def _not_measured(

@@ -1,13 +1,14 @@
 """One sentence a model: is it stable at the length, and is what it reads used?
 
-Stable: at every window length from the trained one up, perplexity is within `TOLERANCE` of what the
-base has inside its window. Used: retrieval holds as far (RULER's effective length, as the retrieval
-document has it). A model can be the first without the second, which is what this file is for.
+Stable: at no window length from the trained one up is perplexity, beyond noise, more than
+`TOLERANCE` times what the base has inside its window. Used: retrieval holds as far (its effective
+length, as the retrieval document has it). A model can be the first without the second, which is
+what this file is for.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ctxext.lengths import show_length
@@ -47,6 +48,7 @@ class Evidence:
         lost: (task, length) where the middle is read worse than both ends.
         chosen: tasks that no model solves, and how far the right answer is still told from
             distractors more often than by chance; `longest` is 0 where that was not asked.
+        noise: how far perplexity at a length and the reference may be apart by chance, nats.
     """
 
     model: str
@@ -56,6 +58,7 @@ class Evidence:
     tasks: Sequence[Task] = ()
     lost: Sequence[tuple[str, int]] = ()
     chosen: Sequence[Task] = ()
+    noise: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,11 @@ def verdict(evidence: Evidence) -> Verdict:
     window = evidence.window or 0
     points = [p for p in evidence.perplexities if p[0] >= window]
     limit = (evidence.reference or math.nan) * TOLERANCE
-    stable = reach(points, limit) if evidence.reference is not None else None
+    surely = [
+        (length, None if value is None else value * math.exp(-evidence.noise.get(length, 0.0)))
+        for length, value in points
+    ]
+    stable = reach(surely, limit) if evidence.reference is not None else None
     measured = max((length for length, _ in points), default=0) if evidence.reference else 0
     telling = [task for task in evidence.tasks if task.longest > window]
     used = min((task.effective or 0 for task in telling), default=None)

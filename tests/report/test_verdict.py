@@ -87,3 +87,11 @@ def test_what_nobody_solves_shows_no_use_but_its_choice_is_told():
         "no model here solves copy, key, other at any length, so use is not shown; "
         "it tells the answer from distractors to 2k (copy), nowhere (key)."
     )
+
+
+def test_a_little_over_the_limit_may_be_noise():
+    points = [(256, 3.8), (512, 3.7), (1024, 3.6), (2048, 3.5)]
+    surely = verdict(Evidence("m", 256, points, 3.0))
+    assert (surely.word, surely.stable_to) == ("worse everywhere", None)
+    perhaps = verdict(Evidence("m", 256, points, 3.0, noise={n: 0.1 for n, _ in points}))
+    assert (perhaps.word, perhaps.stable_to) == ("stable, use not shown", 2048)

@@ -33,9 +33,9 @@ def summary(found: Findings) -> Html:
         return Html("")
     cards = [_card(one) for one in found.verdicts]
     how = (
-        f"Perplexity holds as far as it stays within {100 * (TOLERANCE - 1):.0f} % of the base's "
-        "inside its trained window; retrieval as far as its accuracy stays above the threshold "
-        "(RULER's rule). Perplexity shows that a length is survived, retrieval that it is read."
+        f"Perplexity holds as far as it is not, beyond noise, {100 * (TOLERANCE - 1):.0f} % over "
+        "the base's inside its trained window; retrieval as far as its score reaches the threshold "
+        "at every length. Perplexity shows that a length is survived, retrieval that it is read."
     )
     return section(
         "verdict", "Verdict", _reach(found), tag("ul", *cards, class_="verdicts"),

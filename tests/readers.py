@@ -114,7 +114,7 @@ class ByteTokenizer:
     """Bytes as ids, with the interface that `Encoder` asks for."""
 
     is_fast = True
-    eos_token_id = None
+    eos_token_id = unk_token_id = None
 
     def __call__(self, text, verbose=False, return_offsets_mapping=False):
         ids = list(text.encode("latin-1"))

@@ -73,6 +73,11 @@ class Encoder:
             ids, ends = ids[:-1], ends[:-1]
         return ids, [bisect.bisect_right(ends, at) for at in characters]
 
+    def lacks(self, text: str) -> bool:
+        """Whether the tokenizer writes part of a text as "unknown"."""
+        unknown = self._tokenizer.unk_token_id
+        return unknown is not None and unknown in self(text)
+
     def size(self, word: str) -> int:
         """Tokens of a word behind a space."""
         return len(self(f"a {word}")) - len(self("a"))

@@ -198,8 +198,16 @@ def wording_of(task: Task, encode: Encoder, shortest: int) -> Wording:
     """The full wording where it takes at most half of the shortest length, else the compact one.
 
     Raises:
-        BadInput: the compact one does not fit either.
+        BadInput: the compact one does not fit either, or the tokenizer cannot write the words.
     """
+    item = task.make(Draw("words", encode.size), task.words("compact"), 0.5)
+    for text in (*item.answers, *(words for _, words in item.needles)):
+        if encode.lacks(text):
+            raise BadInput(
+                f"--tasks {task.name}: the tokenizer has no tokens for {text.strip()!r}, so that "
+                "every answer would look the same to the model",
+                f"leave out {task.name}",
+            )
     if _words(task, "full", encode) * 2 <= shortest:
         return "full"
     needed = _words(task, "compact", encode)

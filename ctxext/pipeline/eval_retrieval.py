@@ -1,6 +1,7 @@
 """`ctxext eval-retrieval`: does each checkpoint use what stands far back, and up to where."""
 
 import gc
+import string
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.load import check_dtype, load_tokenizer
+from ctxext.checkpoints.numbers import whole
 from ctxext.checkpoints.output import MARK
 from ctxext.checkpoints.weights import read_weights
 from ctxext.data.sources import Source as TextSource
+from ctxext.data.tokens import check_top
 from ctxext.errors import BadInput, CtxextError
 from ctxext.launch import Launch, launched
 from ctxext.pipeline.measuring import Measuring, free_gpu, weights_state
@@ -129,6 +132,7 @@ def retrieval(
         CtxextError: nothing could be measured, corrupt weights.
     """
     from ctxext.evaluation.effective_length import parse_threshold
+    from ctxext.evaluation.haystack import NOISE
 
     lengths, depths = sorted(set(lengths)), sorted(set(depths))
     _check(models, lengths, depths, samples, score)
@@ -152,6 +156,9 @@ def retrieval(
 
         def prepare() -> tuple["Haystack", list["Encoder"], dict[str, "Wording"]]:
             encoders = [_encoder(one, trust_remote_code) for one in opened]
+            for one, encode in zip(opened, encoders, strict=True):
+                embeddings = whole(one.config, "vocab_size", f"{one.source.name}/{CONFIG}")
+                check_top(max(encode(NOISE + string.printable)), embeddings or 2**31)
             return _haystack(source), encoders, _wordings(chosen, encoders, lengths[0])
 
         haystack, encoders, wordings = launch.agree(prepare)

@@ -134,6 +134,35 @@ def test_a_model_that_returns_nan_leaves_the_others(tmp_path, tiny_llama):
     assert json.loads((tmp_path / "out/eval-retrieval.json").read_text())["failed"]
 
 
+LIMITED = """
+import resource, sys
+import torch, transformers, matplotlib.figure
+from ctxext.pipeline.eval_retrieval import retrieval
+def ask(lengths):
+    return retrieval([sys.argv[1]], tasks=["copy"], lengths=lengths, depths=[0.5], samples=1)
+ask([256])  # whatever is loaded late is loaded now
+lines = open("/proc/self/status").read().splitlines()
+size = int(next(line for line in lines if line.startswith("VmSize")).split()[1]) * 1024
+resource.setrlimit(resource.RLIMIT_AS, (size + 24 * 2**20,) * 2)
+result = ask([256, 40_000])
+print([row["length"] for row in result.results], [row["length"] for row in result.failed])
+print(result.failed[0]["error"])
+"""
+
+
+def test_memory_that_runs_out_at_a_length_leaves_the_others(tiny_llama):
+    """A real limit on what the process may have."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tiny_llama)],
+        capture_output=True, text=True, timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lengths, error = done.stdout.splitlines()
+    assert lengths == "[256] [40000]"
+    assert "llama: out of memory at 40000 tokens" in error
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

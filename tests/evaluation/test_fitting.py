@@ -70,6 +70,7 @@ def test_a_slow_tokenizer_is_cut_alike(stories, texts):
     class Slow:
         is_fast = False
         eos_token_id = fast._tokenizer.eos_token_id
+        unk_token_id = fast._tokenizer.unk_token_id
 
         def __call__(self, text, verbose=False):
             return fast._tokenizer(text, verbose=verbose)
@@ -119,6 +120,19 @@ def test_lengths_too_short_are_refused_with_the_least_one():
     assert wording_of(task, BYTES, 200) == "compact"
     with pytest.raises(BadInput, match="--tasks passkey needs"):
         wording_of(task, BYTES, 20)
+
+
+def test_a_tokenizer_without_the_digits_is_refused():
+    class Letters:
+        is_fast = False
+        eos_token_id = None
+        unk_token_id = 0
+
+        def __call__(self, text, verbose=False):
+            return {"input_ids": [0 if c.isdigit() else ord(c) for c in text]}
+
+    with pytest.raises(BadInput, match=r"--tasks passkey: the tokenizer has no tokens for '\d{5}'"):
+        wording_of(TASKS["passkey"], Encoder(Letters()), 4000)
 
 
 def test_needles_lie_between_lines_or_words():

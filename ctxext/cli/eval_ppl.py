@@ -12,6 +12,7 @@ from ctxext.report.tables import (
     bits_per_byte_table,
     by_length_table,
     by_position_table,
+    gain_table,
     key_tokens_table,
 )
 
@@ -34,8 +35,8 @@ def command(
         str, typer.Option("--lengths", help="Window lengths, e.g. 2k,4k,8k.")
     ] = "2k,4k,8k",
     stride: Annotated[
-        int, typer.Option("--stride", min=1, help="Tokens between windows (sliding, yarn).")
-    ] = 256,
+        str, typer.Option("--stride", help="Tokens between windows (sliding, yarn).")
+    ] = "256",
     protocol: Annotated[
         str, typer.Option("--protocol", help="sliding, disjoint or yarn.")
     ] = "sliding",
@@ -99,7 +100,7 @@ def command(
             models,
             data=data,
             lengths=parse_lengths(lengths, flag="--lengths", least=2),
-            stride=stride,
+            stride=parse_length(stride, flag="--stride", least=1),
             protocol=protocol,  # type: ignore[arg-type]
             aligned=aligned,
             key_tokens=KeyTokens(key_tokens, near, key_gain, key_loss) if key_tokens else None,
@@ -131,6 +132,9 @@ def _render(result: "PerplexityResult") -> None:
     how += f", stride {result.stride}"
     columns, rows = by_length_table(result.results)
     table(f"perplexity by window length ({how}, {result.tokens:,} tokens read)", columns, rows)
+    columns, rows = gain_table(result.results)
+    if rows:
+        table("nats a token that the longer window gains over the shortest", columns, rows)
     columns, rows = bits_per_byte_table(result.results)
     if rows:
         table("bits per byte of text", columns, rows)

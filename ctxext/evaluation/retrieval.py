@@ -99,7 +99,8 @@ class Asking:
 
         def ask(index: int) -> list[list[float]]:
             depth, sample = questions[index]
-            question = self.question(task, wording, length, depth, f"{seed} {sample}")
+            # Lengths and models share draws, to be compared; depths do not, to be pooled.
+            question = self.question(task, wording, length, depth, f"{seed} {depth} {sample}")
             return [self._answered(question, length)]
 
         def heard(_: int) -> None:
@@ -120,7 +121,7 @@ class Asking:
     ) -> Question:
         """One sample: the same for the same arguments, whoever makes it.
 
-        Depths and lengths share their draws, so that they differ in nothing but place.
+        Names and numbers depend on the seed alone, not on where the needle stands.
         """
         item = task.make(Draw(f"{task.name} {seed}", self.encode.size), task.words(wording), depth)
         reserve = _NEW_TOKENS if self.score == "generate" else 0

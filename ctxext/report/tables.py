@@ -33,6 +33,23 @@ def bits_per_byte_table(results: Rows) -> Table:
     )
 
 
+def gain_table(results: Rows) -> Table:
+    """Columns and rows: what longer windows gain on the same tokens; none unless aligned."""
+    known = [row for row in results if row.get("gain") is not None]
+    lengths = sorted({row["length"] for row in known})
+    cells = {(r["model"], r["length"]): _gain(r) for r in known}
+    models = list(dict.fromkeys(r["model"] for r in known))
+    return (
+        ["model", *(show_length(n) for n in lengths)],
+        [[m, *(cells.get((m, n), "") for n in lengths)] for m in models],
+    )
+
+
+def _gain(row: Mapping[str, Any]) -> str:
+    error = row.get("gain_stderr")
+    return f"{row['gain']:+.3f}" + ("" if error is None else f" ± {error:.3f}")
+
+
 def by_position_table(rows: Rows) -> Table:
     """Columns and rows: one row for each model, one column for each range of positions."""
     buckets = sorted({(row["start"], row["end"]) for row in rows})

@@ -36,6 +36,7 @@ REPORTED = ("base", "yarn", "yarn+lora")  # collapsed, stable, used
 LENGTHS = (256, 512, 1024, 2048)
 HELDOUT = "builtin:python/heldout"
 _READ, _DEPTHS, _SAMPLES = 40_000, (0.0, 0.5, 1.0), 8
+_THRESHOLD = "own:0.75"  # 24 questions a length are too few to hold 85 % to
 FULL_MINUTES = 3.0
 _SAME = 1e-4  # merged and unmerged perplexity differ by float32 rounding only
 _PRINTABLE = range(33, 127)
@@ -152,8 +153,8 @@ def _evaluate(out: Path, folders: dict[str, Path], seed: int, on_progress: Progr
     )  # fmt: skip
     retrieval(
         models, names=REPORTED, tasks=("copy", "passkey"), lengths=LENGTHS, depths=_DEPTHS,
-        samples=_SAMPLES, seed=seed, data=HELDOUT, output_dir=out / "eval-retrieval",
-        overwrite=True, on_progress=on_progress,
+        samples=_SAMPLES, seed=seed, threshold=_THRESHOLD, data=HELDOUT, overwrite=True,
+        output_dir=out / "eval-retrieval", on_progress=on_progress,
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """`ctxext push`: a finished run, with a card made of what was measured, to the Hub."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ctxext.checkpoints.json_file import read_json_object
 from ctxext.checkpoints.output import MARK, write_file
 from ctxext.checkpoints.weights import read_weights
 from ctxext.errors import BadInput
-from ctxext.pipeline.eval_ppl import DOCUMENT
+from ctxext.pipeline import eval_ppl, eval_retrieval
 from ctxext.pipeline.opened import open_checkpoint
 from ctxext.progress import Progress, silent
 from ctxext.release.card import CardFacts, hub_id, is_llama_license, model_card
@@ -20,7 +21,7 @@ from ctxext.release.provenance import check_record, read_record, sha256_of
 from ctxext.release.upload import Item, upload
 
 CARD = "README.md"
-_PLOT = "perplexity.png"
+_PICTURES = {eval_ppl.KIND: "perplexity.png", eval_retrieval.KIND: "retrieval.png"}
 
 
 @dataclass(frozen=True)
@@ -96,15 +97,18 @@ def push(
     warnings = list(opened.warnings)
     identity = (sha256_of(checkpoint / CONFIG), sha256_of(checkpoint / MARK))
     evaluations = _evaluations(folder, checkpoint, identity, warnings)
+    of = {kind: [e for e in evaluations if e.kind == kind] for kind in _PICTURES}
     adapter = folder / "adapter" if (folder / "adapter" / "adapter_config.json").exists() else None
     facts = CardFacts(
         repo_id=repo_id,
         record=record,
         identity=identity,
-        evaluations=[e.document for e in evaluations],
+        evaluations=[e.document for e in of[eval_ppl.KIND]],
+        retrievals=[e.document for e in of[eval_retrieval.KIND]],
         base_model=base_model or hub_id(_origin_id(record)),
         adapter=adapter is not None,
-        plots=[f"{e.prefix}{_PLOT}" for e in evaluations if e.has_plot],
+        plots=[e.picture for e in of[eval_ppl.KIND] if e.has_plot],
+        heat_maps=[e.picture for e in of[eval_retrieval.KIND] if e.has_plot],
     )
     if facts.base_model is None:
         warnings.append("the base is a local folder: --base-model ORG/NAME links the card to it")
@@ -168,36 +172,43 @@ def _origin_id(record: dict[str, Any]) -> str | None:
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """An eval-ppl folder; `prefix` keeps the names of several apart in the repository."""
+    """An evaluation's folder; `prefix` keeps the names of several apart in the repository."""
 
+    kind: str
     folder: Path
     document: dict[str, Any]
     prefix: str
 
     @property
     def has_plot(self) -> bool:
-        return (self.folder / _PLOT).exists()
+        return (self.folder / _PICTURES[self.kind]).exists()
+
+    @property
+    def picture(self) -> str:
+        return f"{self.prefix}{_PICTURES[self.kind]}"
 
 
 def _evaluations(
     run: Path, checkpoint: Path, identity: tuple[str | None, str | None], warnings: list[str]
 ) -> list[_Evaluation]:
-    """Every eval-ppl folder in the run, or in its checkpoint, that measured this checkpoint."""
+    """Every evaluation in the run, or in its checkpoint, that measured this checkpoint."""
     folders = {run: None, **{p: None for p in sorted(run.iterdir()) if p.is_dir()}}
     folders |= {p: None for p in sorted(checkpoint.iterdir()) if p.is_dir()}
     found: list[_Evaluation] = []
-    for folder in folders:
-        if not (folder / DOCUMENT).exists():
+    for folder, kind in itertools.product(folders, _PICTURES):
+        name = f"{kind}.json"
+        if not (folder / name).exists():
             continue
-        document, _ = read_json_object(folder / DOCUMENT)
+        document, _ = read_json_object(folder / name)
         rows = document.get("results") or []
         if not any((r.get("config_sha256"), r.get("record_sha256")) == identity for r in rows):
             warnings.append(
-                f"{folder.name}/{DOCUMENT} did not measure this checkpoint as it is now: left out"
+                f"{folder.name}/{name} did not measure this checkpoint as it is now: left out"
             )
             continue
-        found.append(_Evaluation(folder, document, f"{len(found) + 1}-" if found else ""))
-    if not found:
+        before = sum(each.kind == kind for each in found)
+        found.append(_Evaluation(kind, folder, document, f"{before + 1}-" if before else ""))
+    if not any(each.kind == eval_ppl.KIND for each in found):
         warnings.append(
             f'no evaluation in {run}, so the card says "not measured"; make one: ctxext eval-ppl '
             f"BASE {checkpoint} --data FILE --output-dir {run}/eval"
@@ -225,7 +236,9 @@ def _items(
     if (run / "log.jsonl").exists():
         items.append(Item("log.jsonl", run / "log.jsonl"))
     for evaluation in evaluations:
-        items.append(Item(f"{evaluation.prefix}{DOCUMENT}", evaluation.folder / DOCUMENT))
+        name = f"{evaluation.kind}.json"
+        items.append(Item(f"{evaluation.prefix}{name}", evaluation.folder / name))
         if evaluation.has_plot:
-            items.append(Item(f"{evaluation.prefix}{_PLOT}", evaluation.folder / _PLOT))
+            picture = evaluation.folder / _PICTURES[evaluation.kind]
+            items.append(Item(evaluation.picture, picture))
     return [*items, Item(CARD, card.encode())]

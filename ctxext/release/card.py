@@ -14,6 +14,13 @@ from ctxext.checkpoints.engines import FIRST_TRANSFORMERS, engine_notes, serve_c
 from ctxext.checkpoints.patch import ABSENT
 from ctxext.lengths import show_length
 from ctxext.methods import METHODS
+from ctxext.report.comparison_tables import (
+    accuracy_table,
+    choice_table,
+    effective_table,
+    threshold_words,
+)
+from ctxext.report.findings import RetrievalGroup
 from ctxext.report.tables import escape_markdown, markdown, perplexity
 
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -27,10 +34,10 @@ class CardFacts:
         repo_id: where it will stand.
         record: the checkpoint's ctxext.json.
         identity: (config_sha256, record_sha256) of the checkpoint, as evaluations note them.
-        evaluations: eval-ppl documents that measured it.
+        evaluations, retrievals: eval-ppl and eval-retrieval documents that measured it.
         base_model: Hub id of the original base; None where it has none.
         adapter: whether `adapter/` is uploaded too.
-        plots: pictures uploaded beside the card.
+        plots, heat_maps: pictures of these, uploaded beside the card.
     """
 
     repo_id: str
@@ -40,6 +47,8 @@ class CardFacts:
     base_model: str | None
     adapter: bool
     plots: Sequence[str]
+    retrievals: Sequence[Mapping[str, Any]] = ()
+    heat_maps: Sequence[str] = ()
 
     @property
     def origin(self) -> Mapping[str, Any]:
@@ -77,8 +86,7 @@ def model_card(facts: CardFacts) -> str:
         _summary(facts),
         "## What changed in the config\n\n" + _config(facts),
         "## Perplexity\n\n" + _perplexity(facts),
-        "## Retrieval\n\nNot measured. Perplexity that stays low at a length does not show that "
-        "far text is used.",
+        "## Retrieval\n\n" + _retrieval(facts),
         "## How to load it\n\n" + _load(facts),
         "## Training\n\n" + _training(facts),
         "## Limits\n\n" + _limits(facts),
@@ -194,6 +202,34 @@ def _perplexity(facts: CardFacts) -> str:
     return "\n\n".join(parts) or "Not measured."
 
 
+def _retrieval(facts: CardFacts) -> str:
+    parts = []
+    for document in facts.retrievals:
+        names = {row["model"]: _label(row, facts) for row in document["results"]}
+        group = RetrievalGroup(
+            "", document["window"], document["threshold"],
+            results=[{**row, "model": names[row["model"]]} for row in document["results"]],
+            effective=[{**row, "model": names[row["model"]]} for row in document["effective"]],
+        )  # fmt: skip
+        parts.append(
+            f"Right answers over all depths, {document['samples']} questions for each length and "
+            f"depth, in `{_code(document['data']['source'])}`, by {document['score']}, with 95 % "
+            "intervals; then the longest length at which the score stays "
+            f"{threshold_words(document['threshold'])}.\n\n" + markdown(accuracy_table(group))
+        )
+        choices = choice_table(group)
+        if choices[1]:
+            parts.append(
+                "Told from wrong answers (chance 25 %), and nats a token that the needle gains:"
+                "\n\n" + markdown(choices)
+            )
+        parts.append(markdown(effective_table(group)))
+    parts += [f"![right answers by length and depth]({name})" for name in facts.heat_maps]
+    return "\n\n".join(parts) or (
+        "Not measured. Perplexity that stays low at a length does not show that far text is used."
+    )
+
+
 def _cell(results: Sequence[Mapping[str, Any]], facts: CardFacts, label: str, length: int) -> str:
     for row in results:
         if row["length"] == length and _label(row, facts) == label:
@@ -306,7 +342,9 @@ def _limits(facts: CardFacts) -> str:
             "costs, where it has lengths inside the original window."
         )
     found.append(
-        "- Not measured here: downstream tasks, retrieval, other languages than the text's."
+        "- Not measured here: downstream tasks, "
+        + ("" if facts.retrievals else "retrieval, ")
+        + "other languages than the text's."
     )
     return "\n".join(found)
 

@@ -35,6 +35,8 @@ def run(tmp_path_factory, book):
          "-o", root / "run"],
         ["eval-ppl", root / "base", root / "yarn", root / "run/merged", "--data", book,
          "--lengths", "128,512", "--tokens", 2048, "-o", root / "run/eval"],
+        ["eval-retrieval", root / "base", root / "run/merged", "--tasks", "copy,passkey",
+         "--lengths", "128,512", "--depths", "0.5", "--samples", 1, "-o", root / "run/retrieval"],
     ):  # fmt: skip
         done = run_ctxext(*arguments)
         assert done.returncode == 0, done.stderr
@@ -72,6 +74,7 @@ def test_pushed_and_read_back(tmp_path, run, hub):
     assert {f["path"] for f in document["files"]} == set(files)
     assert {"README.md", "config.json", "ctxext.json", "LICENSE", "recipe.yaml"} <= set(files)
     assert {"perplexity.png", "eval-ppl.json", "log.jsonl"} <= set(files)
+    assert {"retrieval.png", "eval-retrieval.json"} <= set(files)
     assert "adapter/adapter_model.safetensors" in files
     for path, data in files.items():  # no token and no path of this machine in anything public
         assert hub.token.encode() not in data, path
@@ -119,6 +122,10 @@ def test_the_card_says_what_was_measured(tmp_path, run):
     for label in ("| this model", "| base (base)", "| yarn (extended, not trained)",
                   "| this model against its base"):  # fmt: skip
         assert label in labels, (label, labels)
+    assert "| copy | this model |" in card
+    assert "| copy | base (base) |" in card
+    assert "![right answers by length and depth](retrieval.png)" in card
+    assert "tasks, other languages" in card  # and not "retrieval" among what is not measured
     assert "Built with Llama" in card
     # Llama's license wants the name in front, and this name has it not
     assert any("begins with Llama" in w for w in document["warnings"])

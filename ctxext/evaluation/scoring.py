@@ -1,7 +1,7 @@
 """Negative log-likelihood of chosen tokens, without a (length, vocabulary) tensor of logits."""
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ import torch
 from ctxext.checkpoints.head import check_head, decoder_of, head_of
 from ctxext.checkpoints.load import reset_dynamic_rope
 from ctxext.errors import CtxextError
+from ctxext.evaluation.last_layer import last_positions
 
 _LOGITS = 2**25  # of them exist at the same time: 128 MiB
 _PROBE, _PROBE_CHUNK = 64, 24  # tokens
@@ -35,6 +36,7 @@ class Scorer:
         self._chunk = prefill_chunk
         self._head = None
         self._at_once = 0
+        self._short = False
         embeddings = getattr(model, "get_output_embeddings", lambda: None)()
         if embeddings is not None:
             vocabulary = embeddings.weight.shape[0]
@@ -43,6 +45,7 @@ class Scorer:
             with suppress(CtxextError):  # of a head unknown to us: the model's own forward does it
                 check_head(model, probe)
                 self._head = head_of(model)
+                self._short = not prefill_chunk and self._short_is_right(probe)
             if prefill_chunk:
                 self._check_chunks(probe)
 
@@ -84,7 +87,9 @@ class Scorer:
         """Hidden states (batch, kept, hidden) of the last `kept` positions."""
         decoder = decoder_of(self.model)
         if not 0 < self._chunk < ids.shape[1]:
-            whole: torch.Tensor = decoder(input_ids=ids, use_cache=False).last_hidden_state
+            short = self._short and 2 * kept <= ids.shape[1]
+            with last_positions(decoder, kept) if short else nullcontext():
+                whole: torch.Tensor = decoder(input_ids=ids, use_cache=False).last_hidden_state
             return whole[:, -kept:]
         parts = []
         for part, left in self._in_chunks(decoder, ids, kept):
@@ -120,6 +125,19 @@ class Scorer:
                 yield out, left
 
     @torch.inference_mode()
+    def _short_is_right(self, probe: torch.Tensor) -> bool:
+        """Whether the last layer says the same when it is asked for its last positions alone."""
+        whole = self._hidden(probe, _PROBE_CHUNK)
+        self._short = True
+        try:
+            short = self._hidden(probe, _PROBE_CHUNK)
+        except (AttributeError, TypeError, ValueError, KeyError, RuntimeError, IndexError):
+            return False  # of a family that is built otherwise
+        finally:
+            self._short = False
+        return short.shape == whole.shape and _apart(whole, short) <= _allowed(whole)
+
+    @torch.inference_mode()
     def _check_chunks(self, probe: torch.Tensor) -> None:
         decoder = decoder_of(self.model)
         whole = decoder(input_ids=probe, use_cache=False).last_hidden_state
@@ -127,14 +145,22 @@ class Scorer:
         chunked = self._hidden(probe, _PROBE)
         self._chunk = wanted
         reset_dynamic_rope(self.model)
-        apart = float((whole - chunked).abs().max()) / max(float(whole.abs().max()), 1e-6)
-        allowed = max(_CACHE_ERROR, 64 * torch.finfo(whole.dtype).eps)
-        if not apart <= allowed:
+        apart = _apart(whole, chunked)
+        if not apart <= _allowed(whole):
             raise CtxextError(
                 f"{type(self.model).__name__} does not read the same in chunks: hidden states "
                 f"differ by {apart:.1e} of their size",
                 "leave out --prefill-chunk",
             )
+
+
+def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    """The largest difference, as a share of the largest value."""
+    return float((one - other).abs().max()) / max(float(one.abs().max()), 1e-6)
+
+
+def _allowed(hidden: torch.Tensor) -> float:
+    return max(_CACHE_ERROR, 64 * torch.finfo(hidden.dtype).eps)
 
 
 def _nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

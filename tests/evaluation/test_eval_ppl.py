@@ -85,6 +85,26 @@ def test_chunks_equal_one_forward(family, book):
             assert (scorer.hits(ids, scored) == hits).float().mean() > 0.99
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_last_layer_is_asked_for_scored_positions_alone(family, book):
+    model = model_of(family)
+    ids = torch.tensor(list(book.read_bytes()[:800])).reshape(2, 400)
+    attended = []
+    last = model.model.layers[-1]
+    last.register_forward_hook(lambda module, given, out: attended.append(out.shape[1]))
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits[:, :-1].log_softmax(-1)
+        truth = -logits.gather(2, ids[:, 1:, None])[..., 0]
+        scorer = Scorer(model)
+        attended.clear()
+        for scored, positions in ((10, 11), (150, 151), (300, 400)):
+            found = scorer.nll(ids, scored)
+            torch.testing.assert_close(found, truth[:, -scored:], atol=1e-5, rtol=1e-5)
+            assert attended.pop() == positions
+        # what was put in its place is gone
+        torch.testing.assert_close(model(input_ids=ids).logits[:, :-1].log_softmax(-1), logits)
+
+
 def test_a_head_that_nobody_knows_is_read_through_forward(tiny_llama, book):
     opened = open_checkpoint(str(tiny_llama))
     model = load_model(opened.source, opened.position)

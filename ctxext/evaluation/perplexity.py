@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ctxext.data.tokens import TokenIds
-from ctxext.errors import BadInput, CtxextError
+from ctxext.errors import CtxextError
 from ctxext.evaluation.bootstrap import ratio_stderr
 from ctxext.evaluation.reading import Floats, Plan, Reading
 from ctxext.evaluation.windows import (
@@ -125,24 +125,6 @@ class Protocols:
                 windows = sliding_windows(len(document), length, step)
             plan += [(index, window) for window in windows]
         return plan
-
-
-def readable(documents: Sequence[TokenIds], length: int, *, source: str) -> list[int]:
-    """Which documents fill at least one window, so that every length scores the same text.
-
-    Raises:
-        BadInput: none does.
-    """
-    if length < 2:
-        raise BadInput(f"--lengths has {length}, and a window needs at least 2 tokens")
-    long = [index for index, d in enumerate(documents) if len(d) >= length]
-    if not long:
-        longest = max((len(d) for d in documents), default=0)
-        raise BadInput(
-            f"--data {source} has no document of {length} tokens (the longest read has {longest})",
-            "give longer text, more --tokens, or shorter --lengths",
-        )
-    return long
 
 
 def by_length(

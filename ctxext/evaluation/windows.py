@@ -1,7 +1,9 @@
 """Which tokens a perplexity protocol reads together, and which of them it scores: pure counting."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
+
+from ctxext.errors import BadInput
 
 
 @dataclass(frozen=True)
@@ -79,3 +81,21 @@ def position_edges(length: int) -> list[int]:
         edges.append(edge)
         edge *= 2
     return [*edges, length]
+
+
+def readable(documents: Sequence[Sized], length: int, *, source: str) -> list[int]:
+    """Which documents fill at least one window, so that every length scores the same text.
+
+    Raises:
+        BadInput: none does.
+    """
+    if length < 2:
+        raise BadInput(f"--lengths has {length}, and a window needs at least 2 tokens")
+    long = [index for index, d in enumerate(documents) if len(d) >= length]
+    if not long:
+        longest = max((len(d) for d in documents), default=0)
+        raise BadInput(
+            f"--data {source} has no document of {length} tokens (the longest read has {longest})",
+            "give longer text, more --tokens, or shorter --lengths",
+        )
+    return long

@@ -15,6 +15,7 @@ from ctxext.checkpoints.weights import read_weights
 from ctxext.data.sources import Source as TextSource
 from ctxext.data.tokens import Corpus, check_vocabulary, tokenize
 from ctxext.errors import BadInput, CtxextError
+from ctxext.evaluation.windows import readable
 from ctxext.launch import Launch, launched
 from ctxext.pipeline.measuring import Measuring, free_gpu, weights_state
 from ctxext.pipeline.names import names_of
@@ -390,8 +391,6 @@ class _Texts:
         Raises:
             BadInput: none fills the longest window.
         """
-        from ctxext.evaluation.perplexity import readable
-
         key = self._key(opened)
         if key not in self._known:
             tokenizer = load_tokenizer(opened.source, trust_remote_code=self._trust)
@@ -451,8 +450,6 @@ class _Texts:
         return f"{self._key(opened)} {corpus.sha256} {corpus.tokens} {self._longest}"
 
     def _chosen(self, opened: Opened) -> list[int]:
-        from ctxext.evaluation.perplexity import readable
-
         corpus = self.of(opened)
         return readable(corpus.documents, self._longest, source=corpus.source)
 

@@ -190,7 +190,7 @@ def test_bits_per_byte_of_a_real_tokenizer(stories, text):
 
 def test_a_killed_run_goes_on_and_ends_alike(tmp_path, tiny_llama, book):
     data = tmp_path / "long.txt"
-    data.write_text(book.read_text()[:60_000])
+    data.write_text(book.read_text()[:20_000])
     flags = [tiny_llama, "--data", data, "--lengths", "128,512", "--stride", "32", "-o"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     code, _, err = finish(start(*flags, whole))

@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ctxext.checkpoints.load import load_model
 from ctxext.errors import BadInput, CtxextError
-from ctxext.evaluation.perplexity import Protocols, by_length, by_position, readable
+from ctxext.evaluation.perplexity import Protocols, by_length, by_position
 from ctxext.evaluation.reading import Reading
 from ctxext.evaluation.scoring import Scorer
+from ctxext.evaluation.windows import readable
 from ctxext.pipeline.eval_ppl import perplexity
 from ctxext.pipeline.extend import extend
 from ctxext.pipeline.opened import open_checkpoint

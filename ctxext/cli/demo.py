@@ -35,7 +35,7 @@ def command(
     quiet: options.Quiet = False,
     json: options.Json = False,
 ) -> None:
-    """The whole job in three minutes: no network, no download, no GPU.
+    """The whole job in minutes: no network, no download, no GPU.
 
     A byte-level Llama that ships with ctxext (window 256) is read at 2048 tokens: it collapses, is
     extended with linear, NTK and YaRN, two of these are fine-tuned with LoRA, and everything is

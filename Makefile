@@ -16,6 +16,7 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,harness]'
 	$(BIN)/python -m pytest -m slow
+	CTXEXT_FUZZ_CASES=10000 $(BIN)/python -m pytest tests/fuzz --numprocesses 2
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check ctxext tests

@@ -43,8 +43,9 @@ def answers(read, *arguments, **keywords):
         assert sentence.strip(), "an error without a sentence"
         assert "\n" not in sentence, f"an error of several lines: {sentence!r}"
         assert len(sentence) < 2000, f"an error of {len(sentence)} characters"
-    except Exception:
-        raise AssertionError(f"a traceback where a sentence is owed:\n{traceback.format_exc()}")
+    except Exception as error:
+        told = traceback.format_exc()
+        raise AssertionError(f"a traceback where a sentence is owed:\n{told}") from error
     seconds = time.monotonic() - begun
     assert seconds < SECONDS, f"{seconds:.0f} s for one file"
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # KiB

@@ -1,20 +1,15 @@
 """How a checkpoint encodes position, read from its config.json alone."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from ctxext.checkpoints import families
-from ctxext.checkpoints.numbers import real, whole
-from ctxext.checkpoints.rope_block import (
-    Dialect,
-    RopeBlock,
-    frequencies,
-    read_rope_block,
-    rope_hash,
-)
+from ctxext.checkpoints.numbers import whole
+from ctxext.checkpoints.rope_block import Dialect, read_rope_block
+from ctxext.checkpoints.rotation import Rope, read_rope
+from ctxext.checkpoints.windows import Origin, Window, claimed_window, read_windows
 from ctxext.encodings.kinds import ROTARY, PositionEncoding
-from ctxext.encodings.rope import RopeSpec
 from ctxext.errors import BadInput
 
 Attention = Literal["full", "sliding", "chunked", "linear"]
@@ -43,36 +38,6 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Window:
-    """Tokens: trained (`original`), claimed now (`current`), and which key said so."""
-
-    original: int
-    current: int
-    source: str
-
-
-@dataclass(frozen=True)
-class Rope:
-    """A rotary encoding as trained (`spec`) and as scaled now.
-
-    `inv_freq` (rotary_dim / 2,) in radians per token and `attention_factor` are None for a
-    `rope_type` that ctxext does not know. `sha256` identifies the rotation as it is now.
-    """
-
-    spec: RopeSpec
-    block: RopeBlock
-    head_dim: int
-    inv_freq: list[float] | None
-    attention_factor: float | None
-    sha256: str
-
-    @property
-    def scaled(self) -> bool:
-        """Whether the config asks for any scaling (static NTK is only seen in `spec`)."""
-        return self.block.rope_type != "default" or self.block.rope_theta != self.spec.rope_theta
-
-
-@dataclass(frozen=True)
 class Position:
     """Everything that a config says about where tokens sit."""
 
@@ -86,14 +51,6 @@ class Position:
     head_dim: int
     dtype: str | None
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What an earlier `ctxext extend` wrote down: the base before any scaling."""
-
-    window: int
-    rope_theta: float
 
 
 def detect(
@@ -133,7 +90,7 @@ def detect(
         raise BadInput(f"{where} has no num_hidden_layers")
     head_dim, kv_heads = _heads(config, model_type, where)
     encoding = _encoding(config, model_type)
-    current, source = _claimed_window(config, where)
+    current, source = claimed_window(config, where)
     rope = None
     window = Window(original_length or current, current, source)
     if encoding in ROTARY and model_type not in families.ROTARY_IN_CODE:
@@ -144,8 +101,8 @@ def detect(
             prefer=prefer,
             warnings=warnings,
         )
-        window = _windows(block, current, source, original_length, origin, where, warnings)
-        rope = _rope(config, block, model_type, head_dim, window, current, origin, where)
+        window = read_windows(block, current, source, original_length, origin, where, warnings)
+        rope = read_rope(config, block, model_type, head_dim, window, current, origin, where)
         if rope.spec.rotary_dim < head_dim and encoding == "rope":
             encoding = "partial-rope"
     layers = _layers(config, model_type, encoding, count, where, warnings)
@@ -219,101 +176,6 @@ def _encoding(config: Mapping[str, Any], model_type: str) -> PositionEncoding:
     if model_type in families.ROTARY_IN_CODE:
         return "partial-rope"
     return "rope"
-
-
-def _claimed_window(config: Mapping[str, Any], where: str) -> tuple[int, str]:
-    for key in ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"):
-        value = whole(config, key, where)
-        if value is not None:
-            return value, key
-    raise BadInput(
-        f"{where} has no max_position_embeddings, so its window is unknown",
-        "add the key, as the base model's card gives it",
-    )
-
-
-def _windows(
-    block: RopeBlock,
-    current: int,
-    source: str,
-    original_length: int | None,
-    origin: Origin | None,
-    where: str,
-    warnings: list[str],
-) -> Window:
-    """Trained and claimed window of a rotary checkpoint, whatever scaling it already has."""
-    stated = block.original_max_position_embeddings
-    factor = block.factor or 1.0
-    if (
-        stated is not None
-        and stated > current
-        and block.rope_type in ("linear", "yarn", "llama3", "longrope")
-    ):
-        raise BadInput(
-            f"{where}: original_max_position_embeddings {stated} is larger than "
-            f"max_position_embeddings {current}"
-        )
-    if block.rope_type == "dynamic":  # max_position_embeddings is the original, by its formula
-        original, claimed, said = current, round(current * factor), source
-    elif stated is not None and block.rope_type != "default":
-        original, claimed, said = stated, current, "original_max_position_embeddings"
-    elif origin is not None:
-        original, claimed, said = origin.window, current, "ctxext.json"
-    elif block.rope_type in ("linear", "yarn", "llama3") and factor > 1:
-        if factor > current:
-            raise BadInput(f"{where}: factor is {factor:g}, and the window is {current} tokens")
-        original, claimed, said = round(current / factor), current, f"{source} / factor"
-        warnings.append(
-            f"{where} does not say its original window: {current} / {factor:g} = {original} is "
-            "assumed (correct it with --original-length)"
-        )
-    else:
-        original, claimed, said = current, current, source
-    if claimed >= 2**31:
-        raise BadInput(f"{where}: {original} x factor {factor:g} is beyond 2**31 tokens")
-    if original_length is not None:
-        original, said = original_length, "--original-length"
-        claimed = max(claimed, original)
-    return Window(original, claimed, said)
-
-
-def _rope(
-    config: Mapping[str, Any],
-    block: RopeBlock,
-    model_type: str,
-    head_dim: int,
-    window: Window,
-    current: int,
-    origin: Origin | None,
-    where: str,
-) -> Rope:
-    fraction = block.numbers.get("partial_rotary_factor")
-    for key in ("partial_rotary_factor", "rotary_pct"):
-        if fraction is None:
-            fraction = real(config, key, where, [])
-    if fraction is None:
-        fraction = families.PARTIAL_WHEN_ABSENT.get(model_type, 1.0)
-    if not 0 < fraction <= 1:
-        raise BadInput(f"{where}: partial_rotary_factor is {fraction:g}, and has to be in (0, 1]")
-    rotary_dim = int(head_dim * fraction)
-    if rotary_dim < 2 or rotary_dim % 2:
-        raise BadInput(
-            f"{where}: {rotary_dim} rotated dims (head_dim {head_dim} x {fraction:g}); "
-            "RoPE turns pairs, so the number has to be even"
-        )
-    now = RopeSpec(rotary_dim, block.rope_theta, window.original)
-    effect = frequencies(block, now, current, where)
-    trained = now
-    if origin is not None and block.rope_type == "default":
-        trained = replace(now, rope_theta=origin.rope_theta)
-    return Rope(
-        spec=trained,
-        block=block,
-        head_dim=head_dim,
-        inv_freq=effect[0] if effect else None,
-        attention_factor=effect[1] if effect else None,
-        sha256=rope_hash(block, now, current, where),
-    )
 
 
 def _layers(

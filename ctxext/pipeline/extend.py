@@ -15,13 +15,14 @@ from ctxext.checkpoints.carry import (
     raise_generation_length,
 )
 from ctxext.checkpoints.check import check_in_transformers, check_written
-from ctxext.checkpoints.detect import Origin, Position, detect
+from ctxext.checkpoints.detect import Position, detect
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.json_file import dump_json
 from ctxext.checkpoints.output import staged_folder
 from ctxext.checkpoints.patch import Patch, config_diff, plan_patch, resolve_target
 from ctxext.checkpoints.rope_block import Dialect
 from ctxext.checkpoints.weights import read_weights
+from ctxext.checkpoints.windows import Origin
 from ctxext.errors import BadInput
 from ctxext.methods import get_method
 from ctxext.pipeline.opened import open_checkpoint

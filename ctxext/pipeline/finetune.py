@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
-from ctxext.checkpoints.detect import Window
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.load import check_dtype
 from ctxext.checkpoints.output import check_output, locked, write_file
 from ctxext.checkpoints.trained import read_trained
 from ctxext.checkpoints.weights import Weights, read_weights
+from ctxext.checkpoints.windows import Window
 from ctxext.errors import BadInput
 from ctxext.launch import Launch, launched, was_launched
 from ctxext.pipeline.extend import planned_window

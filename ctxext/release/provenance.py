@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ctxext.checkpoints.detect import Origin, Position
+from ctxext.checkpoints.detect import Position
 from ctxext.checkpoints.folder import CONFIG, Source
 from ctxext.checkpoints.json_file import dump_json, read_json_object
 from ctxext.checkpoints.output import MARK, write_file
 from ctxext.checkpoints.weights import INDEX
+from ctxext.checkpoints.windows import Origin
 from ctxext.errors import BadInput, CtxextError
 
 SCHEMA = "ctxext.run/1"

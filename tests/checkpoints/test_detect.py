@@ -2,7 +2,8 @@
 
 import pytest
 
-from ctxext.checkpoints.detect import Origin, detect, reads_alike_in_transformers_4
+from ctxext.checkpoints.detect import detect, reads_alike_in_transformers_4
+from ctxext.checkpoints.windows import Origin
 from ctxext.errors import BadInput
 
 LLAMA = {

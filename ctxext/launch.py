@@ -16,6 +16,9 @@ from ctxext.errors import BadInput, CtxextError
 
 T = TypeVar("T")
 _PATIENCE = timedelta(days=7)  # of one process for another that works; a dead one is noticed
+GPU_PATIENCE = timedelta(hours=12)
+"""Of the groups that gradients go over: a rank with long documents, a first step that compiles or
+pins its memory is waited for. NCCL's own ten minutes would end such a run."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def launched(device: str) -> Iterator[Launch]:
     from accelerate.state import AcceleratorState, PartialState
 
     ours = not dist.is_initialized()
-    state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+    state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=GPU_PATIENCE)
     group = dist.new_group(backend="gloo", timeout=_PATIENCE)
     try:
         yield Launch(state.process_index, state.num_processes, group)

@@ -1,5 +1,7 @@
 """Processes that agree: failures reach all of them, results of rank 0 too."""
 
+from datetime import timedelta
+
 import pytest
 from processes import run_ranks
 
@@ -58,3 +60,26 @@ def test_environment(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "many")
     with pytest.raises(BadInput, match="WORLD_SIZE is 'many'"), launched("cpu"):
         pass
+
+
+def timeouts(launch):
+    """Of every process group that a run makes: shares, replicas and context groups included."""
+    import torch
+    from torch.distributed import distributed_c10d
+
+    from ctxext.training.mesh import make_mesh
+    from ctxext.training.sharding import _device_mesh
+
+    cpu = torch.device("cpu")
+    make_mesh(launch, 2)
+    _device_mesh(launch, 2, cpu)
+    _device_mesh(launch, 1, cpu)
+    groups = distributed_c10d._world.pg_map
+    return [group._get_backend(cpu).options._timeout for group in groups]
+
+
+def test_no_group_gives_up_within_hours(tmp_path):
+    """NCCL's own patience is ten minutes, and ranks with long documents differ by more."""
+    found, _ = run_ranks(timeouts, 2, tmp_path)
+    assert len(found) == 6  # all, what is said beside them, context, shares; replicas x shares
+    assert min(found) >= timedelta(hours=6)

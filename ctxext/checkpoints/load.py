@@ -3,32 +3,19 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ctxext.checkpoints.check import compare_rotary, rotary_module
 from ctxext.checkpoints.detect import Position
-from ctxext.checkpoints.folder import Source
+from ctxext.checkpoints.dtype import Dtype, DtypeName, compute_dtype, has_grouped_keys
+from ctxext.checkpoints.folder import Source, read_config
 from ctxext.checkpoints.weights import read_weights
 from ctxext.errors import BadInput, CtxextError
 from ctxext.launch import Launch
+from ctxext.progress import Note, unheard
 
 if TYPE_CHECKING:
     import torch
-
-DtypeName = Literal["auto", "bfloat16", "float16", "float32"]
-_SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-
-
-def check_dtype(name: str) -> DtypeName:
-    """`--dtype`, with bf16, fp16 and fp32 accepted.
-
-    Raises:
-        BadInput: another word.
-    """
-    name = _SHORT.get(name, name)
-    if name in ("auto", "bfloat16", "float16", "float32"):
-        return name  # type: ignore[return-value]
-    raise BadInput(f"--dtype is {name!r}, and has to be auto, bfloat16, float16 or float32")
 
 
 def pick_device(name: str) -> "torch.device":
@@ -70,6 +57,32 @@ def device_of(name: str, launch: Launch) -> "torch.device":
     return place
 
 
+def dtype_on(
+    asked: DtypeName,
+    source: Source,
+    position: Position,
+    device: "torch.device",
+    *,
+    quantized: bool = False,
+) -> Dtype:
+    """The dtype in which a checkpoint computes on a live device (`dtype.compute_dtype`).
+
+    Raises:
+        BadInput: bfloat16 on a GPU that cannot.
+    """
+    import torch
+
+    cuda = device.type == "cuda"
+    return compute_dtype(
+        asked,
+        stored=position.dtype,
+        device_type=device.type,
+        capability=torch.cuda.get_device_capability(device) if cuda else None,
+        grouped=has_grouped_keys(read_config(source)[0]),
+        quantized=quantized,
+    )
+
+
 def load_model(
     source: Source,
     position: Position,
@@ -79,20 +92,23 @@ def load_model(
     in_host_memory: bool = False,
     trust_remote_code: bool = False,
     quantization: Any = None,
+    on_note: Note = unheard,
 ) -> Any:
     """Load a causal language model and make sure that it rotates as its config says.
 
     Args:
         source: the checkpoint.
         position: what `detect` read in its config.
-        dtype: `auto` = as stored on a GPU, float32 on a CPU (bfloat16 is slower there).
+        dtype: `auto` = bfloat16 on a GPU, float32 on a CPU (bfloat16 is slower there).
         device: where it will compute, which decides what `auto` is; None = CPU.
         in_host_memory: it stays there for now: the caller moves what it needs.
         trust_remote_code: run the checkpoint's own Python code.
         quantization: transformers' configuration of it; `device` is then a GPU.
+        on_note: told what the choice of a dtype means here.
 
     Raises:
-        BadInput: it brings its own code and that is not allowed; weights missing.
+        BadInput: it brings its own code and that is not allowed; weights missing; a GPU without
+            bfloat16.
         CtxextError: corrupt weights, or a live rope unlike the config's.
     """
     import torch
@@ -101,9 +117,9 @@ def load_model(
 
     read_weights(source.folder)
     target = device or torch.device("cpu")
-    kind = getattr(torch, dtype) if dtype != "auto" else "auto"
-    if dtype == "auto" and target.type == "cpu" and quantization is None:
-        kind = torch.float32
+    chosen = dtype_on(dtype, source, position, target, quantized=quantization is not None)
+    for note in chosen.notes:
+        on_note(note)
     # Only named where it is wanted: None would still mean something to transformers.
     quantized = (
         {"quantization_config": quantization, "device_map": {"": target}} if quantization else {}
@@ -112,7 +128,7 @@ def load_model(
         try:
             model = AutoModelForCausalLM.from_pretrained(
                 source.folder,
-                dtype=kind,
+                dtype="auto" if chosen.name == "auto" else getattr(torch, chosen.name),
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
                 local_files_only=True,

@@ -12,15 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctxext.checkpoints.dtype import check_dtype
 from ctxext.checkpoints.folder import CONFIG, Source
 from ctxext.checkpoints.json_file import dump_json, read_json_object
-from ctxext.checkpoints.load import (
-    check_dtype,
-    load_model,
-    load_tokenizer,
-    pick_device,
-    quiet_transformers,
-)
+from ctxext.checkpoints.load import load_model, load_tokenizer, pick_device, quiet_transformers
 from ctxext.checkpoints.output import staged_folder, write_file
 from ctxext.checkpoints.weights import read_weights
 from ctxext.encodings.kinds import ROTARY
@@ -154,9 +149,11 @@ def harness(
                 "leave it out; RULER's tasks do",
             )
         found.configure(num_fewshot, seeds[3])
+        notes: list[str] = []
         live = load_model(
-            source, opened.position, dtype=kind, device=place, trust_remote_code=trust_remote_code
-        )
+            source, opened.position, dtype=kind, device=place,
+            trust_remote_code=trust_remote_code, on_note=notes.append,
+        )  # fmt: skip
         from ctxext.evaluation.harness_model import Windowed
 
         reader = Windowed(
@@ -177,7 +174,7 @@ def harness(
             batch_size=batch_size,
             seeds=seeds,
             full=full,
-            warnings=(*opened.warnings, *_warnings(opened, reader, cut, full), *said()),
+            warnings=(*opened.warnings, *notes, *_warnings(opened, reader, cut, full), *said()),
             output_dir=str(output_dir) if output_dir is not None else None,
         )
         if folder is not None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ctxext.checkpoints.dtype import check_dtype
 from ctxext.checkpoints.folder import CONFIG
-from ctxext.checkpoints.load import check_dtype, load_tokenizer
+from ctxext.checkpoints.load import load_tokenizer
 from ctxext.checkpoints.numbers import whole
 from ctxext.checkpoints.output import MARK
 from ctxext.checkpoints.weights import read_weights
@@ -181,6 +182,7 @@ def perplexity(
         for name, one in zip(names, opened, strict=True):
             run.measure(name, one, lengths, protocols, keys)
         warnings = [f"{n}: {w}" for n, one in zip(names, opened, strict=True) for w in one.warnings]
+        warnings += run.notes
         result = run.result(
             opened, protocols, warnings, reference, rule, str(output_dir) if output_dir else None
         )
@@ -218,6 +220,7 @@ class _Run:
         self._keys: list[dict[str, Any]] = []
         self._failed: list[dict[str, Any]] = []
         self._why: CtxextError | None = None
+        self.notes: list[str] = []
 
     def begin(self) -> None:
         self._journal = self._measuring.begin()
@@ -233,6 +236,7 @@ class _Run:
             live = load_model(
                 one.source, one.position, dtype=self._dtype, device=place,
                 trust_remote_code=self._trust,
+                on_note=lambda note: self.notes.append(f"{name}: {note}"),
             )  # fmt: skip
             return Scorer(live, prefill_chunk=self._chunk)
 

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ctxext.checkpoints.dtype import check_dtype
 from ctxext.checkpoints.folder import CONFIG
-from ctxext.checkpoints.load import check_dtype, load_tokenizer
+from ctxext.checkpoints.load import load_tokenizer
 from ctxext.checkpoints.numbers import whole
 from ctxext.checkpoints.output import MARK
 from ctxext.checkpoints.weights import read_weights
@@ -205,6 +206,7 @@ class _Run:
         self.rows: list[dict[str, Any]] = []
         self.failed: list[dict[str, Any]] = []
         self.why: CtxextError | None = None
+        self.notes: list[str] = []
 
     def asking(
         self,
@@ -226,6 +228,7 @@ class _Run:
             live = load_model(
                 one.source, one.position, dtype=dtype, device=place,
                 trust_remote_code=trust_remote_code,
+                on_note=lambda note: self.notes.append(f"{name}: {note}"),
             )  # fmt: skip
             return Answerer(live, prefill_chunk=prefill_chunk)
 
@@ -289,6 +292,7 @@ def _result(
         raise run.why
     effective, middle = [], []
     warnings = [f"{n}: {w}" for n, one in zip(names, opened, strict=True) for w in one.warnings]
+    warnings += run.notes
     for name, one in zip(names, opened, strict=True):
         for task in tasks:
             cells = [cell for model, cell in run.cells if (model, cell.task) == (name, task.name)]

@@ -10,8 +10,9 @@ from typing import Any
 
 import yaml
 
+from ctxext.checkpoints.detect import Position
+from ctxext.checkpoints.dtype import check_dtype
 from ctxext.checkpoints.folder import CONFIG
-from ctxext.checkpoints.load import check_dtype
 from ctxext.checkpoints.output import check_output, locked, write_file
 from ctxext.checkpoints.trained import read_trained
 from ctxext.checkpoints.weights import Weights, read_weights
@@ -47,6 +48,7 @@ from ctxext.pipeline.stages import (
     whole_recipe,
     write_log,
 )
+from ctxext.pipeline.texts import check_texts
 from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.release.provenance import origin_of, read_record, write_record
 from ctxext.training.config import ALL_LINEAR, FinetuneConfig
@@ -171,11 +173,8 @@ def _run(run: Run, stages: Sequence[Stage]) -> FinetuneResult:
         from ctxext.training.quantize import check_quantize
 
         check_quantize(stages[0].config.train.quantize)
-    if any(stage.config.train.compile for stage in stages):
-        from ctxext.checkpoints.load import device_of
-        from ctxext.training.compiled import check_compile
-
-        launch.agree(lambda: check_compile(device_of(run.device, launch)))
+    launch.agree(lambda: _check_texts(stages))
+    launch.agree(lambda: _check_machine(run, stages))
     # Everything that can be known to fail does so here: below, an old run is removed.
     texts = launch.agree(lambda: read_texts(run, stages))
     recipe = whole_recipe([s.config.to_dict() for s in stages], staged=stages[0].index is not None)
@@ -208,6 +207,44 @@ def _run(run: Run, stages: Sequence[Stage]) -> FinetuneResult:
                 break
             start = trained_path(stage.folder, steps)
     return launch.on_main(lambda: _finish(run, stages, texts, done))
+
+
+def _check_texts(stages: Sequence[Stage]) -> None:
+    """What can be said of the texts before anything large is imported.
+
+    Raises:
+        BadInput: naming the text, and the stage where there are several.
+    """
+    for stage in stages:
+        with named(stage.name):
+            check_texts(stage.config.data)
+
+
+def _check_machine(run: Run, stages: Sequence[Stage]) -> None:
+    """Whether this device computes what the stages ask for, before a model is loaded.
+
+    Raises:
+        BadInput: no such device, a dtype that it has not, or no compiler where one is needed.
+    """
+    from ctxext.checkpoints.load import device_of
+    from ctxext.training.compiled import check_compile
+    from ctxext.training.flex import flex_reason
+    from ctxext.training.precision import training_precision
+
+    place = device_of(run.device, run.launch)
+    opened = run.opened
+    for stage in stages:
+        config = stage.config
+        with named(stage.name):
+            training_precision(run.dtype, opened.source, opened.position, place, config.train)
+            layers = planned_position(config, opened).layers
+            reason = flex_reason(config, opened.position.model_type, layers, place.type)
+            if config.train.compile:
+                check_compile(place)
+                return
+            if reason:
+                check_compile(place, reason, "train on rows no longer than a window, as one stream")
+                return
 
 
 def _check_resumable(
@@ -339,10 +376,19 @@ def window_of(config: FinetuneConfig, opened: Opened) -> Window:
     Raises:
         BadInput: the base cannot be extended so.
     """
+    return planned_position(config, opened).window
+
+
+def planned_position(config: FinetuneConfig, opened: Opened) -> Position:
+    """How the checkpoint that is trained encodes position: after section `extend`, or the base.
+
+    Raises:
+        BadInput: the base cannot be extended so.
+    """
     if config.extend is None:
-        return opened.position.window
+        return opened.position
     where, origin = f"{opened.source.name}/{CONFIG}", origin_of(opened.source.folder)
-    return planned_window(opened.config, config.extend, where=where, origin=origin).window
+    return planned_window(opened.config, config.extend, where=where, origin=origin)
 
 
 def at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:

@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ctxext.checkpoints.dtype import check_dtype
 from ctxext.checkpoints.folder import CONFIG
-from ctxext.checkpoints.load import check_dtype, pick_device
+from ctxext.checkpoints.load import pick_device
 from ctxext.checkpoints.safetensors_file import dtype_bytes
 from ctxext.checkpoints.weights import read_weights
 from ctxext.errors import BadInput

@@ -9,9 +9,9 @@ from typing import Any
 
 from ctxext.checkpoints.adapter import ROPE_KEY, Adapter, read_adapter
 from ctxext.checkpoints.carry import base_license, carry_side_files
+from ctxext.checkpoints.dtype import DtypeName, check_dtype
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.json_file import dump_json
-from ctxext.checkpoints.load import DtypeName, check_dtype
 from ctxext.checkpoints.merge import merge_into
 from ctxext.checkpoints.merge_check import verify_merge
 from ctxext.checkpoints.output import check_output, staged_folder

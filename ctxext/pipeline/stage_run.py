@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ctxext.checkpoints.dtype import DtypeName
 from ctxext.checkpoints.folder import CONFIG
-from ctxext.checkpoints.load import DtypeName, load_tokenizer
+from ctxext.checkpoints.load import load_tokenizer
 from ctxext.checkpoints.numbers import whole
 from ctxext.checkpoints.output import MARK
 from ctxext.data.mixture import Mixture
@@ -26,7 +27,7 @@ from ctxext.pipeline.stages import (
     to_compare,
     whole_recipe,
 )
-from ctxext.pipeline.texts import check_texts, mixed_rows, token_files, training_data, unreadable
+from ctxext.pipeline.texts import mixed_rows, token_files, training_data, unreadable
 from ctxext.progress import Note, Progress
 from ctxext.release.provenance import read_record, record, write_record
 from ctxext.report.live import Lines, LossPlot
@@ -82,9 +83,6 @@ def read_texts(run: Run, stages: Sequence[Stage]) -> list[Texts]:
     """
     source = run.opened.source
     embeddings = whole(run.opened.config, "vocab_size", f"{source.name}/{CONFIG}")
-    for stage in stages:
-        with named(stage.name):
-            check_texts(stage.config.data)
     tokenizer = load_tokenizer(source, trust_remote_code=run.trust_remote_code)
     separator = getattr(tokenizer, "eos_token_id", None)
     digest = tokenizer_digest(source.folder)

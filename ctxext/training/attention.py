@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ctxext.errors import BadInput
 from ctxext.training.block_attention import Rows, block_attention
+from ctxext.training.flex import FLEX
 from ctxext.training.window_attention import BLOCK, Window, only_the_window
 
 DOCUMENTS = "ctxext_documents"
@@ -42,7 +43,7 @@ def separate_documents(model: Any, device: torch.device) -> None:
             "use data.documents: stream",
         )
     if device.type == "cuda":
-        model.set_attn_implementation("flex_attention")
+        model.set_attn_implementation(FLEX)
         return
     from transformers import AttentionInterface, AttentionMaskInterface
 

@@ -18,8 +18,14 @@ from ctxext.training.tiling import TiledMLP
 _OURS = "ctxext_"  # how the names of attention begin that this package registers
 
 
-def check_compile(device: torch.device) -> None:
-    """Compile a sum, forward and backward, where training will compile layers.
+def check_compile(
+    device: torch.device, reason: str = "train.compile", instead: str = "leave out --compile"
+) -> None:
+    """Compile a sum, forward and backward, where training will compile layers or attention.
+
+    Args:
+        reason: what asks for it.
+        instead: what to do without a compiler.
 
     Raises:
         BadInput: that fails, mostly for want of a C++ compiler (on a GPU: of Triton).
@@ -32,12 +38,11 @@ def check_compile(device: torch.device) -> None:
     try:
         value = torch.compile(total, dynamic=False)(torch.ones(4, device=device).requires_grad_())
         value.backward()  # type: ignore[no-untyped-call]
-    except (TorchDynamoException, RuntimeError, ImportError, OSError) as error:
+    except (TorchDynamoException, RuntimeError, ImportError, OSError, AssertionError) as error:
         words = " ".join(str(error).split())
         raise BadInput(
-            f"train.compile: torch.compile does not work on {device.type} here: {words[:200]}",
-            "install a C++ compiler (g++, or name one in CXX; on a GPU also triton), or leave out "
-            "--compile",
+            f"{reason}: torch.compile does not work on {device.type} here: {words[:200]}",
+            f"install a C++ compiler (g++, or name one in CXX; on a GPU also triton), or {instead}",
         ) from error
 
 

@@ -12,7 +12,7 @@ from typing import Any
 _FLOAT = 4
 LOGITS_AT_ONCE = 128 * 2**20  # bytes, for `auto_loss_chunk`
 _MOST_CHUNK, _LEAST_CHUNK = 1024, 64
-_EAGER = ("gemma2", "gpt_oss")  # soft-capped or with sinks: no fused attention on a CPU
+EAGER = ("gemma2", "gpt_oss")  # soft-capped or with sinks: no fused attention on a CPU
 _QK_NORMS = ("qwen3", "qwen3_moe", "gemma3", "gemma3_text")
 _FOUR_NORMS = ("gemma2", "gemma3", "gemma3_text")
 
@@ -68,7 +68,7 @@ class Shape:
             window=int(window) if window else None,
             qk_norm=kind in _QK_NORMS,
             norms=4 if kind in _FOUR_NORMS else 2,
-            eager=kind in _EAGER or config.get("_attn_implementation") == "eager",
+            eager=kind in EAGER or config.get("_attn_implementation") == "eager",
         )
 
 

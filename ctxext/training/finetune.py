@@ -12,9 +12,10 @@ import torch
 
 from ctxext.checkpoints.adapter import ROPE_KEY
 from ctxext.checkpoints.detect import Position
+from ctxext.checkpoints.dtype import DtypeName
 from ctxext.checkpoints.folder import Source
 from ctxext.checkpoints.head import check_head
-from ctxext.checkpoints.load import DtypeName, device_of, load_model
+from ctxext.checkpoints.load import device_of, load_model
 from ctxext.checkpoints.safetensors_file import set_metadata
 from ctxext.checkpoints.weights import read_weights
 from ctxext.errors import BadInput, CtxextError
@@ -39,6 +40,12 @@ from ctxext.training.lora import (
 from ctxext.training.memory import apply_memory, loss_chunk_of, step_memory
 from ctxext.training.mesh import Mesh, make_mesh
 from ctxext.training.optimizer import make_optimizer
+from ctxext.training.precision import (
+    HALF,
+    narrow_embeddings,
+    share_adapter_inputs,
+    training_precision,
+)
 from ctxext.training.quantize import quantization
 from ctxext.training.self_check import check_loss, check_rope
 from ctxext.training.sharding import inside, shard_model
@@ -158,11 +165,12 @@ def train_adapter(
     mesh = make_mesh(launch, config.parallel.context)
     torch.manual_seed(train.seed)
     place = device_of(device, launch)
+    precision = training_precision(dtype, source, position, place, train)
     base = load_model(
-        source, position, dtype=dtype, device=place, in_host_memory=shard > 1,
+        source, position, dtype=precision.load, device=place, in_host_memory=shard > 1,
         trust_remote_code=trust_remote_code, quantization=quantization(train.quantize),
     )  # fmt: skip
-    half = base.dtype in (torch.bfloat16, torch.float16)
+    half = precision.dtype(base.dtype) in HALF
     accelerator = Accelerator(
         cpu=place.type == "cpu",
         mixed_precision="bf16" if half else "no",
@@ -184,6 +192,9 @@ def train_adapter(
         wrapped = train_all(base, read_weights(source.folder))
     else:
         wrapped = add_adapters(base, config.lora, base_name)
+    if half:
+        share_adapter_inputs(wrapped)
+        narrow_embeddings(base)
     plain = LossModel(wrapped, loss_chunk_of(wrapped, config)).train()
     if shard > 1:
         model = shard_model(plain, launch, shard, accelerator.device)
@@ -220,7 +231,7 @@ def train_adapter(
                 read / rows.rows.rows,
                 state.step,
                 difference,
-                plan.notes,
+                (*precision.notes, *plan.notes),
             )
         )
 

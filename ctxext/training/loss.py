@@ -77,7 +77,7 @@ class _SummedNLL(torch.autograd.Function):
         grad_hidden, grad_weight, grad_bias = ctx.saved_tensors  # type: ignore[attr-defined]
         weight_dtype, bias_dtype = ctx.dtypes  # type: ignore[attr-defined]
         if grad_hidden is not None:
-            grad_hidden = grad_hidden * grad.to(grad_hidden.dtype)
+            grad_hidden = grad_hidden.mul_(grad.to(grad_hidden.dtype))  # as large as all states
         if grad_weight is not None:
             grad_weight = (grad_weight * grad).to(weight_dtype)
         if grad_bias is not None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ctxext.launch import Launch
+from ctxext.launch import GPU_PATIENCE, Launch
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def make_mesh(launch: Launch, context_ranks: int) -> Mesh:
     own = None
     for first in range(0, launch.ranks, context_ranks):  # all ranks make all groups, in this order
         ranks = list(range(first, first + context_ranks))
-        group = dist.new_group(ranks)
+        group = dist.new_group(ranks, timeout=GPU_PATIENCE)
         if launch.rank in ranks:
             own = group
     return Mesh(launch, context_ranks, own)

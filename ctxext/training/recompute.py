@@ -60,6 +60,9 @@ def recompute_first(model: Any, count: int | None, checkpointer: Checkpointer | 
             f"memory: the layers of {type(base).__name__} are not known one by one",
             "use --recompute all or none, and --offload none",
         )
+    # transformers makes the embeddings a leaf that takes a gradient, which only reentrant
+    # checkpoints need: both would be held for the whole pass.
+    base.disable_input_require_grads()
     run = checkpointer or partial(checkpoint, use_reentrant=False)
     first = len(layers) if count is None else min(count, len(layers))
     for index, layer in enumerate(layers):

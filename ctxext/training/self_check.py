@@ -13,6 +13,7 @@ from ctxext.errors import CtxextError
 from ctxext.training.attention import DOCUMENTS
 from ctxext.training.batch import Batch
 from ctxext.training.context_parallel import context_batch, whole_rows
+from ctxext.training.flex import FLEX
 from ctxext.training.lora import LossModel
 from ctxext.training.loss import IGNORED
 from ctxext.training.mesh import Mesh
@@ -21,6 +22,7 @@ from ctxext.training.window_attention import WINDOWS
 
 _SLICE = 256  # tokens of the first row on which both losses are computed
 _LOSS_TOLERANCE = 1e-3
+_OTHERS = (DOCUMENTS, WINDOWS, FLEX)  # attention that stands in for transformers' plain one
 
 
 def check_rope(model: Any, position: Position) -> None:
@@ -71,7 +73,7 @@ def check_loss(model: LossModel, batch: Batch, mesh: Mesh | None = None) -> floa
         ours = float(mesh.sum(model(own))) / mesh.data_ranks / scored
     else:
         ours = float(model(part)) / scored
-    our_attention = shared or decoder.config._attn_implementation in (DOCUMENTS, WINDOWS)
+    our_attention = shared or decoder.config._attn_implementation in _OTHERS
     with whole_rows(decoder) if our_attention else nullcontext():
         plain = inside(model, partial(_plain_loss, batch=part))
     model.train(training)

@@ -7,18 +7,19 @@ there as it always does. No number changes its dtype: frozen bfloat16 and traine
 one message, and gradients are averaged over all ranks, those of shares and those of replicas.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ctxext.errors import BadInput
-from ctxext.launch import Launch
+from ctxext.launch import GPU_PATIENCE, Launch
 from ctxext.training.recompute import recomputed_layers
 
 T = TypeVar("T")
@@ -60,11 +61,22 @@ def shard_model(model: nn.Module, launch: Launch, shard: int, device: torch.devi
 
 
 def _device_mesh(launch: Launch, shard: int, device: torch.device) -> DeviceMesh:
-    """Ranks in rows of `shard`: shares along a row, replicas across the rows."""
+    """Ranks in rows of `shard`: shares along a row, replicas across the rows.
+
+    The groups are made here, because those that `init_device_mesh` makes wait ten minutes at most.
+    """
+    ranks = torch.arange(launch.ranks).reshape(-1, shard)
     if shard == launch.ranks:
-        return init_device_mesh(device.type, (shard,))
-    sizes = (launch.ranks // shard, shard)
-    return init_device_mesh(device.type, sizes, mesh_dim_names=("replicate", "shard"))
+        return DeviceMesh.from_group(_group_of(launch, ranks.tolist()), device.type)
+    groups = [_group_of(launch, ranks.T.tolist()), _group_of(launch, ranks.tolist())]
+    names = ("replicate", "shard")
+    return DeviceMesh.from_group(groups, device.type, mesh=ranks, mesh_dim_names=names)
+
+
+def _group_of(launch: Launch, groups: Sequence[Sequence[int]]) -> Any:
+    """Of groups that all ranks form in this order, the one that this rank is in."""
+    formed = [(ranks, dist.new_group(list(ranks), timeout=GPU_PATIENCE)) for ranks in groups]
+    return next(group for ranks, group in formed if launch.rank in ranks)
 
 
 def inside(model: Any, work: Callable[[Any], T]) -> T:

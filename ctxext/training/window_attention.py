@@ -13,6 +13,7 @@ import torch
 
 from ctxext.errors import CtxextError
 from ctxext.training.block_attention import Rows, block_attention
+from ctxext.training.flex import FLEX
 
 WINDOWS = "ctxext_windows"
 BLOCK = 256  # queries at once: the fastest on a CPU for windows of 128 to 2048
@@ -55,7 +56,7 @@ def use_windows(model: Any, device: torch.device, length: int) -> bool:
     if device.type == "cuda":
         if not getattr(model, "_supports_flex_attn", False):
             return False
-        model.set_attn_implementation("flex_attention")
+        model.set_attn_implementation(FLEX)
         return True
     from transformers import AttentionInterface, AttentionMaskInterface
 

@@ -4,6 +4,7 @@ Three models on one text: `base` (window 256) collapses beyond it, `yarn` is sta
 nothing beyond, `lora` is stable and reads all but the middle of the longest.
 """
 
+import hashlib
 import json
 import math
 
@@ -23,6 +24,10 @@ def wilson(right, samples, z=1.96):
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def sha256(text):
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_run(folder, kind, document=None, **record):
@@ -53,7 +58,7 @@ def perplexity_document(names=None, **changes):
                 "tokens": 4000,
                 "bits_per_byte": math.log2(value),
             }
-            sha = {"config_sha256": model, "record_sha256": None, "window": 2048}
+            sha = {"config_sha256": sha256(model), "record_sha256": None, "window": 2048}
             rows.append({"model": called[model], "length": length, **cell, "seconds": 1.0, **sha})
             positions.append(
                 {"model": called[model], "start": length // 2, "end": length, **cell}
@@ -188,7 +193,7 @@ def every_kind(root, names=None):
         write_run(root / "fertility", "fertility", fertility_document()),
         write_run(
             root / "yarn", "extend", method="yarn", window={"original": 256, "target": 2048},
-            base={"id": "base", "config_sha256": "base"}, config_diff=CONFIG_DIFF,
+            base={"id": "base", "config_sha256": sha256("base")}, config_diff=CONFIG_DIFF,
         ),
     ]  # fmt: skip
     training = {"steps": 30, "tokens": 30 * 4096, "final_loss": 1.0}

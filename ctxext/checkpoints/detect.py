@@ -8,7 +8,7 @@ from ctxext.checkpoints import families
 from ctxext.checkpoints.numbers import whole
 from ctxext.checkpoints.rope_block import Dialect, read_rope_block
 from ctxext.checkpoints.rotation import Rope, read_rope
-from ctxext.checkpoints.windows import Origin, Window, claimed_window, read_windows
+from ctxext.checkpoints.windows import Origin, Window, believed, claimed_window, read_windows
 from ctxext.encodings.kinds import ROTARY, PositionEncoding
 from ctxext.errors import BadInput
 
@@ -101,6 +101,7 @@ def detect(
             prefer=prefer,
             warnings=warnings,
         )
+        origin = believed(origin, block, current, where, warnings)
         window = read_windows(block, current, source, original_length, origin, where, warnings)
         rope = read_rope(config, block, model_type, head_dim, window, current, origin, where)
         if rope.spec.rotary_dim < head_dim and encoding == "rope":

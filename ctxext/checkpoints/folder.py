@@ -9,6 +9,7 @@ from ctxext.checkpoints.rope_block import ROPE_KEYS
 from ctxext.errors import BadInput, CtxextError
 
 CONFIG = "config.json"
+_CONFIG_BYTES = 16 * 1024 * 1024
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.md", "LICENSE*", "NOTICE*", "*.py"]
 
@@ -108,4 +109,5 @@ def _from_hub(repo_id: str, revision: str | None, weights: bool) -> Source:
 
 def read_config(source: Source) -> tuple[dict[str, object], list[str]]:
     """The checkpoint's config.json and warnings about it; see `read_json_object` for errors."""
-    return read_json_object(source.folder / CONFIG, refuse_twice=ROPE_KEYS)
+    path = source.folder / CONFIG
+    return read_json_object(path, refuse_twice=ROPE_KEYS, most_bytes=_CONFIG_BYTES)

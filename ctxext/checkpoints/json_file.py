@@ -8,10 +8,11 @@ from typing import Any
 from ctxext.errors import BadInput
 
 _MAX_BYTES = 64 * 1024 * 1024
+_DEEPEST = 64  # objects and lists inside each other; what writes them again recurses
 
 
 def read_json_object(
-    path: Path, *, refuse_twice: tuple[str, ...] = ()
+    path: Path, *, refuse_twice: tuple[str, ...] = (), most_bytes: int = _MAX_BYTES
 ) -> tuple[dict[str, Any], list[str]]:
     """Read a JSON object; a UTF-8 byte order mark is accepted.
 
@@ -19,21 +20,22 @@ def read_json_object(
         path: the file.
         refuse_twice: keys that may not stand twice in one object; others that do only warn, and
             the last one counts, as in every JSON reader.
+        most_bytes: a larger file is not read; a value takes up to thirty times its text in memory.
 
     Returns:
         The object, and warnings.
 
     Raises:
-        BadInput: missing, not UTF-8, not JSON (with line and column), not an object, too large,
-            or a key of `refuse_twice` given twice.
+        BadInput: missing, not UTF-8, not JSON (with line and column), not an object, too large
+            or too deep, or a key of `refuse_twice` given twice.
     """
     warnings: list[str] = []
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for without end
             raise BadInput(f"{path} is not a regular file")
-        if found.st_size > _MAX_BYTES:
-            raise BadInput(f"{path} is larger than 64 MiB, which no config or index is")
+        if found.st_size > most_bytes:
+            raise BadInput(f"{path} is larger than {most_bytes >> 20} MiB, which no such file is")
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise BadInput(f"{path} does not exist") from error
@@ -69,7 +71,24 @@ def read_json_object(
     if not isinstance(value, dict):
         kind = {list: "a list", type(None): "null", str: "a string"}.get(type(value), "a number")
         raise BadInput(f"{path} holds {kind}, not a JSON object")
+    if _deeper_than(value, _DEEPEST):
+        raise BadInput(f"{path} is nested too deeply to be read")
     return value, warnings
+
+
+def _deeper_than(value: Any, most: int) -> bool:
+    """Whether more than so many objects and lists stand inside each other."""
+    level: list[Any] = [value]
+    for _ in range(most):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def dump_json(value: Any) -> str:

@@ -48,3 +48,14 @@ def whole(block: Mapping[str, Any], key: str, where: str, *, most: int = 2**31 -
         shown = value if abs(value) < 1e18 else f"{str(value)[:6]}…"
         raise BadInput(f"{where}: {key} is {shown}, and has to be between 1 and {most}")
     return int(value)
+
+
+def finite(value: Any) -> float | None:
+    """A finite number as a float, or None for everything else that a document may hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None

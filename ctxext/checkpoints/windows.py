@@ -37,6 +37,23 @@ def claimed_window(config: Mapping[str, Any], where: str) -> tuple[int, str]:
     )
 
 
+def believed(
+    origin: Origin | None, block: RopeBlock, current: int, where: str, warnings: list[str]
+) -> Origin | None:
+    """What a `ctxext.json` says of the base, unless the config beside it contradicts: it may stem
+    from another checkpoint, and an extension only ever makes window and base larger."""
+    if origin is None:
+        return None
+    said = ""
+    if origin.window > current:
+        said = f"a trained window of {origin.window} tokens, and {where} claims {current}"
+    elif block.rope_type == "default" and origin.rope_theta > block.rope_theta:
+        said = f"an original rope_theta of {origin.rope_theta:g}, above {block.rope_theta:g} now"
+    if said:
+        warnings.append(f"ctxext.json says {said}: it is not believed")
+    return None if said else origin
+
+
 def read_windows(
     block: RopeBlock,
     current: int,

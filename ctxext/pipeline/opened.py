@@ -30,11 +30,12 @@ def open_checkpoint(
     """Find a checkpoint and read its config; see `find_checkpoint` and `detect` for the errors."""
     source = find_checkpoint(model, revision=revision, weights=weights)
     config, warnings = read_config(source)
+    origin = origin_of(source.folder, warnings)
     position = detect(
         config,
         where=f"{source.name}/{CONFIG}",
         original_length=original_length,
         prefer=prefer,
-        origin=origin_of(source.folder),
+        origin=origin,
     )
     return Opened(source, config, position, (*warnings, *position.warnings))

@@ -9,16 +9,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ctxext.checkpoints.checked import (
+    Broken,
+    Shape,
+    checked,
+    maybe,
+    read_checked,
+    section,
+    theta,
+    tokens,
+)
 from ctxext.checkpoints.detect import Position
 from ctxext.checkpoints.folder import CONFIG, Source
-from ctxext.checkpoints.json_file import dump_json, read_json_object
+from ctxext.checkpoints.json_file import dump_json
 from ctxext.checkpoints.output import MARK, write_file
 from ctxext.checkpoints.weights import INDEX
 from ctxext.checkpoints.windows import Origin
-from ctxext.errors import BadInput, CtxextError
+from ctxext.errors import CtxextError
+from ctxext.release.record_shape import RECORD
 
 SCHEMA = "ctxext.run/1"
 _LIBRARIES = ("torch", "transformers", "accelerate", "peft", "datasets", "safetensors")
+_ORIGINAL: Shape = {"window": tokens, "rope_theta": theta}
 _SECRET = re.compile(r"hf_[A-Za-z0-9]+|(?<=://)[^/@\s]+@")
 
 
@@ -111,31 +123,42 @@ def write_record(folder: Path, document: Mapping[str, Any]) -> None:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The folder's ctxext.json, or None.
+    """The folder's ctxext.json, every key checked but `rope`, which `origin_of` and `check_record`
+    look at; None where there is none.
 
     Raises:
-        BadInput: broken, or of a newer schema than this version reads.
+        BadInput: broken, or of another schema than this version reads.
     """
-    if not (folder / MARK).exists():
+    path = folder / MARK
+    if not path.exists():
         return None
-    document, _ = read_json_object(folder / MARK)
-    schema = str(document.get("schema", ""))
-    if schema != SCHEMA:
-        raise BadInput(
-            f"{folder / MARK} has the schema {schema or 'none'!r}, and this ctxext reads {SCHEMA}",
-            "upgrade ctxext",
+    return read_checked(
+        path, SCHEMA, RECORD, hint=f"restore it, or remove {MARK}: the config counts then"
+    )
+
+
+def origin_of(folder: Path, warnings: list[str] | None = None) -> Origin | None:
+    """The unscaled base that an earlier `ctxext extend` recorded, if one did.
+
+    Args:
+        warnings: gets why a record is not believed.
+
+    Raises:
+        BadInput: as `read_record`.
+    """
+    recorded = (read_record(folder) or {}).get("rope")
+    if recorded is None:
+        return None
+    try:
+        rope = checked(
+            recorded, {"original": maybe(section({"window": tokens, "rope_theta": theta}))}
         )
-    return document
-
-
-def origin_of(folder: Path) -> Origin | None:
-    """The unscaled base that an earlier `ctxext extend` recorded, if one did."""
-    document = read_record(folder) or {}
-    original = (document.get("rope") or {}).get("original") or {}
-    window, theta = original.get("window"), original.get("rope_theta")
-    if isinstance(window, int) and isinstance(theta, int | float):
-        return Origin(window=window, rope_theta=float(theta))
-    return None
+    except Broken as error:
+        if warnings is not None:
+            warnings.append(f"{MARK} is not believed: in rope, {error}")
+        return None
+    original = rope["original"]
+    return None if original is None else Origin(original["window"], original["rope_theta"])
 
 
 def check_record(position: Position, document: Mapping[str, Any]) -> None:
@@ -144,7 +167,8 @@ def check_record(position: Position, document: Mapping[str, Any]) -> None:
     Raises:
         CtxextError: it was edited since, so what is written down about it is not true.
     """
-    written = (document.get("rope") or {}).get("sha256")
+    rope = document.get("rope")
+    written = rope.get("sha256") if isinstance(rope, dict) else rope
     now = position.rope.sha256 if position.rope else None
     if written != now:
         raise CtxextError(

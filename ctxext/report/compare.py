@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ctxext.checkpoints.numbers import finite
+
 Rows = Sequence[Mapping[str, Any]]
 Z = 1.96  # two-sided 95 %
 
@@ -43,9 +45,7 @@ class Difference:
 
 def number(value: Any) -> float | None:
     """A finite number, or None for everything else that a document may hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) else None
+    return finite(value)
 
 
 def of_means(

@@ -80,7 +80,8 @@ def test_one_wrong_value_anywhere(tmp_path, kind):
     [
         (("results", 0, "length"), "long", "in results, length is 'long'"),
         (("results", 0, "perplexity"), -1, "in results, perplexity is -1"),
-        (("by_position", 2, "stderr"), 1e9, "in by_position, stderr is 1000000000.0"),
+        (("by_position", 2, "stderr"), -1, "in by_position, stderr is -1"),
+        (("results", 0, "config_sha256"), "../x", "in results, config_sha256 is '../x'"),
         (("data", "sha256"), ABSENT, "in data, sha256 is missing"),
         (("key_tokens", "results", 0, "share"), 2, "in key_tokens, in results, share is 2"),
     ],
@@ -96,9 +97,18 @@ def test_sentences_name_the_key(tmp_path, place, value, words):
 def test_what_is_missing_or_not_finite_is_none(tmp_path):
     document = mutated(DOCUMENTS["eval-ppl"], ("results", 0, "perplexity"), math.nan)
     document = mutated(document, ("results", 1, "stderr"), ABSENT)
+    document = mutated(document, ("results", 3, "perplexity"), 1e300)
+    document = mutated(document, ("results", 3, "stderr"), 1e9)
     del document["failed"], document["key_tokens"]
     folder = write_run(tmp_path / "run", "eval-ppl", document)
     rows = read_document(folder, "eval-ppl")["results"]
     assert rows[0]["perplexity"] is None
     assert rows[1]["stderr"] is None
     assert rows[2]["perplexity"] == 11.0
+    assert rows[3]["perplexity"] is rows[3]["stderr"] is None  # no chart has room for them
+
+
+def test_texts_are_printable(tmp_path):
+    document = mutated(DOCUMENTS["eval-ppl"], ("data", "source"), "a\x1b[2Jb\n\u202ec\ud800")
+    folder = write_run(tmp_path / "run", "eval-ppl", document)
+    assert read_document(folder, "eval-ppl")["data"]["source"] == "a\ufffd[2Jb \ufffdc\ufffd"

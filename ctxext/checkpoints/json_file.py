@@ -1,7 +1,9 @@
 """Reading JSON that somebody else wrote: every way it can be broken has its own sentence."""
 
 import json
+import math
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,15 @@ def _deeper_than(value: Any, most: int) -> bool:
         if not level:
             return False
     return True
+
+
+def finite(value: Any) -> Any:
+    """A document without infinities and NaN, which JSON does not have: they are null in it."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def dump_json(value: Any) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import typer
 
+from ctxext.checkpoints.json_file import finite
 from ctxext.errors import CtxextError
 from ctxext.progress import Progress as Listener
 from ctxext.progress import silent
@@ -62,7 +63,7 @@ def _write(text: str) -> None:
 def print_json(result: Result) -> None:
     """The only line on stdout under --json."""
     # ASCII: whatever stdout's encoding is, and with half a surrogate pair in a name too.
-    _write(json.dumps(result.to_dict()) + "\n")
+    _write(json.dumps(finite(result.to_dict())) + "\n")
 
 
 def say_warnings(warnings: Sequence[str]) -> None:

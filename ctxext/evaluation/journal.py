@@ -1,9 +1,11 @@
 """What a run has measured already, kept line by line, so that a killed run goes on from there."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+from ctxext.checkpoints.json_file import finite
 from ctxext.launch import Launch
 
 Rows = list[list[float]]
@@ -14,7 +16,8 @@ class Journal:
     """Numbers by (key, index), in files that each process appends to and all processes read.
 
     A line that a kill cut short is passed over, and measured again. Numbers come back exactly as
-    they were, so a resumed run's results are the uninterrupted run's to the last bit.
+    they were, so a resumed run's results are the uninterrupted run's to the last bit; one that is
+    not finite is null in the file, and NaN again.
     """
 
     def __init__(self, folder: Path | None = None, launch: Launch | None = None) -> None:
@@ -40,7 +43,7 @@ class Journal:
         """Keep rows; they outlive this process from now on."""
         self.known(key)[index] = rows
         if self._file is not None:
-            self._file.write(json.dumps([key, index, rows]) + "\n")
+            self._file.write(json.dumps([key, index, finite(rows)]) + "\n")
             self._file.flush()
 
     def close(self) -> None:
@@ -67,6 +70,10 @@ def _entry(line: str) -> tuple[str, int, Rows] | None:
     except ValueError:
         return None
     match found:
-        case [str(key), int(index), list(rows)]:
-            return key, index, rows
+        case [str(key), int(index), list(rows)] if all(map(_is_row, rows)):
+            return key, index, [[math.nan if n is None else n for n in row] for row in rows]
     return None
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(n, int | float | None) for n in value)

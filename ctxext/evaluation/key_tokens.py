@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ctxext.data.tokens import ByteEnds, TokenIds
 from ctxext.errors import BadInput
 from ctxext.evaluation.reading import Floats, Reading
-from ctxext.evaluation.windows import Window, sliding_windows
+from ctxext.evaluation.windows import Window, sliding_windows, step_within
 
 Mask = npt.NDArray[np.bool_]
 
@@ -75,7 +75,7 @@ def key_tokens(
         stride: tokens between windows.
         rule: see there.
     """
-    full = _token_nll(reading, documents, length, min(stride, length), "with all context")
+    full = _token_nll(reading, documents, length, step_within(stride, length), "with all context")
     near = _token_nll(
         reading, documents, rule.context + rule.block, rule.block, f"with {rule.context}"
     )

@@ -23,9 +23,12 @@ from ctxext.evaluation.windows import (
     disjoint_windows,
     position_edges,
     sliding_windows,
+    step_within,
 )
 
 Protocol = Literal["sliding", "disjoint", "yarn"]
+MEANINGLESS = 1e7  # nats a token: float32 logits of that size tell no two tokens apart
+_MOST_NATS = 700  # e^709 is the last that has a float
 Marks = Sequence[npt.NDArray[np.bool_]]
 """For each document, which of its tokens are meant: (tokens,) bool."""
 
@@ -34,19 +37,21 @@ Marks = Sequence[npt.NDArray[np.bool_]]
 class LengthScore:
     """Perplexity with windows of `length` tokens; `stderr` is of `nll`, nats, by block bootstrap.
 
-    `bits_per_byte` = nll / ln 2 x tokens scored / bytes of their text; None when unknown.
+    `perplexity` is None where exp(nll) has no float. `bits_per_byte` = nll / ln 2 x tokens scored /
+    bytes of their text; None when unknown. `stride`: tokens between windows.
     """
 
     length: int
-    perplexity: float
+    perplexity: float | None
     nll: float
     stderr: float | None
     tokens: int
     seconds: float
+    stride: int
     bits_per_byte: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | _note(self)
 
 
 @dataclass(frozen=True)
@@ -55,13 +60,13 @@ class PositionScore:
 
     start: int
     end: int
-    perplexity: float
+    perplexity: float | None
     nll: float
     stderr: float | None
     tokens: int
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | _note(self)
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class KeyScore:
     share: float
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | _note(self)
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ class Protocols:
     Attributes:
         protocol: `sliding`; `disjoint` (stride = length); `yarn` (sliding windows, but the mean
             over windows of each window's mean, as in the YaRN paper's script).
-        stride: tokens between windows, at most the length.
+        stride: tokens between windows; `step` says what becomes of one longer than a window.
         aligned: all lengths that are compared; every length then scores the same tokens, the last
             `stride` of each window of the longest. Empty: each length scores all the text.
     """
@@ -114,9 +119,15 @@ class Protocols:
     stride: int = 256
     aligned: tuple[int, ...] = ()
 
+    def step(self, length: int) -> int:
+        """Tokens between windows of `length`."""
+        if self.aligned:
+            return self.stride
+        return length if self.protocol == "disjoint" else step_within(self.stride, length)
+
     def plan(self, documents: Sequence[TokenIds], length: int) -> Plan:
         """The windows of all documents, each with its document's index."""
-        step = length if self.protocol == "disjoint" else min(self.stride, length)
+        step = self.step(length)
         plan: list[tuple[int, Window]] = []
         for index, document in enumerate(documents):
             if self.aligned:
@@ -161,7 +172,8 @@ def by_length(
         of_keys = keys[document][window.end - window.scored : window.end]
         return [float(nll.sum()), float(nll[of_keys].sum())]
 
-    key = f"length {length} {protocols} {keys_name if keys is not None else ''}"
+    step = protocols.step(length)
+    key = f"length {length} step {step} {protocols} {keys_name if keys is not None else ''}"
     sums = np.array(reading.windows(documents, plan, reduce, what=f"at {length}", key=key))
     counts = np.array([float(window.scored) for _, window in plan])
     once = protocols.protocol == "yarn"
@@ -173,8 +185,9 @@ def by_length(
         size = sum(_bytes(ends[d], w) for d, w in plan)
         per_byte = mean / math.log(2) * tokens / size if size else None
     score = LengthScore(
-        length, _exp(mean), mean, stderr, tokens, round(time.monotonic() - began, 3), per_byte
-    )
+        length, _exp(mean), mean, stderr, tokens, round(time.monotonic() - began, 3), step,
+        per_byte,
+    )  # fmt: skip
     if keys is None:
         return Measured(score, sums[:, 0], counts)
     chosen = np.array([float(keys[d][w.end - w.scored : w.end].sum()) for d, w in plan])
@@ -232,13 +245,20 @@ def _bytes(ends: npt.NDArray[np.int64], window: Window) -> int:
     return int(ends[window.end - 1] - ends[window.end - window.scored - 1])
 
 
-def _exp(nll: float) -> float:
-    """exp, infinity where it has no float."""
-    return math.exp(nll) if nll < 700 else math.inf
+def _exp(nll: float) -> float | None:
+    """exp, None where it has no float: JSON knows no infinity."""
+    return math.exp(nll) if nll < _MOST_NATS else None
+
+
+def _note(score: LengthScore | PositionScore | KeyScore) -> dict[str, str]:
+    """Why a perplexity is missing, where it is."""
+    if score.perplexity is not None or score.nll is None:
+        return {}
+    return {"note": f"exp({score.nll:.0f}), the perplexity, is beyond what a number can hold"}
 
 
 def _check_finite(value: float, name: str, length: int) -> None:
-    if not math.isfinite(value):
+    if not abs(value) < MEANINGLESS:
         raise CtxextError(
-            f"{name} returned {value} at length {length}, so its numbers mean nothing"
+            f"{name} returned {value:.6g} at length {length}, so its numbers mean nothing"
         )

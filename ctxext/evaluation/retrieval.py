@@ -26,6 +26,7 @@ from ctxext.evaluation.fitting import Encoder, Question, fit, own_tokens
 from ctxext.evaluation.haystack import Haystack
 from ctxext.evaluation.intervals import wilson
 from ctxext.evaluation.journal import Journal
+from ctxext.evaluation.perplexity import MEANINGLESS
 from ctxext.evaluation.sharing import shared_rows
 from ctxext.evaluation.tasks import Draw, Task, Wording
 from ctxext.launch import Launch
@@ -151,8 +152,11 @@ class Asking:
         with_needle = self.answerer.told(question.prompt, everything)
         without = self.answerer.told(question.without, everything)
         right, before = with_needle[0], without[0]
-        if not math.isfinite(right.nll()):
-            raise CtxextError(f"{self.name} returned {right.nll()}, so its numbers mean nothing")
+        for told in (*with_needle, *without):
+            if not abs(told.nll()) < MEANINGLESS * len(told.logprobs):
+                raise CtxextError(
+                    f"{self.name} returned {told.nll():.6g}, so its numbers mean nothing"
+                )
         score = sum(right.exact(*span) for span in truth.spans) / len(truth.spans)
         tokens = sum(end - begin for begin, end in truth.spans)
         gain = sum(before.nll(*s) - right.nll(*s) for s in truth.spans) / tokens

@@ -43,6 +43,17 @@ def sliding_windows(tokens: int, length: int, stride: int) -> list[Window]:
     return windows
 
 
+def step_within(stride: int, length: int) -> int:
+    """Tokens between windows of `length`: the stride, where it is no longer than they are.
+
+    A longer one would leave tokens out; one token less than the window scores all of them.
+
+    >>> [step_within(256, length) for length in (512, 256, 64)]
+    [256, 256, 63]
+    """
+    return stride if stride <= length else length - 1
+
+
 def aligned_windows(tokens: int, length: int, lengths: Sequence[int], stride: int) -> list[Window]:
     """Windows of `length` that score the same tokens as those of every other of `lengths`.
 

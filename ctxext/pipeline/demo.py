@@ -1,5 +1,6 @@
 """`ctxext demo`: the whole job on the checkpoint that ctxext carries."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -202,7 +203,7 @@ def _merged_difference(extended: Path, run: Path, documents: Sequence[TokenIds])
     merged = by_position(Reading(Scorer(plain)), few, TARGET)
     separate = by_position(Reading(Scorer(adapted.get_base_model())), few, TARGET)
     return max(
-        abs(a.perplexity - b.perplexity) / b.perplexity
+        abs(math.exp(a.nll) - math.exp(b.nll)) / math.exp(b.nll)
         for a, b in zip(merged, separate, strict=True)
     )
 

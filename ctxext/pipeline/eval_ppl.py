@@ -332,6 +332,8 @@ class _Run:
         if self._why is not None and not self._results:
             raise self._why
         first = self._texts.of(opened[0])
+        warnings += _strides(protocols, [row["length"] for row in self._results])
+        warnings += _exploded([*self._results, *self._positions, *self._keys])
         if first.replaced:
             warnings.append(f"--data {first.source}: {first.replaced} bytes were not UTF-8")
         keys: dict[str, Any] | None = None
@@ -460,6 +462,38 @@ class _Texts:
     def _key(self, opened: Opened) -> str:
         folder = opened.source.folder
         return sha256_of(folder / "tokenizer.json") or str(folder.resolve())
+
+
+def _strides(protocols: "Protocols", lengths: Sequence[int]) -> list[str]:
+    """What is said where the stride that was asked for is not the one that was used."""
+    asked, lengths = protocols.stride, sorted(set(lengths))
+    if protocols.aligned or protocols.protocol == "disjoint":
+        return []  # the same tokens at every length; strides of its own
+    shorter = [length for length in lengths if length < asked]
+    out = [
+        f"--stride {asked} is longer than windows of {_listed(shorter)} tokens: there the stride "
+        f"was {_listed([protocols.step(length) for length in shorter])}"
+    ] if shorter else []  # fmt: skip
+    if asked in lengths and len(lengths) > 1:
+        out.append(
+            f"--stride {asked} is as long as windows of {asked} tokens: the first token of each "
+            "has nothing before it and is not scored there"
+        )
+    return out
+
+
+def _exploded(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The models with a perplexity that no number holds."""
+    models = dict.fromkeys(row["model"] for row in rows if "note" in row)
+    return [
+        f"{model}: a perplexity is beyond what a number can hold (null; its nll is there): the "
+        "model has exploded"
+        for model in models
+    ]
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _none(size: int) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ctxext.checkpoints.folder import CONFIG, Source
-from ctxext.checkpoints.json_file import dump_json
+from ctxext.checkpoints.json_file import dump_json, finite
 from ctxext.checkpoints.output import MARK, check_output, locked, write_file
 from ctxext.checkpoints.weights import read_weights
 from ctxext.errors import CtxextError
@@ -93,9 +93,8 @@ class Measuring:
             return
         name = f"{self.kind}.json"
         try:
-            write_file(
-                out / name, dump_json({k: v for k, v in document.items() if k != "output_dir"})
-            )
+            kept = {k: v for k, v in document.items() if k != "output_dir"}
+            write_file(out / name, dump_json(finite(kept)))
             draw(out)
             self._record(out, finished=finished, documents=[name])
         except OSError as error:

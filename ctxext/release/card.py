@@ -114,7 +114,7 @@ def _front_matter(facts: CardFacts) -> str:
         )
         for document in facts.evaluations
         for row in document["results"]
-        if _is_this(row, facts)
+        if _is_this(row, facts) and row["perplexity"] is not None  # else it exploded there
     ]
     method = str(facts.record.get("method") or "")
     data = ModelCardData(
@@ -241,10 +241,11 @@ def _difference(
     results: Sequence[Mapping[str, Any]], facts: CardFacts, lengths: Sequence[int]
 ) -> list[list[str]]:
     """The row that says what the extension costs or brings at each length; none without a base."""
-    here = {row["length"]: row["perplexity"] for row in results if _is_this(row, facts)}
+    measured = [row for row in results if row["perplexity"] is not None]
+    here = {row["length"]: row["perplexity"] for row in measured if _is_this(row, facts)}
     base = {
         row["length"]: row["perplexity"]
-        for row in results
+        for row in measured
         if row.get("config_sha256") == facts.origin.get("config_sha256")
     }
     if not here or not base:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Rows = Sequence[Mapping[str, Any]]
+_MOST_NATS = 500  # of an axis; the ticks of a longer one are beyond what a float can hold
 
 
 def plot_perplexity(path: Path, results: Rows, by_position: Rows, *, window: int | None) -> None:
@@ -144,7 +145,7 @@ def draw_lengths(
     """
     lengths = sorted({row["length"] for row in rows})
     for index, model in enumerate(models_of(rows)):
-        own = sorted((r for r in rows if r["model"] == model), key=lambda r: int(r["length"]))
+        own = sorted(_of_model(rows, model), key=lambda r: int(r["length"]))
         axis.plot(
             [r["length"] for r in own],
             [r["perplexity"] for r in own],
@@ -163,7 +164,7 @@ def draw_positions(
     """Perplexity by position: each bucket at its end, where its last token stands."""
     ends = sorted({row["end"] for row in rows})
     for index, model in enumerate(models_of(rows)):
-        own = [r for r in rows if r["model"] == model]
+        own = _of_model(rows, model)
         axis.plot(
             [r["end"] for r in own],
             [r["perplexity"] for r in own],
@@ -176,14 +177,30 @@ def draw_positions(
     _perplexity_axis(axis, window, ends, target, above)
 
 
+def _of_model(rows: Rows, model: str) -> list[Mapping[str, Any]]:
+    """The rows of a model that have a point; where it exploded there is none."""
+    return [
+        row
+        for row in rows
+        if row["model"] == model
+        and row["perplexity"] is not None
+        and row["perplexity"] < math.exp(_MOST_NATS)
+    ]
+
+
 def _errors(axis: "Axes", key: str, rows: Rows, index: int) -> None:
     """A bar of 1.96 standard errors of the NLL to both sides, carried over to the perplexity."""
-    known = [row for row in rows if row.get("stderr") is not None]
-    spread = [math.exp(1.96 * row["stderr"]) for row in known]
+    bars = []
+    for row in rows:
+        if row.get("stderr") is not None:
+            middle, spread = math.log(row["perplexity"]), 1.96 * row["stderr"]
+            # Bars of a model that explodes end where the axis does.
+            low, high = max(middle - spread, -_MOST_NATS), min(middle + spread, _MOST_NATS)
+            bars.append((row[key], math.exp(low), math.exp(high)))
     axis.vlines(
-        [row[key] for row in known],
-        [row["perplexity"] / s for row, s in zip(known, spread, strict=True)],
-        [row["perplexity"] * s for row, s in zip(known, spread, strict=True)],
+        [at for at, _, _ in bars],
+        [low for _, low, _ in bars],
+        [high for _, _, high in bars],
         color=line_style(index)["color"],
         linewidth=1,
     )
@@ -193,6 +210,8 @@ def _perplexity_axis(
     axis: "Axes", window: int | None, lengths: Sequence[int], target: int | None, above: bool
 ) -> None:
     axis.set_yscale("log")
+    if not math.isfinite(axis.dataLim.minposy):
+        axis.set_ylim(1, 10)  # every model exploded: a logarithmic axis wants some number
     axis.set_ylabel("perplexity (log scale)")
     axis.yaxis.set_major_formatter(_plain_number)
     axis.yaxis.set_minor_formatter(_plain_number)

@@ -8,6 +8,7 @@ from ctxext.report.compare import number
 
 Rows = Sequence[Mapping[str, Any]]
 Table = tuple[list[str], list[list[str]]]
+_LARGE = 1e6  # perplexities from here on are shown as powers of ten
 
 
 def by_length_table(results: Rows) -> Table:
@@ -157,10 +158,10 @@ def perplexity(row: Mapping[str, Any]) -> str:
     value = number(row["perplexity"])
     if value is None:
         return "–"
-    digits = max(0, 3 - len(str(int(value)))) + 1
+    form = f".{max(0, 3 - len(str(int(value)))) + 1}f" if value < _LARGE else ".2e"
     stderr = number(row.get("stderr"))
-    error = "" if stderr is None else f" ± {value * stderr:.{digits}f}"
-    return f"{value:.{digits}f}{error}"
+    error = "" if stderr is None else f" ± {value * stderr:{form}}"
+    return f"{value:{form}}{error}"
 
 
 def markdown(table: Table) -> str:

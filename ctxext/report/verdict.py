@@ -221,4 +221,4 @@ def _retrieval_part(tasks: Sequence[Task], chosen: Sequence[Task]) -> str:
 def _number(value: float | None) -> str:
     if value is None:
         return "not finite"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:.0f}" if 100 <= value < 1e6 else f"{value:.3g}"

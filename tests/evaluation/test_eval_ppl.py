@@ -133,6 +133,25 @@ def test_chunks_are_refused_where_frequencies_follow_the_length(tmp_path, tiny_l
         perplexity([str(tmp_path / "x")], data=str(text), lengths=[512], prefill_chunk=64)
 
 
+@pytest.mark.parametrize("protocol", ["sliding", "yarn"])
+def test_a_stride_longer_than_a_window_is_said_and_leaves_no_token_out(tiny_llama, text, protocol):
+    result = perplexity(
+        [str(tiny_llama)], data=str(text), lengths=[32, 64, 128], stride=100, protocol=protocol
+    )
+    scored = len(text.read_bytes()) - 1  # bytes are tokens here
+    assert [(r["tokens"], r["stride"]) for r in result.results] == [
+        (scored, 31), (scored, 63), (scored, 100),
+    ]  # fmt: skip
+    (said,) = [w for w in result.warnings if "stride" in w]
+    assert "--stride 100 is longer than windows of 32, 64 tokens" in said
+    assert "31, 63" in said
+    equal = perplexity([str(tiny_llama)], data=str(text), lengths=[64, 128], stride=64)
+    assert any("first token of each" in w for w in equal.warnings)
+    for quiet in ({"stride": 32}, {"protocol": "disjoint"}, {"aligned": True}):
+        result = perplexity([str(tiny_llama)], data=str(text), lengths=[64, 128], **quiet)
+        assert not result.warnings
+
+
 def test_aligned_scores_the_same_tokens_at_every_length(tiny_llama, text):
     ids = AutoTokenizer.from_pretrained(tiny_llama)(text.read_text()).input_ids
     result = perplexity(

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import lzma
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from ctxext.data.builtin import python_files, python_sources, with_repeats
+from ctxext.data.xz import open_xz
 from ctxext.errors import BadInput, CtxextError
 
 _KINDS = (".txt", ".jsonl", ".parquet")
@@ -19,6 +21,10 @@ _PACKED = (".gz", ".xz")
 _BUILTIN = ("builtin:python", "builtin:python/heldout", "builtin:python/repeats")
 _LINE = 64 * 1024 * 1024  # bytes of one row of a .jsonl file
 _PIECE = 8 * 1024 * 1024  # bytes of a text file read, and tokenised, at once
+_ROWS = 16  # of a parquet file at once: a dictionary can make each of them large
+_COLUMN_BUFFER = 1024 * 1024  # bytes
+_SENTENCE = 500  # characters of an error; names in a file can be of any length
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -109,11 +115,11 @@ class Source:
         kind = _kind(path)
         try:
             if kind == ".parquet":
-                yield from _parquet(path, self.field_name)
+                yield from self._parquet(path)
                 return
             with _opened(path) as file:
                 if kind == ".jsonl":
-                    yield from _json_lines(file, path, self.field_name)
+                    yield from self._json_lines(file, path)
                 else:
                     yield from self._text(file, path)
         except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
@@ -138,17 +144,68 @@ class Source:
         if rest:
             yield Piece(self._decode(rest, first=False), continues)
 
+    def _json_lines(self, file: IO[bytes], path: Path) -> Iterator[Piece]:
+        name, number = self.field_name, 0
+        while line := file.readline(_LINE + 1):
+            number += 1
+            if len(line) > _LINE:
+                raise BadInput(f"--data {path.name}, line {number}, has more than 64 MiB")
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig"))
+            except (ValueError, RecursionError) as error:
+                raise BadInput(f"--data {path.name}, line {number}, is not JSON") from error
+            text = row.get(name) if isinstance(row, dict) else None
+            if not isinstance(text, str):
+                raise BadInput(
+                    f"--data {path.name}, line {number}, has no text in the field '{name}'"
+                )
+            yield Piece(self._without_halves(text))
+
+    def _parquet(self, path: Path) -> Iterator[Piece]:
+        import pyarrow
+        import pyarrow.parquet as parquet
+
+        try:
+            # A column is read a little at a time, whatever the size of its row groups.
+            with parquet.ParquetFile(path, buffer_size=_COLUMN_BUFFER) as table:
+                check_column(table.schema_arrow, self.field_name, path.name)
+                rows = table.iter_batches(batch_size=_ROWS, columns=[self.field_name])
+                for batch in rows:
+                    texts = batch.column(0)
+                    if pyarrow.types.is_dictionary(texts.type):
+                        texts = texts.dictionary_decode()
+                    # As bytes: pyarrow believes the file that they are UTF-8.
+                    for data in texts.cast(pyarrow.large_binary()).to_pylist():
+                        if data is not None:
+                            yield Piece(self._utf8(data))
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise
+            raise BadInput(f"--data {path.name} is not a parquet file, or damaged") from error
+
     def _decode(self, data: bytes, *, first: bool) -> str:
         # CRLF and a byte order mark are how a file was stored, not what it says.
         data = data.replace(b"\r\n", b"\n")
-        if first:
-            data = data.removeprefix(codecs.BOM_UTF8)
+        return self._utf8(data.removeprefix(codecs.BOM_UTF8) if first else data)
+
+    def _utf8(self, data: bytes) -> str:
         try:
             return data.decode()
         except UnicodeDecodeError:
             text = data.decode(errors="replace")
             self.replaced += text.count("\N{REPLACEMENT CHARACTER}")
             return text
+
+    def _without_halves(self, text: str) -> str:
+        """Half a surrogate pair, which JSON can escape, is no character: replaced and counted."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            text, count = _HALF.subn("\N{REPLACEMENT CHARACTER}", text)
+            self.replaced += count
+        return text
 
 
 def _whole_characters(block: bytes) -> int:
@@ -201,44 +258,33 @@ def _kind(path: Path) -> str | None:
 def _opened(path: Path) -> IO[bytes]:
     if path.suffix == ".gz":
         return cast(IO[bytes], gzip.open(path, "rb"))
-    return lzma.open(path, "rb") if path.suffix == ".xz" else path.open("rb")
+    return open_xz(path) if path.suffix == ".xz" else path.open("rb")
 
 
-def _json_lines(file: IO[bytes], path: Path, name: str) -> Iterator[Piece]:
-    number = 0
-    while line := file.readline(_LINE + 1):
-        number += 1
-        if len(line) > _LINE:
-            raise BadInput(f"--data {path.name}, line {number}, has more than 64 MiB")
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line.decode("utf-8-sig"))
-        except (ValueError, RecursionError) as error:
-            raise BadInput(f"--data {path.name}, line {number}, is not JSON") from error
-        text = row.get(name) if isinstance(row, dict) else None
-        if not isinstance(text, str):
-            raise BadInput(f"--data {path.name}, line {number}, has no text in the field '{name}'")
-        yield Piece(text.encode("utf-8", "replace").decode())  # half a surrogate pair is no text
-
-
-def _parquet(path: Path, name: str) -> Iterator[Piece]:
+def check_column(schema: Any, name: str, file: str) -> None:
+    """Raises:
+    BadInput: a parquet file has no such column, or it holds something else than text.
+    """
     import pyarrow
-    import pyarrow.parquet as parquet
 
-    try:
-        table = parquet.ParquetFile(path)
-        if name not in table.schema_arrow.names:
-            raise BadInput(
-                f"--data {path.name} has no column '{name}'; "
-                f"it has: {', '.join(table.schema_arrow.names)}"
-            )
-        for batch in table.iter_batches(batch_size=256, columns=[name]):
-            for text in batch.column(0).to_pylist():
-                if isinstance(text, str):
-                    yield Piece(text)
-    except pyarrow.ArrowInvalid as error:
-        raise BadInput(f"--data {path.name} is not a parquet file") from error
+    places = schema.get_all_field_indices(name)
+    if not places:
+        known = ", ".join(schema.names[:20]) + (", …" if len(schema.names) > 20 else "")
+        raise BadInput(f"--data {file} has no column '{name}'; it has: {known}"[:_SENTENCE])
+    if len(places) > 1:
+        raise BadInput(f"--data {file} has {len(places)} columns '{name}'")
+    kind = schema.field(places[0]).type
+    inner = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+    if not (
+        pyarrow.types.is_string(inner)
+        or pyarrow.types.is_large_string(inner)
+        or pyarrow.types.is_string_view(inner)
+        or pyarrow.types.is_null(inner)
+    ):
+        raise BadInput(
+            f"--data {file}: the column '{name}' holds {str(kind)[:100]}, not text",
+            "name another one with --field",
+        )
 
 
 def _hub_commit(spec: str) -> str | None:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import lzma
+import zlib
 
 import numpy as np
 import pytest
@@ -53,6 +54,62 @@ def test_text_is_what_it_says(tmp_path):
     assert [p.text for p in source.pieces()] == ["one\ntwo \ufffd\ufffd three"]
     assert source.replaced == 2
     assert source.name == "a.txt"
+
+
+def with_dictionary(packed, code):
+    """An .xz file whose first block claims another dictionary: code 40 is 4 GiB - 1."""
+    data = bytearray(packed)
+    size = (data[12] + 1) * 4  # of the block's header, which ends with its CRC32
+    assert data[14:16] == b"\x21\x01"  # LZMA2, one byte of properties
+    data[16] = code
+    data[12 + size - 4 : 12 + size] = zlib.crc32(data[12 : 12 + size - 4]).to_bytes(4, "little")
+    return bytes(data)
+
+
+def test_an_xz_file_that_wants_gigabytes_is_refused(tmp_path):
+    path = tmp_path / "a.txt.xz"
+    packed = lzma.compress(b"some words", preset=9)
+    path.write_bytes(with_dictionary(packed, 28))  # 64 MiB, as `xz -9`
+    assert texts(path) == ["some words"]
+    path.write_bytes(with_dictionary(packed, 40))
+    with pytest.raises(BadInput, match=r"a.txt.xz needs more than 256 MiB"):
+        texts(path)
+
+
+def test_xz_streams_one_after_the_other(tmp_path):
+    path = tmp_path / "a.txt.xz"
+    long = "".join(f"line {i}\n" for i in range(100_000))
+    one, two = lzma.compress(long.encode()), lzma.compress(b"second")
+    path.write_bytes(one + b"\0" * 8 + two + b"\0" * 4)
+    assert "".join(texts(path)) == long + "second"
+    for cut in (b"", one[:-9], one + two[:20], one + b"junk"):
+        path.write_bytes(cut)
+        with pytest.raises(BadInput, match=r"a.txt.xz is damaged"):
+            texts(path)
+
+
+def test_half_characters_are_replaced_and_counted(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a\\ud800b\\udc00\\ud83d\\ude00"}\n')
+    source = Source(str(path))
+    assert [p.text for p in source.pieces()] == ["a\ufffdb\ufffd\U0001f600"]
+    assert source.replaced == 2
+
+
+def test_strings_of_parquet_are_decoded_here(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    raw = pyarrow.array([b"good", None, b"\xff\xfe bad"], pyarrow.binary())
+    column = pyarrow.Array.from_buffers(pyarrow.string(), 3, raw.buffers())
+    pyarrow.parquet.write_table(pyarrow.table({"text": column}), tmp_path / "a.parquet")
+    source = Source(str(tmp_path / "a.parquet"))
+    assert [p.text for p in source.pieces()] == ["good", "\ufffd\ufffd bad"]
+    assert source.replaced == 2
+    table = pyarrow.table({"day": pyarrow.array([2**31 - 1], pyarrow.date32())})
+    pyarrow.parquet.write_table(table, tmp_path / "b.parquet")
+    with pytest.raises(BadInput, match=r"column 'day' holds date32\[day\], not text"):
+        texts(tmp_path / "b.parquet", field_name="day")
 
 
 def test_long_files_come_in_pieces_that_join_to_the_whole(tmp_path, monkeypatch, tiny_llama):

@@ -1,7 +1,8 @@
 """A peft LoRA adapter on disk, checked tensor by tensor against what can be merged exactly.
 
 Merged: LoRA, rsLoRA, DoRA, `lora_bias`, rank and alpha patterns, any initialisation that leaves the
-base alone, and whole tensors (`modules_to_save`). Everything else is refused by its name.
+base alone, on linear layers, embeddings and the head, and whole tensors (`modules_to_save`).
+Everything else is refused by its name. Whether it fits a base is asked in `adapter_fit.py`.
 """
 
 import re
@@ -12,20 +13,22 @@ from typing import Any
 
 from ctxext.checkpoints.json_file import read_json_object
 from ctxext.checkpoints.low_rank import BiasUpdate, LowRank
+from ctxext.checkpoints.patterns import ByPattern
 from ctxext.checkpoints.safetensors_file import Header, printable, read_header
-from ctxext.checkpoints.weights import Weights
+from ctxext.checkpoints.weights import ADAPTER_CONFIG
 from ctxext.errors import BadInput
 
-CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, TENSORS = ADAPTER_CONFIG, "adapter_model.safetensors"
 ROPE_KEY = "ctxext.rope_sha256"
 """In the metadata of the adapter's safetensors: the rotation it was trained under."""
 _PREFIX = "base_model.model."
 # These say that the stored matrices are not the whole difference to the base, or not LoRA's.
 _REFUSED_FLAGS = (
-    "layer_replication", "target_parameters", "trainable_token_indices", "use_qalora", "use_bdlora",
-    "arrow_config", "alora_invocation_tokens", "kasa_config", "monteclora_config", "velora_config",
+    "layer_replication", "target_parameters", "use_qalora", "use_bdlora", "arrow_config",
+    "alora_invocation_tokens", "kasa_config", "monteclora_config", "velora_config",
 )  # fmt: skip
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initialisations
+_FLOATS = ("BF16", "F16", "F32", "F64")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Adapter:
         low_rank: base tensor name -> low-rank update.
         replaced: base tensor name -> key of the tensor that replaces it (norms, embeddings).
         biases: base tensor name -> update of a bias.
+        copies: base tensor name -> key of the base's own matrix, which peft saves beside LoRA on
+            embeddings and heads; where it is not what the base has, the adapter saw another.
     """
 
     file: Path
@@ -47,11 +52,11 @@ class Adapter:
     low_rank: Mapping[str, LowRank]
     replaced: Mapping[str, str]
     biases: Mapping[str, BiasUpdate] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
 
-    @property
-    def transposed(self) -> bool:
-        """Whether the adapted layers keep their matrices as (in, out)."""
-        return bool(self.config.get("fan_in_fan_out"))
+    def changes(self, name: str) -> bool:
+        """Whether a tensor of the base becomes another."""
+        return name in self.low_rank or name in self.replaced or name in self.biases
 
     @property
     def base_name(self) -> str | None:
@@ -77,30 +82,43 @@ def read_adapter(folder: Path) -> Adapter:
             f"{folder.name} is a {printable(str(config.get('peft_type')))} adapter; "
             "only LoRA can be merged here"
         )
-    for flag in _REFUSED_FLAGS:
-        if config.get(flag):
-            raise BadInput(f"{folder.name} uses {flag}, which ctxext cannot merge")
-    if config.get("bias", "none") != "none":
-        raise BadInput(f"{folder.name} trains biases ({config['bias']}), which are not merged here")
-    start = config.get("init_lora_weights")
-    if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
-        raise BadInput(
-            f"{folder.name} was initialised with {start}, which also changes the base weights",
-            "convert it to a plain LoRA with peft first",
-        )
-    _check_types(folder.name, config)
+    _check_method(printable(folder.name), config)
+    _check_types(printable(folder.name), config)
     if not (folder / TENSORS).exists():
         other = "a pickle" if (folder / "adapter_model.bin").exists() else "nothing"
         raise BadInput(f"{folder} has no {TENSORS} (found {other})")
     header = read_header(folder / TENSORS)
-    low_rank, replaced, biases = _sort(folder.name, config, header)
-    if config.get("modules_to_save") and not replaced:
+    for key, info in header.tensors.items():
+        if info.dtype not in _FLOATS:
+            raise BadInput(
+                f"{printable(folder.name)}: tensor {printable(key)!r} has dtype {info.dtype}, "
+                "and adapters are merged from floats of 16 bits or more"
+            )
+    if not header.tensors:
+        raise BadInput(f"{folder / TENSORS} holds no tensors")
+    return _sorted(printable(folder.name), config, folder / TENSORS, header)
+
+
+def _check_method(name: str, config: Mapping[str, Any]) -> None:
+    """What the config says was done is something that can be merged exactly."""
+    for flag in _REFUSED_FLAGS:
+        if config.get(flag):
+            raise BadInput(f"{name} uses {flag}, which ctxext cannot merge")
+    if config.get("trainable_token_indices"):
         raise BadInput(
-            f"{folder.name} says it trained {', '.join(config['modules_to_save'])} and does not "
-            "hold them",
-            "merging without them gives another model; find the whole adapter",
+            f"{name} trains single rows of the embedding (trainable_token_indices), which ctxext "
+            "cannot merge, tied or not",
+            "merge it with peft (merge_and_unload), which keeps a tied head tied",
         )
-    return Adapter(folder / TENSORS, config, header, low_rank, replaced, biases)
+    if config.get("bias", "none") != "none":
+        shown = printable(str(config["bias"]))
+        raise BadInput(f"{name} trains biases ({shown}), which are not merged here")
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
+        raise BadInput(
+            f"{name} was initialised with {printable(start)}, which also changes the base weights",
+            "convert it to a plain LoRA with peft first",
+        )
 
 
 def _check_types(name: str, config: Mapping[str, Any]) -> None:
@@ -116,104 +134,92 @@ def _check_types(name: str, config: Mapping[str, Any]) -> None:
         patterns = config.get(key) or {}
         if not isinstance(patterns, dict):
             raise BadInput(f"{name}: {key} in {CONFIG} is not an object")
-        for pattern in patterns:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise BadInput(
-                    f"{name}: {key} in {CONFIG} has {printable(pattern)!r}, no regular expression"
-                ) from error
 
 
-_PART = re.compile(r"(.+)\.(?:lora_([AB])\.weight|(lora_magnitude_vector)|(lora_B\.bias))")
+_PART = re.compile(
+    r"(.+)\.(?:lora_([AB])\.weight|lora_embedding_([AB])|(lora_magnitude_vector)|(lora_B\.bias))"
+)
 
 
-def _sort(
-    name: str, config: Mapping[str, Any], header: Header
-) -> tuple[dict[str, LowRank], dict[str, str], dict[str, BiasUpdate]]:
+def _sorted(name: str, config: Mapping[str, Any], file: Path, header: Header) -> Adapter:
     """Low-rank updates, whole replacements, biases; a tensor that is none of them is refused."""
     parts: dict[str, dict[str, str]] = {}
     replaced: dict[str, str] = {}
+    copies: dict[str, str] = {}
     dora, has_bias = bool(config.get("use_dora")), bool(config.get("lora_bias"))
     for key in header.tensors:
         if not key.startswith(_PREFIX):
             raise BadInput(f"{name}: tensor {printable(key)!r} is not named as peft names them")
         path = key.removeprefix(_PREFIX)
         match = _PART.fullmatch(path)
-        if match and (not match[3] or dora) and (not match[4] or has_bias):
-            parts.setdefault(match[1], {})[match[2] or match[3] or match[4]] = key
+        if match and (not match[4] or dora) and (not match[5] or has_bias):
+            part = match[2] or match[4] or match[5] or f"embedding_{match[3]}"
+            parts.setdefault(match[1], {})[part] = key
         elif "lora_" in path:
             raise BadInput(f"{name}: tensor {printable(key)!r} is not plain LoRA")
+        elif path.endswith(".base_layer.weight"):
+            copies[path.removesuffix(".base_layer.weight") + ".weight"] = key
         else:
             replaced[path] = key
+    scales = _Scales(name, config)
     low_rank, biases = {}, {}
     for module, own in parts.items():
-        if not {"A", "B"} <= set(own):
-            raise BadInput(f"{name}: {printable(module)} has only one of lora_A and lora_B")
-        magnitude = own.get("lora_magnitude_vector")
-        if dora and magnitude is None:
-            raise BadInput(f"{name}: {printable(module)} has no lora_magnitude_vector (use_dora)")
-        if has_bias and "lora_B.bias" not in own:
-            raise BadInput(f"{name}: {printable(module)} has no lora_B.bias (lora_bias)")
-        scale = _scale(name, config, module, header.tensors[own["A"]].shape)
-        low_rank[f"{module}.weight"] = LowRank(own["A"], own["B"], scale, magnitude)
-        if has_bias:
-            biases[f"{module}.bias"] = BiasUpdate(own["lora_B.bias"], scale)
-    return low_rank, replaced, biases
+        update = _low_rank(name, config, module, own, header, scales)
+        low_rank[f"{module}.weight"] = update
+        if has_bias and not own.keys() & {"embedding_A"}:  # peft has no such bias
+            if "lora_B.bias" not in own:
+                raise BadInput(f"{name}: {printable(module)} has no lora_B.bias (lora_bias)")
+            biases[f"{module}.bias"] = BiasUpdate(own["lora_B.bias"], update.scale)
+    return Adapter(file, config, header, low_rank, replaced, biases, copies)
 
 
-def _scale(name: str, config: Mapping[str, Any], module: str, shape_of_a: tuple[int, ...]) -> float:
-    """alpha / rank of one module (alpha / sqrt(rank) with rsLoRA), its pattern entries counted."""
-    rank = _by_pattern(config.get("rank_pattern"), module, config.get("r"))
-    alpha = _by_pattern(config.get("alpha_pattern"), module, config.get("lora_alpha"))
-    numbers = isinstance(rank, int) and isinstance(alpha, int | float)
-    if not numbers or isinstance(rank, bool) or rank < 1 or not abs(alpha) < 2**31:
-        raise BadInput(f"{name}: {CONFIG} has no usable r or lora_alpha")
-    if not shape_of_a or shape_of_a[0] != rank:
-        raise BadInput(
-            f"{name}: lora_A of {printable(module)} has shape {list(shape_of_a)}, and "
-            f"{CONFIG} says rank {rank}"
+def _low_rank(
+    name: str,
+    config: Mapping[str, Any],
+    module: str,
+    own: Mapping[str, str],
+    header: Header,
+    scales: "_Scales",
+) -> LowRank:
+    """The update of one module from its tensors, part -> key."""
+    embedding = bool(own.keys() & {"embedding_A", "embedding_B"})
+    a, b = ("embedding_A", "embedding_B") if embedding else ("A", "B")
+    if not {a, b} <= own.keys() or (embedding and own.keys() & {"A", "B"}):
+        raise BadInput(f"{name}: {printable(module)} has only one of lora_A and lora_B")
+    magnitude = own.get("lora_magnitude_vector")
+    if config.get("use_dora") and magnitude is None:
+        raise BadInput(f"{name}: {printable(module)} has no lora_magnitude_vector (use_dora)")
+    return LowRank(
+        own[a],
+        own[b],
+        scales.of(module, header.tensors[own[a]].shape),
+        magnitude,
+        # An embedding is a row for each input; GPT-2 keeps its layers so too, but not its head.
+        transposed=embedding or (bool(config.get("fan_in_fan_out")) and module != "lm_head"),
+    )
+
+
+class _Scales:
+    """alpha / rank of each module (alpha / sqrt(rank) with rsLoRA), its pattern entries counted."""
+
+    def __init__(self, name: str, config: Mapping[str, Any]) -> None:
+        self._name, self._config = name, config
+        self._ranks, self._alphas = (
+            ByPattern(config.get(key) or {}, where=f"{name}: {key} in {CONFIG}")
+            for key in ("rank_pattern", "alpha_pattern")
         )
-    return float(alpha / rank**0.5 if config.get("use_rslora") else alpha / rank)
 
-
-def _by_pattern(patterns: Any, module: str, otherwise: Any) -> Any:
-    for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return otherwise
-
-
-def check_fits(adapter: Adapter, base: Weights) -> None:
-    """Every tensor of the adapter has its place, of the right shape, in the base.
-
-    Raises:
-        BadInput: one has not; it is named.
-    """
-    own, tensors = adapter.header.tensors, base.tensors
-    for name, update in adapter.low_rank.items():
-        if name not in tensors:
-            raise BadInput(f"the adapter changes {printable(name)!r}, which the base does not have")
-        a, b = own[update.a].shape, own[update.b].shape
-        want = (b[0], a[1]) if len(a) == len(b) == 2 and a[0] == b[1] else None
-        if want and adapter.transposed:
-            want = want[::-1]
-        if want != tensors[name][1].shape:
+    def of(self, module: str, shape_of_a: tuple[int, ...]) -> float:
+        rank = self._ranks.value_for(module, self._config.get("r"))
+        alpha = self._alphas.value_for(module, self._config.get("lora_alpha"))
+        numbers = isinstance(rank, int) and isinstance(alpha, int | float)
+        if not numbers or isinstance(rank, bool) or isinstance(alpha, bool):
+            raise BadInput(f"{self._name}: {CONFIG} has no usable r or lora_alpha")
+        if not 1 <= rank < 2**31 or not abs(alpha) < 2**31:
+            raise BadInput(f"{self._name}: {CONFIG} has no usable r or lora_alpha")
+        if not shape_of_a or shape_of_a[0] != rank:
             raise BadInput(
-                f"the adapter's {printable(update.b)!r} {list(b)} x {list(a)} does not fit "
-                f"{printable(name)!r} {list(tensors[name][1].shape)} of the base"
+                f"{self._name}: lora_A of {printable(module)} has shape {list(shape_of_a)}, and "
+                f"{CONFIG} says rank {rank}"
             )
-        m = None if update.magnitude is None else own[update.magnitude].shape
-        if m not in (None, (b[0],)):
-            raise BadInput(
-                f"the adapter's {printable(str(update.magnitude))!r} has shape {list(m or ())}, "
-                f"and {printable(name)!r} has {b[0]} outputs"
-            )
-    for name, bias in adapter.biases.items():
-        if name not in tensors or own[bias.key].shape != tensors[name][1].shape:
-            raise BadInput(f"the adapter's {printable(bias.key)!r} has no bias in the base")
-    for name, key in adapter.replaced.items():
-        if name == "lm_head.weight" and name not in tensors:
-            continue  # tied in the base; the merge decides
-        if name not in tensors or own[key].shape != tensors[name][1].shape:
-            raise BadInput(f"the adapter's {printable(key)!r} has no place in the base")
+        return float(alpha / rank**0.5 if self._config.get("use_rslora") else alpha / rank)

@@ -11,14 +11,16 @@ from typing import Any, Literal
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.json_file import dump_json, read_json_object
 from ctxext.checkpoints.safetensors_file import printable
-from ctxext.checkpoints.weights import INDEX, PICKLES, Weights, inside
+from ctxext.checkpoints.weights import ADAPTER_CONFIG, INDEX, PICKLES, Weights, inside
 from ctxext.errors import BadInput
 
 WeightsMode = Literal["auto", "copy"]
 TOKENIZER_CONFIG = "tokenizer_config.json"
 GENERATION_CONFIG = "generation_config.json"
 # Written anew for what is made, or meaningless for it.
-_NOT_CARRIED = {CONFIG, "ctxext.json", "README.md", "eval-ppl.json", INDEX, ".gitattributes"}
+_NOT_CARRIED = {
+    CONFIG, "ctxext.json", "README.md", "eval-ppl.json", INDEX, ".gitattributes", ADAPTER_CONFIG,
+}  # fmt: skip
 _NOT_CARRIED_SUFFIXES = (*PICKLES, ".safetensors", ".gguf", ".onnx", ".h5", ".msgpack", ".lock")
 _FICLONE = 0x40049409  # linux/fs.h: share the blocks, copy on write
 

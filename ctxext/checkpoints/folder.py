@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ctxext.checkpoints.json_file import read_json_object
 from ctxext.checkpoints.rope_block import ROPE_KEYS
+from ctxext.checkpoints.weights import ADAPTER_CONFIG, adapter_alone
 from ctxext.errors import BadInput, CtxextError
 
 CONFIG = "config.json"
@@ -47,6 +48,8 @@ def find_checkpoint(model: str, *, revision: str | None = None, weights: bool = 
     if path.is_dir():
         if revision is not None:
             raise BadInput(f"--revision is for the Hub, and {model} is a folder")
+        if not (path / CONFIG).exists() and (path / ADAPTER_CONFIG).exists():
+            raise adapter_alone(model)
         if not (path / CONFIG).exists():
             found = sorted(p.name for p in path.iterdir())
             shown = ", ".join(found[:8]) + (", …" if len(found) > 8 else "")
@@ -102,6 +105,8 @@ def _from_hub(repo_id: str, revision: str | None, weights: bool) -> Source:
             f"{repo_id} could not be fetched: {str(error).splitlines()[0]}"
         ) from error
     path = Path(folder)
+    if not (path / CONFIG).exists() and (path / ADAPTER_CONFIG).exists():
+        raise adapter_alone(repo_id)
     if not (path / CONFIG).exists():
         raise BadInput(f"{repo_id} has no {CONFIG}")
     return Source(path, repo_id, path.name, weights_local=weights)

@@ -1,5 +1,6 @@
 """A checkpoint as a live transformers model: safetensors only, rope checked against its config."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from ctxext.checkpoints.check import compare_rotary, rotary_module
 from ctxext.checkpoints.detect import Position
 from ctxext.checkpoints.dtype import Dtype, DtypeName, compute_dtype, has_grouped_keys
 from ctxext.checkpoints.folder import Source, read_config
-from ctxext.checkpoints.weights import read_weights
+from ctxext.checkpoints.quantised import read_unquantised
 from ctxext.errors import BadInput, CtxextError
 from ctxext.launch import Launch
 from ctxext.progress import Note, unheard
@@ -115,7 +116,7 @@ def load_model(
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoModelForCausalLM
 
-    read_weights(source.folder)
+    read_unquantised(source, "evaluate")
     target = device or torch.device("cpu")
     chosen = dtype_on(dtype, source, position, target, quantized=quantization is not None)
     for note in chosen.notes:
@@ -132,6 +133,8 @@ def load_model(
                 use_safetensors=True,
                 trust_remote_code=trust_remote_code,
                 local_files_only=True,
+                # Looked for where no file can lie: an adapter in the folder is not applied.
+                adapter_kwargs={"subfolder": os.devnull},
                 **quantized,
             )
         except (ValueError, OSError, KeyError, RuntimeError, StrictDataclassError) as error:

@@ -15,12 +15,14 @@ class LowRank:
         a, b: keys of A (rank, in) and B (out, rank).
         scale: alpha / rank, or alpha / sqrt(rank) with rsLoRA.
         magnitude: key of DoRA's m (out,); None = no DoRA.
+        transposed: the matrix is kept as (in, out): embeddings, and GPT-2's layers.
     """
 
     a: str
     b: str
     scale: float
     magnitude: str | None = None
+    transposed: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from ctxext.checkpoints.adapter import Adapter, check_fits
+from ctxext.checkpoints.adapter import Adapter
+from ctxext.checkpoints.adapter_fit import check_fits
 from ctxext.checkpoints.carry import link_or_copy
 from ctxext.checkpoints.json_file import dump_json
 from ctxext.checkpoints.low_rank import add_low_rank
@@ -17,16 +18,17 @@ from ctxext.checkpoints.safetensors_file import (
     Header,
     TensorInfo,
     printable,
+    read_bytes,
     write_safetensors,
 )
-from ctxext.checkpoints.weights import INDEX, Weights
+from ctxext.checkpoints.tying import Plan, plan_head
+from ctxext.checkpoints.weights import EMBEDDING, HEAD, INDEX, Weights, read_tensor
 from ctxext.errors import CtxextError
 from ctxext.progress import Progress, silent
 
 if TYPE_CHECKING:
     import torch
 
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _FLOATS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
 
@@ -41,6 +43,7 @@ class Merged:
         tied: whether the head is the embedding in the output; None = as in the base's config.
         rounding: what storing the merged tensors in their dtype cost.
         warnings: what the user should know.
+        applied: the adapter as it was applied (`tying.Plan`).
     """
 
     tensors: int
@@ -49,20 +52,7 @@ class Merged:
     tied: bool | None
     rounding: Rounding
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Where each output tensor comes from."""
-
-    adapter: Adapter
-    replaced: Mapping[str, str]  # base tensor -> adapter key
-    copied_head: bool  # write the base's embedding once more, as an untied head
-    tied: bool | None
-
-    def changes(self, name: str) -> bool:
-        own = self.adapter
-        return name in own.low_rank or name in self.replaced or name in own.biases
+    applied: Adapter
 
 
 def merge_into(
@@ -91,20 +81,19 @@ def merge_into(
     """
     from safetensors import safe_open
 
-    check_fits(adapter, base)
-    warnings: list[str] = []
+    missing = check_fits(adapter, base, tied=tie_word_embeddings)
     meter = RoundingMeter()
     with safe_open(adapter.file, framework="pt") as updates:
         for key in adapter.header.tensors:
             if not updates.get_tensor(key).isfinite().all():
                 raise CtxextError(f"the adapter's {printable(key)!r} holds NaN or infinity")
-        plan = _plan(base, adapter, updates, tie_word_embeddings, warnings)
+        plan = plan_head(base, adapter, updates, tied=tie_word_embeddings)
         written, merged = 0, 0
         where: dict[str, str] = {}
         for done, (file, header) in enumerate(base.shards.items(), start=1):
             last = done == len(base.shards)
-            extra = last and HEAD not in base.tensors and _adds_head(plan)
-            touched = [name for name in header.tensors if plan.changes(name)]
+            extra = last and plan.adds_head
+            touched = [name for name in header.tensors if plan.adapter.changes(name)]
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             if not touched and not extra and _keeps(header, dtype):
                 link_or_copy(base.folder / file, folder / file, "auto")
@@ -122,47 +111,15 @@ def merge_into(
             where |= dict.fromkeys(names, file)
             on_progress("merge", done, len(base.shards), file)
     _write_index(base, folder, where, dtype, plan)
-    return Merged(len(where), merged, written, plan.tied, meter.worst, tuple(warnings))
-
-
-def _plan(base: Weights, adapter: Adapter, updates: Any, tied: bool, warnings: list[str]) -> _Plan:
-    """Decide what the head becomes; everything else is where its name says."""
-    has_head = HEAD in base.tensors
-    replaced = dict(adapter.replaced)
-    if has_head and tied and EMBEDDING in base.tensors:
-        same = _raw(base, HEAD) == _raw(base, EMBEDDING)
-        warnings.append(
-            "the base says tie_word_embeddings and also holds an lm_head; the two are "
-            + ("equal" if same else "different, so the flag is set to false")
-        )
-        tied = same
-        if not same:
-            return _Plan(adapter, replaced, False, False)
-    if not tied and not has_head:
-        warnings.append("the base has no lm_head, so tie_word_embeddings is set to true")
-        return _Plan(adapter, replaced, False, True)
-    if not tied:
-        return _Plan(adapter, replaced, False, None)
-    embedding, head = replaced.get(EMBEDDING), replaced.get(HEAD)
-    if embedding is None and head is None:
-        return _Plan(adapter, replaced, False, None)
-    if embedding is not None and head is not None:
-        if bool((updates.get_tensor(embedding) == updates.get_tensor(head)).all()):
-            if not has_head:
-                del replaced[HEAD]
-            return _Plan(adapter, replaced, False, None)
-        warnings.append("embedding and head were trained apart, so they are no longer tied")
-        return _Plan(adapter, replaced, False, False)
-    if head is None and embedding and adapter.config.get("ensure_weight_tying"):
-        if has_head:  # stored twice in the base: both copies are what was trained
-            replaced[HEAD] = embedding
-        return _Plan(adapter, replaced, False, None)
-    warnings.append("only one of embedding and head was trained, so they are no longer tied")
-    return _Plan(adapter, replaced, head is None, False)
-
-
-def _adds_head(plan: _Plan) -> bool:
-    return plan.copied_head or HEAD in plan.replaced
+    return Merged(
+        len(where),
+        merged,
+        written,
+        plan.tied,
+        meter.worst,
+        (*missing, *plan.warnings),
+        plan.adapter,
+    )
 
 
 def _keeps(header: Header, dtype: str) -> bool:
@@ -191,7 +148,7 @@ def _tensors(
     file: str,
     source: IO[bytes],
     shapes: Mapping[str, tuple[str, tuple[int, ...]]],
-    plan: _Plan,
+    plan: Plan,
     updates: Any,
     meter: RoundingMeter,
 ) -> Iterator[tuple[str, bytearray | memoryview]]:
@@ -200,17 +157,15 @@ def _tensors(
     for name, (dtype, _) in shapes.items():
         info = header.tensors.get(name)
         if info is None:  # the new head
-            raw = _raw(base, EMBEDDING)
-            before, exact = _tensor(raw, base.tensors[EMBEDDING][1]), None
-            if name in plan.replaced:
-                exact = updates.get_tensor(plan.replaced[name])
+            raw = read_tensor(base, EMBEDDING)
+            before = _tensor(raw, base.tensors[EMBEDDING][1])
         else:
-            raw = _read(source, header, info)
-            if dtype == info.dtype and not plan.changes(name):
+            raw = read_bytes(source, header, info)
+            if dtype == info.dtype and not plan.adapter.changes(name):
                 yield name, raw
                 continue
             before = _tensor(raw, info)
-            exact = _merged(name, before, plan, updates)
+        exact = _merged(name, before, plan, updates)
         stored = _stored(name, before if exact is None else exact, dtype)
         if exact is not None:
             meter.add(name, exact, stored, before)
@@ -218,39 +173,25 @@ def _tensors(
         yield name, _bytes(stored)
 
 
-def _merged(name: str, weight: "torch.Tensor", plan: _Plan, updates: Any) -> "torch.Tensor | None":
+def _merged(name: str, weight: "torch.Tensor", plan: Plan, updates: Any) -> "torch.Tensor | None":
     """What a tensor of the base becomes, before it is rounded; None = itself."""
-    if name in plan.replaced:
-        new: torch.Tensor = updates.get_tensor(plan.replaced[name])
+    adapter = plan.adapter
+    if bias := adapter.biases.get(name):
+        new: torch.Tensor = weight.float() + updates.get_tensor(bias.key).float() * bias.scale
         return new
-    if bias := plan.adapter.biases.get(name):
-        new = weight.float() + updates.get_tensor(bias.key).float() * bias.scale
-        return new
-    update = plan.adapter.low_rank.get(name)
+    if name in adapter.replaced:
+        weight = updates.get_tensor(adapter.replaced[name])
+    update = adapter.low_rank.get(name)
     if update is None:
-        return None
+        return weight if name in adapter.replaced else None
     return add_low_rank(
         weight,
         updates.get_tensor(update.a),
         updates.get_tensor(update.b),
         update.scale,
         magnitude=updates.get_tensor(update.magnitude) if update.magnitude else None,
-        transposed=plan.adapter.transposed,
+        transposed=update.transposed,
     )
-
-
-def _read(source: IO[bytes], header: Header, info: TensorInfo) -> bytearray:
-    raw = bytearray(info.end - info.start)
-    source.seek(header.data_start + info.start)
-    if source.readinto(raw) != len(raw):  # type: ignore[attr-defined]
-        raise CtxextError(f"{printable(Path(source.name).name)} became shorter while it was read")
-    return raw
-
-
-def _raw(base: Weights, name: str) -> bytearray:
-    file, info = base.tensors[name]
-    with (base.folder / file).open("rb") as source:
-        return _read(source, base.shards[file], info)
 
 
 def _tensor(raw: bytearray, info: TensorInfo) -> "torch.Tensor":
@@ -284,11 +225,11 @@ def _bytes(stored: "torch.Tensor") -> memoryview:
 
 
 def _write_index(
-    base: Weights, folder: Path, where: Mapping[str, str], dtype: str, plan: _Plan
+    base: Weights, folder: Path, where: Mapping[str, str], dtype: str, plan: Plan
 ) -> None:
     if base.index is None:
         return
-    if dtype == "auto" and not (_adds_head(plan) and HEAD not in base.tensors):
+    if dtype == "auto" and not plan.adds_head:
         shutil.copyfile(base.folder / INDEX, folder / INDEX)
         return
     total = sum(

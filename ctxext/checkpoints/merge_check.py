@@ -6,19 +6,18 @@ reads, and the sum is formed in float64, some rows at a time; the two share no a
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctxext.checkpoints.adapter import Adapter
 from ctxext.checkpoints.safetensors_file import TensorInfo, printable
-from ctxext.checkpoints.weights import Weights, read_weights
+from ctxext.checkpoints.weights import EMBEDDING, HEAD, Weights, read_weights
 from ctxext.errors import CtxextError
 
 if TYPE_CHECKING:
     import torch
 
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _FLOATS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 _UNIT = {"BF16": 2.0**-8, "F16": 2.0**-11, "F32": 2.0**-24}  # one rounding to nearest, relative
 # The merge's own float32 sums: of `rank` products, of a row's squares for DoRA.
@@ -43,7 +42,8 @@ def verify_merge(
     numbers, those of `sample` tensors: all kinds of change, and some that must not have changed.
 
     Args:
-        base, adapter: what was merged.
+        base: what was merged into.
+        adapter: as it was applied (`merge.Merged.applied`).
         folder: what was written.
         dtype: as it was asked for.
         tied: whether the head is the embedding in the output.
@@ -60,10 +60,6 @@ def verify_merge(
 
     written = read_weights(folder)
     _check_listing(base, written, dtype, tied)
-    replaced = dict(adapter.replaced)
-    if tied and HEAD in base.tensors and EMBEDDING in replaced:  # stored twice, one matrix
-        replaced.setdefault(HEAD, replaced[EMBEDDING])
-    adapter = replace(adapter, replaced=replaced)
     chosen = _choose(base, written, adapter, sample, seed)
     with safe_open(adapter.file, framework="pt") as updates:
         for name in chosen:
@@ -167,7 +163,7 @@ def _parts(
         yield got, *_whole(name, base, adapter, updates)
         return
     before, after = (file.get_slice(its_name) for file, its_name in (pair.before, pair.after))
-    turned = update is not None and adapter.transposed
+    turned = update is not None and update.transposed
     outputs = old.shape[1] if turned else old.shape[0]
     step = max(1, _PART // max(1, old.elements // max(1, outputs)))
     new = None if key is None else updates.get_slice(key)
@@ -179,7 +175,7 @@ def _parts(
             base = new[rows].double()
         if turned:
             got, base = got.T, base.T
-        if update is None or new is not None:
+        if update is None:
             yield got, base, torch.zeros_like(base)
             continue
         a = updates.get_tensor(update.a).double()

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ctxext.errors import BadInput, CtxextError
 
@@ -173,6 +173,19 @@ def _tensor_info(key: str, value: dict[str, Any], name: str) -> TensorInfo:
     if info.elements * DTYPE_BYTES[dtype] != info.end - info.start:
         raise _corrupt(name, f"{what}: shape and dtype do not fill its bytes")
     return info
+
+
+def read_bytes(source: IO[bytes], header: Header, info: TensorInfo) -> bytearray:
+    """The bytes of one tensor of an open file.
+
+    Raises:
+        CtxextError: the file ends before.
+    """
+    raw = bytearray(info.end - info.start)
+    source.seek(header.data_start + info.start)
+    if source.readinto(raw) != len(raw):  # type: ignore[attr-defined]
+        raise CtxextError(f"{printable(Path(source.name).name)} became shorter while it was read")
+    return raw
 
 
 def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:

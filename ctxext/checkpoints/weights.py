@@ -8,12 +8,21 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ctxext.checkpoints.json_file import read_json_object
-from ctxext.checkpoints.safetensors_file import Header, TensorInfo, printable, read_header
+from ctxext.checkpoints.safetensors_file import (
+    Header,
+    TensorInfo,
+    printable,
+    read_bytes,
+    read_header,
+)
 from ctxext.errors import BadInput, CtxextError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+"""Names of the two matrices that are one where a model is tied."""
 _MAX_SHARDS = 10_000
 
 
@@ -80,25 +89,79 @@ def inside(folder: Path, name: str, *, what: str) -> Path:
     return path
 
 
+def read_tensor(weights: Weights, name: str) -> bytearray:
+    """The bytes of one stored tensor."""
+    file, info = weights.tensors[name]
+    with (weights.folder / file).open("rb") as source:
+        return read_bytes(source, weights.shards[file], info)
+
+
 def read_weights(folder: Path) -> Weights:
     """Find the safetensors of a checkpoint folder, read every header, and check the index.
+
+    Which files count is what transformers says: a single file before an index, and of the shards
+    those that the index names; `stray_files` tells of the others.
 
     Raises:
         BadInput: no safetensors, only pickles, or an index that points outside the folder.
         CtxextError: a corrupt shard, or an index and shards that do not agree (the first five).
     """
-    if (folder / INDEX).exists():
-        return _sharded(folder)
     if (folder / SINGLE).exists():
         path = inside(folder, SINGLE, what="the checkpoint")
         return Weights(folder, {SINGLE: read_header(path)}, None)
+    if (folder / INDEX).exists():
+        return _sharded(folder)
     present = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    if ADAPTER_CONFIG in present:
+        raise adapter_alone(folder)
     if any(name.endswith(PICKLES) for name in present):
         raise BadInput(
             f"{folder} has its weights as pickles only, and loading a pickle can run code",
             "convert them to safetensors first (transformers: save_pretrained)",
         )
     raise BadInput(f"{folder} has no {SINGLE} and no {INDEX}")
+
+
+def adapter_alone(model: Path | str) -> BadInput:
+    """What is said of an adapter where a whole model is asked for."""
+    return BadInput(
+        f"{model} is an adapter, not a whole model",
+        f"merge it first: ctxext merge {model} --base ITS_BASE --output-dir MERGED",
+    )
+
+
+def stray_files(folder: Path) -> list[str]:
+    """Warnings about files beside the weights that are not read, though they look as if.
+
+    Shards that no index names, an index beside a single file, an adapter.
+    """
+    warnings = []
+    shards = {p.name for p in folder.glob("model-*-of-*.safetensors")}
+    if (folder / SINGLE).exists():
+        stale = sorted(shards | ({INDEX} if (folder / INDEX).exists() else set()))
+        if stale:
+            warnings.append(
+                f"{SINGLE} alone is read, as transformers does, and not what lies beside it: "
+                f"{_first(stale)}"
+            )
+    elif (folder / INDEX).exists():
+        try:
+            weight_map = read_json_object(folder / INDEX)[0].get("weight_map")
+        except BadInput:  # which who reads the weights will say
+            weight_map = None
+        named = weight_map.values() if isinstance(weight_map, dict) else shards
+        stale = sorted(shards - {name for name in named if isinstance(name, str)})
+        if stale:
+            warnings.append(
+                f"shards that {INDEX} does not name are not read, as in transformers: "
+                f"{_first(stale)}"
+            )
+    if (folder / ADAPTER_CONFIG).exists():
+        warnings.append(
+            f"an adapter lies beside the weights ({ADAPTER_CONFIG}); it is neither applied nor "
+            "carried over: ctxext merge makes one checkpoint of the two"
+        )
+    return warnings
 
 
 def _sharded(folder: Path) -> Weights:
@@ -115,9 +178,6 @@ def _sharded(folder: Path) -> Weights:
     missing = [file for file, path in paths.items() if not path.exists()]
     if missing:
         raise CtxextError(f"{folder} lacks shards that its index names: {_first(missing)}")
-    extra = [p.name for p in folder.glob("model-*-of-*.safetensors") if p.name not in paths]
-    if extra:
-        raise CtxextError(f"{folder} has shards that its index does not name: {_first(extra)}")
     for file, path in paths.items():
         if not stat.S_ISREG(path.stat().st_mode):
             raise BadInput(f"{INDEX} names {printable(file)!r}, which is not a regular file")

@@ -17,7 +17,7 @@ from ctxext.checkpoints.folder import CONFIG, Source
 from ctxext.checkpoints.json_file import dump_json, read_json_object
 from ctxext.checkpoints.load import load_model, load_tokenizer, pick_device, quiet_transformers
 from ctxext.checkpoints.output import staged_folder, write_file
-from ctxext.checkpoints.weights import read_weights
+from ctxext.checkpoints.quantised import read_unquantised
 from ctxext.encodings.kinds import ROTARY
 from ctxext.errors import BadInput, CtxextError, is_out_of_memory
 from ctxext.evaluation.harness import publishable, rows_of
@@ -123,7 +123,7 @@ def harness(
     kind = check_dtype(dtype)
     opened = open_checkpoint(model, revision=revision)
     source = opened.source
-    read_weights(source.folder)
+    read_unquantised(source, "evaluate")
     window = _window(opened, max_length, lengths)
     seeds = SEEDS if seed is None else (seed,) * 4
     with contextlib.ExitStack() as held:

@@ -12,7 +12,7 @@ from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.load import load_tokenizer
 from ctxext.checkpoints.numbers import whole
 from ctxext.checkpoints.output import MARK
-from ctxext.checkpoints.weights import read_weights
+from ctxext.checkpoints.quantised import read_unquantised
 from ctxext.data.sources import Source as TextSource
 from ctxext.data.tokens import Corpus, check_vocabulary, tokenize
 from ctxext.errors import BadInput, CtxextError
@@ -150,7 +150,7 @@ def perplexity(
                 inputs=tuple(one.source.folder for one in every), launch=launch, held=held,
             )  # fmt: skip
             for one in every:
-                read_weights(one.source.folder)
+                read_unquantised(one.source, "evaluate")
                 _check_chunks(one, prefill_chunk)
             TextSource(data, field).check()
             return opened, reference, measuring

@@ -13,7 +13,7 @@ from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.load import load_tokenizer
 from ctxext.checkpoints.numbers import whole
 from ctxext.checkpoints.output import MARK
-from ctxext.checkpoints.weights import read_weights
+from ctxext.checkpoints.quantised import read_unquantised
 from ctxext.data.sources import Source as TextSource
 from ctxext.data.tokens import check_top
 from ctxext.errors import BadInput, CtxextError
@@ -149,7 +149,7 @@ def retrieval(
                 inputs=tuple(one.source.folder for one in opened), launch=launch, held=held,
             )  # fmt: skip
             for one in opened:
-                read_weights(one.source.folder)
+                read_unquantised(one.source, "evaluate")
             return opened, measuring
 
         opened, measuring = launch.agree(look)

@@ -14,8 +14,9 @@ from ctxext.checkpoints.detect import Position
 from ctxext.checkpoints.dtype import check_dtype
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.output import check_output, locked, write_file
+from ctxext.checkpoints.quantised import read_unquantised
 from ctxext.checkpoints.trained import read_trained
-from ctxext.checkpoints.weights import Weights, read_weights
+from ctxext.checkpoints.weights import Weights
 from ctxext.checkpoints.windows import Window
 from ctxext.errors import BadInput
 from ctxext.launch import Launch, launched, was_launched
@@ -150,7 +151,7 @@ def finetune(
             if launch.main:
                 inputs = (opened.source.folder,)
                 check_output(out, overwrite=overwrite or resume, inputs=inputs)
-            weights = read_weights(opened.source.folder)
+            weights = read_unquantised(opened.source, "train")
             first = found[0].config
             if first.train.what == "lora" and first.lora.targets != (ALL_LINEAR,):
                 _check_targets(first.lora.targets, weights)

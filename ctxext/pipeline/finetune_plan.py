@@ -8,6 +8,7 @@ from typing import Any
 from ctxext.checkpoints.dtype import check_dtype
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.load import pick_device
+from ctxext.checkpoints.quantised import refuse_quantised
 from ctxext.checkpoints.safetensors_file import dtype_bytes
 from ctxext.checkpoints.weights import read_weights
 from ctxext.errors import BadInput
@@ -192,6 +193,7 @@ def plan_finetune(
     kind = check_dtype(dtype)
     card = get_gpu(gpu) if gpu is not None else None
     opened = open_checkpoint(model, revision=revision, weights=False)
+    refuse_quantised(opened.config, opened.source, "train")
     configs = []
     for stage in stages:
         with named(stage.name):

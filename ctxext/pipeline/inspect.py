@@ -10,6 +10,7 @@ from ctxext.checkpoints.carry import TOKENIZER_CONFIG
 from ctxext.checkpoints.detect import Layer, Position, reads_alike_in_transformers_4
 from ctxext.checkpoints.engines import engine_notes
 from ctxext.checkpoints.json_file import read_json_object
+from ctxext.checkpoints.quantised import quantised_by
 from ctxext.checkpoints.rope_block import Dialect
 from ctxext.checkpoints.safetensors_file import DTYPE_NAMES, dtype_bytes
 from ctxext.checkpoints.weights import Weights, read_weights
@@ -167,6 +168,10 @@ def _weights(opened: Opened, warnings: list[str]) -> Weights | None:
             raise
         warnings.append(str(error))
         return None
+    if method := quantised_by(opened.config, weights.tensors):
+        warnings.append(
+            f"the weights are quantised ({method}): parameters counts the numbers that are stored"
+        )
     for name in weights.shards:
         if (opened.source.folder / name).stat().st_nlink > 1:
             warnings.append(

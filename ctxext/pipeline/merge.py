@@ -15,8 +15,8 @@ from ctxext.checkpoints.json_file import dump_json
 from ctxext.checkpoints.merge import merge_into
 from ctxext.checkpoints.merge_check import verify_merge
 from ctxext.checkpoints.output import check_output, staged_folder
+from ctxext.checkpoints.quantised import read_unquantised
 from ctxext.checkpoints.rounding import Rounding
-from ctxext.checkpoints.weights import read_weights
 from ctxext.errors import BadInput
 from ctxext.pipeline.opened import Opened, open_checkpoint
 from ctxext.progress import Progress, silent
@@ -126,7 +126,7 @@ def write_merged(
         BadInput, CtxextError: as `merge`.
     """
     inputs = (opened.source.folder, changes.file.parent)
-    weights = read_weights(opened.source.folder)
+    weights = read_unquantised(opened.source, "merge")
     verified = None
     with staged_folder(out, overwrite=overwrite, inputs=inputs, needed_bytes=weights.bytes) as new:
         carry_side_files(opened.source.folder, new, warnings)
@@ -141,7 +141,7 @@ def write_merged(
             if dtype != "auto" and key in config:
                 config[key] = dtype
         if verify:
-            verified = verify_merge(weights, changes, new, dtype=dtype, tied=tied)
+            verified = verify_merge(weights, done.applied, new, dtype=dtype, tied=tied)
         (new / CONFIG).write_text(dump_json(config), encoding="utf-8")
         write_record(new, _record(opened, adapter, training))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import typer
 
+from ctxext.checkpoints.checked import printable_text
 from ctxext.checkpoints.json_file import finite
 from ctxext.errors import CtxextError
 from ctxext.progress import Progress as Listener
@@ -36,14 +37,23 @@ def err() -> "Console":
 
 def _console(stream: TextIO, *, soft_wrap: bool) -> "Console":
     from rich.console import Console
+    from rich.text import Text
 
-    class Patient(Console):
-        """When nobody reads any more (`| head`), what is being done goes on; rich would exit."""
+    class Plain(Console):
+        """Shows every text as it stands: names come from files, and may hold markup or codes."""
 
         def on_broken_pipe(self) -> None:
-            abandon(stream)
+            abandon(stream)  # nobody reads any more (`| head`); rich would exit
 
-    return Patient(file=stream, highlight=False, soft_wrap=soft_wrap)
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(terminal_text(text), **options)
+
+    return Plain(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=soft_wrap)
+
+
+def terminal_text(text: str) -> str:
+    """Text that moves no cursor and changes no color: control characters are shown as such."""
+    return "\n".join(printable_text(line) for line in text.split("\n"))
 
 
 def abandon(stream: TextIO) -> None:
@@ -69,8 +79,8 @@ def print_json(result: Result) -> None:
 def say_warnings(warnings: Sequence[str]) -> None:
     console = err()
     for warning in warnings:
-        console.print("[yellow]warning:[/yellow] ", end="")
-        console.print(warning, markup=False)
+        console.print("warning: ", style="yellow", end="")
+        console.print(warning)
 
 
 def say_failed(failed: Sequence[Mapping[str, Any]], *, resumable: bool) -> None:
@@ -79,20 +89,20 @@ def say_failed(failed: Sequence[Mapping[str, Any]], *, resumable: bool) -> None:
         return
     console = err()
     for row in failed:
-        console.print("[red]ctxext:[/red] ", end="")
-        console.print(f"length {row['length']} is not measured: {row['error']}", markup=False)
+        console.print("ctxext: ", style="red", end="")
+        console.print(f"length {row['length']} is not measured: {row['error']}")
     if resumable:
-        console.print("  the rest is kept; the same command tries those once more", markup=False)
+        console.print("  the rest is kept; the same command tries those once more")
     raise typer.Exit(1)
 
 
 def say_error(error: CtxextError, *, as_json: bool) -> None:
     """One sentence and the way out; under --json the same as a document on stdout."""
     console = err()
-    console.print("[red]ctxext:[/red] ", end="")
-    console.print(str(error), markup=False)
+    console.print("ctxext: ", style="red", end="")
+    console.print(str(error))
     if error.hint:
-        console.print(f"  {error.hint}", markup=False)
+        console.print(f"  {error.hint}")
     if as_json:
         document = {"schema": "ctxext.error/1", "error": str(error), "hint": error.hint}
         _write(json.dumps(document) + "\n")
@@ -101,10 +111,10 @@ def say_error(error: CtxextError, *, as_json: bool) -> None:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout: drawn on a terminal, GitHub Markdown in a pipe (to paste in an issue)."""
     if not sys.stdout.isatty():
-        lines = [f"\n**{title}**\n"] if title else []
-        lines.append("| " + " | ".join(columns) + " |")
+        lines = [f"\n**{printable_text(title)}**\n"] if title else []
+        lines.append(_piped(columns))
         lines.append("|" + "|".join(" --- " for _ in columns) + "|")
-        lines += ["| " + " | ".join(row) + " |" for row in rows]
+        lines += [_piped(row) for row in rows]
         _write("\n".join(lines) + "\n")
         return
     from rich.table import Table
@@ -117,6 +127,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     out().print(drawn)
 
 
+def _piped(cells: Sequence[str]) -> str:
+    """A line of a Markdown table for people: only what would end a cell is escaped."""
+    return "| " + " | ".join(printable_text(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
 @contextmanager
 def progress(*, quiet: bool) -> Iterator[Listener]:
     """Draw what an API function reports: bars on a terminal; elsewhere nothing."""
@@ -126,10 +141,10 @@ def progress(*, quiet: bool) -> Iterator[Listener]:
     from rich import progress as rich_progress
 
     bars = rich_progress.Progress(
-        rich_progress.TextColumn("{task.description}"),
+        rich_progress.TextColumn("{task.description}", markup=False),
         rich_progress.BarColumn(bar_width=24),
         rich_progress.MofNCompleteColumn(),
-        rich_progress.TextColumn("{task.fields[detail]}"),
+        rich_progress.TextColumn("{task.fields[detail]}", markup=False),
         rich_progress.TimeElapsedColumn(),
         rich_progress.TimeRemainingColumn(),
         console=err(),
@@ -137,8 +152,9 @@ def progress(*, quiet: bool) -> Iterator[Listener]:
     tasks: dict[str, Any] = {}
 
     def listen(task: str, done: int, total: int, detail: str) -> None:
+        detail = terminal_text(detail)
         if task not in tasks:
-            tasks[task] = bars.add_task(task, total=total, detail=detail)
+            tasks[task] = bars.add_task(terminal_text(task), total=total, detail=detail)
         bars.update(tasks[task], completed=done, total=total, detail=detail)
 
     with bars:

@@ -55,7 +55,7 @@ def show_plan(plan: FinetunePlan) -> None:
             f"rows longer than {show_length(plan.window)} need a longer window: ctxext extend"
         )
     for sentence in sentences:
-        out().print(sentence, markup=False)
+        out().print(sentence)
 
 
 def _size(size: int) -> str:

@@ -54,7 +54,7 @@ def command(
         if json:
             print_json(base)
         else:
-            out().print(f"base trained: {base.output_dir}", markup=False)
+            out().print(f"base trained: {base.output_dir}")
         return
     if from_ is not None:
         raise BadInput("--from is for --train-base")
@@ -82,5 +82,4 @@ def _render(result: "DemoResult") -> None:
     console.print(
         f"{result.seconds:.0f} s. Plot: {result.output_dir}/demo.png, report: "
         f"{result.output_dir}/report.html",
-        markup=False,
     )

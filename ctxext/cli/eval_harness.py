@@ -105,4 +105,4 @@ def _render(result: "HarnessResult") -> None:
         rows,
     )
     if result.output_dir:
-        out().print(f"written: {result.output_dir}", markup=False)
+        out().print(f"written: {result.output_dir}")

@@ -145,4 +145,4 @@ def _render(result: "PerplexityResult") -> None:
         reference = result.key_tokens["reference"]
         table(f"LongPPL: perplexity of tokens that need far context, by {reference}", columns, rows)
     if result.output_dir:
-        out().print(f"written: {result.output_dir}", markup=False)
+        out().print(f"written: {result.output_dir}")

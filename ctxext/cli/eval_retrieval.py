@@ -138,7 +138,6 @@ def _render(result: "RetrievalResult") -> None:
                 f"lost in the middle: {row['model']}, {row['task']} at "
                 f"{show_length(row['length'])}: {100 * row['middle']:.0f} % in the middle, "
                 f"{100 * row['ends']:.0f} % at the worse end",
-                markup=False,
             )
     if result.output_dir:
-        out().print(f"written: {result.output_dir}", markup=False)
+        out().print(f"written: {result.output_dir}")

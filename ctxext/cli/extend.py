@@ -94,7 +94,6 @@ def _render(result: "Extended") -> None:
     console = out()
     console.print(
         f"{result.method}: {result.original:,} -> {result.target:,} tokens ({numbers})",
-        markup=False,
     )
     rows = [
         (key, json_module.dumps(before), json_module.dumps(after))
@@ -107,4 +106,4 @@ def _render(result: "Extended") -> None:
         console.print("dry run: nothing was written")
     else:
         console.print(f"{len(result.files)} files, weights {result.weights}: ", end="")
-        console.print(str(result.output_dir), markup=False)
+        console.print(str(result.output_dir))

@@ -66,4 +66,4 @@ def _render(result: "FertilityResult") -> None:
     columns, rows = fertility_table(result.results, reference=result.reference)
     table(f"{result.model}: what text costs (window {show_length(result.window)})", columns, rows)
     if result.output_dir:
-        out().print(f"written: {result.output_dir}", markup=False)
+        out().print(f"written: {result.output_dir}")

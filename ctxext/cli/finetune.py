@@ -229,7 +229,6 @@ def command(
             f"{result.steps} steps, {result.tokens:,} tokens, loss {result.final_loss or 0:.4f}, "
             f"{result.tokens_per_second or 0:,.0f} tokens/s, peak memory "
             f"{result.peak_memory_bytes / 2**30:.2f} GiB: {result.merged}",
-            markup=False,
         )
 
 
@@ -259,7 +258,6 @@ def _say_start(report: Any) -> None:
     for group in report.groups:
         console.print(
             f"  {group.name:<{width}}  {group.tensors:>4} tensors  {group.parameters:>12,}",
-            markup=False,
         )
     console.print(
         f"training {trained:,} of {report.parameters:,} parameters; {report.rows} rows, "
@@ -268,6 +266,6 @@ def _say_start(report: Any) -> None:
     if report.loss_difference is not None:
         console.print(f"self-check: loss agrees to {report.loss_difference:.1e}, rope is exact")
     for note in report.notes:
-        console.print(note, markup=False)
+        console.print(note)
     if report.resumed_at:
         console.print(f"resumed at step {report.resumed_at}")

@@ -89,8 +89,8 @@ def _render(result: "Inspection") -> None:
     width = max(len(name) for name, _ in rows)
     console = out()
     for name, value in rows:
-        console.print(f"[bold]{name:<{width}}[/bold]  ", end="")
-        console.print(value, markup=False)
+        console.print(f"{name:<{width}}  ", style="bold", end="")
+        console.print(value)
     table(
         "methods",
         ("method", "applies", "needs"),

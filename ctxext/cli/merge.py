@@ -58,13 +58,11 @@ def command(
             f"{result.merged_tensors} of {result.tensors} tensors merged, "
             f"{result.bytes / 2**20:,.1f} MiB, peak memory "
             f"{result.peak_memory_bytes / 2**20:,.0f} MiB: {result.output_dir}",
-            markup=False,
         )
         if result.rounding.relative:
             out().print(
                 f"rounded by at most {result.rounding.relative:.1e} of a merged tensor, "
                 f"{result.rounding.of_update:.1%} of what training changed in it",
-                markup=False,
             )
         if result.verified is not None:
             out().print(f"verified: {result.verified} tensors, computed again from base + adapter")

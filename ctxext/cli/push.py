@@ -74,9 +74,8 @@ def command(
             [(path, f"{size:,}") for path, size in result.files],
         )
         console = out()
-        console.print(f"card: {result.card}", markup=False)
+        console.print(f"card: {result.card}")
         console.print(
             "dry run: nothing was uploaded" if result.dry_run else f"pushed: {result.url}",
-            markup=False,
         )
     say_warnings(result.warnings)

@@ -50,16 +50,16 @@ def _render(result: "Report") -> None:
     if found.verdicts:
         table("verdict", *verdict_table(found.verdicts))
         for one in found.verdicts:
-            out().print(f"{one.model}: {one.sentence}", markup=False)
+            out().print(f"{one.model}: {one.sentence}")
     _perplexity(found)
     _retrieval(found)
     _others(found)
     out().print("\nnot measured:")
     for sentence in found.not_measured:
-        out().print(f"- {sentence}", markup=False)
+        out().print(f"- {sentence}")
     for row in found.failed:
-        out().print(f"failed: {row.get('model')}: {row.get('error')}", markup=False)
-    out().print(f"written: {result.output} ({result.bytes / 1024:,.0f} KiB)", markup=False)
+        out().print(f"failed: {row.get('model')}: {row.get('error')}")
+    out().print(f"written: {result.output} ({result.bytes / 1024:,.0f} KiB)")
 
 
 def _perplexity(found: "Findings") -> None:
@@ -83,7 +83,7 @@ def _perplexity(found: "Findings") -> None:
                 table(f"difference of NLL by {name}", *nll_difference_table(differences))
                 compared = True
         if compared:
-            out().print(NLL_NOTE, markup=False)
+            out().print(NLL_NOTE)
         bits = bits_per_byte_table(group.results)
         if bits[1]:
             table("bits per byte of text", *bits)
@@ -107,7 +107,7 @@ def _retrieval(found: "Findings") -> None:
         if group.differences:
             differences = tables.accuracy_difference_table(group.differences)
             table("difference of accuracy by length", *differences)
-            out().print(tables.SHARE_NOTE, markup=False)
+            out().print(tables.SHARE_NOTE)
         if lost := [row for row in group.middle if row["lost"]]:
             table("lost in the middle", *tables.middle_table(lost))
 

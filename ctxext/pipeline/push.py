@@ -9,12 +9,12 @@ import yaml
 
 from ctxext.checkpoints.carry import listing
 from ctxext.checkpoints.folder import CONFIG
-from ctxext.checkpoints.json_file import read_json_object
 from ctxext.checkpoints.output import MARK, write_file
 from ctxext.checkpoints.weights import read_weights
 from ctxext.errors import BadInput
 from ctxext.pipeline import eval_ppl, eval_retrieval
 from ctxext.pipeline.opened import open_checkpoint
+from ctxext.pipeline.run_documents import read_document
 from ctxext.progress import Progress, silent
 from ctxext.release.card import CardFacts, hub_id, is_llama_license, model_card
 from ctxext.release.provenance import check_record, read_record, sha256_of
@@ -150,7 +150,7 @@ def _checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
             "give the folder that ctxext finetune, merge or extend wrote",
         )
     if record.get("kind") in ("extend", "merge"):
-        return run, record
+        return run, _complete(run, record)
     if record.get("kind") != "finetune":
         raise BadInput(f"{run} is a {record.get('kind')} folder, which is not pushed")
     merged = run / "merged"
@@ -160,7 +160,18 @@ def _checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
             f"{run} has no merged checkpoint: the run was stopped before its last step",
             "finish it with ctxext finetune --resume",
         )
-    return merged, own
+    return merged, _complete(merged, own)
+
+
+def _complete(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """The record, if it has what a card cannot be without."""
+    for key in ("base", "window"):
+        if record.get(key) is None:
+            raise BadInput(
+                f"{folder / MARK} has no {key}, so the card cannot say what was made of what",
+                "make the checkpoint again",
+            )
+    return record
 
 
 def _origin_id(record: dict[str, Any]) -> str | None:
@@ -199,9 +210,13 @@ def _evaluations(
         name = f"{kind}.json"
         if not (folder / name).exists():
             continue
-        document, _ = read_json_object(folder / name)
-        rows = document.get("results") or []
-        if not any((r.get("config_sha256"), r.get("record_sha256")) == identity for r in rows):
+        try:
+            document = read_document(folder, kind)
+        except BadInput as error:
+            warnings.append(f"{error}: left out")
+            continue
+        rows = document["results"]
+        if not any((r["config_sha256"], r["record_sha256"]) == identity for r in rows):
             warnings.append(
                 f"{folder.name}/{name} did not measure this checkpoint as it is now: left out"
             )

@@ -70,7 +70,7 @@ _SHAPES: Mapping[str, Shape] = {
         "data": maybe(section({"source": maybe(name), "sha256": maybe(sha256)})),
         "score": word,
         "seed": word,
-        "samples": word,
+        "samples": maybe(tokens),
         "threshold": word,
         "window": maybe(tokens),
         "results": rows(

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ctxext.checkpoints.checked import printable_text
 from ctxext.checkpoints.engines import FIRST_TRANSFORMERS, engine_notes, serve_commands
 from ctxext.checkpoints.patch import ABSENT
 from ctxext.lengths import show_length
@@ -21,7 +22,7 @@ from ctxext.report.comparison_tables import (
     threshold_words,
 )
 from ctxext.report.findings import RetrievalGroup
-from ctxext.report.tables import escape_markdown, markdown, perplexity
+from ctxext.report.tables import escape_markdown, markdown, markdown_code, perplexity, shown
 
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -141,8 +142,8 @@ def _front_matter(facts: CardFacts) -> str:
 
 
 def _summary(facts: CardFacts) -> str:
-    base = escape_markdown(facts.base_model or facts.origin["id"])
-    how = f"`{facts.record.get('method')}` scaling of its RoPE"
+    base = escape_markdown(facts.base_model or _name_of(facts.origin))
+    how = f"{markdown_code(str(facts.record.get('method')))} scaling of its RoPE"
     training = facts.record.get("training") or {}
     done = (
         f"fine-tuned with LoRA for {training['steps']} steps ({training['tokens']:,} tokens)"
@@ -150,6 +151,10 @@ def _summary(facts: CardFacts) -> str:
         else "config only, no training: the weights are the base's"
     )
     return f"{base}, extended from {facts.original:,} to {facts.target:,} tokens by {how}; {done}."
+
+
+def _name_of(checkpoint: Mapping[str, Any]) -> str:
+    return str(checkpoint.get("id") or "a checkpoint without a name")
 
 
 def _config(facts: CardFacts) -> str:
@@ -192,9 +197,9 @@ def _perplexity(facts: CardFacts) -> str:
         rows += _difference(results, facts, lengths)
         data = document["data"]
         parts.append(
-            f"On `{_code(data['source'])}` ({data['tokens']:,} tokens read, sha256 "
-            f"`{data['sha256'][:12]}`), {document['protocol']} windows, stride "
-            f"{document['stride']}; ± is one standard error. The base was trained at "
+            f"On {markdown_code(data['source'])} ({shown(data['tokens'], ',.0f')} tokens read, "
+            f"sha256 `{data['sha256'][:12]}`), {_word(document['protocol'])} windows, "
+            f"stride {document['stride']}; ± is one standard error. The base was trained at "
             f"{show_length(facts.original)}: columns up to there show what the extension costs.\n\n"
             + markdown((["window length", *(show_length(n) for n in lengths)], rows))
         )
@@ -212,8 +217,8 @@ def _retrieval(facts: CardFacts) -> str:
             effective=[{**row, "model": names[row["model"]]} for row in document["effective"]],
         )  # fmt: skip
         parts.append(
-            f"Right answers over all depths, {document['samples']} questions for each length and "
-            f"depth, in `{_code(document['data']['source'])}`, by {document['score']}, with 95 % "
+            f"Right answers over all depths, {_word(document['samples'])} questions for each "
+            f"length and depth, in {_source(document)}, by {_word(document['score'])}, with 95 % "
             "intervals; then the longest length at which the score stays "
             f"{threshold_words(document['threshold'])}.\n\n" + markdown(accuracy_table(group))
         )
@@ -230,6 +235,15 @@ def _retrieval(facts: CardFacts) -> str:
     )
 
 
+def _source(document: Mapping[str, Any]) -> str:
+    source = (document["data"] or {}).get("source")
+    return markdown_code(source) if source else "a text without a name"
+
+
+def _word(value: Any) -> str:
+    return escape_markdown(str(value))
+
+
 def _cell(results: Sequence[Mapping[str, Any]], facts: CardFacts, label: str, length: int) -> str:
     for row in results:
         if row["length"] == length and _label(row, facts) == label:
@@ -241,12 +255,13 @@ def _difference(
     results: Sequence[Mapping[str, Any]], facts: CardFacts, lengths: Sequence[int]
 ) -> list[list[str]]:
     """The row that says what the extension costs or brings at each length; none without a base."""
-    measured = [row for row in results if row["perplexity"] is not None]
-    here = {row["length"]: row["perplexity"] for row in measured if _is_this(row, facts)}
+    known = [row for row in results if row["perplexity"] is not None]
+    here = {row["length"]: row["perplexity"] for row in known if _is_this(row, facts)}
+    origin = facts.origin.get("config_sha256")
     base = {
         row["length"]: row["perplexity"]
-        for row in measured
-        if row.get("config_sha256") == facts.origin.get("config_sha256")
+        for row in known
+        if origin is not None and row["config_sha256"] == origin
     }
     if not here or not base:
         return []
@@ -294,13 +309,13 @@ def _training(facts: CardFacts) -> str:
     lora, train = recipe.get("lora") or {}, recipe.get("train") or {}
     data = training.get("data") or {}
     also = [n for n in ("norms", "embeddings") if lora.get(f"train_{n}")]
-    batch = train.get("batch_size", 1) * train.get("gradient_accumulation", 1)
+    batch = (train.get("batch_size") or 1) * (train.get("gradient_accumulation") or 1)
     rows = [
-        ["data", str(data.get("source", "not recorded"))],
-        ["sequence length", f"{train.get('seq_length', 0):,} tokens"],
+        ["data", str(data.get("source") or "not recorded")],
+        ["sequence length", f"{train.get('seq_length') or 0:,} tokens"],
         ["steps", f"{training['steps']} of {batch} sequences a rank"],
         ["tokens", f"{training['tokens']:,}"],
-        ["final loss", f"{training.get('final_loss') or float('nan'):.4f} nats/token"],
+        ["final loss", f"{shown(training.get('final_loss'), '.4f')} nats/token"],
         ["learning rate", f"{train.get('lr')} ({train.get('schedule')})"],
         ["LoRA", f"rank {lora.get('rank')}, alpha {lora.get('alpha')}"],
         ["on", ", ".join([*(lora.get("targets") or []), *also])],
@@ -322,13 +337,13 @@ def _stages(stages: Sequence[Mapping[str, Any]]) -> str:
     rows = [
         [
             str(number),
-            f"{stage['window']:,}",
+            shown(stage["window"], ",.0f"),
             str(stage.get("method") or "as the base"),
-            f"{stage['seq_length']:,}",
+            shown(stage["seq_length"], ",.0f"),
             str(stage["steps"]),
             f"{stage['tokens']:,}",
             str(stage["lr"]),
-            f"{stage.get('final_loss') or float('nan'):.4f}",
+            shown(stage.get("final_loss"), ".4f"),
         ]
         for number, stage in enumerate(stages, start=1)
     ]
@@ -355,11 +370,14 @@ def _repeat(facts: CardFacts) -> str:
     # One command where a recipe extended and trained.
     commands = dict.fromkeys(facts.record.get(key) for key in ("extend_command", "command"))
     versions = ", ".join(f"{k} {v}" for k, v in (facts.record.get("versions") or {}).items())
-    lines = ["```", *(_code(command) for command in commands if command), "```", ""]
+    # A line of a block ends it with three backticks only.
+    typed = [printable_text(command).replace("`", "'") for command in commands if command]
+    lines = ["```", *typed, "```", ""]
     revision = f", revision `{origin['revision']}`" if origin.get("revision") else ""
     lines.append(
-        f"Base: {escape_markdown(str(origin['id']))}{revision}, sha256 of its config.json "
-        f"`{origin.get('config_sha256')}`. Versions: {versions}. All of it, for machines: "
+        f"Base: {escape_markdown(_name_of(origin))}{revision}, sha256 of its config.json "
+        f"`{origin.get('config_sha256')}`. Versions: {escape_markdown(versions)}. All of it, for "
+        "machines: "
         "`ctxext.json`."
     )
     return "\n".join(lines)
@@ -379,8 +397,3 @@ def _references(facts: CardFacts) -> str:
     if (facts.record.get("training") or {}).get("steps"):
         papers.append("- LoRA: arXiv:2106.09685; LongLoRA (norms, embeddings): arXiv:2309.12307")
     return "\n".join(papers) or "None."
-
-
-def _code(text: str) -> str:
-    """Text for a code span or block: nothing in it may end one."""
-    return text.replace("`", "'").replace("\n", " ")

@@ -1,8 +1,10 @@
 """Measurements as rows of text: the same for the terminal, Markdown and the model card."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ctxext.checkpoints.checked import printable_text
 from ctxext.lengths import show_length
 from ctxext.report.compare import number
 
@@ -172,11 +174,29 @@ def markdown(table: Table) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(escape_markdown(cell) for cell in cells) + " |"
+    return "| " + " | ".join(escape_markdown(cell, cell=True) for cell in cells) + " |"
 
 
-def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it stands: no markup, no link, no HTML, no new line."""
-    for character in "\\`*_<>|[]":
-        text = text.replace(character, "\\" + character)
-    return text.replace("\n", " ")
+_MARKUP = re.compile(r"([\\`*_<>|\[\]&~$#!])")
+_LINK = re.compile(r"(?i)(?<=https)(?=:)|(?<=http)(?=:)|(?<=www)(?=\.)")
+_BLOCK = re.compile(r"[-+=]|[0-9]+(?=[.)])")  # which begins a list, or underlines a heading
+
+
+def escape_markdown(text: str, *, cell: bool = False) -> str:
+    """Text that Markdown shows as it stands: no markup, no link, no HTML, no new line.
+
+    Args:
+        cell: whether it stands in a table, where no list and no heading begins.
+    """
+    text = _MARKUP.sub(r"\\\1", printable_text(text).strip())
+    text = _LINK.sub(r"\\", text)
+    start = _BLOCK.match(text)
+    if start is None or cell:
+        return text
+    at = start.end() if start[0].isdigit() else 0
+    return f"{text[:at]}\\{text[at:]}"
+
+
+def markdown_code(text: str) -> str:
+    """A code span that holds the text: nothing in it ends one."""
+    return f"`{printable_text(text).replace('`', chr(39)).strip() or ' '}`"

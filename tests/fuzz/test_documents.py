@@ -1,0 +1,113 @@
+"""A report over documents that somebody broke: made whole, or one sentence."""
+
+import json
+from html.parser import HTMLParser
+
+import pytest
+from fuzzing import answers, as_text, broken, broken_bytes, fuzzed
+from hypothesis import given
+from report_samples import (
+    CONFIG_DIFF,
+    fertility_document,
+    harness_document,
+    perplexity_document,
+    retrieval_document,
+    write_run,
+)
+
+from ctxext.pipeline.report import make_report
+from ctxext.report.charts import Chart
+
+DOCUMENTS = {
+    "eval-ppl": perplexity_document(),
+    "eval-retrieval": retrieval_document(tasks=("copy",)),
+    "eval-harness": harness_document("lora", 0.4),
+    "fertility": fertility_document(),
+    "demo": {
+        "schema": "ctxext.demo/1",
+        "window": {"original": 256, "target": 2048},
+        "by_position": perplexity_document()["by_position"],
+        "copying": [{"model": "base", "distance": n, "accuracy": 0.5} for n in (64, 128)],
+    },
+}
+
+
+class Page(HTMLParser):
+    """Every element of a page; text that became one would be among them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        assert not any(name.startswith("on") for name, _ in attrs)
+
+
+@pytest.fixture(autouse=True)
+def drawn_plainly(monkeypatch):
+    """Charts are drawn in the whole-page tests only: matplotlib takes half a second for each."""
+    monkeypatch.setattr("ctxext.report.html.inline_svg", _no_svg)
+
+
+def _no_svg(chart: Chart, identity: str) -> str:
+    return "<svg></svg>"
+
+
+def check_report(folder):
+    """Hold the report of a run to its form; True where there is one."""
+    out = folder / "report.html"
+    out.unlink(missing_ok=True)
+    report, _ = answers(make_report, [folder], output=out)
+    if report is not None:
+        json.loads(json.dumps(report.to_dict()), parse_constant=pytest.fail)
+        text = out.read_text(encoding="utf-8")
+        assert not Page(text).tags & {"script", "img", "iframe", "object", "b"}
+    return report is not None
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_documents_with_other_values(tmp_path, kind):
+    folder = write_run(tmp_path / "run", kind)
+
+    @fuzzed
+    @given(broken(DOCUMENTS[kind]))
+    def run(document):
+        (folder / f"{kind}.json").write_text(as_text(document))
+        check_report(folder)
+
+    run()
+
+
+def test_documents_with_other_bytes(tmp_path):
+    folder = write_run(tmp_path / "run", "eval-ppl")
+
+    @fuzzed
+    @given(broken_bytes(json.dumps(DOCUMENTS["eval-ppl"]).encode()))
+    def run(data):
+        (folder / "eval-ppl.json").write_bytes(data)
+        check_report(folder)
+
+    run()
+
+
+def test_records_and_logs(tmp_path):
+    folder = write_run(tmp_path / "run", "finetune")
+    record = {
+        "schema": "ctxext.run/1", "kind": "finetune", "versions": {"torch": "2.13.0"},
+        "window": {"original": 256, "target": 2048}, "method": "yarn", "config_diff": CONFIG_DIFF,
+        "base": {"id": "base"}, "training": {"steps": 3, "tokens": 900, "final_loss": 1.0},
+        "command": "ctxext finetune base",
+    }  # fmt: skip
+    line = {"step": 1, "loss": 2.0, "grad_norm": 0.5, "lr": 1e-3, "tokens": 300}
+    log = [line, line | {"step": 2, "skipped": "a spike"}, line | {"step": 3, "loss": None}]
+
+    @fuzzed
+    @given(broken(record), broken(log))
+    def run(new, lines):
+        (folder / "ctxext.json").write_text(as_text(new))
+        (folder / "log.jsonl").write_text("".join(as_text(line) + "\n" for line in lines))
+        check_report(folder)
+
+    run()

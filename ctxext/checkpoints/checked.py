@@ -23,7 +23,6 @@ _WINDOW = 2**31  # tokens
 _NAME = 1000  # characters
 _TEXT = 100_000
 _LARGEST = 1e15  # of what is measured: beyond it, charts and formats break
-_LONGEST_BAR = 100.0  # nats: a perplexity times exp(100) is on no chart
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _repr.maxlong = 60
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -208,18 +207,18 @@ def positive(value: Any) -> int | float | None:
     return known
 
 
-def perplexity(value: Any) -> int | float | None:
-    """A perplexity, None where there is none: of a model that explodes it passes every chart."""
+def perplexity(value: Any) -> float | None:
+    """A perplexity, as large as a float can be where a model explodes; None as in `measured`."""
     known = finite(value)
-    return None if known is not None and known > _LARGEST else positive(value)
+    return known if known is not None and known > 0 else positive(value)
 
 
 def error_bar(value: Any) -> int | float | None:
-    """A standard error, nats or a share; None where there is none that can be drawn."""
+    """A standard error, nats or a share; None as in `measured`."""
     known = measured(value)
     if known is not None and known < 0:
         raise Wrong
-    return known if known is not None and known < _LONGEST_BAR else None
+    return known
 
 
 def flag(value: Any) -> bool:

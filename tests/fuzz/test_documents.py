@@ -4,8 +4,8 @@ import json
 from html.parser import HTMLParser
 
 import pytest
-from fuzzing import answers, as_text, broken, broken_bytes, fuzzed
-from hypothesis import given
+from fuzzing import CASES, answers, as_text, broken, broken_bytes, fuzzed
+from hypothesis import given, settings
 from report_samples import (
     CONFIG_DIFF,
     fertility_document,
@@ -45,9 +45,9 @@ class Page(HTMLParser):
         assert not any(name.startswith("on") for name, _ in attrs)
 
 
-@pytest.fixture(autouse=True)
-def drawn_plainly(monkeypatch):
-    """Charts are drawn in the whole-page tests only: matplotlib takes half a second for each."""
+@pytest.fixture
+def no_charts(monkeypatch):
+    """Nothing is drawn: matplotlib takes half a second for each chart."""
     monkeypatch.setattr("ctxext.report.html.inline_svg", _no_svg)
 
 
@@ -68,7 +68,7 @@ def check_report(folder):
 
 
 @pytest.mark.parametrize("kind", DOCUMENTS)
-def test_documents_with_other_values(tmp_path, kind):
+def test_documents_with_other_values(tmp_path, no_charts, kind):
     folder = write_run(tmp_path / "run", kind)
 
     @fuzzed
@@ -80,7 +80,20 @@ def test_documents_with_other_values(tmp_path, kind):
     run()
 
 
-def test_documents_with_other_bytes(tmp_path):
+@pytest.mark.parametrize("kind", ["eval-ppl", "eval-retrieval", "demo"])
+def test_charts_of_documents_with_other_values(tmp_path, kind):
+    folder = write_run(tmp_path / "run", kind)
+
+    @settings(fuzzed, max_examples=-(-CASES // 100))
+    @given(broken(DOCUMENTS[kind]))
+    def run(document):
+        (folder / f"{kind}.json").write_text(as_text(document))
+        check_report(folder)
+
+    run()
+
+
+def test_documents_with_other_bytes(tmp_path, no_charts):
     folder = write_run(tmp_path / "run", "eval-ppl")
 
     @fuzzed
@@ -92,7 +105,7 @@ def test_documents_with_other_bytes(tmp_path):
     run()
 
 
-def test_records_and_logs(tmp_path):
+def test_records_and_logs(tmp_path, no_charts):
     folder = write_run(tmp_path / "run", "finetune")
     record = {
         "schema": "ctxext.run/1", "kind": "finetune", "versions": {"torch": "2.13.0"},

@@ -37,12 +37,12 @@ class Broken(Exception):
     """Where in a document a wrong value stands, and what it is."""
 
 
-def read_checked(path: Path, schema: str, shape: Shape, *, hint: str = "") -> dict[str, Any]:
+def read_checked(path: Path, schema: str | None, shape: Shape, *, hint: str = "") -> dict[str, Any]:
     """Read a document of a known schema, with every key of the shape checked.
 
     Args:
         path: the file.
-        schema: the one that this ctxext reads.
+        schema: the one that this ctxext reads; None = the file names none.
         shape: what its keys promise; other keys stay, their texts made printable.
         hint: the way out where it is broken.
 
@@ -55,7 +55,7 @@ def read_checked(path: Path, schema: str, shape: Shape, *, hint: str = "") -> di
     except Broken as error:
         raise BadInput(f"{path} is broken: {error}", hint) from error
     said = document.get("schema")
-    if said != schema:
+    if schema is not None and said != schema:
         raise BadInput(
             f"{path} has the schema {excerpt(said)}, and this ctxext reads {schema}",
             "upgrade ctxext",

@@ -291,7 +291,7 @@ def _resumed(
     box: list[Saved] = []  # rank 0's; the tensors go to the others one by one
 
     def read() -> tuple[RunState, tuple[str, ...]] | None:
-        saved = read_state(out, fresh.recipe, fresh.data_sha256)
+        saved = read_state(out, fresh.recipe, fresh.data_sha256, plain, train)
         if saved is None:
             return None
         box.append(saved)

@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -17,16 +17,27 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from ctxext.checkpoints.checked import Broken
 from ctxext.errors import BadInput, CtxextError
 from ctxext.launch import Launch
-from ctxext.training.config import FinetuneConfig
+from ctxext.training.config import FinetuneConfig, TrainConfig
 from ctxext.training.lora import trained_tensors
 from ctxext.training.sharding import share_of, whole
+from ctxext.training.state_check import (
+    RNG,
+    check_counts,
+    check_optimizer,
+    check_trained,
+    outline,
+    read_numbers,
+    read_tensors,
+    rng_name,
+)
 
 _KEPT = 2
-_STEP = re.compile(r"step-(\d+)")
+_STEP = re.compile(r"step-(0|[1-9][0-9]{0,11})")
 _STATE, _TRAINED, _OPTIMIZER = "state.json", "trained.safetensors", "optimizer.safetensors"
-_RNG, _TEMPORARY = "rng.", ".tmp-"
+_TEMPORARY = ".tmp-"
 # Keys that may change on the way.
 _FREE = re.compile(r"(stages\[\d+\]\.)?((memory|parallel)\.|train\.compile$)")
 
@@ -128,9 +139,9 @@ def _write(
         save_file(trained, staging / _TRAINED)
         kept = dict(moments)
         for rank, states in enumerate(randomness):
-            kept |= {_rng_name(rank, kind): value for kind, value in states.items()}
+            kept |= {rng_name(rank, kind): value for kind, value in states.items()}
         save_file(kept, staging / _OPTIMIZER)
-        text = json.dumps(asdict(state), indent=2) + "\n"
+        text = json.dumps(asdict(state) | {"tensors": outline(trained, kept)}, indent=2) + "\n"
         (staging / _STATE).write_text(text, encoding="utf-8")
         if final.exists():
             shutil.rmtree(final)
@@ -142,7 +153,9 @@ def _write(
         ) from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    for old in saved_steps(out)[:-_KEPT]:
+    saved = saved_steps(out)
+    kept_steps = [step for step in saved if step <= state.step][-_KEPT:]
+    for old in set(saved) - set(kept_steps):  # later ones were damaged, and are made again
         shutil.rmtree(root / f"step-{old}", ignore_errors=True)
     return final
 
@@ -160,36 +173,25 @@ def start_from(file: Path, model: nn.Module, launch: Launch) -> None:
         launch: the processes of the run, which all call this together.
 
     Raises:
-        CtxextError: the file is damaged or gone.
-        BadInput: it holds other tensors than are trained here.
+        CtxextError: the file is damaged or gone, or holds other tensors than are trained here.
     """
     box: dict[str, torch.Tensor] = {}
 
-    def read() -> list[str]:
-        box.update(_read_trained(file))
-        return list(box)
+    def read() -> None:
+        try:
+            box.update(read_tensors(file))
+            check_trained(box, model)
+        except Broken as error:
+            where = "/".join(file.parts[-4:-1])
+            raise CtxextError(
+                f"{where}, which the next stage begins from, cannot be read: {error}",
+                "begin the run again, without --resume",
+            ) from error
 
-    there, own = launch.on_main(read), trained_tensors(model)
-    if wrong := sorted(set(own) ^ set(there)):
-        raise BadInput(f"the stage before trained other tensors: {', '.join(wrong[:3])}")
+    launch.on_main(read)
     with torch.no_grad():
-        for name, parameter in own.items():
+        for name, parameter in trained_tensors(model).items():
             parameter.copy_(share_of(launch.on_main(partial(box.__getitem__, name)), parameter))
-
-
-def _read_trained(file: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors: dict[str, torch.Tensor] = load_file(file)
-        return tensors
-    except (OSError, SafetensorError) as error:
-        where = "/".join(file.parts[-4:])
-        raise CtxextError(
-            f"{where}, which the next stage begins from, cannot be read: {error}",
-            "begin the run again, without --resume",
-        ) from error
 
 
 def saved_steps(out: Path) -> list[int]:
@@ -201,8 +203,18 @@ def saved_steps(out: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def read_state(out: Path, recipe: Mapping[str, Any], data_sha256: str) -> Saved | None:
+def read_state(
+    out: Path,
+    recipe: Mapping[str, Any],
+    data_sha256: str,
+    model: nn.Module,
+    train: TrainConfig | None = None,
+) -> Saved | None:
     """The newest checkpoint of a run; one that is damaged is passed over.
+
+    Args:
+        model: what is trained: the tensors have to be its own.
+        train: the section of the recipe that the numbers have to fit; None = they are not compared.
 
     Returns:
         None when the run has no checkpoint yet.
@@ -211,24 +223,29 @@ def read_state(out: Path, recipe: Mapping[str, Any], data_sha256: str) -> Saved 
         BadInput: another recipe (the differing keys are named) or other data.
         CtxextError: every checkpoint is damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     problems = []
     for step in reversed(saved_steps(out)):
         folder = out / "checkpoints" / f"step-{step}"
         try:
-            state = _read_run_state(folder)
-            trained = load_file(folder / _TRAINED)
-            kept = load_file(folder / _OPTIMIZER)
-        except (OSError, ValueError, TypeError, SafetensorError) as error:
+            values = read_numbers(folder / _STATE, step)
+            if train is not None:
+                check_counts(values, train)
+            state = _state_of(values)
+            check_same_run(state, recipe, data_sha256)
+            trained, kept = read_tensors(folder / _TRAINED), read_tensors(folder / _OPTIMIZER)
+            check_trained(trained, model)
+            check_optimizer(kept, model, values)
+            if values["tensors"] not in (None, outline(trained, kept)):
+                raise Broken("its tensors are not those that were saved")
+        except Broken as error:
             problems.append(f"step-{step}: {error}")
             continue
-        check_same_run(state, recipe, data_sha256)
-        state = replace(state, recent_losses=tuple(state.recent_losses))
         return Saved(state, trained, kept, tuple(problems))
     if problems:
-        raise CtxextError(f"--resume: every checkpoint in {out} is damaged ({problems[0]})")
+        raise CtxextError(
+            f"--resume: every checkpoint in {out} is damaged ({problems[0]})",
+            "begin again in another folder",
+        )
     return None
 
 
@@ -244,16 +261,10 @@ def restore(
         saved: on rank 0, not read on the others. They are told one parameter at a time and keep
             their share of it: all of a model and its optimizer, once a process, may not fit.
         launch: the processes of the run, which all call this together; None = this one alone.
-
-    Raises:
-        BadInput: it trains other tensors than this model.
     """
     launch = launch or Launch()
-    own = trained_tensors(model)
-    there, keys, states = launch.on_main(partial(_outline, cast(Saved, saved)))
-    if wrong := sorted(set(own) ^ set(there)):
-        raise BadInput(f"--resume: the checkpoint trains other tensors: {', '.join(wrong[:3])}")
-    for name, parameter in own.items():
+    keys, states = launch.on_main(partial(_beside_tensors, cast(Saved, saved)))
+    for name, parameter in trained_tensors(model).items():
         tensor, moments = launch.on_main(partial(_of_parameter, cast(Saved, saved), name, keys))
         with torch.no_grad():
             parameter.copy_(share_of(tensor, parameter))
@@ -262,17 +273,17 @@ def restore(
             key: value if key == "step" else share_of(value, parameter)
             for key, value in moments.items()
         }
-    if (name := _rng_name(launch.rank, "cpu")) in states:
+    if (name := rng_name(launch.rank, "cpu")) in states:
         torch.set_rng_state(states[name])
-    if torch.cuda.is_available() and (name := _rng_name(launch.rank, "cuda")) in states:
+    if torch.cuda.is_available() and (name := rng_name(launch.rank, "cuda")) in states:
         torch.cuda.set_rng_state(states[name])
 
 
-def _outline(saved: Saved) -> tuple[list[str], list[str], dict[str, torch.Tensor]]:
-    """Names of what was trained, what the optimizer keeps, and the states of all generators."""
-    states = {name: v for name, v in saved.optimizer.items() if name.startswith(_RNG)}
+def _beside_tensors(saved: Saved) -> tuple[list[str], dict[str, torch.Tensor]]:
+    """What the optimizer keeps of a tensor, and the states of all generators."""
+    states = {name: v for name, v in saved.optimizer.items() if name.startswith(RNG)}
     keys = {name.partition("|")[0] for name in saved.optimizer if name not in states}
-    return list(saved.trained), sorted(keys), states
+    return sorted(keys), states
 
 
 def _of_parameter(
@@ -293,7 +304,7 @@ def load_state(
     optimizer: torch.optim.Optimizer,
 ) -> RunState | None:
     """`read_state` and `restore` in one, for a run of one process."""
-    saved = read_state(out, recipe, data_sha256)
+    saved = read_state(out, recipe, data_sha256, model)
     if saved is None:
         return None
     restore(saved, model, optimizer)
@@ -308,22 +319,18 @@ def own_randomness() -> Randomness:
     return states
 
 
-def _rng_name(rank: int, kind: str) -> str:
-    return f"{_RNG}{kind}" if rank == 0 else f"{_RNG}{rank}.{kind}"
-
-
 def newest_state(out: Path) -> RunState | None:
     """Where the newest readable checkpoint of a run stands, its tensors left alone."""
     for step in reversed(saved_steps(out)):
         try:
-            return _read_run_state(out / "checkpoints" / f"step-{step}")
-        except (OSError, ValueError, TypeError):
+            return _state_of(read_numbers(out / "checkpoints" / f"step-{step}" / _STATE, step))
+        except Broken:
             continue
     return None
 
 
-def _read_run_state(folder: Path) -> RunState:
-    return RunState(**json.loads((folder / _STATE).read_text(encoding="utf-8")))
+def _state_of(values: Mapping[str, Any]) -> RunState:
+    return RunState(**{field.name: values[field.name] for field in fields(RunState)})
 
 
 def check_same_run(state: RunState, recipe: Mapping[str, Any], data_sha256: str) -> None:

@@ -1,20 +1,36 @@
 """A run's checkpoints: exact, no pickle, damaged ones passed over, other runs refused."""
 
 import json
+import re
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ctxext.errors import BadInput, CtxextError
-from ctxext.training.state import RunState, flat, load_state, save_state, saved_steps
+from ctxext.training.config import TrainConfig
+from ctxext.training.state import (
+    RunState,
+    flat,
+    load_state,
+    read_state,
+    save_state,
+    saved_steps,
+)
 
 RECIPE = {"train": {"lr": 0.1, "steps": 4}, "lora": {"targets": ["a", "b"]}}
+
+
+def toy():
+    return torch.nn.Sequential(
+        torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1)
+    )  # fmt: skip
 
 
 def run(steps, out=None, start=None):
     """A few optimizer steps on a toy with dropout; returns its losses."""
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
+    model = toy()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     state = RunState(0, 0, RECIPE, "data")
     if start is not None:
@@ -52,6 +68,88 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
         run(6, start=tmp_path)
 
 
+def damaged(out, step, how):
+    """A run's checkpoint with its tensors, or its numbers, changed by `how`."""
+    folder = out / "checkpoints" / f"step-{step}"
+    files = {name: load_file(folder / f"{name}.safetensors") for name in ("trained", "optimizer")}
+    numbers = json.loads((folder / "state.json").read_text())
+    how(files["trained"], files["optimizer"], numbers)
+    for name, tensors in files.items():
+        save_file(tensors, folder / f"{name}.safetensors")
+    (folder / "state.json").write_text(json.dumps(numbers))
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        (lambda t, o, n: n.update(step=10**9), "is of step 1000000000"),
+        (lambda t, o, n: n.update(tokens="x"), "tokens is 'x'"),
+        (lambda t, o, n: n.update(recipe=[]), r"recipe is \[\]"),
+        (lambda t, o, n: n.update(recent_losses=[None]), "recent_losses is"),
+        (lambda t, o, n: n.update(ranks=0), "ranks is 0"),
+        (lambda t, o, n: n.update(ranks=2), "random numbers of rank 1 are missing"),
+        (lambda t, o, n: t.pop("0.bias"), "tensor 0.bias is missing"),
+        (lambda t, o, n: t.update(x=torch.zeros(1)), "tensor x is not trained"),
+        (lambda t, o, n: t.update({"0.bias": torch.zeros(3)}), r"0.bias is \[3\]"),
+        (lambda t, o, n: t.update({"0.bias": torch.zeros(8, dtype=torch.int64)}), "torch.int64"),
+        (lambda t, o, n: o.clear(), "keeps nothing of the steps"),
+        (lambda t, o, n: o.pop("exp_avg|0.bias"), "lacks exp_avg of 0.bias"),
+        (lambda t, o, n: [o.pop(k) for k in list(o) if k.endswith("0.bias")], "not those that"),
+        (
+            lambda t, o, n: o.update({"exp_avg|0.bias": torch.zeros(3)}),
+            r"exp_avg of 0.bias is \[3\]",
+        ),
+        (lambda t, o, n: o.update({"step|0.bias": torch.tensor(99.0)}), "count of steps of 0.bias"),
+        (lambda t, o, n: o.update({"rng.cpu": torch.zeros(10, dtype=torch.uint8)}), "no state of"),
+        (
+            lambda t, o, n: o.update({"rng.cpu": torch.zeros(5056, dtype=torch.uint8)}),
+            "no state of",
+        ),
+        (lambda t, o, n: o.pop("rng.cpu"), "random numbers of rank 0 are missing"),
+    ],
+)
+def test_what_is_not_whole_is_passed_over_and_said(tmp_path, how, words):
+    whole = run(6)
+    run(4, out=tmp_path)
+    damaged(tmp_path, 4, how)
+    assert run(6, start=tmp_path) == whole[3:]  # from step 3
+    model = toy()
+    saved = read_state(tmp_path, RECIPE, "data", model)
+    assert saved.state.step == 3
+    assert re.search(words, saved.problems[0])
+    damaged(tmp_path, 3, lambda t, o, n: n.update(step=4))
+    with pytest.raises(CtxextError, match="every checkpoint"):
+        read_state(tmp_path, RECIPE, "data", model)
+
+
+def test_numbers_that_do_not_fit_the_recipe(tmp_path):
+    run(2, out=tmp_path)
+    saved = read_state(tmp_path, RECIPE, "data", toy(), TrainConfig(steps=1, seq_length=8))
+    assert saved.problems == ("step-2: step 2 is beyond the 1 of the recipe",)
+    for step in (1, 2):
+        damaged(tmp_path, step, lambda t, o, n: n.update(rows_per_step=4, tokens=1))
+    with pytest.raises(CtxextError, match="2 steps of 4 rows are not 1 tokens"):
+        read_state(tmp_path, RECIPE, "data", toy(), TrainConfig(steps=4, seq_length=8))
+
+
+def test_damaged_checkpoints_make_room_for_good_ones(tmp_path):
+    run(4, out=tmp_path)
+    for step in (3, 4):  # kept: the two newest, both damaged
+        (tmp_path / "checkpoints" / f"step-{step}" / "state.json").write_text("[")
+    model = toy()
+    save_state(
+        tmp_path, RunState(1, 0, RECIPE, "data"), model, torch.optim.AdamW(model.parameters())
+    )
+    assert saved_steps(tmp_path) == [1]
+
+
+def test_a_checkpoint_of_an_earlier_version_is_read(tmp_path):
+    run(2, out=tmp_path)
+    numbers = {"step": 2, "tokens": 0, "recipe": RECIPE, "data_sha256": "data"}
+    (tmp_path / "checkpoints" / "step-2" / "state.json").write_text(json.dumps(numbers))
+    assert read_state(tmp_path, RECIPE, "data", toy()).state.step == 2
+
+
 def test_half_written_folders_are_no_checkpoints(tmp_path):
     assert saved_steps(tmp_path) == []
     (tmp_path / "checkpoints" / "step-9").mkdir(parents=True)
@@ -74,7 +172,7 @@ def test_another_recipe_is_refused_by_key(tmp_path):
 
 def test_a_run_may_go_on_compiled(tmp_path):
     run(2, out=tmp_path)
-    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5), torch.nn.Linear(8, 1))
+    model = toy()
     optimizer = torch.optim.AdamW(model.parameters())
     other = {
         **RECIPE,

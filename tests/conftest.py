@@ -40,7 +40,15 @@ def write_byte_tokenizer(folder, window):
 
 
 def build_tiny(
-    folder, family="llama", *, window=128, tied=False, shard="5GB", dtype="float32", vocabulary=256
+    folder,
+    family="llama",
+    *,
+    window=128,
+    tied=False,
+    shard="5GB",
+    dtype="float32",
+    vocabulary=256,
+    head_dim=16,
 ):
     """A randomly initialised decoder of one of the families, saved by transformers."""
     import torch
@@ -56,7 +64,7 @@ def build_tiny(
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=16,
+        head_dim=head_dim,
         max_position_embeddings=window,
         rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
         tie_word_embeddings=tied,

@@ -5,6 +5,7 @@ import fcntl
 import os
 import shutil
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from ctxext.checkpoints.weights import ADAPTER_CONFIG, INDEX, PICKLES, Weights, 
 from ctxext.errors import BadInput
 
 WeightsMode = Literal["auto", "copy"]
+TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 GENERATION_CONFIG = "generation_config.json"
 # Written anew for what is made, or meaningless for it.
@@ -22,6 +24,11 @@ _NOT_CARRIED = {
     CONFIG, "ctxext.json", "README.md", "eval-ppl.json", INDEX, ".gitattributes", ADAPTER_CONFIG,
 }  # fmt: skip
 _NOT_CARRIED_SUFFIXES = (*PICKLES, ".safetensors", ".gguf", ".onnx", ".h5", ".msgpack", ".lock")
+# Of the tokenizer: further chat templates, as transformers saves them, and a tokenizer of its own.
+_TOKENIZER_FOLDERS = {"additional_chat_templates", "tokenizer"}
+_MOST_BYTES = 2**30  # of a side file; the largest tokenizers have 40 MB
+_MOST_FILES = 1000  # below a folder of the tokenizer
+_README_BYTES = 2**20  # read for the license; the front matter is at the top
 _FICLONE = 0x40049409  # linux/fs.h: share the blocks, copy on write
 
 
@@ -69,37 +76,78 @@ def carry_weights(weights: Weights, folder: Path, mode: WeightsMode) -> Literal[
 
 
 def carry_side_files(source: Path, folder: Path, warnings: list[str]) -> None:
-    """Copy tokenizer, chat template, license and custom files, byte for byte.
+    """Copy tokenizer, chat templates, license and custom files, byte for byte.
 
-    Only regular files at the top of the checkpoint; weights in other formats stay behind, and so
-    do links to files elsewhere: what is not of the checkpoint must not come to be published.
+    Only regular files of the checkpoint: weights in other formats stay behind, and so do links to
+    files elsewhere: what is not of the checkpoint must not come to be published. Of its subfolders
+    those of the tokenizer come along; the others are named.
     """
+    left: list[str] = []
     for path in sorted(source.iterdir()):
         name = path.name
         if name in _NOT_CARRIED or name.startswith(".") or name.endswith(_NOT_CARRIED_SUFFIXES):
             continue
-        try:
-            if not stat.S_ISREG(path.stat().st_mode):
-                continue
-            inside(source, name, what="the checkpoint")
-        except BadInput as error:
-            warnings.append(f"{error}; it was not carried over")
-            continue
-        except OSError:
-            warnings.append(f"{printable(name)} cannot be read and was not carried over")
-            continue
-        shutil.copyfile(path, folder / name)
+        if not path.is_dir():
+            _carry(source, name, folder, warnings)
+        elif name in _TOKENIZER_FOLDERS and not path.is_symlink():
+            for below in _files_below(path):
+                _carry(source, below.relative_to(source).as_posix(), folder, warnings)
+        else:
+            left.append(printable(name) + "/")
+    if left:
+        shown = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
+        warnings.append(f"subfolders were not carried over: {shown}")
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """What a folder of the tokenizer holds, without following links to other folders."""
+    below = [
+        Path(where) / name
+        for where, folders, names in os.walk(folder)
+        for name in [*names, *(each for each in folders if (Path(where) / each).is_symlink())]
+        if not name.startswith(".") and not name.endswith(_NOT_CARRIED_SUFFIXES)
+    ]
+    return sorted(below)[:_MOST_FILES]
+
+
+def _carry(source: Path, name: str, folder: Path, warnings: list[str]) -> None:
+    """Copy one side file of the checkpoint at `source`, or say why it stays behind."""
+    shown = printable(name)
+    try:
+        path = inside(source, name, what="the checkpoint")
+        held = path.stat()
+        if not stat.S_ISREG(held.st_mode):
+            warnings.append(f"{shown} is not a regular file and was not carried over")
+        elif held.st_size > _MOST_BYTES:
+            warnings.append(f"{shown} is larger than 1 GiB and was not carried over")
+        else:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, folder / name)
+    except BadInput as error:
+        warnings.append(f"{error}; it was not carried over")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise  # of the output's disk, and said there
+        warnings.append(f"{shown} cannot be read and was not carried over")
 
 
 def patch_tokenizer(source: Path, folder: Path, target: int, warnings: list[str]) -> dict[str, Any]:
-    """Mend a tokenizer_config.json, carried from `source` to `folder`, for a longer window.
+    """Mend a tokenizer, carried from `source` to `folder`, for a longer window.
 
-    `model_max_length` is raised: it caps vLLM. The class name that transformers 5 writes is
-    replaced by the one that transformers 4 knows too.
+    `model_max_length` is raised: it caps vLLM. So is a length at which tokenizer.json cuts every
+    text: TGI and others that use the file as it is obey it. The class name that transformers 5
+    writes is replaced by the one that transformers 4 knows too.
 
     Returns:
-        {"tokenizer_config.KEY": (before, after)} for what changed.
+        {"FILE.KEY": (before, after)} for what changed, FILE without its ending.
     """
+    changed = _patch_tokenizer_config(source, folder, target, warnings)
+    return changed | _patch_cut(source, folder, target, warnings)
+
+
+def _patch_tokenizer_config(
+    source: Path, folder: Path, target: int, warnings: list[str]
+) -> dict[str, Any]:
     path = folder / TOKENIZER_CONFIG
     if not path.exists():
         warnings.append("the checkpoint has no tokenizer_config.json")
@@ -119,6 +167,40 @@ def patch_tokenizer(source: Path, folder: Path, target: int, warnings: list[str]
     return {f"tokenizer_config.{key}": (tokenizer[key], new) for key, new in changes.items()}
 
 
+def _patch_cut(source: Path, folder: Path, target: int, warnings: list[str]) -> dict[str, Any]:
+    path = folder / TOKENIZER
+    if not path.exists():
+        return {}
+    tokenizer, found = read_json_object(source / TOKENIZER)
+    warnings += found
+    cut, padded = fixed_lengths(tokenizer)
+    if padded is not None:
+        warnings.append(
+            f"{TOKENIZER} pads every text to {padded} tokens (padding), and was left so"
+        )
+    if cut is None or cut >= target:
+        return {}
+    truncation = {**tokenizer["truncation"], "max_length": target}
+    path.write_text(dump_json({**tokenizer, "truncation": truncation}), encoding="utf-8")
+    return {"tokenizer.truncation.max_length": (cut, target)}
+
+
+def fixed_lengths(tokenizer: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Lengths that a tokenizer.json enforces on every text: cut at, padded to; None = it does not.
+
+    Calibration and training scripts leave them behind.
+    """
+    truncation, padding = tokenizer.get("truncation"), tokenizer.get("padding")
+    cut = truncation.get("max_length") if isinstance(truncation, dict) else None
+    strategy = padding.get("strategy") if isinstance(padding, dict) else None
+    padded = strategy.get("Fixed") if isinstance(strategy, dict) else None
+    return _length(cut), _length(padded)
+
+
+def _length(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def raise_generation_length(
     source: Path, folder: Path, old_window: int, target: int
 ) -> dict[str, Any]:
@@ -135,11 +217,7 @@ def raise_generation_length(
 
 def base_license(source: Path) -> dict[str, str]:
     """License fields of a checkpoint's README front matter, for the card of what is made of it."""
-    readme = source / "README.md"
-    try:
-        lines = readme.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return {}
+    lines = _readme(source).splitlines()
     if not lines or lines[0].strip() != "---":
         return {}
     found: dict[str, str] = {}
@@ -150,6 +228,18 @@ def base_license(source: Path) -> dict[str, str]:
         if key in ("license", "license_name", "license_link") and value.strip():
             found[key] = value.strip().strip("\"'")
     return found
+
+
+def _readme(source: Path) -> str:
+    """The beginning of a checkpoint's README.md; nothing where it is no file of the checkpoint."""
+    try:
+        path = inside(source, "README.md", what="the checkpoint")
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for without end
+            return ""
+        with path.open("rb") as file:
+            return file.read(_README_BYTES).decode("utf-8", "replace")
+    except (BadInput, OSError):
+        return ""
 
 
 def listing(folder: Path) -> list[str]:

@@ -12,6 +12,17 @@ FIRST_TRANSFORMERS: Final = {
 }  # fmt: skip
 """The first transformers release that computes the method rightly."""
 
+_FIRST_OF_MISTRAL: Final = "4.48"  # its class ignored rope_scaling before
+
+
+def first_transformers(method: str, model_type: str) -> str:
+    """The first transformers release in which a family's class computes a method rightly."""
+    first = FIRST_TRANSFORMERS.get(method, "4.51")
+    if model_type == "mistral" and first in ("4.31", "4.43"):
+        return _FIRST_OF_MISTRAL
+    return first
+
+
 _ALWAYS: Final = {
     "linear": (
         "TGI ignores linear scaling",

@@ -163,6 +163,8 @@ def plan_patch(
                 "enough, changes less than another method"
             )
     _write_rope(new, extension, rope.block.numbers.get("partial_rotary_factor"))
+    if new.get("head_dim") is None and position.model_type in families.NEEDS_HEAD_DIM:
+        new["head_dim"] = position.head_dim
     warnings += engine_notes(method, extension.rope_block, target)
     return Patch(new, extension, method, original, target, tuple(warnings))
 

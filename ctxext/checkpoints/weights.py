@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ctxext.checkpoints import families
 from ctxext.checkpoints.json_file import read_json_object
 from ctxext.checkpoints.safetensors_file import (
     Header,
@@ -23,6 +24,9 @@ ADAPTER_CONFIG = "adapter_config.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 """Names of the two matrices that are one where a model is tied."""
+# Ends of the names that families give to the token embedding and to the head.
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+_HEADS = ("lm_head.weight", "embed_out.weight")
 _MAX_SHARDS = 10_000
 
 
@@ -45,8 +49,19 @@ class Weights:
 
     @property
     def parameters(self) -> int:
-        """Numbers stored; a tied matrix is stored, and counted, once."""
+        """Numbers stored."""
         return sum(info.elements for _, info in self.tensors.values())
+
+    def parameters_once(self, *, tied: bool) -> int:
+        """`parameters`, where a head stored beside the embedding it is tied to is no second one."""
+        shapes = {name: tuple(info.shape) for name, (_, info) in self.tensors.items()}
+        tables = {shape for name, shape in shapes.items() if name.endswith(_EMBEDDINGS)}
+        heads = [
+            info.elements
+            for name, (_, info) in self.tensors.items()
+            if tied and name.endswith(_HEADS) and shapes[name] in tables
+        ]
+        return self.parameters - sum(heads)
 
     @property
     def bytes(self) -> int:
@@ -59,6 +74,12 @@ class Weights:
         for _, info in self.tensors.values():
             votes[info.dtype] += info.elements
         return votes.most_common(1)[0][0] if votes else None
+
+
+def tied_head(config: Mapping[str, Any]) -> bool:
+    """Whether the head is the embedding: the config's word, or its family's where it has none."""
+    flag = config.get("tie_word_embeddings")
+    return config.get("model_type") in families.TIED_WHEN_ABSENT if flag is None else bool(flag)
 
 
 def inside(folder: Path, name: str, *, what: str) -> Path:

@@ -10,7 +10,7 @@ from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.load import pick_device
 from ctxext.checkpoints.quantised import refuse_quantised
 from ctxext.checkpoints.safetensors_file import dtype_bytes
-from ctxext.checkpoints.weights import read_weights
+from ctxext.checkpoints.weights import read_weights, tied_head
 from ctxext.errors import BadInput
 from ctxext.pipeline.finetune import at_length, window_of
 from ctxext.pipeline.opened import Opened, open_checkpoint
@@ -279,9 +279,10 @@ def _base(opened: Opened, width: int) -> Base:
             f"{opened.source.name}/{CONFIG} does not say {error}, so that nothing can be planned",
             "leave out --dry-run",
         ) from error
+    tied = tied_head(config)
     if opened.source.weights_local and any(opened.source.folder.glob("*.safetensors*")):
-        counted = read_weights(opened.source.folder).parameters
-    return Base(shape, counted, bool(config.get("tie_word_embeddings", False)), width)
+        counted = read_weights(opened.source.folder).parameters_once(tied=tied)
+    return Base(shape, counted, tied, width)
 
 
 def _this_machine(place: Any, devices: int) -> Machine:

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ctxext.checkpoints import families
-from ctxext.checkpoints.carry import TOKENIZER_CONFIG
+from ctxext.checkpoints.carry import TOKENIZER, TOKENIZER_CONFIG, fixed_lengths
 from ctxext.checkpoints.detect import Layer, Position, reads_alike_in_transformers_4
 from ctxext.checkpoints.engines import engine_notes
 from ctxext.checkpoints.json_file import read_json_object
 from ctxext.checkpoints.quantised import quantised_by
 from ctxext.checkpoints.rope_block import Dialect
 from ctxext.checkpoints.safetensors_file import DTYPE_NAMES, dtype_bytes
-from ctxext.checkpoints.weights import Weights, read_weights
+from ctxext.checkpoints.weights import Weights, read_weights, tied_head
 from ctxext.encodings.kinds import ROTARY
 from ctxext.encodings.rope import wavelengths
 from ctxext.errors import BadInput
@@ -124,7 +124,7 @@ def inspect(
     warnings += _suspicions(opened, target)
     return Inspection(
         opened=opened,
-        parameters=weights.parameters if weights else None,
+        parameters=weights.parameters_once(tied=tied_head(opened.config)) if weights else None,
         dtype=dtype,
         kv_bytes_per_token=per_token,
         kv_bytes_at=at,
@@ -243,7 +243,7 @@ def _suspicions(opened: Opened, target: int | None) -> list[str]:
             f"a window of {window.original} is not a power of two; if it includes room for an "
             "answer, give the trained one with --original-length"
         )
-    return found + _tokenizer_suspicion(opened.source.folder, window.current)
+    return found + tokenizer_suspicions(opened.source.folder, window.current)
 
 
 def _sliding_warning(
@@ -258,7 +258,12 @@ def _sliding_warning(
     )
 
 
-def _tokenizer_suspicion(folder: Path, window: int) -> list[str]:
+def tokenizer_suspicions(folder: Path, window: int) -> list[str]:
+    """What in a checkpoint's tokenizer files keeps a reader from its window, in tokens."""
+    return _length_suspicion(folder, window) + _cut_suspicion(folder, window)
+
+
+def _length_suspicion(folder: Path, window: int) -> list[str]:
     path = folder / TOKENIZER_CONFIG
     if not path.exists():
         return []
@@ -269,3 +274,20 @@ def _tokenizer_suspicion(folder: Path, window: int) -> list[str]:
     if length == window:
         return []
     return [f"the tokenizer's model_max_length is {length:g}, and the window is {window}"]
+
+
+def _cut_suspicion(folder: Path, window: int) -> list[str]:
+    """Lengths in tokenizer.json that its readers (TGI, TEI) enforce whatever is asked of them."""
+    path = folder / TOKENIZER
+    if not path.exists():
+        return []
+    cut, padded = fixed_lengths(read_json_object(path)[0])
+    found = []
+    if cut is not None and cut <= window:
+        found.append(
+            f"{TOKENIZER} cuts every text at {cut} tokens (truncation), in readers that use it "
+            "as it is; extend lifts it to the target"
+        )
+    if padded is not None:
+        found.append(f"{TOKENIZER} pads every text to {padded} tokens (padding)")
+    return found

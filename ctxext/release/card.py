@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctxext.checkpoints.checked import printable_text
-from ctxext.checkpoints.engines import FIRST_TRANSFORMERS, engine_notes, serve_commands
+from ctxext.checkpoints.engines import engine_notes, first_transformers, serve_commands
 from ctxext.checkpoints.patch import ABSENT
 from ctxext.lengths import show_length
 from ctxext.methods import METHODS
@@ -274,6 +274,7 @@ def _difference(
 
 def _load(facts: CardFacts) -> str:
     repo, method = facts.repo_id, str(facts.record.get("method"))
+    first = first_transformers(method, str(facts.record.get("model_type")))
     lines = [
         "```python",
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
@@ -284,7 +285,7 @@ def _load(facts: CardFacts) -> str:
         "",
         "Nothing has to be set by hand: `config.json` carries the scaling in both forms, "
         "`rope_parameters` (transformers 5) and `rope_theta` with `rope_scaling` (transformers 4 "
-        f"from {FIRST_TRANSFORMERS.get(method, '4.51')}, serving engines).",
+        f"from {first}, serving engines).",
         "",
         *(f"- {e}: `{c}`" for e, c in serve_commands(repo, facts.target)),
     ]

@@ -110,6 +110,7 @@ def record(kind: str, *, base: Source, position: Position, **parts: Any) -> dict
         "kind": kind,
         "versions": versions(),
         "base": base_record(base),
+        "model_type": position.model_type,
         "window": {"original": position.window.original, "target": position.window.current},
         "rope": rope_record(position),
         **parts,

@@ -12,6 +12,7 @@ import typer
 from ctxext.checkpoints.checked import printable_text
 from ctxext.checkpoints.json_file import finite
 from ctxext.errors import CtxextError
+from ctxext.masking import masked
 from ctxext.progress import Progress as Listener
 from ctxext.progress import silent
 
@@ -99,12 +100,13 @@ def say_failed(failed: Sequence[Mapping[str, Any]], *, resumable: bool) -> None:
 def say_error(error: CtxextError, *, as_json: bool) -> None:
     """One sentence and the way out; under --json the same as a document on stdout."""
     console = err()
+    message, hint = masked(str(error)), masked(error.hint)
     console.print("ctxext: ", style="red", end="")
-    console.print(str(error))
-    if error.hint:
-        console.print(f"  {error.hint}")
+    console.print(message)
+    if hint:
+        console.print(f"  {hint}")
     if as_json:
-        document = {"schema": "ctxext.error/1", "error": str(error), "hint": error.hint}
+        document = {"schema": "ctxext.error/1", "error": message, "hint": hint}
         _write(json.dumps(document) + "\n")
 
 

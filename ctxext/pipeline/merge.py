@@ -17,7 +17,9 @@ from ctxext.checkpoints.merge_check import verify_merge
 from ctxext.checkpoints.output import check_output, staged_folder
 from ctxext.checkpoints.quantised import read_unquantised
 from ctxext.checkpoints.rounding import Rounding
+from ctxext.checkpoints.safetensors_file import printable
 from ctxext.errors import BadInput
+from ctxext.masking import masked
 from ctxext.pipeline.opened import Opened, open_checkpoint
 from ctxext.progress import Progress, silent
 from ctxext.release.provenance import read_record, record, write_record
@@ -93,7 +95,8 @@ def merge(
     )
     warnings = _check_rope(loaded, opened)
     if base is not None and not _names(loaded.base_name, base, opened):
-        warnings.append(f"the adapter names another base ({loaded.base_name}); --base counts")
+        shown = masked(printable(str(loaded.base_name)))
+        warnings.append(f"the adapter names another base ({shown}); --base counts")
     return write_merged(
         opened, loaded, Path(output_dir), adapter=_adapter_record(loaded), dtype=kind,
         overwrite=overwrite, verify=verify, training=training, warnings=warnings,
@@ -170,10 +173,13 @@ def _base_of(adapter: Adapter, base: str | None) -> str:
     if base is not None:
         return base
     name = adapter.base_name
-    if name is not None and Path(name).is_dir():
-        return name
+    try:
+        if name is not None and Path(name).is_dir():
+            return name
+    except (OSError, ValueError):  # too long for a path, or none at all
+        pass
     raise BadInput(
-        f"the adapter names {name!r} as its base, which is no folder here",
+        f"the adapter names {masked(printable(str(name)))!r} as its base, which is no folder here",
         "give the extended checkpoint it was trained on with --base",
     )
 
@@ -184,9 +190,9 @@ def _names(name: str | None, base: str, opened: Opened) -> bool:
     Where a recipe's section `extend` made the base, the adapter names the checkpoint before.
     """
     before = (read_record(opened.source.folder) or {}).get("base") or {}
-    if name is None or name in (base, opened.source.name):
+    if name is None or name in (base, opened.source.name, f"./{opened.source.name}"):
         return True
-    return before.get("id") in (name, Path(name).name)
+    return before.get("id") in (name, Path(name).name) or Path(name) == Path(base)
 
 
 def _check_rope(adapter: Adapter, base: Opened) -> list[str]:

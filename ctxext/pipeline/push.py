@@ -9,15 +9,17 @@ import yaml
 
 from ctxext.checkpoints.carry import listing
 from ctxext.checkpoints.folder import CONFIG
+from ctxext.checkpoints.json_file import dump_json, read_json_object
 from ctxext.checkpoints.output import MARK, write_file
-from ctxext.checkpoints.weights import read_weights
+from ctxext.checkpoints.weights import ADAPTER_CONFIG, read_weights
 from ctxext.errors import BadInput
 from ctxext.pipeline import eval_ppl, eval_retrieval
 from ctxext.pipeline.opened import open_checkpoint
 from ctxext.pipeline.run_documents import read_document
 from ctxext.progress import Progress, silent
-from ctxext.release.card import CardFacts, hub_id, is_llama_license, model_card
+from ctxext.release.card import CardFacts, is_llama_license, model_card
 from ctxext.release.provenance import check_record, read_record, sha256_of
+from ctxext.release.published_base import HubModel, adapter_base, card_base, check_base_model
 from ctxext.release.upload import Item, upload
 
 CARD = "README.md"
@@ -87,25 +89,25 @@ def push(
         raise BadInput(
             f"--repo-id {repo_id!r} is no name of a repository", "e.g. --repo-id you/Model-32k"
         ) from error
-    if base_model is not None and hub_id(base_model) is None:
-        raise BadInput(f"--base-model {base_model!r} is no Hub id", "write it as org/name")
     folder = Path(run)
     checkpoint, record = _checkpoint(folder)
     read_weights(checkpoint)
     opened = open_checkpoint(str(checkpoint))
     check_record(opened.position, record)
     warnings = list(opened.warnings)
+    if base_model is not None:
+        warnings += check_base_model(base_model)
     identity = (sha256_of(checkpoint / CONFIG), sha256_of(checkpoint / MARK))
     evaluations = _evaluations(folder, checkpoint, identity, warnings)
     of = {kind: [e for e in evaluations if e.kind == kind] for kind in _PICTURES}
-    adapter = folder / "adapter" if (folder / "adapter" / "adapter_config.json").exists() else None
+    adapter = folder / "adapter" if (folder / "adapter" / ADAPTER_CONFIG).exists() else None
     facts = CardFacts(
         repo_id=repo_id,
         record=record,
         identity=identity,
         evaluations=[e.document for e in of[eval_ppl.KIND]],
         retrievals=[e.document for e in of[eval_retrieval.KIND]],
-        base_model=base_model or hub_id(_origin_id(record)),
+        base_model=card_base(record, base_model),
         adapter=adapter is not None,
         plots=[e.picture for e in of[eval_ppl.KIND] if e.has_plot],
         heat_maps=[e.picture for e in of[eval_retrieval.KIND] if e.has_plot],
@@ -117,7 +119,16 @@ def push(
         warnings.append(f"Llama's license asks for a name that begins with Llama, not {name!r}")
     card = model_card(facts)
     write_file(folder / CARD, card)
-    items = _items(folder, checkpoint, adapter, record, evaluations, card)
+    items = _items(folder, checkpoint, record, evaluations)
+    if adapter is not None:
+        base = adapter_base(record, base_model, repo_id)
+        if base.id == repo_id:
+            warnings.append(
+                "the adapter names this repository as its base, where it is merged in already: "
+                "--base-model ORG/NAME names the weights that it was trained on"
+            )
+        items += _adapter_items(adapter, base)
+    items.append(Item(CARD, card.encode()))
     url = None
     if not dry_run:
         url = upload(
@@ -174,13 +185,6 @@ def _complete(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _origin_id(record: dict[str, Any]) -> str | None:
-    origin = record.get("extended_from") or record.get("base") or {}
-    name = origin.get("id")
-    # A folder's own name never holds a slash, so org/name came from the Hub.
-    return name if isinstance(name, str) else None
-
-
 @dataclass(frozen=True)
 class _Evaluation:
     """An evaluation's folder; `prefix` keeps the names of several apart in the repository."""
@@ -234,16 +238,12 @@ def _evaluations(
 def _items(
     run: Path,
     checkpoint: Path,
-    adapter: Path | None,
     record: dict[str, Any],
     evaluations: list[_Evaluation],
-    card: str,
 ) -> list[Item]:
-    """Everything that goes up, the card last."""
+    """Everything that goes up but the adapter and the card."""
     top = [p for p in listing(checkpoint) if "/" not in p and p != CARD]
     items = [Item(path, checkpoint / path) for path in top]
-    if adapter is not None:
-        items += [Item(f"adapter/{path}", adapter / path) for path in listing(adapter)]
     recipe = (record.get("training") or {}).get("recipe")
     if recipe:  # as recorded: the text by its name, not by where it lies on this machine
         text = yaml.safe_dump(recipe, sort_keys=False)
@@ -256,4 +256,13 @@ def _items(
         if evaluation.has_plot:
             picture = evaluation.folder / _PICTURES[evaluation.kind]
             items.append(Item(evaluation.picture, picture))
-    return [*items, Item(CARD, card.encode())]
+    return items
+
+
+def _adapter_items(adapter: Path, base: HubModel) -> list[Item]:
+    """The adapter's files, its config with a base that others can load."""
+    config, _ = read_json_object(adapter / ADAPTER_CONFIG)
+    config |= {"base_model_name_or_path": base.id, "revision": base.revision}
+    items = [Item(f"adapter/{path}", adapter / path) for path in listing(adapter)]
+    text = Item(f"adapter/{ADAPTER_CONFIG}", dump_json(config).encode())
+    return [text if item.path == text.path else item for item in items]

@@ -230,8 +230,15 @@ def position_skips(config: FinetuneConfig) -> PositionSkips | None:
 
 
 def _public_name(model: str, opened: Opened) -> str:
-    """What the adapter calls its base: as typed, but never an absolute path."""
-    return opened.source.name if Path(model).is_absolute() else model
+    """What the adapter calls its base: a repository, or a folder that cannot be taken for one.
+
+    `runs/ext` as typed would be somebody's repository to all who load the adapter elsewhere, and
+    an absolute path is nobody's business; `push` writes what others can load.
+    """
+    if opened.source.revision is not None:
+        return opened.source.name
+    path = Path(opened.source.name if Path(model).expanduser().is_absolute() else model)
+    return f"./{path.as_posix()}"
 
 
 def public_recipe(stages: Sequence[Stage], texts: Sequence[Texts]) -> dict[str, Any]:

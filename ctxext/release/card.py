@@ -5,7 +5,6 @@ measured". A pure function: no file is read here, no network asked.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +22,6 @@ from ctxext.report.comparison_tables import (
 )
 from ctxext.report.findings import RetrievalGroup
 from ctxext.report.tables import escape_markdown, markdown, markdown_code, perplexity, shown
-
-_REPO_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -68,11 +65,6 @@ class CardFacts:
     @property
     def original(self) -> int:
         return int(self.record["window"]["original"])
-
-
-def hub_id(name: str | None) -> str | None:
-    """The name, if it can be a repository of the Hub: `org/name`."""
-    return name if name and _REPO_ID.fullmatch(name) else None
 
 
 def is_llama_license(license: Mapping[str, str]) -> bool:
@@ -296,8 +288,9 @@ def _load(facts: CardFacts) -> str:
     if facts.adapter:
         lines += [
             "",
-            "The LoRA adapter alone is in `adapter/`. It belongs on the *extended* base (same "
-            "config as here), not on the original one.",
+            "The LoRA adapter alone is in `adapter/`. It belongs on the *extended* base: the "
+            "original weights with the config of this repository, whose own weights hold the "
+            "adapter already.",
         ]
     return "\n".join(lines)
 

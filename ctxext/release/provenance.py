@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import platform
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,12 +25,12 @@ from ctxext.checkpoints.output import MARK, write_file
 from ctxext.checkpoints.weights import INDEX
 from ctxext.checkpoints.windows import Origin
 from ctxext.errors import CtxextError
+from ctxext.masking import masked
 from ctxext.release.record_shape import RECORD
 
 SCHEMA = "ctxext.run/1"
 _LIBRARIES = ("torch", "transformers", "accelerate", "peft", "datasets", "safetensors")
 _ORIGINAL: Shape = {"window": tokens, "rope_theta": theta}
-_SECRET = re.compile(r"hf_[A-Za-z0-9]+|(?<=://)[^/@\s]+@")
 
 
 def sha256_of(path: Path) -> str | None:
@@ -80,7 +79,7 @@ def command_line(arguments: Sequence[str] | None = None) -> str:
     out = []
     previous = ""
     for argument in arguments if arguments is not None else sys.argv:
-        shown = _SECRET.sub("***", argument)
+        shown = masked(argument)
         if previous == "--token":
             shown = "***"
         flag, equals, value = shown.partition("=")

@@ -15,9 +15,10 @@ from ctxext.checkpoints.detect import Position
 from ctxext.checkpoints.dtype import DtypeName
 from ctxext.checkpoints.folder import Source
 from ctxext.checkpoints.head import check_head
+from ctxext.checkpoints.json_file import dump_json, read_json_object
 from ctxext.checkpoints.load import device_of, load_model
 from ctxext.checkpoints.safetensors_file import set_metadata
-from ctxext.checkpoints.weights import read_weights
+from ctxext.checkpoints.weights import ADAPTER_CONFIG, read_weights
 from ctxext.errors import BadInput, CtxextError
 from ctxext.launch import Launch
 from ctxext.progress import Note, Progress, silent, unheard
@@ -338,6 +339,15 @@ def write_adapter(plain: LossModel, folder: Path, position: Position, launch: La
     launch.on_main(lambda: _write_adapter(plain, trained, folder, position))
 
 
+def _in_order(file: Path) -> None:
+    """Sort what peft keeps in sets, whose order changes from one process to the next."""
+    config, _ = read_json_object(file)
+    for key in ("target_modules", "exclude_modules"):
+        if isinstance(config.get(key), list):
+            config[key] = sorted(config[key])
+    file.write_text(dump_json(config), encoding="utf-8")
+
+
 def _write_adapter(
     plain: LossModel, trained: Mapping[str, torch.Tensor], folder: Path, position: Position
 ) -> None:
@@ -357,6 +367,7 @@ def _write_adapter(
         save_embedding_layers=False,  # else peft asks the Hub; trained ones are saved anyway
     )
     (staging / "README.md").unlink(missing_ok=True)  # peft's template; push writes a real card
+    _in_order(staging / ADAPTER_CONFIG)
     set_metadata(
         staging / "adapter_model.safetensors", {"format": "pt", ROPE_KEY: position.rope.sha256}
     )

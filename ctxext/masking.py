@@ -1,0 +1,16 @@
+"""Secrets in text that is written down or shown: masked."""
+
+import re
+
+# The Hub's tokens, who logs in within a URL, and secrets among a URL's parameters.
+_SECRET = re.compile(
+    r"(?<![A-Za-z0-9])hf_[\w.-]+"
+    r"|(?<=://)[^/\s]+@"
+    r"|(?<=[?&])((?i:[\w.-]*(?:token|secret|password|signature|credential)|api_?key|key|sig)=)"
+    r"[^&#\s]+"
+)
+
+
+def masked(text: str) -> str:
+    """The text with tokens and passwords as `***`."""
+    return _SECRET.sub(lambda match: (match[1] or "") + "***", text)

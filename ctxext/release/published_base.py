@@ -1,0 +1,92 @@
+"""What a published model calls its base: something that others can load, never a folder of here."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctxext.errors import BadInput
+
+_SHA = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A repository of the Hub, at a commit where one is known."""
+
+    id: str
+    revision: str | None = None
+
+
+def check_base_model(name: str) -> list[str]:
+    """`--base-model` can be a repository; warnings where it may be mistaken for one.
+
+    Raises:
+        BadInput: it cannot.
+    """
+    if not _is_repo_id(name) or name.count("/") != 1:
+        raise BadInput(f"--base-model {name!r} is no Hub id", "write it as org/name")
+    if Path(name).exists():
+        return [f"--base-model {name} is a folder here too; what is published names the Hub's"]
+    return []
+
+
+def card_base(record: Mapping[str, Any], given: str | None) -> str | None:
+    """The base of the card's front matter: before any extension, if it is on the Hub."""
+    if given is not None:
+        return given
+    hub = _from_hub(record.get("extended_from")) or _from_hub(record.get("base"))
+    return hub.id if hub else None
+
+
+def adapter_base(record: Mapping[str, Any], given: str | None, repo_id: str) -> HubModel:
+    """The base that a published adapter names.
+
+    What was trained on comes first, then what that was extended from, and last the repository that
+    the adapter is published in, which holds the extended model.
+
+    Args:
+        record: the ctxext.json of the checkpoint beside the adapter.
+        given: `--base-model`.
+        repo_id: where all of it goes.
+
+    Raises:
+        BadInput: none of them has a name that others can load.
+    """
+    if given is not None:
+        return HubModel(given)
+    hub = _from_hub(record.get("base")) or _from_hub(record.get("extended_from"))
+    if hub is not None:
+        return hub
+    if "/" not in repo_id:  # such a name alone would be another repository
+        raise BadInput(
+            "the adapter's base is a folder here, which nobody else can load",
+            "name it on the Hub with --base-model ORG/NAME, or say whose repository this is: "
+            f"--repo-id OWNER/{repo_id}",
+        )
+    return HubModel(repo_id)
+
+
+def _from_hub(entry: Any) -> HubModel | None:
+    """A checkpoint of a record, if it came from the Hub: only then it has a commit.
+
+    By its name alone a folder (`runs/ext`) could pass for a repository of somebody else.
+    """
+    if not isinstance(entry, Mapping):
+        return None
+    name, revision = entry.get("id"), entry.get("revision")
+    if not isinstance(name, str) or not isinstance(revision, str):
+        return None
+    return HubModel(name, revision) if _is_repo_id(name) and _SHA.fullmatch(revision) else None
+
+
+def _is_repo_id(name: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True

@@ -1,18 +1,21 @@
 """Text tokenised once, kept on disk, and read through a memory map.
 
-`CACHE/tokens/KEY/` holds `tokens.bin` (uint32), `ends.bin` (int64, both little-endian) and
-`meta.json`. KEY is a hash of all that decides the tokens, so nothing in there is ever out of date;
-a folder can be deleted at any time. What a disk has damaged is noticed by its hash, and made again.
+`CACHE/tokens/KEY/` holds `tokens.bin` (uint32), `ends.bin` (int64), for an evaluation `sizes.bin`
+(uint32, bytes of text of each token), all little-endian, and `meta.json`. KEY is a hash of all that
+decides the tokens, so nothing in there is ever out of date; a folder can be deleted at any time.
+What a disk has damaged is noticed by its hash, and made again.
 """
 
 import fcntl
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import tempfile
+from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,11 +26,11 @@ import numpy.typing as npt
 
 from ctxext.data.cache import cache_folder
 from ctxext.data.sources import Piece, Source
-from ctxext.data.tokens import TokenIds, encode
-from ctxext.errors import CtxextError
+from ctxext.data.tokens import TokenIds, TokenSizes, encode
+from ctxext.errors import BadInput, CtxextError
 
 _FORMAT = 1
-_TOKENS, _ENDS, _META = "tokens.bin", "ends.bin", "meta.json"
+_TOKENS, _ENDS, _SIZES, _META = "tokens.bin", "ends.bin", "sizes.bin", "meta.json"
 _CHARACTERS = 512 * 1024  # tokenised at once: a tokenizer needs some 200 bytes for each token
 _BLOCK = 4 * 1024 * 1024  # bytes hashed at once
 _TOKENIZER = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece")
@@ -45,6 +48,8 @@ class TokenFile:
         sha256: of the tokens' bytes.
         replaced: bytes of the text that were not UTF-8.
         top: the largest id.
+        sizes: (tokens,) uint32, memory-mapped, bytes of text of each token; None where they were
+            not asked for, or the tokenizer cannot say.
     """
 
     ids: TokenIds
@@ -54,10 +59,54 @@ class TokenFile:
     sha256: str
     replaced: int
     top: int
+    sizes: TokenSizes | None = None
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """(documents,): tokens of each."""
+        return np.diff(self.ends, prepend=0)
+
+    def document(self, index: int) -> "Part":
+        """The ids of a document."""
+        return Part(self.ids, *self._place(index))
+
+    def sizes_of(self, index: int) -> "Part | None":
+        """The bytes of text of each of a document's tokens."""
+        return None if self.sizes is None else Part(self.sizes, *self._place(index))
+
+    def _place(self, index: int) -> tuple[int, int]:
+        return int(self.ends[index - 1]) if index else 0, int(self.ends[index])
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Elements [start, stop) of a mapped file; what was read of them leaves no page behind."""
+
+    whole: npt.NDArray[np.uint32]
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, part: slice, /) -> npt.NDArray[np.uint32]:
+        """A copy."""
+        first, last, _ = part.indices(len(self))
+        out = np.array(self.whole[self.start + first : self.start + last])
+        if isinstance(self.whole, np.memmap):
+            # A text that is read through once would else lie in memory as a whole at the end.
+            self.whole.base.madvise(mmap.MADV_DONTNEED)  # type: ignore[union-attr]
+        return out
 
 
 def stored_tokens(
-    source: Source, tokenizer: Any, tokenizer_sha256: str, separator: int | None, most: int = 0
+    source: Source,
+    tokenizer: Any,
+    tokenizer_sha256: str,
+    separator: int | None,
+    most: int = 0,
+    *,
+    with_sizes: bool = False,
 ) -> TokenFile:
     """The tokens of a text: from the cache, else tokenised into it, a little at a time.
 
@@ -70,24 +119,27 @@ def stored_tokens(
         tokenizer_sha256: of the files it was loaded from (`tokenizer_digest`).
         separator: end-of-text id put after each document that lacks it; None = nothing.
         most: tokens; what comes after them is not read. 0 = all.
+        with_sizes: also keep how many bytes of text each token stands for (fast tokenizers only).
 
     Raises:
-        BadInput: as `Source.pieces`.
+        BadInput: as `Source.pieces`; no token in it.
         CtxextError: the cache folder cannot be written, or the disk is full.
     """
     root = cache_folder() / "tokens"
     state = source.state()
+    how = _How(tokenizer, separator, most, with_sizes and tokenizer.is_fast)
     try:
         root.mkdir(parents=True, exist_ok=True)
         if state is None:
             with tempfile.TemporaryDirectory(dir=root, prefix=".once-") as once:
-                _write(Path(once), source, tokenizer, separator, most)
+                _write(Path(once), source, how)
                 return _read(Path(once), source)  # the map outlives the file's name
         what = [_FORMAT, version("tokenizers"), tokenizer_sha256, separator, state]
         what += [most] if most else []
+        what += ["sizes"] if how.with_sizes else []
         key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
         with _alone(root / f".{key}.lock"):
-            return _kept(root / key, source, tokenizer, separator, most)
+            return _kept(root / key, source, how)
     except OSError as error:
         raise CtxextError(
             f"tokens cannot be kept in {root}: {error.strerror or error}",
@@ -106,9 +158,17 @@ def tokenizer_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _kept(
-    folder: Path, source: Source, tokenizer: Any, separator: int | None, most: int
-) -> TokenFile:
+@dataclass(frozen=True)
+class _How:
+    """How a text is tokenised; see `stored_tokens`."""
+
+    tokenizer: Any
+    separator: int | None
+    most: int
+    with_sizes: bool
+
+
+def _kept(folder: Path, source: Source, how: _How) -> TokenFile:
     try:
         return _read(folder, source)
     except (OSError, ValueError, KeyError):
@@ -117,58 +177,91 @@ def _kept(
     shutil.rmtree(staging, ignore_errors=True)  # of a killed process: we hold its lock now
     staging.mkdir()
     try:
-        _write(staging, source, tokenizer, separator, most)
+        _write(staging, source, how)
         staging.rename(folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return _read(folder, source)
 
 
-def _write(folder: Path, source: Source, tokenizer: Any, separator: int | None, most: int) -> None:
-    digest, ends, at, top, last = hashlib.sha256(), [], 0, 0, -1
-    begun = 0  # where the document at hand began
+class _Writer:
+    """Tokens on their way to disk, and what has to be known of them at the end."""
 
-    with (folder / _TOKENS).open("wb") as file:
+    def __init__(self, tokens: IO[bytes], sizes: IO[bytes] | None) -> None:
+        self._tokens, self._sizes = tokens, sizes
+        self.digest, self.sizes_digest = hashlib.sha256(), hashlib.sha256()
+        self.ends = array("q")
+        self.at, self.top, self._last, self._begun = 0, 0, -1, 0
+        self._unsaid = 0  # bytes of the document behind its last token
 
-        def put(ids: list[int]) -> None:
-            nonlocal at, top, last
-            data = np.array(ids, dtype="<u4").tobytes()
-            file.write(data)
-            digest.update(data)
-            at, top, last = at + len(ids), max(top, max(ids)), ids[-1]
+    def put(self, ids: TokenIds, sizes: TokenSizes | None, text: str) -> None:
+        """Tokens of a part of a document."""
+        if sizes is not None:
+            unsaid = len(text.encode("utf-8", "surrogatepass")) - int(sizes.sum())
+            if len(sizes):
+                sizes[0] += self._unsaid
+                self._unsaid = 0
+            self._unsaid += unsaid
+        self._put(ids, sizes)
 
-        def end_document() -> None:
-            nonlocal begun
-            if at > begun:
-                if separator is not None and last != separator:
-                    put([separator])
-                ends.append(at)
-                begun = at
+    def end_document(self, separator: int | None) -> None:
+        """What comes next belongs to another document."""
+        if self.at > self._begun:
+            if separator is not None and self._last != separator:
+                self._put(np.array([separator], dtype=np.uint32), np.zeros(1, dtype=np.uint32))
+            self.ends.append(self.at)
+            self._begun = self.at
+        self._unsaid = 0
 
+    def _put(self, ids: TokenIds, sizes: TokenSizes | None) -> None:
+        if not len(ids):
+            return
+        _add(self._tokens, self.digest, ids)
+        if self._sizes is not None and sizes is not None:
+            _add(self._sizes, self.sizes_digest, sizes)
+        self.at, self.top, self._last = self.at + len(ids), max(self.top, int(ids.max())), ids[-1]
+
+
+def _add(file: IO[bytes], digest: Any, values: npt.NDArray[np.uint32]) -> None:
+    data = values.astype("<u4").tobytes()
+    file.write(data)
+    digest.update(data)
+
+
+def _write(folder: Path, source: Source, how: _How) -> None:
+    with ExitStack() as files:
+        tokens = files.enter_context((folder / _TOKENS).open("wb"))
+        sizes = files.enter_context((folder / _SIZES).open("wb")) if how.with_sizes else None
+        writer = _Writer(tokens, sizes)
         for piece in source.pieces():
             if not piece.continues:
-                end_document()
+                writer.end_document(how.separator)
             for part in _parts(piece):
-                ids = encode(tokenizer, part)
-                if most:
-                    ids = ids[: most - at]
-                if ids:
-                    put(ids)
-            if at == most:  # never with 0: an empty piece is no piece
+                left = how.most - writer.at if how.most else None
+                ids, bytes_of = encode(how.tokenizer, part, left, with_sizes=how.with_sizes)
+                writer.put(ids, bytes_of, part.text)
+                if writer.at == how.most:  # never with 0: an empty piece is no piece
+                    break
+            if writer.at == how.most:
                 break
-        end_document()
-        _flush(file)
-    lasts = np.array(ends, dtype="<i8").tobytes()
+        writer.end_document(how.separator)
+        if not writer.at:
+            raise BadInput(f"the tokenizer gives no token for --data {source.name}")
+        for file in (tokens, sizes) if sizes else (tokens,):
+            _flush(file)
+    lasts = np.array(writer.ends, dtype="<i8").tobytes()
     with (folder / _ENDS).open("wb") as file:
         file.write(lasts)
         _flush(file)
     meta = {
         "text_sha256": source.sha256,
-        "sha256": digest.hexdigest(),
+        "sha256": writer.digest.hexdigest(),
         "replaced": source.replaced,
-        "top": top,
+        "top": writer.top,
         "ends_sha256": hashlib.sha256(lasts).hexdigest(),
     }
+    if how.with_sizes:
+        meta["sizes_sha256"] = writer.sizes_digest.hexdigest()
     text = json.dumps(meta).encode()
     with (folder / _META).open("wb") as file:
         file.write(text + b"\n" + hashlib.sha256(text).hexdigest().encode())
@@ -188,23 +281,27 @@ def _read(folder: Path, source: Source) -> TokenFile:
     """
     text, _, own = (folder / _META).read_bytes().partition(b"\n")
     lasts = (folder / _ENDS).read_bytes()
-    digest = hashlib.sha256()
-    with (folder / _TOKENS).open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
     if hashlib.sha256(text).hexdigest().encode() != own:
         raise ValueError(f"{_META} is damaged")
     meta = json.loads(text)
     if hashlib.sha256(lasts).hexdigest() != meta["ends_sha256"]:
         raise ValueError(f"{_ENDS} is damaged")
-    if digest.hexdigest() != meta["sha256"]:
-        raise ValueError(f"{_TOKENS} is damaged")
-    ends = np.frombuffer(lasts, dtype="<i8")
-    ids = np.memmap(folder / _TOKENS, dtype="<u4", mode="r")
+    ids = _mapped(folder / _TOKENS, meta["sha256"])
+    sizes = _mapped(folder / _SIZES, meta["sizes_sha256"]) if "sizes_sha256" in meta else None
     return TokenFile(
-        ids, ends, source.name, str(meta["text_sha256"]), str(meta["sha256"]),
-        int(meta["replaced"]), int(meta["top"]),
+        ids, np.frombuffer(lasts, dtype="<i8"), source.name, str(meta["text_sha256"]),
+        str(meta["sha256"]), int(meta["replaced"]), int(meta["top"]), sizes,
     )  # fmt: skip
+
+
+def _mapped(path: Path, sha256: str) -> npt.NDArray[np.uint32]:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    if digest.hexdigest() != sha256:
+        raise ValueError(f"{path.name} is damaged")
+    return np.memmap(path, dtype="<u4", mode="r")
 
 
 def _parts(piece: Piece) -> Iterator[Piece]:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ctxext.data.tokens import ByteEnds, TokenIds
+from ctxext.data.tokens import Tokens
 from ctxext.errors import BadInput
 from ctxext.evaluation.reading import Floats, Reading
-from ctxext.evaluation.windows import Window, sliding_windows, step_within
+from ctxext.evaluation.windows import Plan, Window, sliding_windows, step_within
 
 Mask = npt.NDArray[np.bool_]
 
@@ -64,7 +64,7 @@ def rule_for(
 
 
 def key_tokens(
-    reading: Reading, documents: Sequence[TokenIds], length: int, stride: int, rule: KeyRule
+    reading: Reading, documents: Sequence[Tokens], length: int, stride: int, rule: KeyRule
 ) -> list[Mask]:
     """Key tokens of each document by a reference model: (tokens,) bool each.
 
@@ -91,33 +91,36 @@ def is_key(long: Floats, short: Floats, *, gain: float, loss: float) -> Mask:
     return mask
 
 
-def carried_over(keys: Mask, ends: ByteEnds, to: ByteEnds) -> Mask:
+def carried_over(keys: Mask, sizes: Tokens, to: Tokens) -> Mask:
     """The tokens of another tokenizer that share a byte of text with a key token.
 
     Args:
         keys: (tokens,) of the reference's tokenizer.
-        ends: where its tokens end in the text, bytes.
-        to: where the other tokenizer's tokens end, bytes.
+        sizes: (tokens,) bytes of text of its tokens.
+        to: bytes of text of the other tokenizer's tokens.
     """
+    ends, others = (np.cumsum(part[:], dtype=np.int64) for part in (sizes, to))
     begins = np.concatenate([[0], ends[:-1]])
-    marked = np.zeros(
-        int(max(ends[-1:].max(initial=0), to[-1:].max(initial=0))) + 1, dtype=np.int64
-    )
-    for begin, end in zip(begins[keys], ends[keys], strict=True):
-        marked[begin:end] = 1
-    upto = np.concatenate([[0], np.cumsum(marked)])
-    return np.asarray(upto[to] > upto[np.concatenate([[0], to[:-1]])])
+    long = keys & (ends > begins)
+    begins, ends = begins[long], ends[long]
+    starts = np.concatenate([[0], others[:-1]])
+    if not len(ends):
+        return np.zeros(len(others), dtype=np.bool_)
+    # The first key token that ends behind where a token begins: does it begin before that ends?
+    first = np.searchsorted(ends, starts, side="right")
+    behind = np.concatenate([begins, [np.iinfo(np.int64).max]])[first]
+    return np.asarray((behind < others) & (others > starts))
 
 
 def _token_nll(
-    reading: Reading, documents: Sequence[TokenIds], length: int, stride: int, what: str
+    reading: Reading, documents: Sequence[Tokens], length: int, stride: int, what: str
 ) -> list[Floats]:
     """NLL of every token, NaN for each document's first."""
-    plan = [
+    plan = Plan(
         (index, window)
         for index, document in enumerate(documents)
         for window in sliding_windows(len(document), length, stride)
-    ]
+    )
     out = [np.full(len(document), np.nan) for document in documents]
 
     def keep(document: int, window: Window, nll: Floats) -> list[float]:

@@ -6,18 +6,19 @@ perplexity = exp(sum of negative log-likelihoods / tokens scored), natural logar
 import itertools
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ctxext.data.tokens import TokenIds
+from ctxext.data.tokens import Tokens
 from ctxext.errors import CtxextError
 from ctxext.evaluation.bootstrap import ratio_stderr
-from ctxext.evaluation.reading import Floats, Plan, Reading
+from ctxext.evaluation.reading import Floats, Reading
 from ctxext.evaluation.windows import (
+    Plan,
     Window,
     aligned_windows,
     disjoint_windows,
@@ -125,26 +126,27 @@ class Protocols:
             return self.stride
         return length if self.protocol == "disjoint" else step_within(self.stride, length)
 
-    def plan(self, documents: Sequence[TokenIds], length: int) -> Plan:
+    def plan(self, documents: Sequence[Tokens], length: int) -> Plan:
         """The windows of all documents, each with its document's index."""
-        step = self.step(length)
-        plan: list[tuple[int, Window]] = []
-        for index, document in enumerate(documents):
-            if self.aligned:
-                windows = aligned_windows(len(document), length, self.aligned, self.stride)
-            else:
-                windows = sliding_windows(len(document), length, step)
-            plan += [(index, window) for window in windows]
-        return plan
+        return Plan(
+            (index, window)
+            for index, document in enumerate(documents)
+            for window in self._windows(len(document), length)
+        )
+
+    def _windows(self, tokens: int, length: int) -> Iterator[Window]:
+        if self.aligned:
+            return aligned_windows(tokens, length, self.aligned, self.stride)
+        return sliding_windows(tokens, length, self.step(length))
 
 
 def by_length(
     reading: Reading,
-    documents: Sequence[TokenIds],
+    documents: Sequence[Tokens],
     length: int,
     protocols: Protocols | None = None,
     *,
-    ends: Sequence[npt.NDArray[np.int64]] | None = None,
+    sizes: Sequence[Tokens] | None = None,
     keys: Marks | None = None,
     keys_name: str = "",
 ) -> Measured:
@@ -155,7 +157,7 @@ def by_length(
         documents: token ids; each is one stream, windows never cross from one to the next.
         length: tokens.
         protocols: how windows are cut; None = `Protocols()`.
-        ends: for each document, where each token ends in its text, bytes.
+        sizes: for each document, the bytes of text of each token.
         keys: the key tokens.
         keys_name: what they depend on, for the journal.
 
@@ -175,14 +177,14 @@ def by_length(
     step = protocols.step(length)
     key = f"length {length} step {step} {protocols} {keys_name if keys is not None else ''}"
     sums = np.array(reading.windows(documents, plan, reduce, what=f"at {length}", key=key))
-    counts = np.array([float(window.scored) for _, window in plan])
+    counts = plan.scored
     once = protocols.protocol == "yarn"
     mean, stderr = _mean(sums[:, 0], counts, each_window_once=once)
     _check_finite(mean, reading.name, length)
     tokens = int(counts.sum())
     per_byte = None
-    if ends is not None:
-        size = sum(_bytes(ends[d], w) for d, w in plan)
+    if sizes is not None:
+        size = sum(int(sizes[d][w.end - w.scored : w.end].sum()) for d, w in plan)
         per_byte = mean / math.log(2) * tokens / size if size else None
     score = LengthScore(
         length, _exp(mean), mean, stderr, tokens, round(time.monotonic() - began, 3), step,
@@ -194,19 +196,17 @@ def by_length(
     return Measured(score, sums[:, 0], counts, _key_score(length, sums[:, 1], chosen, tokens))
 
 
-def by_position(
-    reading: Reading, documents: Sequence[TokenIds], length: int
-) -> list[PositionScore]:
+def by_position(reading: Reading, documents: Sequence[Tokens], length: int) -> list[PositionScore]:
     """Perplexity by where in a window a token stands: whole disjoint windows, powers of two.
 
     Raises:
         CtxextError: the model returned NaN or infinity.
     """
-    plan = [
+    plan = Plan(
         (index, window)
         for index, document in enumerate(documents)
         for window in disjoint_windows(len(document), length, whole=True)
-    ]
+    )
     # Column i of a window is the token at position i + 1: the first has nothing before it.
     buckets = [(max(a - 1, 0), b - 1) for a, b in itertools.pairwise(position_edges(length))]
 
@@ -238,11 +238,6 @@ def _key_score(length: int, sums: Floats, counts: Floats, tokens: int) -> KeySco
         return KeyScore(length, None, None, None, 0, 0.0)
     mean = float(sums.sum() / chosen)
     return KeyScore(length, _exp(mean), mean, ratio_stderr(sums, counts), chosen, chosen / tokens)
-
-
-def _bytes(ends: npt.NDArray[np.int64], window: Window) -> int:
-    """Of the text of a window's scored tokens."""
-    return int(ends[window.end - 1] - ends[window.end - window.scored - 1])
 
 
 def _exp(nll: float) -> float | None:

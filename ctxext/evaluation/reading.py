@@ -8,20 +8,18 @@ import numpy.typing as npt
 import torch
 
 from ctxext.checkpoints.load import reset_dynamic_rope
-from ctxext.data.tokens import TokenIds
+from ctxext.data.tokens import Tokens
 from ctxext.errors import CtxextError, is_out_of_memory
 from ctxext.evaluation.journal import Journal, Rows
 from ctxext.evaluation.scoring import Scorer
 from ctxext.evaluation.sharing import shared_rows
-from ctxext.evaluation.windows import Window
+from ctxext.evaluation.windows import Plan, Window
 from ctxext.launch import Launch
 from ctxext.progress import Progress, silent
 
 Floats = npt.NDArray[np.float64]
 _TOKENS_AT_ONCE = 8192  # short windows are batched up to this
 
-Plan = Sequence[tuple[int, Window]]
-"""Windows in order, each with the index of its document."""
 Reduce = Callable[[int, Window, Floats], list[float]]
 """(document, window, NLL of its scored tokens) -> the numbers that are kept of it."""
 
@@ -47,7 +45,7 @@ class Reading:
 
     def windows(
         self,
-        documents: Sequence[TokenIds],
+        documents: Sequence[Tokens],
         plan: Plan,
         reduce: Reduce,
         *,
@@ -69,7 +67,7 @@ class Reading:
         Raises:
             CtxextError: memory ran out, on this process or another.
         """
-        batches = _batches(plan)
+        batches = plan.batches(_TOKENS_AT_ONCE)
         # Batches are cut before they are shared out: which process reads one changes no number.
         done, total = 0, len(plan)
         reset_dynamic_rope(self.scorer.model)
@@ -85,7 +83,7 @@ class Reading:
         )  # fmt: skip
         return [row for part in rows for row in part]
 
-    def _batch(self, documents: Sequence[TokenIds], batch: Plan, reduce: Reduce) -> Rows:
+    def _batch(self, documents: Sequence[Tokens], batch: Plan, reduce: Reduce) -> Rows:
         ids = np.stack([documents[d][w.begin : w.end] for d, w in batch]).astype(np.int64)
         rows = torch.from_numpy(ids).to(self.scorer.device)
         try:
@@ -98,20 +96,3 @@ class Reading:
                 "--prefill-chunk 4096 needs less",
             ) from error
         return [reduce(d, w, row) for (d, w), row in zip(batch, nll, strict=True)]
-
-
-def _batches(plan: Plan) -> list[Plan]:
-    """Neighbours of the same shape together, up to so many tokens."""
-    out: list[list[tuple[int, Window]]] = []
-    for entry in plan:
-        window = entry[1]
-        first = out[-1][0][1] if out else None
-        if (
-            first is not None
-            and (first.length, first.scored) == (window.length, window.scored)
-            and (len(out[-1]) + 1) * window.length <= _TOKENS_AT_ONCE
-        ):
-            out[-1].append(entry)
-        else:
-            out.append([entry])
-    return list(out)

@@ -1,12 +1,16 @@
 """Which tokens a perplexity protocol reads together, and which of them it scores: pure counting."""
 
-from collections.abc import Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
 
 from ctxext.errors import BadInput
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Window:
     """Tokens [begin, end) of a document, of which the last `scored` are scored."""
 
@@ -19,7 +23,50 @@ class Window:
         return self.end - self.begin
 
 
-def sliding_windows(tokens: int, length: int, stride: int) -> list[Window]:
+class Plan(Sequence[tuple[int, Window]]):
+    """Windows in order, each with the index of its document; a few bytes each, however many."""
+
+    def __init__(self, windows: "Iterable[tuple[int, Window]] | npt.NDArray[np.int64]") -> None:
+        """Args:
+        windows: what is planned, or rows of another plan, (windows, 4).
+        """
+        if not isinstance(windows, np.ndarray):
+            rows = ((d, w.begin, w.end, w.scored) for d, w in windows)
+            windows = np.fromiter(rows, dtype=np.dtype((np.int64, 4)))
+        self._rows = windows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[int, Window]: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Plan": ...
+
+    def __getitem__(self, index: int | slice) -> "tuple[int, Window] | Plan":
+        if isinstance(index, slice):
+            return Plan(self._rows[index])
+        document, begin, end, scored = self._rows[index].tolist()
+        return document, Window(begin, end, scored)
+
+    @property
+    def scored(self) -> npt.NDArray[np.float64]:
+        """(windows,): tokens that each scores."""
+        return self._rows[:, 3].astype(np.float64)
+
+    def batches(self, most: int) -> "list[Plan]":
+        """Neighbours of the same shape together, up to so many tokens."""
+        rows = self._rows
+        shape = np.stack([rows[:, 2] - rows[:, 1], rows[:, 3]], axis=1)
+        changes = 1 + np.flatnonzero((shape[1:] != shape[:-1]).any(axis=1))
+        out = []
+        for first, last in zip([0, *changes.tolist()], [*changes.tolist(), len(rows)], strict=True):
+            step = max(1, most // int(shape[first, 0])) if last > first else 1
+            out += [self[at : min(at + step, last)] for at in range(first, last, step)]
+        return out
+
+
+def sliding_windows(tokens: int, length: int, stride: int) -> Iterator[Window]:
     """Windows of `length` moved by `stride`; every token but the first is scored once.
 
     The first window scores all but its first token, each later one what no window scored before:
@@ -29,18 +76,16 @@ def sliding_windows(tokens: int, length: int, stride: int) -> list[Window]:
     >>> [(w.begin, w.end, w.scored) for w in sliding_windows(10, length=6, stride=3)]
     [(0, 6, 5), (3, 9, 3), (6, 10, 1)]
     """
-    windows = []
     scored_to = 1
     for begin in range(0, tokens, stride):
         end = min(begin + length, tokens)
         # A window's own first token has nothing before it to be predicted from.
         scored = min(end - scored_to, end - begin - 1)
         if scored > 0:
-            windows.append(Window(begin, end, scored))
+            yield Window(begin, end, scored)
         scored_to = end
         if end == tokens:
             break
-    return windows
 
 
 def step_within(stride: int, length: int) -> int:
@@ -54,7 +99,9 @@ def step_within(stride: int, length: int) -> int:
     return stride if stride <= length else length - 1
 
 
-def aligned_windows(tokens: int, length: int, lengths: Sequence[int], stride: int) -> list[Window]:
+def aligned_windows(
+    tokens: int, length: int, lengths: Sequence[int], stride: int
+) -> Iterator[Window]:
     """Windows of `length` that score the same tokens as those of every other of `lengths`.
 
     Windows of the longest length are moved by `stride`; scored are the last `stride` tokens of
@@ -65,17 +112,19 @@ def aligned_windows(tokens: int, length: int, lengths: Sequence[int], stride: in
     [(4, 8, 2), (6, 10, 2)]
     """
     scored = min(stride, min(lengths) - 1)
-    return [Window(end - length, end, scored) for end in range(max(lengths), tokens + 1, stride)]
+    for end in range(max(lengths), tokens + 1, stride):
+        yield Window(end - length, end, scored)
 
 
-def disjoint_windows(tokens: int, length: int, *, whole: bool = False) -> list[Window]:
+def disjoint_windows(tokens: int, length: int, *, whole: bool = False) -> Iterator[Window]:
     """Windows side by side; each scores all but its first token.
 
     Args:
         whole: leave out a shorter last window.
     """
-    windows = sliding_windows(tokens, length, length)
-    return [w for w in windows if w.length == length] if whole else windows
+    for window in sliding_windows(tokens, length, length):
+        if window.length == length or not whole:
+            yield window
 
 
 def position_edges(length: int) -> list[int]:
@@ -94,19 +143,22 @@ def position_edges(length: int) -> list[int]:
     return [*edges, length]
 
 
-def readable(documents: Sequence[Sized], length: int, *, source: str) -> list[int]:
+def readable(tokens: npt.NDArray[np.int64], length: int, *, source: str) -> list[int]:
     """Which documents fill at least one window, so that every length scores the same text.
+
+    Args:
+        tokens: (documents,) of each.
 
     Raises:
         BadInput: none does.
     """
     if length < 2:
         raise BadInput(f"--lengths has {length}, and a window needs at least 2 tokens")
-    long = [index for index, d in enumerate(documents) if len(d) >= length]
+    long: list[int] = np.flatnonzero(tokens >= length).tolist()
     if not long:
-        longest = max((len(d) for d in documents), default=0)
         raise BadInput(
-            f"--data {source} has no document of {length} tokens (the longest read has {longest})",
+            f"--data {source} has no document of {length} tokens (the longest read has "
+            f"{int(tokens.max(initial=0))})",
             "give longer text, more --tokens, or shorter --lengths",
         )
     return long

@@ -14,7 +14,8 @@ from ctxext.checkpoints.numbers import whole
 from ctxext.checkpoints.output import MARK
 from ctxext.checkpoints.quantised import read_unquantised
 from ctxext.data.sources import Source as TextSource
-from ctxext.data.tokens import Corpus, check_vocabulary, tokenize
+from ctxext.data.store import TokenFile, stored_tokens, tokenizer_digest
+from ctxext.data.tokens import Tokens, check_top
 from ctxext.errors import BadInput, CtxextError
 from ctxext.evaluation.windows import readable
 from ctxext.launch import Launch, launched
@@ -164,7 +165,7 @@ def perplexity(
             for one in [*opened, *([reference] if reference else [])]:
                 # Too little text, or a foreign tokenizer, is said before any model is loaded.
                 embeddings = whole(one.config, "vocab_size", f"{one.source.name}/{CONFIG}")
-                check_vocabulary(texts.of(one), embeddings or 2**31)
+                check_top(texts.of(one).top, embeddings or 2**31)
             if reference:
                 texts.check_comparable([*opened, reference])
 
@@ -272,7 +273,7 @@ class _Run:
         """All lengths of one model, and its buckets of positions."""
         from ctxext.evaluation.perplexity import Measured, by_length, by_position
 
-        documents, ends = self._texts.readable(one)
+        documents, sizes = self._texts.readable(one)
         masks = self._texts.carried(keys.reference, keys.masks, one) if keys else None
         reading = self.reading(name, one)
         identity = {
@@ -285,7 +286,7 @@ class _Run:
         for length in lengths:
             try:
                 found = by_length(
-                    reading, documents, length, protocols, ends=ends, keys=masks,
+                    reading, documents, length, protocols, sizes=sizes, keys=masks,
                     keys_name=keys.name if keys else "",
                 )  # fmt: skip
             except CtxextError as error:
@@ -349,8 +350,8 @@ class _Run:
                 )
         return PerplexityResult(
             source=first.source,
-            tokens=first.tokens,
-            sha256=first.sha256,
+            tokens=len(first.ids),
+            sha256=first.text_sha256,
             protocol=protocols.protocol,
             stride=protocols.stride,
             aligned=bool(protocols.aligned),
@@ -388,10 +389,10 @@ class _Texts:
     ) -> None:
         self._data, self._field, self._limit = data, field, limit
         self._longest, self._trust = longest, trust_remote_code
-        self._known: dict[str, Corpus] = {}
+        self._known: dict[str, TokenFile] = {}
         self._several = several
 
-    def of(self, opened: Opened) -> Corpus:
+    def of(self, opened: Opened) -> TokenFile:
         """All documents read.
 
         Raises:
@@ -400,19 +401,20 @@ class _Texts:
         key = self._key(opened)
         if key not in self._known:
             tokenizer = load_tokenizer(opened.source, trust_remote_code=self._trust)
-            corpus = tokenize(
-                TextSource(self._data, self._field), tokenizer, limit=self._limit, with_ends=True
-            )
-            readable(corpus.documents, self._longest, source=corpus.source)
-            self._known[key] = corpus
+            file = stored_tokens(
+                TextSource(self._data, self._field), tokenizer,
+                tokenizer_digest(opened.source.folder), None, self._limit or 0, with_sizes=True,
+            )  # fmt: skip
+            readable(file.lengths, self._longest, source=file.source)
+            self._known[key] = file
         return self._known[key]
 
-    def readable(self, opened: Opened) -> tuple[list[Any], list[Any] | None]:
-        """The documents that fill the longest window, and where their tokens end in the text."""
-        corpus = self.of(opened)
+    def readable(self, opened: Opened) -> tuple[list[Tokens], list[Tokens] | None]:
+        """The documents that fill the longest window, and the bytes of text of their tokens."""
+        file = self.of(opened)
         chosen = self._chosen(opened)
-        ends = [corpus.ends[i] for i in chosen] if corpus.ends is not None else None
-        return [corpus.documents[i] for i in chosen], ends
+        sizes: list[Tokens] = [part for i in chosen if (part := file.sizes_of(i)) is not None]
+        return [file.document(i) for i in chosen], sizes or None
 
     def carried(self, reference: Opened, masks: Sequence["Mask"], opened: Opened) -> list["Mask"]:
         """Key tokens of a reference's documents as the tokens of another checkpoint."""
@@ -422,18 +424,19 @@ class _Texts:
             return list(masks)
         theirs, ours = self.of(reference), self.of(opened)
         found = dict(zip(self._chosen(reference), masks, strict=True))
-        if theirs.ends is None or ours.ends is None:
-            raise BadInput(  # check_comparable has said it
-                "--key-tokens needs fast tokenizers to compare two of them"
-            )
         out = []
         for index in self._chosen(opened):
-            mask = found.get(index)
-            size = len(ours.documents[index])
+            mask, from_sizes, to_sizes = (
+                found.get(index), theirs.sizes_of(index), ours.sizes_of(index)
+            )  # fmt: skip
+            if from_sizes is None or to_sizes is None:
+                raise BadInput(  # check_comparable has said it
+                    "--key-tokens needs fast tokenizers to compare two of them"
+                )
             if mask is None:  # too short for the reference's window
-                out.append(_none(size))
+                out.append(_none(len(to_sizes)))
             else:
-                out.append(carried_over(mask, theirs.ends[index], ours.ends[index]))
+                out.append(carried_over(mask, from_sizes, to_sizes))
         return out
 
     def check_comparable(self, opened: Sequence[Opened]) -> None:
@@ -443,7 +446,7 @@ class _Texts:
         if len({self._key(one) for one in opened}) == 1:
             return
         for one in opened:
-            if self.of(one).ends is None:
+            if self.of(one).sizes is None:
                 raise BadInput(
                     f"--key-tokens: the tokenizer of {one.source.name} is not another's, and "
                     "cannot say where its tokens stand in the text (it is a slow one)",
@@ -452,12 +455,12 @@ class _Texts:
 
     def state(self, opened: Opened) -> str:
         """What the numbers depend on."""
-        corpus = self.of(opened)
-        return f"{self._key(opened)} {corpus.sha256} {corpus.tokens} {self._longest}"
+        file = self.of(opened)
+        return f"{self._key(opened)} {file.text_sha256} {file.sha256} {self._longest}"
 
     def _chosen(self, opened: Opened) -> list[int]:
-        corpus = self.of(opened)
-        return readable(corpus.documents, self._longest, source=corpus.source)
+        file = self.of(opened)
+        return readable(file.lengths, self._longest, source=file.source)
 
     def _key(self, opened: Opened) -> str:
         folder = opened.source.folder

@@ -7,7 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+import tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ctxext.data import store
 from ctxext.data.cache import cache_folder
@@ -15,6 +16,7 @@ from ctxext.data.sources import Source
 from ctxext.data.store import stored_tokens, tokenizer_digest
 from ctxext.data.tokens import tokenize
 from ctxext.errors import BadInput, CtxextError
+from ctxext.training.log import memory_bytes
 
 
 @pytest.fixture
@@ -69,7 +71,9 @@ def test_long_documents_are_tokenised_in_parts(tmp_path, cache, tokenizer, monke
     path = jsonl(tmp_path / "a.jsonl", [text, "second"])
     calls = []
     real = store.encode
-    monkeypatch.setattr(store, "encode", lambda t, p: calls.append(p) or real(t, p))
+    monkeypatch.setattr(
+        store, "encode", lambda t, p, *a, **k: calls.append(p) or real(t, p, *a, **k)
+    )
     kept = stored_tokens(Source(str(path)), tokenizer, "t", None)
     assert bytes(kept.ids[: kept.ends[0]].astype(np.uint8)).decode() == text
     assert max(len(p.text) for p in calls) <= 100
@@ -77,11 +81,53 @@ def test_long_documents_are_tokenised_in_parts(tmp_path, cache, tokenizer, monke
     assert calls[0].text.endswith("\n")
 
 
+def test_how_many_bytes_each_token_stands_for(tmp_path, cache, monkeypatch):
+    """Words, here, of a tokenizer that drops white space and one word in three."""
+    monkeypatch.setattr(store, "_CHARACTERS", 60)
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "é": 1, "[X]": 2}, "[X]"))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    words = PreTrainedTokenizerFast(tokenizer_object=inner)
+    documents = ["  a é 上下文\n" * 20, "é\n\n", "a  "]
+    source = Source(str(jsonl(tmp_path / "a.jsonl", documents)))
+    kept = stored_tokens(source, words, "t", None, with_sizes=True)
+    for index, text in enumerate(documents):
+        ends, at = [], 0
+        for word in text.split():  # each token reaches from the end of the one before to its own
+            at = text.index(word, at) + len(word)
+            ends.append(len(text[:at].encode()))
+        assert np.cumsum(kept.sizes_of(index)[:]).tolist() == ends
+        assert kept.document(index)[1:3].tolist() == kept.ids[kept.ends[index] - len(ends) :][
+            1 : min(3, len(ends))
+        ].tolist()  # fmt: skip
+    assert kept.lengths.tolist() == [len(text.split()) for text in documents]
+    assert stored_tokens(source, words, "t", None).sizes is None
+    (tmp_path / "cache").rename(tmp_path / "gone")  # a map outlives its file's name
+    assert len(kept.sizes) == len(kept.ids)
+
+
+def test_what_was_read_of_a_mapped_text_does_not_stay_in_memory(tmp_path):
+    """Read through from end to end, with a page in memory at a time."""
+    np.zeros(16 * 2**20, dtype="<u4").tofile(tmp_path / "t")  # 64 MiB
+    part = store.Part(np.memmap(tmp_path / "t", dtype="<u4", mode="r"), 0, 16 * 2**20)
+    before = memory_bytes()
+    for at in range(0, len(part), 4096):
+        part[at : at + 4096]
+    assert memory_bytes() - before < 8 * 2**20
+
+
+def test_a_text_without_tokens_is_named(tmp_path, cache):
+    inner = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0}))
+    inner.normalizer = tokenizers.normalizers.Replace("b", "")
+    source = Source(str(jsonl(tmp_path / "a.jsonl", ["b"])))
+    with pytest.raises(BadInput, match=r"no token for --data a\.jsonl"):
+        stored_tokens(source, PreTrainedTokenizerFast(tokenizer_object=inner), "t", None)
+
+
 def test_made_once_for_what_decides_the_tokens(tmp_path, cache, tokenizer, monkeypatch):
     path = jsonl(tmp_path / "a.jsonl", ["one", "two"])
     first = stored_tokens(Source(str(path)), tokenizer, "t", None)
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise AssertionError("tokenised again")
 
     with monkeypatch.context() as patch:

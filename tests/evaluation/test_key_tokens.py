@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import build_tiny
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from ctxext.checkpoints.load import load_model
@@ -42,8 +44,23 @@ def test_equals_the_definition(tiny_llama, book):
 def test_carried_over_by_bytes():
     # "ab|cdef|g" with "cdef" key, against "a|bc|def|g" and one empty token
     keys = np.array([False, True, False])
-    there = carried_over(keys, np.array([2, 6, 7]), np.array([0, 1, 3, 6, 7]))
+    there = carried_over(keys, np.array([2, 4, 1]), np.array([0, 1, 2, 3, 1]))
     assert there.tolist() == [False, False, True, True, False]
+
+
+@given(
+    sizes=st.lists(st.integers(0, 3), min_size=1, max_size=12),
+    to=st.lists(st.integers(0, 3), min_size=1, max_size=12),
+    data=st.data(),
+)
+def test_carried_over_as_byte_by_byte(sizes, to, data):
+    keys = data.draw(st.lists(st.booleans(), min_size=len(sizes), max_size=len(sizes)))
+    marked = [key for key, size in zip(keys, sizes, strict=True) for _ in range(size)]
+    expected, at = [], 0
+    for size in to:
+        expected.append(any(marked[at : at + size]))
+        at += size
+    assert carried_over(np.array(keys), np.array(sizes), np.array(to)).tolist() == expected
 
 
 def test_the_rule_fits_the_length():

@@ -142,7 +142,7 @@ def test_standard_error_shrinks_with_the_number_of_windows(tiny_llama, book):
 
 def test_documents_shorter_than_the_window_are_refused(tiny_llama):
     with pytest.raises(BadInput, match="no document of 512 tokens"):
-        readable([np.zeros(100, dtype=np.uint32)], 512, source="x")
+        readable(np.array([100]), 512, source="x")
 
 
 def test_a_model_that_returns_nan_is_named(tiny_llama, book):

@@ -1,7 +1,7 @@
 """How a checkpoint encodes position, read from its config.json alone."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ctxext.checkpoints import families
@@ -39,7 +39,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Position:
-    """Everything that a config says about where tokens sit."""
+    """Everything that a config says about where tokens sit.
+
+    `doubts`: where it contradicts itself; transformers reads it, and so do we, but no window is
+    extended on such a ground.
+    """
 
     model_type: str
     architecture: str
@@ -51,6 +55,7 @@ class Position:
     head_dim: int
     dtype: str | None
     warnings: tuple[str, ...]
+    doubts: tuple[BadInput, ...] = ()
 
 
 def detect(
@@ -74,6 +79,7 @@ def detect(
         BadInput: not a decoder, or a value that no reader could use; the key is named.
     """
     warnings: list[str] = []
+    doubts: list[BadInput] = []
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         raise BadInput(f"{where} has no model_type, so it is not a transformers config")
@@ -90,22 +96,22 @@ def detect(
         raise BadInput(f"{where} has no num_hidden_layers")
     head_dim, kv_heads = _heads(config, model_type, where)
     encoding = _encoding(config, model_type)
-    current, source = claimed_window(config, where)
+    window = claimed_window(config, model_type, where, warnings)
     rope = None
-    window = Window(original_length or current, current, source)
     if encoding in ROTARY and model_type not in families.ROTARY_IN_CODE:
         block = read_rope_block(
-            config,
-            where=where,
-            default_theta=families.DEFAULT_THETA.get(model_type, families.DEFAULT_THETA_OTHERWISE),
-            prefer=prefer,
-            warnings=warnings,
+            config, where=where, model_type=model_type, prefer=prefer, warnings=warnings
         )
-        origin = believed(origin, block, current, where, warnings)
-        window = read_windows(block, current, source, original_length, origin, where, warnings)
-        rope = read_rope(config, block, model_type, head_dim, window, current, origin, where)
+        origin = believed(origin, block, window.current, where, warnings)
+        doubts += block.doubts
+        window = read_windows(
+            config, block, window, original_length, origin, where, warnings, doubts
+        )
+        rope = read_rope(config, block, model_type, head_dim, window, origin, where, warnings)
         if rope.spec.rotary_dim < head_dim and encoding == "rope":
             encoding = "partial-rope"
+    elif original_length is not None:
+        window = replace(window, original=original_length)
     layers = _layers(config, model_type, encoding, count, where, warnings)
     if not isinstance(dtype := config.get("dtype", config.get("torch_dtype")), str):
         dtype = None
@@ -120,7 +126,8 @@ def detect(
         kv_heads=kv_heads,
         head_dim=head_dim,
         dtype=dtype,
-        warnings=tuple(dict.fromkeys(warnings)),
+        warnings=tuple(dict.fromkeys([*warnings, *map(str, doubts)])),
+        doubts=tuple(doubts),
     )
 
 

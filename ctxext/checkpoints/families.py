@@ -20,9 +20,6 @@ HEAD_DIM_WHEN_ABSENT: Final = {"qwen3": 128, "qwen3_moe": 128, "gemma": 256, "ge
 # `head_dim` stays None in their class of transformers 4.52 to 4.57, where yarn multiplies it.
 NEEDS_HEAD_DIM: Final = frozenset({"mistral"})
 
-DEFAULT_THETA: Final = {"mixtral": 1_000_000.0}
-DEFAULT_THETA_OTHERWISE: Final = 10_000.0
-
 LEARNED: Final = frozenset(
     {"gpt2", "gpt_bigcode", "gpt_neo", "openai-gpt", "imagegpt", "opt", "biogpt", "git", "xlm"}
 )
@@ -36,10 +33,6 @@ NO_ENCODING: Final = frozenset(
 )  # fmt: skip
 # Rotary without a rope block in the config; the fraction that rotates stands in other keys.
 ROTARY_IN_CODE: Final = frozenset({"gptj", "codegen"})
-PARTIAL_WHEN_ABSENT: Final = {
-    "gpt_neox": 0.25, "phi": 0.5, "stablelm": 0.25, "glm": 0.5, "glm4": 0.5, "persimmon": 0.5,
-    "nemotron": 0.5,
-}  # fmt: skip
 # Full-attention layers carry no position in code; nothing in the config says so.
 NO_ROPE_IN_FULL_LAYERS: Final = frozenset({"cohere2", "exaone4"})
 

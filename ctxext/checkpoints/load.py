@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from ctxext.checkpoints.check import compare_rotary, rotary_module
+from ctxext.checkpoints.check import check_live_rope, reset_rotary
 from ctxext.checkpoints.detect import Position
 from ctxext.checkpoints.dtype import Dtype, DtypeName, compute_dtype, has_grouped_keys
 from ctxext.checkpoints.folder import Source, read_config
@@ -109,8 +109,8 @@ def load_model(
 
     Raises:
         BadInput: it brings its own code and that is not allowed; weights missing; a GPU without
-            bfloat16.
-        CtxextError: corrupt weights, or a live rope unlike the config's.
+            bfloat16; a live rope unlike the one that `detect` read.
+        CtxextError: corrupt weights.
     """
     import torch
     from huggingface_hub.errors import StrictDataclassError
@@ -137,21 +137,23 @@ def load_model(
                 adapter_kwargs={"subfolder": os.devnull},
                 **quantized,
             )
-        except (ValueError, OSError, KeyError, RuntimeError, StrictDataclassError) as error:
+        except (
+            ValueError, OSError, KeyError, TypeError, ZeroDivisionError, RuntimeError,
+            StrictDataclassError,
+        ) as error:  # fmt: skip
             raise _load_error(source, error) from error
     if quantization is None and not in_host_memory:
         model.to(target)
     model.eval()
-    rope = position.rope
-    # dynamic starts from the unscaled base and scales with the sequence at hand.
-    if rope and rope.inv_freq and rope.attention_factor and rope.block.rope_type not in _CHANGING:
-        compare_rotary(
-            rotary_module(model), rope.inv_freq, rope.attention_factor, where=source.name
-        )
+    try:
+        check_live_rope(model, position, where=source.name)
+    except CtxextError as error:
+        raise BadInput(
+            f"ctxext reads the rope of {source.name} otherwise than transformers does: {error}"
+        ) from error
     return model
 
 
-_CHANGING = ("dynamic", "longrope")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
@@ -191,9 +193,7 @@ def _load_error(source: Source, error: Exception, what: str = "model") -> Ctxext
 def reset_dynamic_rope(model: Any) -> None:
     """Forget the longest sequence seen: dynamic scaling would keep its base for shorter ones."""
     for module in model.modules():
-        if hasattr(module, "original_inv_freq") and hasattr(module, "max_seq_len_cached"):
-            module.register_buffer("inv_freq", module.original_inv_freq.clone(), persistent=False)
-            module.max_seq_len_cached = module.original_max_seq_len
+        reset_rotary(module)
 
 
 @contextmanager

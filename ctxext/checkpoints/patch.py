@@ -1,5 +1,6 @@
 """From a config and a method's result to the new config, as a value: nothing is written here."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 from ctxext.checkpoints import families
 from ctxext.checkpoints.detect import Position
 from ctxext.checkpoints.engines import engine_notes
+from ctxext.checkpoints.rotation import Rope
 from ctxext.errors import BadInput
-from ctxext.methods import Extension, get_method
+from ctxext.methods import Extension, Method, get_method
+from ctxext.methods.yarn import yarn_attention
 
 _ORIGINAL = "original_max_position_embeddings"
 ABSENT = "(absent)"
@@ -111,8 +114,9 @@ def plan_patch(
         sliding_window: `"keep"`; None switches it off; a number of tokens replaces it.
 
     Raises:
-        BadInput: the family or its encoding cannot be extended this way, dialects disagree, or
-            sliding attention hides the target whatever the rope does.
+        BadInput: the family or its encoding cannot be extended this way, dialects disagree,
+            sliding attention hides the target whatever the rope does, or the checkpoint turns
+            already as it would.
     """
     chosen = get_method(method)
     if position.encoding not in chosen.applies_to:
@@ -126,6 +130,8 @@ def plan_patch(
             f"supported: {', '.join(sorted(families.EXTENDABLE))}",
         )
     rope = position.rope
+    if position.doubts:
+        raise position.doubts[0]
     if rope.inv_freq is None:
         raise BadInput(f"{where}: unknown rope_type '{rope.block.rope_type}', so it is not touched")
     if not (rope.block.dialects_agree or rope.block.preferred):
@@ -149,24 +155,124 @@ def plan_patch(
             "use its unscaled base for that",
         )
 
-    extension = chosen(rope.spec, target, **parameters)
-    if rope.scaled:
-        kind = rope.block.rope_type if rope.block.rope_type != "default" else "ntk"
+    kept = kept_parameters(method, rope, position.window.current, target)
+    kept = {key: value for key, value in kept.items() if key not in parameters}
+    extension = chosen(rope.spec, target, **kept, **parameters)
+    if _rotates_alike(extension, position):
+        raise _nothing_extended(position, method, target, where)
+    if target < position.window.current:
         warnings.append(
-            f"the checkpoint was scaled before ({kind}, {original} to {position.window.current} "
-            f"tokens); that scaling is replaced, and the factor {target / original:g} counts from "
-            f"the original window of {original}"
+            f"the target of {target} tokens is shorter than the {position.window.current} that the "
+            "checkpoint claims to read already"
         )
-        if kind not in (method, "ntk"):
-            warnings.append(
-                f"its weights were trained under {kind}: --method {kind}, if it reaches far "
-                "enough, changes less than another method"
-            )
-    _write_rope(new, extension, rope.block.numbers.get("partial_rotary_factor"))
+    if rope.scaled:
+        warnings += _replaced(position, method, target)
+    warnings += _dropped(config, rope, extension)
+    warnings += _kept(chosen, kept)
+    _write_rope(new, extension, rope)
     if new.get("head_dim") is None and position.model_type in families.NEEDS_HEAD_DIM:
         new["head_dim"] = position.head_dim
     warnings += engine_notes(method, extension.rope_block, target)
     return Patch(new, extension, method, original, target, tuple(warnings))
+
+
+def kept_parameters(method: str, rope: Rope, current: int, target: int) -> dict[str, Any]:
+    """Parameters of a method that a checkpoint was trained with, where the method stays the same.
+
+    llama3's factor is a number of its own: it stays as it is up to the claimed window (`current`
+    tokens), and grows in proportion beyond.
+    """
+    block, numbers = rope.block, rope.block.numbers
+    if block.rope_type != method or block.factor is None:
+        return {}
+    if method == "llama3":
+        ends = {key: numbers[key] for key in ("low_freq_factor", "high_freq_factor")}
+        ordered = ends["high_freq_factor"] > ends["low_freq_factor"]
+        return {"factor": block.factor * max(1.0, target / current), **(ends if ordered else {})}
+    if method != "yarn":
+        return {}
+    kept: dict[str, Any] = {} if block.truncate else {"truncate": False}
+    fast, slow = numbers.get("beta_fast") or 32.0, numbers.get("beta_slow") or 1.0
+    if fast > slow and (fast, slow) != (32.0, 1.0):
+        kept |= {"beta_fast": fast, "beta_slow": slow}
+    scale, all_dims = numbers.get("mscale"), numbers.get("mscale_all_dim")
+    given = numbers.get("attention_factor")
+    factor = target / rope.spec.original_max_position_embeddings
+    if given is not None and not math.isclose(given, yarn_attention(block.factor), rel_tol=1e-6):
+        kept["attention_factor"] = given
+    elif given is None and scale and all_dims:
+        ratio = yarn_attention(factor, scale) / yarn_attention(factor, all_dims)
+        kept["attention_factor"] = ratio
+    return kept
+
+
+def _rotates_alike(extension: Extension, position: Position) -> bool:
+    """Whether an extension turns every pair as the checkpoint does already, at any length."""
+    rope = position.rope
+    if rope is None or rope.inv_freq is None or rope.attention_factor is None:
+        return False
+    follows_length = "dynamic" in (extension.rope_block["rope_type"], rope.block.rope_type)
+    if follows_length and (
+        extension.rope_block["rope_type"] != rope.block.rope_type
+        or extension.max_position_embeddings != position.window.max_position_embeddings
+    ):
+        return False
+    ours = [*extension.inv_freq, extension.attention_factor]
+    theirs = [*rope.inv_freq, rope.attention_factor]
+    return all(math.isclose(a, b, rel_tol=1e-9) for a, b in zip(ours, theirs, strict=True))
+
+
+def _nothing_extended(position: Position, method: str, target: int, where: str) -> BadInput:
+    window = position.window
+    unraised = window.max_position_embeddings < window.current and method != "dynamic"
+    return BadInput(
+        f"{where}: nothing was extended: {method} at {target} tokens turns as the checkpoint does "
+        f"already, whose window is {window.current}",
+        f"to serve it so, write {window.current} as its max_position_embeddings"
+        if unraised
+        else f"give a target beyond {max(target, window.current)}",
+    )
+
+
+def _replaced(position: Position, method: str, target: int) -> list[str]:
+    """What to say when the scaling of a checkpoint gives way to another."""
+    rope, original = position.rope, position.window.original
+    scaling = "ntk" if rope is None or rope.block.rope_type == "default" else rope.block.rope_type
+    warnings = [
+        f"the checkpoint was scaled before ({scaling}, {original} to {position.window.current} "
+        f"tokens); that scaling is replaced, and the factor {target / original:g} counts from "
+        f"the original window of {original}"
+    ]
+    if scaling not in (method, "ntk"):
+        warnings.append(
+            f"its weights were trained under {scaling}: --method {scaling}, if it reaches far "
+            "enough, changes less than another method"
+        )
+    return warnings
+
+
+def _dropped(config: Mapping[str, Any], rope: Rope, extension: Extension) -> list[str]:
+    """What of the old rope is not written again, and what else of the config acts on positions."""
+    numbers = [k for k in rope.block.numbers if "mscale" in k or k == "attention_factor"]
+    gone = [k[:40] for k in (*rope.block.other_keys, *numbers) if k not in extension.rope_block]
+    warnings = []
+    if gone:
+        names = ", ".join(dict.fromkeys(gone[:8]))
+        warnings.append(f"of the old rope block these keys are dropped: {names}")
+    if isinstance(config.get("dual_chunk_attention_config"), dict):
+        warnings.append(
+            "dual_chunk_attention_config stays in the config: an engine that reads it (vLLM) adds "
+            "dual chunk attention to this scaling"
+        )
+    return warnings
+
+
+def _kept(method: Method, kept: Mapping[str, Any]) -> list[str]:
+    """What the checkpoint's own training decides, where it is not the method's default."""
+    words = [f"{k} {v:g}" for k, v in kept.items() if v != method.parameters[k]]
+    if not words:
+        return []
+    return [f"the checkpoint was trained with {method.name}, which decides: {', '.join(words)}"]
 
 
 def _with_warnings(patch: Patch, warnings: list[str]) -> Patch:
@@ -175,8 +281,12 @@ def _with_warnings(patch: Patch, warnings: list[str]) -> Patch:
     )
 
 
-def _write_rope(config: dict[str, Any], extension: Extension, fraction: float | None) -> None:
+def _write_rope(config: dict[str, Any], extension: Extension, rope: Rope) -> None:
     """Put both dialects in place, so that transformers 4 and 5 and every engine read the same."""
+    fraction = rope.block.numbers.get("partial_rotary_factor")
+    if rope.spec.rotary_dim == rope.head_dim:  # a smaller one was ignored, and would count now
+        fraction = None
+        config.pop("partial_rotary_factor", None)
     block = dict(extension.rope_block)
     rope_type = block.pop("rope_type")
     both = {"rope_type": rope_type, "type": rope_type, **block}

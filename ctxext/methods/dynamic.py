@@ -7,7 +7,7 @@ from ctxext.methods._registry import Extension, method
 from ctxext.methods.ntk import ntk_theta
 
 
-def dynamic_theta(spec: RopeSpec, factor: float, length: int) -> float:
+def dynamic_theta(spec: RopeSpec, factor: float, length: float) -> float:
     """The base used for a sequence of `length` tokens: unchanged inside the window."""
     window = spec.original_max_position_embeddings
     if length <= window:

@@ -13,7 +13,12 @@ from ctxext.methods._registry import Extension, method
     training="made with long training; prefer yarn for short runs",
 )
 def llama3(
-    spec: RopeSpec, target: int, *, low_freq_factor: float = 1.0, high_freq_factor: float = 4.0
+    spec: RopeSpec,
+    target: int,
+    *,
+    factor: float | None = None,
+    low_freq_factor: float = 1.0,
+    high_freq_factor: float = 4.0,
 ) -> Extension:
     """Keep pairs that turn often, slow down those that turn less than once, blend in between.
 
@@ -23,14 +28,16 @@ def llama3(
 
     Args:
         spec: trained window L in tokens.
-        target: window to reach, tokens; s = target / L.
+        target: window to reach, tokens.
+        factor: s; None: target / L. It is a number of its own: Llama 3.1 and 3.2 were trained with
+            8 and 32 for the same window of 16 L, and a checkpoint that has one keeps it.
         low_freq_factor, high_freq_factor: turns in L, high > low > 0.
 
     Returns:
         `inv_freq` (d/2,), radians per token, float64; `attention_factor` 1.
 
     Raises:
-        BadInput: low_freq_factor and high_freq_factor out of range.
+        BadInput: factor, low_freq_factor or high_freq_factor out of range.
     """
     if not high_freq_factor > low_freq_factor > 0:
         raise BadInput(
@@ -38,7 +45,11 @@ def llama3(
             f"{high_freq_factor} and {low_freq_factor}"
         )
     window = spec.original_max_position_embeddings
-    factor = target / window
+    if factor is None:
+        factor = target / window
+    elif not 1 <= factor < 2**31:
+        raise BadInput(f"llama3 needs a factor of at least 1, and got {factor:g}")
+    factor = float(factor)
     inv_freq = []
     for f in inv_freq_of(spec):
         turns = window * f / (2 * math.pi)

@@ -7,6 +7,40 @@ from ctxext.errors import BadInput
 from ctxext.methods._registry import Extension, method
 
 
+def yarn_inv_freq(
+    spec: RopeSpec, factor: float, beta_fast: float, beta_slow: float, *, truncate: bool = True
+) -> list[float]:
+    """The formula of `yarn` for any positive betas, as transformers computes it from a file.
+
+    Args:
+        spec: d = `rotary_dim`; original window in tokens.
+        factor: s, how many times longer the window becomes.
+        beta_fast, beta_slow: full turns in the original window, positive.
+        truncate: round the two ends of the ramp outwards.
+
+    Returns:
+        (d/2,) radians per token, float64.
+    """
+    d, window = spec.rotary_dim, spec.original_max_position_embeddings
+
+    def pair_that_turns(times: float) -> float:
+        return d * math.log(window / (2 * math.pi * times)) / (2 * math.log(spec.rope_theta))
+
+    low, high = pair_that_turns(beta_fast), pair_that_turns(beta_slow)
+    if truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, d - 1)
+    # Tiny windows: low == high. The same small width as transformers, so that the ramp is a step.
+    width = 0.001 if low == high else high - low
+    ramp = [min(max((i - low) / width, 0.0), 1.0) for i in range(d // 2)]
+    return [f * (1 - r) + f / factor * r for f, r in zip(inv_freq_of(spec), ramp, strict=True)]
+
+
+def yarn_attention(factor: float, mscale: float = 1.0) -> float:
+    """0.1 m ln s + 1, the paper's attention factor with m = 1; 1 where nothing is scaled."""
+    return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
 @method(
     applies_to=("rope", "partial-rope", "mixed"),
     paper="Peng et al., YaRN, arXiv:2309.00071, sections 3.2 and 3.4",
@@ -49,21 +83,9 @@ def yarn(
         raise BadInput(f"YaRN needs beta_fast > beta_slow > 0, and got {beta_fast} and {beta_slow}")
     if attention_factor is not None and not attention_factor > 0:
         raise BadInput(f"attention_factor must be positive, and is {attention_factor}")
-    d, window = spec.rotary_dim, spec.original_max_position_embeddings
+    window = spec.original_max_position_embeddings
     factor = target / window
-
-    def pair_that_turns(times: float) -> float:
-        return d * math.log(window / (2 * math.pi * times)) / (2 * math.log(spec.rope_theta))
-
-    low, high = pair_that_turns(beta_fast), pair_that_turns(beta_slow)
-    if truncate:
-        low, high = math.floor(low), math.ceil(high)
-    low, high = max(low, 0), min(high, d - 1)
-    # Tiny windows: low == high. The same small width as transformers, so that the ramp is a step.
-    width = 0.001 if low == high else high - low
-    ramp = [min(max((i - low) / width, 0.0), 1.0) for i in range(d // 2)]
-    inv_freq = [f * (1 - r) + f / factor * r for f, r in zip(inv_freq_of(spec), ramp, strict=True)]
-
+    inv_freq = yarn_inv_freq(spec, factor, beta_fast, beta_slow, truncate=truncate)
     block: dict[str, object] = {
         "rope_type": "yarn",
         "factor": factor,
@@ -76,7 +98,7 @@ def yarn(
         block["beta_slow"] = float(beta_slow)
     if not truncate:
         block["truncate"] = False
-    default_attention = 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
+    default_attention = yarn_attention(factor)
     if attention_factor is None:
         attention_factor = default_attention
     elif attention_factor != default_attention:

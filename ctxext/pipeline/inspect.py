@@ -14,6 +14,7 @@ from ctxext.checkpoints.quantised import quantised_by
 from ctxext.checkpoints.rope_block import Dialect
 from ctxext.checkpoints.safetensors_file import DTYPE_NAMES, dtype_bytes
 from ctxext.checkpoints.weights import Weights, read_weights, tied_head
+from ctxext.checkpoints.windows import Window
 from ctxext.encodings.kinds import ROTARY
 from ctxext.encodings.rope import wavelengths
 from ctxext.errors import BadInput
@@ -227,11 +228,8 @@ def _suspicions(opened: Opened, target: int | None) -> list[str]:
             )
         if rope.inv_freq is None:
             found.append(f"rope_type '{rope.block.rope_type}' is not known to ctxext")
-        if rope.scaled:
-            found.append(
-                f"max_position_embeddings was already raised: {window.original} trained, "
-                f"{window.current} claimed by {rope.block.rope_type} scaling"
-            )
+        if rope.scaled and window.current > window.original:
+            found.append(_scaling_words(window, rope.block.rope_type))
     claimed = families.CLAIMS_MORE.get((position.model_type, window.original))
     if claimed:
         found.append(
@@ -244,6 +242,19 @@ def _suspicions(opened: Opened, target: int | None) -> list[str]:
             "answer, give the trained one with --original-length"
         )
     return found + tokenizer_suspicions(opened.source.folder, window.current)
+
+
+def _scaling_words(window: Window, rope_type: str) -> str:
+    """How far an earlier scaling reaches, and whether the config says so where engines look."""
+    claim = f"{window.original} trained, {window.current} claimed by {rope_type} scaling"
+    said = window.max_position_embeddings
+    if said == window.current:
+        return f"max_position_embeddings was already raised: {claim}"
+    if rope_type == "dynamic":  # which has to keep it
+        return f"already scaled: {claim}"
+    return (
+        f"already scaled: {claim}, and max_position_embeddings says {said}, where many engines stop"
+    )
 
 
 def _sliding_warning(

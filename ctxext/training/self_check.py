@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ctxext.checkpoints.check import compare_rotary, rotary_module
+from ctxext.checkpoints.check import check_live_rope
 from ctxext.checkpoints.detect import Position
 from ctxext.checkpoints.head import without_peft
 from ctxext.errors import CtxextError
@@ -31,12 +31,7 @@ def check_rope(model: Any, position: Position) -> None:
     Raises:
         CtxextError: it is not. Training would teach positions that no reader will use.
     """
-    rope = position.rope
-    if rope is None or rope.inv_freq is None or rope.attention_factor is None:
-        return
-    if rope.block.rope_type == "dynamic":  # changes with the length at hand, by its nature
-        return
-    compare_rotary(rotary_module(model), rope.inv_freq, rope.attention_factor, where="the model")
+    check_live_rope(model, position, where="the model")
 
 
 @torch.no_grad()

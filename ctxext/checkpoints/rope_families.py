@@ -1,0 +1,80 @@
+"""What transformers' classes assume about rope and window, by `model_type`, as tables.
+
+Read from transformers 5.23 by building each class's config and rotary module.
+"""
+
+from typing import Final
+
+DEFAULT_THETA: Final = {
+    "apertus": 12e6, "bailing_hybrid": 6e6, "bitnet": 5e5, "cohere": 5e5, "cwm": 1e6,
+    "ernie4_5": 5e5, "ernie4_5_moe": 5e5, "flex_olmo": 5e5, "gpt_oss": 15e4,
+    "helium": 1e5, "hy_v3": 11_158_840.0, "lfm2": 1e6, "lfm2_moe": 1e6, "llama4_text": 5e5,
+    "longcat_flash": 1e7, "minimax": 1e6, "minimax_m2": 5e6, "minimax_m3_vl_text": 5e6,
+    "ministral3": 1e6, "mixtral": 1e6, "phimoe": 1e6, "smollm3": 2e6, "solar_open": 1e6,
+}  # fmt: skip
+DEFAULT_THETA_OTHERWISE: Final = 10_000.0
+
+# The base has another name there, and the usual one is not read.
+THETA_KEY: Final = {"gpt_neox": "rotary_emb_base", "gpt_neox_japanese": "rotary_emb_base"}
+# So has the rotated share of a head, at the top level.
+PARTIAL_KEY: Final = {"gpt_neox": "rotary_pct", "gpt_neox_japanese": "rotary_pct"}
+PARTIAL_WHEN_ABSENT: Final = {
+    "bamba": 0.5, "fuyu": 0.5, "glm": 0.5, "glm4": 0.5, "glm4_moe": 0.5, "gpt_neox": 0.25,
+    "nemotron": 0.5, "persimmon": 0.5, "phi": 0.5, "qwen3_5_moe_text": 0.25, "qwen3_5_text": 0.25,
+    "qwen3_next": 0.25, "recurrent_gemma": 0.5, "stablelm": 0.25,
+}  # fmt: skip
+
+# These turn whole heads: `partial_rotary_factor` is ignored, and under a scaled rope the class
+# cannot run with one, because it makes fewer cosines than there are dims.
+TURNS_WHOLE_HEADS: Final = frozenset(
+    {
+        "afmoe", "apertus", "arcee", "aria_text", "bitnet", "cohere", "cohere2", "cohere2_moe",
+        "cwm", "dbrx", "diffllama", "doge", "dots1", "ernie4_5", "ernie4_5_moe", "exaone4",
+        "exaone_moe", "falcon", "falcon_h1", "flex_olmo", "flint", "gemma", "gemma2", "gpt_oss",
+        "granite", "granite_swa", "granitemoe", "granitemoe_swa", "granitemoehybrid",
+        "granitemoeshared", "helium", "hrm_text", "hunyuan_v1_dense", "hunyuan_v1_moe", "hy_v3",
+        "hyperclovax", "jais2", "jetmoe", "lfm2", "lfm2_moe", "llama", "llama4_text", "minimax",
+        "ministral", "ministral3", "mistral", "mixtral", "moshi", "nanochat", "olmo", "olmo2",
+        "olmo_hybrid", "olmoe", "phimoe", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss",
+        "smollm3", "starcoder2", "vaultgemma", "zamba2",
+    }
+)  # fmt: skip
+
+# `original_max_position_embeddings` of the class, which counts where the top level has none,
+# whatever the rope block says.
+ORIGINAL_WHEN_ABSENT: Final = {"phi3": 4096, "phi4_multimodal": 4096}
+
+# These take longrope and no other scaling, and what they call yarn or su is longrope.
+LONGROPE_ONLY: Final = frozenset({"phi3", "phi4_multimodal"})
+
+# cos and sin are multiplied by `short_mscale` or `long_mscale`, and the short factors always count.
+OWN_MSCALE: Final = frozenset({"phimoe"})
+
+# Keys of a rope block that one class reads beside those of its rope_type.
+OWN_KEYS: Final = {
+    "ministral3": frozenset({"llama_4_scaling_beta"}),
+    "phimoe": frozenset({"short_mscale", "long_mscale"}),
+    "hunyuan_v1_dense": frozenset({"alpha"}),
+    "hunyuan_v1_moe": frozenset({"alpha"}),
+}
+
+# `max_position_embeddings` of the class.
+WINDOW_WHEN_ABSENT: Final = {
+    "afmoe": 16384, "apertus": 65536, "arcee": 4096, "bamba": 262144, "biogpt": 1024,
+    "bitnet": 2048, "codegen": 2048, "cohere": 8192, "cohere2": 8192, "dbrx": 2048,
+    "deepseek_v2": 2048, "deepseek_v3": 4096, "diffllama": 2048, "doge": 2048, "dots1": 2048,
+    "ernie4_5": 131072, "ernie4_5_moe": 131072, "exaone4": 2048, "falcon": 2048,
+    "falcon_h1": 8192, "flex_olmo": 4096, "gemma": 8192, "gemma2": 8192, "glm": 131072,
+    "glm4": 131072, "glm4_moe": 131072, "gpt2": 1024, "gpt_bigcode": 1024, "gpt_neo": 2048,
+    "gpt_neox": 2048, "gpt_neox_japanese": 2048, "gpt_oss": 131072, "gptj": 2048,
+    "granite": 2048, "granitemoe": 2048, "granitemoeshared": 2048, "helium": 4096,
+    "hunyuan_v1_dense": 2048, "hunyuan_v1_moe": 2048, "hy_v3": 131072, "jetmoe": 4096,
+    "lfm2": 128000, "lfm2_moe": 128000, "llama": 2048, "minimax": 131072,
+    "minimax_m2": 196608, "ministral": 131072, "ministral3": 262144, "mistral": 131072,
+    "mixtral": 131072, "nanochat": 2048, "nemotron": 4096, "olmo": 2048, "olmo2": 2048,
+    "olmoe": 4096, "openai-gpt": 512, "opt": 2048, "persimmon": 16384, "phi": 2048,
+    "phi3": 4096, "phimoe": 131072, "qwen2": 32768, "qwen2_moe": 32768, "qwen3": 32768,
+    "qwen3_moe": 32768, "qwen3_next": 32768, "seed_oss": 524288, "smollm3": 32768,
+    "solar_open": 131072, "stablelm": 4096, "starcoder2": 4096, "vaultgemma": 8192,
+    "xglm": 2048,
+}  # fmt: skip

@@ -114,6 +114,8 @@ def extend(
         model, revision=revision, original_length=original_length, prefer=prefer
     )
     source = opened.source
+    if opened.position.doubts:
+        raise opened.position.doubts[0]
     held = read_weights(source.folder)
     patch, after = _planned(
         opened.config,

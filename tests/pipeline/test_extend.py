@@ -1,6 +1,7 @@
 """What `extend` writes, for every family and method, as every reader will see it."""
 
 import json
+import shutil
 import subprocess
 
 import pytest
@@ -221,3 +222,88 @@ def test_a_plan_that_cannot_be_names_the_keys_of_the_recipe(tiny_llama):
     ):
         with pytest.raises(BadInput, match=message):
             planned_window(config_of(tiny_llama), wanted)
+
+
+def scaled(folder, base, block, **changes):
+    """A copy of a checkpoint whose config holds this rope block, in both dialects."""
+    shutil.copytree(base, folder)
+    config = config_of(folder) | {"rope_theta": 10000.0, "rope_scaling": block}
+    config["rope_parameters"] = {**block, "rope_theta": 10000.0}
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    return str(folder)
+
+
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
+
+
+@pytest.mark.parametrize("trained", [8.0, 32.0])
+def test_the_trained_factor_of_llama3_stays_up_to_its_window_and_grows_beyond(
+    tmp_path, tiny_llama, trained
+):
+    """8 in Llama 3.1 and 32 in 3.2, both for a window of 16 times the original one."""
+    block = LLAMA3 | {"factor": trained, "original_max_position_embeddings": 128}
+    base = scaled(tmp_path / "base", tiny_llama, block, max_position_embeddings=2048)
+    for target in (1024, 2048):
+        with pytest.raises(BadInput, match=r"nothing was extended.* 2048"):
+            extend(base, method="llama3", target=target, dry_run=True)
+    longer = extend(base, method="llama3", target=8192, output_dir=tmp_path / "out", check=True)
+    assert config_of(tmp_path / "out")["rope_scaling"]["factor"] == 4 * trained
+    assert longer.parameters["factor"] == 4 * trained
+    by_hand = extend(base, method="llama3", target=8192, parameters={"factor": 64}, dry_run=True)
+    assert by_hand.parameters["factor"] == 64
+    fresh = extend(str(tiny_llama), method="llama3", target=2048, dry_run=True)
+    assert fresh.parameters["factor"] == 16
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_turns_as_before_is_not_called_extended(tmp_path, tiny_llama, method):
+    extend(str(tiny_llama), method=method, target=512, output_dir=tmp_path / "one")
+    with pytest.raises(BadInput, match="nothing was extended"):
+        extend(str(tmp_path / "one"), method=method, target=512, output_dir=tmp_path / "two")
+    assert not (tmp_path / "two").exists()
+    extend(str(tmp_path / "one"), method=method, target=1024, output_dir=tmp_path / "two")
+
+
+def test_a_base_that_is_left_as_it_is_was_not_extended(tiny_llama):
+    with pytest.raises(BadInput, match="nothing was extended"):
+        extend(str(tiny_llama), method="ntk", target=512, parameters={"alpha": 1}, dry_run=True)
+
+
+def test_a_target_within_what_is_read_already_is_called_shorter(tmp_path, tiny_llama):
+    """A card's block beside a max_position_embeddings that nobody raised reads 4 x 128 tokens."""
+    base = scaled(tmp_path / "base", tiny_llama, YARN)
+    result = extend(base, target=256, dry_run=True)
+    assert any("256 tokens is shorter than the 512" in w for w in result.warnings)
+    with pytest.raises(BadInput, match="nothing was extended") as caught:
+        extend(base, target=512, dry_run=True)
+    assert "write 512 as its max_position_embeddings" in caught.value.hint
+    assert not any("shorter" in w for w in extend(base, target=1024, dry_run=True).warnings)
+
+
+def test_what_the_training_before_decided_is_kept_and_the_rest_dropped_by_name(
+    tmp_path, tiny_llama
+):
+    block = YARN | {"beta_fast": 16, "mscale": 1.0, "mscale_all_dim": 1.0, "attn_factor": 0.9}
+    base = scaled(tmp_path / "base", tiny_llama, block, max_position_embeddings=512)
+    result = extend(base, target=1024, output_dir=tmp_path / "out", check=True)
+    said = " ".join(result.warnings)
+    assert "which decides: beta_fast 16, attention_factor 1" in said
+    assert "these keys are dropped: attn_factor, mscale, mscale_all_dim" in said
+    new = config_of(tmp_path / "out")["rope_scaling"]
+    assert (new["beta_fast"], new["attention_factor"]) == (16.0, 1.0)  # 1 / 1 at any factor
+    assert not {"attn_factor", "mscale", "mscale_all_dim"} & set(new)
+    other = extend(base, target=1024, parameters={"attention_factor": 1.1}, dry_run=True)
+    assert other.parameters["attention_factor"] == 1.1
+    assert other.parameters["beta_fast"] == 16.0
+
+
+def test_a_partial_factor_that_was_ignored_is_not_written_where_it_would_count(
+    tmp_path, tiny_llama
+):
+    base = scaled(tmp_path / "base", tiny_llama, {}, partial_rotary_factor=0.5, rope_scaling=None)
+    extend(base, target=512, output_dir=tmp_path / "out", check=True)
+    config = config_of(tmp_path / "out")
+    assert "partial_rotary_factor" not in config
+    assert "partial_rotary_factor" not in config["rope_parameters"]
+    AutoModelForCausalLM.from_pretrained(tmp_path / "out")(torch.arange(4)[None])

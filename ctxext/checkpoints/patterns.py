@@ -14,7 +14,7 @@ from typing import Any
 from ctxext.checkpoints.safetensors_file import printable
 from ctxext.errors import BadInput
 
-_LONGEST = 1000
+_LONGEST, _GROUPS = 1000, 100
 _STEPS = 5_000_000  # places looked at for one adapter: some seconds
 _PLAIN = re.compile(r"(?:[\w-]|\\?\.)+")
 _REPEAT = re.compile(r"([*+?]|\{(\d*)(,?)(\d*)\})(\??)(\+?)")
@@ -64,6 +64,8 @@ class ByPattern:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of what later versions of `re` may read anew
                 re.compile(pattern)
+                if pattern.count("(") > _GROUPS:
+                    raise _TooMuch
                 walk, end = self._branches(pattern, 0)
         except (re.error, OverflowError) as error:
             raise BadInput(

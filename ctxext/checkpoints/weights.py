@@ -121,7 +121,7 @@ def read_weights(folder: Path) -> Weights:
     """Find the safetensors of a checkpoint folder, read every header, and check the index.
 
     Which files count is what transformers says: a single file before an index, and of the shards
-    those that the index names; `stray_files` tells of the others.
+    those that the index names; `stale_weights` tells of the others.
 
     Raises:
         BadInput: no safetensors, only pickles, or an index that points outside the folder.
@@ -151,11 +151,8 @@ def adapter_alone(model: Path | str) -> BadInput:
     )
 
 
-def stray_files(folder: Path) -> list[str]:
-    """Warnings about files beside the weights that are not read, though they look as if.
-
-    Shards that no index names, an index beside a single file, an adapter.
-    """
+def stale_weights(folder: Path) -> list[str]:
+    """Warnings about weights that are not read: shards that no index names, or beside one file."""
     warnings = []
     shards = {p.name for p in folder.glob("model-*-of-*.safetensors")}
     if (folder / SINGLE).exists():
@@ -177,12 +174,17 @@ def stray_files(folder: Path) -> list[str]:
                 f"shards that {INDEX} does not name are not read, as in transformers: "
                 f"{_first(stale)}"
             )
-    if (folder / ADAPTER_CONFIG).exists():
-        warnings.append(
-            f"an adapter lies beside the weights ({ADAPTER_CONFIG}); it is neither applied nor "
-            "carried over: ctxext merge makes one checkpoint of the two"
-        )
     return warnings
+
+
+def stray_adapter(folder: Path) -> list[str]:
+    """A warning about an adapter beside the weights, which transformers would apply unasked."""
+    if not (folder / ADAPTER_CONFIG).exists():
+        return []
+    return [
+        f"an adapter lies beside the weights ({ADAPTER_CONFIG}); it is neither applied nor carried "
+        "over: ctxext merge makes one checkpoint of the two"
+    ]
 
 
 def _sharded(folder: Path) -> Weights:

@@ -18,6 +18,7 @@ from ctxext.checkpoints.output import check_output, staged_folder
 from ctxext.checkpoints.quantised import read_unquantised
 from ctxext.checkpoints.rounding import Rounding
 from ctxext.checkpoints.safetensors_file import printable
+from ctxext.checkpoints.weights import stale_weights, stray_adapter
 from ctxext.errors import BadInput
 from ctxext.masking import masked
 from ctxext.pipeline.opened import Opened, open_checkpoint
@@ -129,7 +130,11 @@ def write_merged(
         BadInput, CtxextError: as `merge`.
     """
     inputs = (opened.source.folder, changes.file.parent)
+    folder = opened.source.folder
     weights = read_unquantised(opened.source, "merge")
+    warnings += stale_weights(folder)
+    if changes.file.parent.resolve() != folder.resolve():
+        warnings += stray_adapter(folder)
     verified = None
     with staged_folder(out, overwrite=overwrite, inputs=inputs, needed_bytes=weights.bytes) as new:
         carry_side_files(opened.source.folder, new, warnings)

@@ -6,7 +6,7 @@ from typing import Any
 from ctxext.checkpoints.detect import Position, detect
 from ctxext.checkpoints.folder import CONFIG, Source, find_checkpoint, read_config
 from ctxext.checkpoints.rope_block import Dialect
-from ctxext.checkpoints.weights import stray_files
+from ctxext.checkpoints.weights import stale_weights, stray_adapter
 from ctxext.release.provenance import origin_of
 
 
@@ -39,5 +39,5 @@ def open_checkpoint(
         prefer=prefer,
         origin=origin,
     )
-    stray = stray_files(source.folder)
+    stray = stale_weights(source.folder) + stray_adapter(source.folder)
     return Opened(source, config, position, (*warnings, *position.warnings, *stray))

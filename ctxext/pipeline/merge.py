@@ -153,11 +153,7 @@ def write_merged(
         (new / CONFIG).write_text(dump_json(config), encoding="utf-8")
         write_record(new, _record(opened, adapter, training))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if done.rounding.of_update > _LOST:
-        warnings.append(
-            f"rounding is {done.rounding.of_update:.0%} of what training changed in "
-            f"{done.rounding.tensor}; --dtype float32 (--merge-dtype in finetune) keeps all of it"
-        )
+    warnings += _lost(done.rounding)
     return MergeResult(
         output_dir=str(out),
         tensors=done.tensors,
@@ -170,8 +166,14 @@ def write_merged(
     )
 
 
-# Above this share of the update, rounding is worth a word.
-_LOST = 0.5
+def _lost(rounding: Rounding) -> list[str]:
+    """A warning where rounding is much of what training changed."""
+    if rounding.of_update <= 0.5:
+        return []
+    return [
+        f"rounding is {rounding.of_update:.0%} of what training changed in {rounding.tensor}; "
+        "--dtype float32 (--merge-dtype in finetune) keeps all of it"
+    ]
 
 
 def _base_of(adapter: Adapter, base: str | None) -> str:

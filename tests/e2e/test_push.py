@@ -59,6 +59,11 @@ def env_for(hub, tmp_path, *, token=True):
     }
 
 
+def named_base(config):
+    text = config if isinstance(config, bytes) else config.read_bytes()
+    return json.loads(text)["base_model_name_or_path"]
+
+
 def front_matter(card):
     return yaml.safe_load(card.split("---\n")[1])
 
@@ -79,6 +84,9 @@ def test_pushed_and_read_back(tmp_path, run, hub):
     for path, data in files.items():  # no token and no path of this machine in anything public
         assert hub.token.encode() not in data, path
         assert str(run.parent).encode() not in data, path
+    assert named_base(run / "adapter/adapter_config.json") == "./yarn"  # a folder, and no Hub id
+    assert named_base(files["adapter/adapter_config.json"]) == "me/Tiny-512"
+    assert any("merged in already" in warning for warning in document["warnings"])
     # Weights come first; the repository has no config before they are all there.
     commits = [p for m, p in hub.requests if "/commit/" in p]
     assert len(commits) == 2
@@ -167,10 +175,27 @@ def test_pull_request_and_branch(tmp_path, run, hub):
     assert done.returncode == 0, done.stderr
     assert hub.repos["me/a"]["main"] == {}
     assert "config.json" in hub.repos["me/a"]["refs/pr/1"]
-    done = run_ctxext("push", run, "--repo-id", "me/b", "--revision", "v2", env=env)
+    done = run_ctxext(
+        "push", run, "--repo-id", "me/b", "--revision", "v2", "--base-model", "org/Tiny", env=env
+    )
     assert done.returncode == 0, done.stderr
+    assert named_base(hub.repos["me/b"]["v2"]["adapter/adapter_config.json"]) == "org/Tiny"
     assert hub.repos["me/b"]["main"] == {}
     assert "config.json" in hub.repos["me/b"]["v2"]
+
+
+def test_the_same_run_gives_the_same_adapter_config(tmp_path, run, book):
+    """Python orders a set of strings anew in every process, and peft keeps the targets in one."""
+    done = run_ctxext(
+        "finetune", run.parent / "yarn", "--data", book, "--steps", 2,
+        "--gradient-accumulation", 1, "-o", tmp_path / "again", env={"PYTHONHASHSEED": "5"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    name = "adapter/adapter_config.json"
+    assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes()
+    targets = json.loads((run / name).read_text())["target_modules"]
+    assert len(targets) > 3
+    assert targets == sorted(targets)
 
 
 def test_refusals(tmp_path, run, hub):
@@ -186,6 +211,8 @@ def test_refusals(tmp_path, run, hub):
     assert "HF_TOKEN" in refused(run, "--repo-id", "me/x", env=no_token)
     assert "HF_HUB_OFFLINE" in refused(run, "--repo-id", "me/x")
     assert "no name of a repository" in refused(run, "--repo-id", "a/b/c")
+    assert "nobody else can load" in refused(run, "--repo-id", "Tiny-512", "--dry-run")
+    assert "no Hub id" in refused(run, "--repo-id", "me/x", "--base-model", "./yarn")
     assert "no run of ctxext" in refused(tmp_path, "--repo-id", "me/x")
     closed = {**env_for(hub, tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
     assert "run the same command again" in refused(run, "--repo-id", "me/x", env=closed, code=1)

@@ -121,7 +121,7 @@ def test_its_record_and_its_card_are_those_of_a_run_by_hand(tmp_path, tiny_llama
     assert [stage["method"] for stage in training["stages"]] == ["linear", "yarn"]
     assert json.loads((whole / "adapter/adapter_config.json").read_text())[
         "base_model_name_or_path"
-    ] == tiny_llama.name  # fmt: skip
+    ] == f"./{tiny_llama.name}"  # fmt: skip
     pushed = push(whole, repo_id="me/model", dry_run=True)
     card = (whole / "README.md").read_text()
     (whole / "README.md").unlink()

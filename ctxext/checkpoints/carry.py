@@ -25,7 +25,7 @@ _NOT_CARRIED = {
 }  # fmt: skip
 _NOT_CARRIED_SUFFIXES = (*PICKLES, ".safetensors", ".gguf", ".onnx", ".h5", ".msgpack", ".lock")
 # Of the tokenizer: further chat templates, as transformers saves them, and a tokenizer of its own.
-_TOKENIZER_FOLDERS = {"additional_chat_templates", "tokenizer"}
+TOKENIZER_FOLDERS = {"additional_chat_templates", "tokenizer"}
 _MOST_BYTES = 2**30  # of a side file; the largest tokenizers have 40 MB
 _MOST_FILES = 1000  # below a folder of the tokenizer
 _README_BYTES = 2**20  # read for the license; the front matter is at the top
@@ -89,7 +89,7 @@ def carry_side_files(source: Path, folder: Path, warnings: list[str]) -> None:
             continue
         if not path.is_dir():
             _carry(source, name, folder, warnings)
-        elif name in _TOKENIZER_FOLDERS and not path.is_symlink():
+        elif name in TOKENIZER_FOLDERS and not path.is_symlink():
             for below in _files_below(path):
                 _carry(source, below.relative_to(source).as_posix(), folder, warnings)
         else:

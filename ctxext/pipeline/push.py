@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 
-from ctxext.checkpoints.carry import listing
+from ctxext.checkpoints.carry import TOKENIZER_FOLDERS, listing
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.json_file import dump_json, read_json_object
 from ctxext.checkpoints.output import MARK, write_file
-from ctxext.checkpoints.weights import ADAPTER_CONFIG, read_weights
+from ctxext.checkpoints.weights import ADAPTER_CONFIG, INDEX, Weights, read_weights
 from ctxext.errors import BadInput
 from ctxext.pipeline import eval_ppl, eval_retrieval
 from ctxext.pipeline.opened import open_checkpoint
@@ -91,7 +91,7 @@ def push(
         ) from error
     folder = Path(run)
     checkpoint, record = _checkpoint(folder)
-    read_weights(checkpoint)
+    weights = read_weights(checkpoint)
     opened = open_checkpoint(str(checkpoint))
     check_record(opened.position, record)
     warnings = list(opened.warnings)
@@ -119,7 +119,7 @@ def push(
         warnings.append(f"Llama's license asks for a name that begins with Llama, not {name!r}")
     card = model_card(facts)
     write_file(folder / CARD, card)
-    items = _items(folder, checkpoint, record, evaluations)
+    items = _items(folder, weights, record, evaluations)
     if adapter is not None:
         base = adapter_base(record, base_model, repo_id)
         if base.id == repo_id:
@@ -237,13 +237,12 @@ def _evaluations(
 
 def _items(
     run: Path,
-    checkpoint: Path,
+    weights: Weights,
     record: dict[str, Any],
     evaluations: list[_Evaluation],
 ) -> list[Item]:
     """Everything that goes up but the adapter and the card."""
-    top = [p for p in listing(checkpoint) if "/" not in p and p != CARD]
-    items = [Item(path, checkpoint / path) for path in top]
+    items = [Item(path, weights.folder / path) for path in _published(weights)]
     recipe = (record.get("training") or {}).get("recipe")
     if recipe:  # as recorded: the text by its name, not by where it lies on this machine
         text = yaml.safe_dump(recipe, sort_keys=False)
@@ -257,6 +256,21 @@ def _items(
             picture = evaluation.folder / _PICTURES[evaluation.kind]
             items.append(Item(evaluation.picture, picture))
     return items
+
+
+def _published(weights: Weights) -> list[str]:
+    """The files of a checkpoint without what is not read with it: stale weights, a stray adapter."""
+    unread = {CARD, ADAPTER_CONFIG, *(() if weights.index is not None else (INDEX,))}
+    return [
+        path
+        for path in listing(weights.folder)
+        if path in weights.shards
+        or (
+            ("/" not in path or path.partition("/")[0] in TOKENIZER_FOLDERS)
+            and path not in unread
+            and not path.endswith(".safetensors")
+        )
+    ]
 
 
 def _adapter_items(adapter: Path, base: HubModel) -> list[Item]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -150,6 +151,23 @@ def test_an_extended_checkpoint_without_measurements(tmp_path, run):
     assert any("not measured" in w for w in document["warnings"])
     assert not any(f["path"].startswith("adapter/") for f in document["files"])
     (run.parent / "yarn" / "README.md").unlink()
+
+
+def test_what_is_not_read_is_not_published(tmp_path, run):
+    """A stray adapter would be applied by all who load the repository; a template belongs there."""
+    model = shutil.copytree(run.parent / "yarn", tmp_path / "yarn")
+    shutil.copytree(run / "adapter", model, dirs_exist_ok=True)
+    shutil.copyfile(next(model.glob("model-00001*")), model / "model-00009-of-00009.safetensors")
+    (model / "additional_chat_templates").mkdir()
+    (model / "additional_chat_templates" / "tools.jinja").write_text("{{ messages }}")
+    done = run_ctxext("push", model, "--repo-id", "me/x", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    files = {file["path"] for file in document["files"]}
+    expected = {p.name for p in (run.parent / "yarn").iterdir()} | {"README.md"}
+    assert files == expected | {"additional_chat_templates/tools.jinja"}
+    for name in ("adapter_config.json", "model-00009-of-00009.safetensors"):
+        assert any(name in warning for warning in document["warnings"])
 
 
 def test_a_cut_push_goes_on(tmp_path, run, hub):

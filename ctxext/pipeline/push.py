@@ -259,7 +259,7 @@ def _items(
 
 
 def _published(weights: Weights) -> list[str]:
-    """The files of a checkpoint without what is not read with it: stale weights, a stray adapter."""
+    """The files of a checkpoint, without stale weights and a stray adapter: they are not read."""
     unread = {CARD, ADAPTER_CONFIG, *(() if weights.index is not None else (INDEX,))}
     return [
         path

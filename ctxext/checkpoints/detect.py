@@ -2,60 +2,64 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from ctxext.checkpoints import families
-from ctxext.checkpoints.numbers import whole
+from ctxext.checkpoints.heads import first_of, read_heads
+from ctxext.checkpoints.layouts import Layer, read_layers, rotates_everywhere
 from ctxext.checkpoints.rope_block import Dialect, read_rope_block
+from ctxext.checkpoints.rope_families import WINDOW_WHEN_ABSENT
 from ctxext.checkpoints.rotation import Rope, read_rope
 from ctxext.checkpoints.windows import Origin, Window, believed, claimed_window, read_windows
 from ctxext.encodings.kinds import ROTARY, PositionEncoding
 from ctxext.errors import BadInput
 
-Attention = Literal["full", "sliding", "chunked", "linear"]
-# Of layers, heads and widths. We keep a value for each, and no decoder comes near.
-_MOST = 2**18
-_LAYER_TYPES: dict[str, Attention] = {
-    "full_attention": "full",
-    "attention": "full",
-    "sliding_attention": "sliding",
-    "chunked_attention": "chunked",
-    "linear_attention": "linear",
-    "mamba": "linear",
-    "conv": "linear",
-    "hybrid": "linear",
-}
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One decoder layer. `window`: tokens it can look back when it slides or is chunked."""
-
-    index: int
-    position_encoding: PositionEncoding
-    attention: Attention
-    window: int | None
+_ROPE_KEYS = (
+    "rope_theta", "rope_scaling", "rope_parameters", "rotary_emb_base", "rotary_pct",
+    "partial_rotary_factor",
+)  # fmt: skip
+_LAYERS = ("decoder_layers", "num_hidden_layers", "n_layer", "num_layers", "n_layers")
+_WINDOWS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 
 
 @dataclass(frozen=True)
 class Position:
-    """Everything that a config says about where tokens sit.
+    """Everything that a config says about where tokens sit; None where ctxext does not know.
 
-    `doubts`: where it contradicts itself; transformers reads it, and so do we, but no window is
-    extended on such a ground.
+    Attributes:
+        stated_window: the window, where a key or the family's class states one.
+        kept: numbers that a layer with attention keeps of each token in the KV cache.
+        doubts: where the config contradicts itself; transformers reads it, and so do we, but no
+            window is extended on such a ground.
     """
 
     model_type: str
     architecture: str
-    encoding: PositionEncoding
-    window: Window
+    encoding: PositionEncoding | None
+    stated_window: Window | None
     rope: Rope | None
     layers: tuple[Layer, ...]
-    kv_heads: int
-    head_dim: int
+    kv_heads: int | None
+    head_dim: int | None
+    kept: int | None
     dtype: str | None
     warnings: tuple[str, ...]
     doubts: tuple[BadInput, ...] = ()
+
+    @property
+    def window(self) -> Window:
+        """The window, for what cannot do without one.
+
+        Raises:
+            BadInput: none is stated.
+        """
+        if self.stated_window is None:
+            raise BadInput(
+                f"the config of this {self.model_type} has no max_position_embeddings, so its "
+                "window is unknown",
+                "add the key, as the base model's card gives it",
+            )
+        return self.stated_window
 
 
 def detect(
@@ -80,6 +84,54 @@ def detect(
     """
     warnings: list[str] = []
     doubts: list[BadInput] = []
+    model_type = _decoder_type(config, where)
+    config = _as_its_class_reads(config, model_type)
+    count = _count(config, model_type, where)
+    heads = read_heads(config, model_type, where, warnings)
+    encoding = _encoding(config, model_type, count, where, warnings)
+    window: Window | None = None
+    rope = None
+    if encoding in ROTARY or _states_window(config, model_type):
+        window = claimed_window(config, model_type, where, warnings)
+    if window is not None and encoding in ROTARY and _one_rope(config, model_type, where, warnings):
+        if heads.turning is None or heads.head_dim is None:
+            raise BadInput(f"{where} has no qk_rope_head_dim or no qk_nope_head_dim")
+        block = read_rope_block(
+            config, where=where, model_type=model_type, prefer=prefer, warnings=warnings
+        )
+        origin = believed(origin, block, window.current, where, warnings)
+        doubts += block.doubts
+        window = read_windows(
+            config, block, window, original_length, origin, where, warnings, doubts
+        )
+        rope = read_rope(config, block, model_type, heads.turning, window, origin, where, warnings)
+        rope = replace(rope, head_dim=heads.head_dim)
+        if rope.spec.rotary_dim < heads.head_dim and encoding == "rope":
+            encoding = "partial-rope"
+    elif original_length is not None:
+        window = _of_length(window, original_length)
+    layers = read_layers(config, model_type, encoding, count, where, warnings)
+    if not isinstance(dtype := config.get("dtype", config.get("torch_dtype")), str):
+        dtype = None
+    architectures = config.get("architectures") or ["unknown"]
+    return Position(
+        model_type=model_type,
+        architecture=str(architectures[0] if isinstance(architectures, list) else architectures),
+        encoding=encoding,
+        stated_window=window,
+        rope=rope,
+        layers=layers,
+        kv_heads=heads.kv_heads,
+        head_dim=heads.head_dim,
+        kept=heads.kept,
+        dtype=dtype,
+        warnings=tuple(dict.fromkeys([*warnings, *map(str, doubts)])),
+        doubts=tuple(doubts),
+    )
+
+
+def _decoder_type(config: Mapping[str, Any], where: str) -> str:
+    """The model_type of a config that is a decoder's."""
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         raise BadInput(f"{where} has no model_type, so it is not a transformers config")
@@ -90,152 +142,144 @@ def detect(
         )
     if config.get("is_encoder_decoder"):
         raise BadInput(f"{where}: {model_type} is an encoder-decoder, not a decoder")
+    return model_type
 
-    count = _first_of(config, ("num_hidden_layers", "n_layer", "num_layers", "n_layers"), where)
-    if count is None:
-        raise BadInput(f"{where} has no num_hidden_layers")
-    head_dim, kv_heads = _heads(config, model_type, where)
-    encoding = _encoding(config, model_type)
-    window = claimed_window(config, model_type, where, warnings)
-    rope = None
-    if encoding in ROTARY and model_type not in families.ROTARY_IN_CODE:
-        block = read_rope_block(
-            config, where=where, model_type=model_type, prefer=prefer, warnings=warnings
+
+def _one_rope(config: Mapping[str, Any], model_type: str, where: str, warnings: list[str]) -> bool:
+    """Whether a config has one rope for all layers that turn, as far as ctxext reads it."""
+    if model_type in families.ROTARY_IN_CODE:
+        return False
+    for key in ("rope_scaling", "rope_parameters"):
+        block = config.get(key)
+        if not isinstance(block, dict) or not _all_blocks(block):
+            continue
+        if model_type not in families.EXTENDABLE:
+            warnings.append(
+                f"{where}: {key} differs by layer type ({', '.join(map(str, block))}), which "
+                "ctxext does not read yet: the rope is unknown"
+            )
+            return False
+    if model_type in families.ROTARY_BY_LAYER_TYPE:
+        warnings.append(
+            f"{model_type} has a rope for each kind of layer, which ctxext does not read yet: the "
+            "rope is unknown"
         )
-        origin = believed(origin, block, window.current, where, warnings)
-        doubts += block.doubts
-        window = read_windows(
-            config, block, window, original_length, origin, where, warnings, doubts
+        return False
+    if model_type in families.FLAT_ROPE_OF_FULL_LAYERS:
+        warnings.append(
+            f"{model_type} turns its sliding layers without the scaling, some by a theta of their "
+            "own: what is shown is the rope of the full-attention layers"
         )
-        rope = read_rope(config, block, model_type, head_dim, window, origin, where, warnings)
-        if rope.spec.rotary_dim < head_dim and encoding == "rope":
-            encoding = "partial-rope"
-    elif original_length is not None:
-        window = replace(window, original=original_length)
-    layers = _layers(config, model_type, encoding, count, where, warnings)
-    if not isinstance(dtype := config.get("dtype", config.get("torch_dtype")), str):
-        dtype = None
-    architectures = config.get("architectures") or ["unknown"]
-    return Position(
-        model_type=model_type,
-        architecture=str(architectures[0] if isinstance(architectures, list) else architectures),
-        encoding=encoding,
-        window=window,
-        rope=rope,
-        layers=layers,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        dtype=dtype,
-        warnings=tuple(dict.fromkeys([*warnings, *map(str, doubts)])),
-        doubts=tuple(doubts),
+    return True
+
+
+def _all_blocks(block: Mapping[str, Any]) -> bool:
+    """Whether a rope block holds a block for each layer type (null: that type does not turn)."""
+    values = list(block.values())
+    return any(isinstance(v, dict) for v in values) and all(
+        v is None or isinstance(v, dict) for v in values
     )
 
 
-def _first_of(config: Mapping[str, Any], keys: tuple[str, ...], where: str) -> int | None:
-    """A size of the model under the first of its names that is there."""
-    for key in keys:
-        size = whole(config, key, where, most=_MOST)
-        if size is not None:
-            return size
-    return None
+def _states_window(config: Mapping[str, Any], model_type: str) -> bool:
+    """Whether a config, or its class, states a window that nothing turns over."""
+    stated = any(config.get(key) is not None for key in _WINDOWS)
+    return stated or model_type in WINDOW_WHEN_ABSENT
 
 
-def _heads(config: Mapping[str, Any], model_type: str, where: str) -> tuple[int, int]:
-    """(head_dim, key-value heads), checked against each other."""
-    heads = _first_of(config, ("num_attention_heads", "n_head", "n_heads"), where)
-    hidden = _first_of(config, ("hidden_size", "n_embd", "d_model"), where)
-    if heads is None or hidden is None:
-        raise BadInput(f"{where} has no num_attention_heads or no hidden_size")
-    head_dim = whole(config, "head_dim", where, most=_MOST)
-    head_dim = head_dim or families.HEAD_DIM_WHEN_ABSENT.get(model_type)
-    if head_dim is None:
-        if hidden % heads:
-            raise BadInput(
-                f"{where}: hidden_size {hidden} is not a multiple of num_attention_heads {heads}, "
-                "and there is no head_dim"
-            )
-        head_dim = hidden // heads
-    kv_heads = whole(config, "num_key_value_heads", where) or heads
-    if heads % kv_heads:
-        raise BadInput(
-            f"{where}: num_key_value_heads {kv_heads} does not divide num_attention_heads {heads}"
-        )
-    return head_dim, kv_heads
+def _of_length(window: Window | None, length: int) -> Window:
+    if window is None:
+        return Window(length, length, "--original-length", length)
+    return replace(window, original=length)
 
 
-def _encoding(config: Mapping[str, Any], model_type: str) -> PositionEncoding:
-    """The word for how positions are told, from `model_type` and telling keys."""
-    attention = config.get("attn_config")
+def _as_its_class_reads(config: Mapping[str, Any], model_type: str) -> Mapping[str, Any]:
+    """The config with what its class calls by another name, or assumes, under the usual key."""
+    key = families.WINDOW_KEY.get(model_type)
+    if key is not None and config.get(key) is not None:
+        config = {"max_position_embeddings": config[key], **config}
+    block = families.ROPE_WHEN_ABSENT.get(model_type)
+    if block is not None and not any(key in config for key in _ROPE_KEYS):
+        config = {**config, "rope_parameters": dict(block)}
+    return config
+
+
+def _count(config: Mapping[str, Any], model_type: str, where: str) -> int:
+    """How many layers there are."""
+    blocks = config.get("layers_block_type") or config.get("hybrid_override_pattern")
+    if model_type == "nemotron_h" and isinstance(blocks, list | str) and blocks:
+        return len(blocks)  # its class takes no other number
+    count = first_of(config, _LAYERS, where)
+    if count is None:
+        raise BadInput(f"{where} has no num_hidden_layers")
+    return count
+
+
+def _encoding(
+    config: Mapping[str, Any], model_type: str, count: int, where: str, warnings: list[str]
+) -> PositionEncoding | None:
+    """The word for how positions are told, from `model_type` and telling keys; None = unknown."""
     if model_type in families.ALIBI or config.get("alibi") is True:
         return "alibi"
-    if isinstance(attention, dict) and attention.get("alibi"):
-        return "alibi"
-    if model_type == "mpt" or model_type in families.LEARNED:
+    if model_type in families.LEARNED:
         return "learned"
     if model_type in families.SINUSOIDAL:
         return "sinusoidal"
-    if model_type in families.NO_ENCODING or config.get("position_embedding_type") == "nope":
+    if model_type in families.NO_ATTENTION:
+        warnings.append(
+            f"{model_type} has no attention, so there is no position encoding to extend and no "
+            "KV cache that grows"
+        )
         return "none"
-    flags = config.get("no_rope_layers")
-    if isinstance(flags, list) and flags and not all(flags):  # 1 = rotates, 0 = does not
-        return "mixed"
+    if model_type in families.RELATIVE:
+        warnings.append(
+            f"{model_type} tells positions by their distance (a relative bias), for which ctxext "
+            "has no word"
+        )
+        return None
+    if _turns_nowhere(config, model_type):
+        return "none"
+    return _rotary_word(config, model_type, count, where, warnings)
+
+
+def _turns_nowhere(config: Mapping[str, Any], model_type: str) -> bool:
+    """Whether attention of a family that may rotate is told no positions at all."""
+    if model_type in families.NO_ENCODING or config.get("position_embedding_type") == "nope":
+        return True
+    if model_type == "zamba2":
+        return config.get("use_mem_rope") is not True
+    if model_type == "granitemoehybrid":
+        return config.get("position_embedding_type") != "rope"
+    if model_type == "olmo_hybrid" and "rope_theta" in config:
+        blocks = (config.get("rope_parameters"), config.get("rope_scaling"))
+        thetas = [block.get("rope_theta") for block in blocks if isinstance(block, dict)]
+        return config["rope_theta"] is None and not any(thetas)
+    return False
+
+
+def _rotary_word(
+    config: Mapping[str, Any], model_type: str, count: int, where: str, warnings: list[str]
+) -> PositionEncoding | None:
+    everywhere = rotates_everywhere(config, model_type, count, where)
+    if everywhere is not None:  # flags of single layers
+        return "rope" if everywhere else "mixed"
     if model_type in families.NO_ROPE_IN_FULL_LAYERS:
-        return "mixed"
-    if model_type in families.ROTARY_IN_CODE:
+        off = "sliding_window" in config and not config["sliding_window"]
+        return "rope" if off and model_type in families.ROTATES_WITHOUT_WINDOW else "mixed"
+    if model_type == "roformer":
+        return "rope"
+    parts = families.ROTARY_IN_CODE | families.LATENT | families.TURNS_PARTS_BY_LAYER_TYPE
+    if model_type in parts:
         return "partial-rope"
-    return "rope"
-
-
-def _layers(
-    config: Mapping[str, Any],
-    model_type: str,
-    encoding: PositionEncoding,
-    count: int,
-    where: str,
-    warnings: list[str],
-) -> tuple[Layer, ...]:
-    """Attention kind, reach and encoding of every layer."""
-    if "sliding_window" in config:
-        reach = whole(config, "sliding_window", where)
-    else:
-        reach = families.SLIDING_WINDOW_WHEN_ABSENT.get(model_type)
-        if reach:
-            warnings.append(
-                f"{where} has no sliding_window, and transformers assumes {reach} for {model_type}"
-            )
-    chunk = whole(config, "attention_chunk_size", where)
-    types = config.get("layer_types")
-    kinds: list[Attention]
-    if types is not None and model_type != "mistral":  # Mistral's class ignores layer_types
-        if not isinstance(types, list) or len(types) != count:
-            said = len(types) if isinstance(types, list) else types
-            raise BadInput(f"{where}: layer_types has {said} entries for {count} layers")
-        unknown = sorted({str(t) for t in types} - set(_LAYER_TYPES))
-        if unknown:
-            raise BadInput(f"{where}: unknown layer_types {', '.join(unknown)}")
-        kinds = [_LAYER_TYPES[t] for t in types]
-    elif model_type in families.SLIDES_BY_FLAG:
-        zero = config.get("max_window_layers") == 0
-        first = 0 if zero else whole(config, "max_window_layers", where) or 28
-        slides = config.get("use_sliding_window") is True and reach is not None
-        kinds = ["sliding" if slides and i >= first else "full" for i in range(count)]
-    else:
-        kinds = ["sliding" if reach else "full"] * count
-    if model_type in families.SLIDES_BY_FLAG and config.get("use_sliding_window") is not True:
-        # transformers drops the window then, whatever layer_types says.
-        kinds = ["full" if kind == "sliding" else kind for kind in kinds]
-    flags = config.get("no_rope_layers")
-    layers = []
-    for index, kind in enumerate(kinds):
-        own: PositionEncoding = encoding
-        if encoding == "mixed":
-            rotates = kind != "full"
-            if isinstance(flags, list) and index < len(flags):
-                rotates = bool(flags[index])
-            own = "rope" if rotates else "none"
-        window = {"sliding": reach, "chunked": chunk}.get(kind)
-        layers.append(Layer(index, own, kind, window))
-    return tuple(layers)
+    if model_type in families.KNOWN:
+        return "rope"
+    turns = any(config.get(key) is not None for key in _ROPE_KEYS)
+    how = "its rope keys are read as any family's" if turns else "no key says where tokens sit"
+    warnings.append(
+        f"{where}: model_type '{model_type}' is not known to ctxext: {how}, and its layers and KV "
+        "cache are unknown"
+    )
+    return "rope" if turns else None
 
 
 def reads_alike_in_transformers_4(config: Mapping[str, Any], rope: Rope) -> bool:

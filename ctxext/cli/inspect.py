@@ -12,6 +12,15 @@ from ctxext.lengths import parse_length, show_length
 if TYPE_CHECKING:
     from ctxext.pipeline.inspect import Inspection
 
+_UNKNOWN = "unknown"
+_ATTENTION = {
+    "full": "full attention",
+    "sliding": "sliding attention",
+    "chunked": "chunked attention",
+    "linear": "no cache of keys (linear attention, state space or none)",
+    None: "unknown attention",
+}
+
 
 def command(
     model: options.Model,
@@ -57,14 +66,18 @@ def command(
 
 def _render(result: "Inspection") -> None:
     position, rope = result.position, result.position.rope
+    window = position.stated_window
     rows = [
         ("model", result.opened.source.name),
         ("architecture", f"{position.architecture} ({position.model_type})"),
         ("parameters", f"{result.parameters:,}" if result.parameters else "unknown"),
         ("dtype", result.dtype or "unknown"),
-        ("position encoding", position.encoding),
-        ("window, trained", f"{position.window.original:,} tokens ({position.window.source})"),
-        ("window, claimed", f"{position.window.current:,} tokens"),
+        ("position encoding", position.encoding or "unknown"),
+        (
+            "window, trained",
+            f"{window.original:,} tokens ({window.source})" if window else _UNKNOWN,
+        ),
+        ("window, claimed", f"{window.current:,} tokens" if window else _UNKNOWN),
     ]
     if rope is not None:
         block = rope.block
@@ -78,12 +91,16 @@ def _render(result: "Inspection") -> None:
             rows.append(("attention factor", f"{rope.attention_factor:.6g}"))
     kinds: dict[str, int] = {}
     for layer in position.layers:
-        name = f"{layer.attention} attention"
+        name = _ATTENTION[layer.attention]
         if layer.window:
             name += f" over {layer.window:,}"
         kinds[name] = kinds.get(name, 0) + 1
     rows.append(("layers", ", ".join(f"{n} x {kind}" for kind, n in kinds.items())))
-    if result.kv_bytes_per_token is not None:
+    if result.kv_bytes_per_token is None:
+        rows.append(("KV cache", _UNKNOWN))
+    elif result.kv_bytes_per_token == 0:
+        rows.append(("KV cache", "none that grows with the text"))
+    else:
         at = ", ".join(f"{show_length(n)}: {_size(b)}" for n, b in result.kv_bytes_at.items())
         rows += [("KV cache", f"{result.kv_bytes_per_token:,} bytes/token"), ("KV cache at", at)]
     width = max(len(name) for name, _ in rows)

@@ -7,9 +7,10 @@ from typing import Any
 
 from ctxext.checkpoints import families
 from ctxext.checkpoints.carry import TOKENIZER, TOKENIZER_CONFIG, fixed_lengths
-from ctxext.checkpoints.detect import Layer, Position, reads_alike_in_transformers_4
+from ctxext.checkpoints.detect import Position, reads_alike_in_transformers_4
 from ctxext.checkpoints.engines import engine_notes
 from ctxext.checkpoints.json_file import read_json_object
+from ctxext.checkpoints.layouts import Layer
 from ctxext.checkpoints.quantised import quantised_by
 from ctxext.checkpoints.rope_block import Dialect
 from ctxext.checkpoints.safetensors_file import DTYPE_NAMES, dtype_bytes
@@ -41,6 +42,7 @@ class Inspection:
 
     def to_dict(self) -> dict[str, Any]:
         position, rope = self.position, self.position.rope
+        window = position.stated_window
         return {
             "schema": "ctxext.inspect/1",
             "model": self.opened.source.name,
@@ -51,9 +53,9 @@ class Inspection:
             "dtype": self.dtype,
             "position_encoding": position.encoding,
             "window": {
-                "original": position.window.original,
-                "current": position.window.current,
-                "source": position.window.source,
+                "original": window.original if window else None,
+                "current": window.current if window else None,
+                "source": window.source if window else None,
             },
             "rope": None
             if rope is None
@@ -117,11 +119,15 @@ def inspect(
     if dtype is None and weights is not None and weights.dtype:
         dtype = DTYPE_NAMES.get(weights.dtype, weights.dtype)
     element = dtype_bytes(dtype)
-    lengths = sorted({4096, 32768, 131072, position.window.original, position.window.current})
-    if target:
-        lengths = sorted({*lengths, target})
+    lengths = {4096, 32768, 131072, *([target] if target else [])}
+    if (window := position.stated_window) is not None:
+        lengths |= {window.original, window.current}
     per_token = None if element is None else _kv_bytes(position, 1, element)
-    at = {} if element is None else {n: _kv_bytes(position, n, element) for n in lengths}
+    at = {
+        length: size
+        for length in sorted(lengths)
+        if element is not None and (size := _kv_bytes(position, length, element)) is not None
+    }
     warnings += _suspicions(opened, target)
     return Inspection(
         opened=opened,
@@ -182,14 +188,19 @@ def _weights(opened: Opened, warnings: list[str]) -> Weights | None:
     return weights
 
 
-def _kv_bytes(position: Position, length: int, element: int) -> int:
-    """Bytes of keys and values of one sequence; a sliding layer keeps no more than its window."""
-    kept = sum(
-        min(length, layer.window) if layer.window else length
-        for layer in position.layers
-        if layer.attention != "linear"
-    )
-    return 2 * position.kv_heads * position.head_dim * element * kept
+def _kv_bytes(position: Position, length: int, element: int) -> int | None:
+    """Bytes that the cache keeps of one sequence; a sliding layer keeps no more than its window.
+
+    Returns:
+        None where it is not known of every layer.
+    """
+    layers = [layer for layer in position.layers if layer.attention != "linear"]
+    if not layers:
+        return 0
+    if position.kept is None or any(layer.attention is None for layer in layers):
+        return None
+    tokens = sum(min(length, layer.window) if layer.window else length for layer in layers)
+    return position.kept * element * tokens
 
 
 def _methods(position: Position, target: int | None) -> list[dict[str, Any]]:
@@ -198,17 +209,22 @@ def _methods(position: Position, target: int | None) -> list[dict[str, Any]]:
         why = method.training
         applies = position.encoding in method.applies_to
         if not applies:
-            why = f"not for position encoding '{position.encoding}'"
+            why = f"not for position encoding '{position.encoding or 'unknown'}'"
         elif position.model_type not in families.EXTENDABLE:
             applies, why = False, f"model_type '{position.model_type}' is not supported yet"
-        notes = engine_notes(name, {}, target or position.window.original * 4) if applies else []
+        notes = []
+        if applies:
+            notes = engine_notes(name, {}, target or position.window.original * 4)
         rows.append({"name": name, "applies": applies, "why": why, "engines": notes})
     return rows
 
 
 def _suspicions(opened: Opened, target: int | None) -> list[str]:
     position, found = opened.position, []
-    rope, window = position.rope, position.window
+    rope, window = position.rope, position.stated_window
+    if window is None:
+        found.append("no key of the config states a window, so it is unknown")
+        return found
     sliding = [x for x in position.layers if x.attention == "sliding" and x.window]
     reach = max((x.window or 0 for x in sliding), default=0)
     wanted = target or window.current

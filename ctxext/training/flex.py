@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ctxext.checkpoints.detect import Layer
+from ctxext.checkpoints.layouts import Layer
 from ctxext.training.config import FinetuneConfig
 from ctxext.training.estimate import EAGER
 

@@ -1,0 +1,210 @@
+"""What is said of families is what transformers' own classes do, or "unknown"; never another."""
+
+import pytest
+from tiny_models import as_file, cached_numbers, tiny_config
+from transformers import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from ctxext.checkpoints import families
+from ctxext.checkpoints.detect import detect
+from ctxext.errors import BadInput
+from ctxext.pipeline.inspect import inspect
+
+# Its class cannot make its own defaults.
+TYPES = sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - {"gemma4_assistant"})
+# transformers' words for a layer, and ours.
+KINDS = {
+    "full_attention": "full", "hybrid": "full", "sliding_attention": "sliding",
+    "hybrid_sliding": "sliding", "chunked_attention": "chunked", "linear_attention": "linear",
+    "conv": "linear", "mlp": "linear", "moe": "linear",
+}  # fmt: skip
+
+
+def decoder_config(model_type, **changes):
+    """The family's default config: of its decoder, where it is one of several parts."""
+    plain = CONFIG_MAPPING[model_type]().get_text_config(decoder=True)
+    return type(plain)(**changes) if changes else plain
+
+
+def read(document, **changes):
+    return detect({**document, **changes}, where="config.json")
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_a_layout_that_is_not_spelled_out_is_the_class_s_or_unknown(model_type):
+    config = decoder_config(model_type)
+    if not isinstance(getattr(config, "layer_types", None), list | tuple):
+        pytest.skip("one kind of layer")
+    config_file = as_file(config)
+    for key in ("layer_types", "layers_block_type"):
+        config_file.pop(key, None)
+    try:
+        position = read(config_file, is_encoder_decoder=False)
+    except BadInput as refusal:
+        pytest.skip(f"refused: {refusal}")
+    for layer, word in zip(position.layers, config.layer_types, strict=True):
+        said = layer.attention
+        if said is not None:
+            assert said == KINDS.get(word), (layer, word)
+        if said == "sliding":
+            reach = getattr(config, "sliding_window", None)
+            assert layer.window == reach
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_no_default_config_is_a_traceback_or_a_guess(model_type):
+    config = decoder_config(model_type)
+    try:
+        position = read(as_file(config), is_encoder_decoder=False)
+    except BadInput:
+        return
+    assert len(position.layers) > 0
+    known = config.model_type in families.KNOWN - families.CACHE_UNKNOWN
+    assert (position.kept is not None) == known
+
+
+def same_cache(config):
+    """Whether the numbers of the cache are as said; None where they are said to be unknown."""
+    position = read(as_file(config), is_encoder_decoder=False)
+    said = position.kept
+    if said is None or any(layer.attention is None for layer in position.layers):
+        return None
+    tokens = 12
+    kept = [0 if layer.attention == "linear" else said * tokens for layer in position.layers]
+    measured = cached_numbers(config, tokens)
+    if measured is None:
+        return None
+    return kept == measured + [0] * (len(kept) - len(measured)), kept, measured
+
+
+FEW = {  # one of each kind, with what its class leaves open
+    "llama": {}, "mistral": {}, "gemma2": {}, "gpt_oss": {}, "cohere2": {}, "exaone4": {},
+    "modernbert-decoder": {}, "llama4_text": {}, "gpt2": {}, "bloom": {}, "opt": {},
+    "falcon": {}, "falcon ": {"multi_query": False}, "gpt_bigcode": {}, "jetmoe": {},
+    "deepseek_v3": {}, "kimi_linear": {}, "qwen3_next": {}, "jamba": {}, "falcon_h1": {},
+    "lfm2": {"full_attn_idxs": [2, 5]}, "olmo_hybrid": {}, "zamba": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_the_cache_is_as_wide_as_the_model_s_own(name):
+    found = same_cache(tiny_config(name.strip(), **FEW[name]))
+    assert found is not None
+    assert found[0], found[1:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", TYPES)
+def test_no_cache_is_said_to_be_what_it_is_not(model_type):
+    try:
+        config = tiny_config(model_type)
+        found = same_cache(config)
+    except BadInput as refusal:
+        pytest.skip(f"refused: {refusal}")
+    except (ValueError, RuntimeError, TypeError, AttributeError, KeyError, ImportError) as error:
+        pytest.skip(f"not buildable at this size: {error}")
+    assert found is None or found[0], found and found[1:]
+
+
+BASE = {"num_hidden_layers": 8, "hidden_size": 64, "num_attention_heads": 4,
+        "num_key_value_heads": 4, "max_position_embeddings": 4096,
+        "rope_theta": 10000.0}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "encoding"),
+    [
+        ({"model_type": "bert"}, "learned"),
+        ({"model_type": "xlm-roberta"}, "learned"),
+        ({"model_type": "mpt", "attn_config": {"alibi": False}}, "alibi"),
+        ({"model_type": "marian"}, "sinusoidal"),
+        ({"model_type": "jamba"}, "none"),
+        ({"model_type": "zamba2"}, "none"),
+        ({"model_type": "zamba2", "use_mem_rope": True}, "rope"),
+        ({"model_type": "granitemoehybrid"}, "none"),
+        ({"model_type": "granitemoehybrid", "position_embedding_type": "rope"}, "rope"),
+        ({"model_type": "olmo_hybrid", "rope_theta": None}, "none"),
+        ({"model_type": "olmo_hybrid"}, "rope"),
+        ({"model_type": "exaone4", "sliding_window": 1024}, "mixed"),
+        ({"model_type": "exaone4", "sliding_window": None}, "rope"),
+        ({"model_type": "afmoe"}, "mixed"),
+        ({"model_type": "smollm3"}, "mixed"),
+        ({"model_type": "llama4_text"}, "mixed"),
+        ({"model_type": "llama4_text", "no_rope_layers": [1] * 8}, "rope"),
+        ({"model_type": "xlnet"}, None),
+        ({"model_type": "nobody-knows", "rope_theta": None}, None),
+        ({"model_type": "nobody-knows"}, "rope"),
+    ],
+)
+def test_words(changes, encoding):
+    position = read(BASE | changes)
+    assert position.encoding == encoding
+    if encoding is None:
+        assert any("ctxext" in warning for warning in position.warnings)
+
+
+def test_layers_without_rope_are_those_of_the_class():
+    position = read(BASE | {"model_type": "smollm3", "no_rope_layer_interval": 2})
+    config = CONFIG_MAPPING["smollm3"](num_hidden_layers=8, no_rope_layer_interval=2)
+    rotates = [layer.position_encoding == "rope" for layer in position.layers]
+    assert rotates == [bool(flag) for flag in config.no_rope_layers]
+
+
+def test_repeated_keys_of_falcon_are_not_counted():
+    position = read(BASE | {"model_type": "falcon", "new_decoder_architecture": True,
+                            "num_kv_heads": 2})  # fmt: skip
+    assert position.kept is None
+    assert any("transformers keeps 4 heads" in warning for warning in position.warnings)
+
+
+def test_latent_attention_turns_a_part_of_a_head():
+    config = tiny_config("deepseek_v3")
+    position = read(as_file(config))
+    assert position.encoding == "partial-rope"
+    assert (position.rope.spec.rotary_dim, position.rope.head_dim) == (8, 24)
+    assert position.kept == 24 + 8
+
+
+def write(folder, **config):
+    import json
+
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+def test_a_model_without_attention_is_called_that(tmp_path):
+    from conftest import run_ctxext
+
+    model = write(tmp_path / "m", model_type="mamba2", num_hidden_layers=4, hidden_size=64,
+                  num_heads=8, head_dim=16, torch_dtype="bfloat16")  # fmt: skip
+    document = inspect(model).to_dict()
+    assert document["position_encoding"] == "none"
+    assert document["window"] == {"original": None, "current": None, "source": None}
+    assert document["kv_cache"]["bytes_per_token"] == 0
+    assert any("mamba2 has no attention" in warning for warning in document["warnings"])
+    shown = run_ctxext("inspect", model)
+    assert "unknown" in shown.stdout
+    assert "full attention" not in shown.stdout
+    refused = run_ctxext("extend", model, "--target", "8k", "--dry-run")
+    assert refused.returncode == 2
+
+
+def test_what_is_not_known_is_null_and_said(tmp_path):
+    from conftest import run_ctxext
+
+    model = write(tmp_path / "m", **BASE, model_type="nobody-knows", torch_dtype="bfloat16")
+    document = inspect(model).to_dict()
+    assert document["kv_cache"] == {"bytes_per_token": None, "bytes_at": {}}
+    assert {layer["attention"] for layer in document["layers"]} == {None}
+    assert any("'nobody-knows' is not known" in warning for warning in document["warnings"])
+    shown = run_ctxext("inspect", model).stdout
+    assert "8 x unknown attention" in shown
+
+
+def test_a_rope_for_each_kind_of_layer_is_unknown_not_refused(tmp_path):
+    config = CONFIG_MAPPING["gemma3_text"](num_hidden_layers=6)
+    position = read(as_file(config))
+    assert (position.encoding, position.rope) == ("rope", None)
+    assert any("differs by layer type" in warning for warning in position.warnings)
+    assert [layer.attention for layer in position.layers] == ["sliding"] * 5 + ["full"]

@@ -1,0 +1,58 @@
+"""Small random models of any family of transformers, to measure what their classes do."""
+
+import torch
+
+_SIZES = {
+    "vocab_size": 64, "hidden_size": 64, "n_embd": 64, "d_model": 64, "intermediate_size": 64,
+    "moe_intermediate_size": 32, "ffn_hidden_size": 64, "decoder_ffn_dim": 64, "ffn_dim": 64,
+    "n_inner": 64, "num_hidden_layers": 8, "n_layer": 8, "n_layers": 8, "num_layers": 8,
+    "decoder_layers": 8, "num_attention_heads": 4, "n_head": 4, "n_heads": 4, "num_heads": 4,
+    "decoder_attention_heads": 4, "num_key_value_heads": 2, "n_routed_experts": 4,
+    "num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1,
+    "n_group": 1, "topk_group": 1, "moe_topk": 2, "shared_expert_intermediate_size": 32,
+    "expert_ffn_hidden_size": 32, "kv_lora_rank": 24, "q_lora_rank": 20, "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 16, "v_head_dim": 16, "pad_token_id": 0, "bos_token_id": 1,
+    "eos_token_id": 2,
+}  # fmt: skip
+
+
+def tiny_config(model_type, **changes):
+    """The family's config class with its defaults, but small."""
+    from transformers import CONFIG_MAPPING
+
+    plain = CONFIG_MAPPING[model_type]().get_text_config(decoder=True)
+    known = plain.to_dict()
+    sizes = {k: v for k, v in _SIZES.items() if k in known or hasattr(plain, k)}
+    if "kv_lora_rank" in sizes:
+        sizes["num_key_value_heads"] = 4  # latents are shared, keys are not
+    elif known.get("head_dim") is not None:
+        sizes["head_dim"] = 16
+    config = type(plain)(**{**sizes, **changes})
+    if hasattr(config, "is_decoder"):
+        config.is_decoder = True
+    return config
+
+
+def as_file(config):
+    """What a config.json of this config says: no nulls but those that mean "off"."""
+    document = {k: v for k, v in config.to_dict().items() if not k.startswith("_")}
+    return {k: v for k, v in document.items() if v is not None or k == "sliding_window"}
+
+
+def cached_numbers(config, tokens):
+    """Numbers in the cache of each layer after one forward pass; None where the class has none."""
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        cache = getattr(model(torch.arange(3, 3 + tokens)[None] % 60, use_cache=True),
+                        "past_key_values", None)  # fmt: skip
+    if cache is None:
+        return None
+    cache = getattr(cache, "self_attention_cache", cache)
+    kept = []
+    for layer in cache.layers:
+        keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
+        kept.append(0 if keys is None else keys.numel() + values.numel())
+    return kept

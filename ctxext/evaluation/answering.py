@@ -1,17 +1,20 @@
 """A long prompt read once, and several short continuations scored behind it."""
 
-import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from ctxext.checkpoints.load import reset_dynamic_rope
+from ctxext.checkpoints.tiling import tile_positions
+from ctxext.evaluation.lower_right import MASK, lower_right, uses_sdpa
+from ctxext.evaluation.room import branch, cache_with_room, has_room
 
 _PROBE, _TAIL = 40, 4  # tokens
 _ERROR = 1e-3  # of log-probabilities of the probe, that two kernels may be apart
-_TOGETHER = 2**28  # bytes of copied cache up to which continuations go in as one batch
+_TILE = 8192  # positions whose norms and MLPs are computed at once
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,10 @@ class Answerer:
         self.model = model
         self.device = next(model.parameters()).device
         self._chunk = prefill_chunk
-        self.cached = hasattr(model, "get_output_embeddings") and self._cache_is_right()
+        self.cached = self._lean = False
+        if hasattr(model, "get_output_embeddings"):
+            tile_positions(model, _TILE)
+            self._choose()
 
     def told(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[Told]:
         """How likely each continuation is behind the prompt, float32 log-softmax."""
@@ -63,14 +69,10 @@ class Answerer:
                 out = self.model(input_ids=self._row(ids), use_cache=False, logits_to_keep=1)
                 ids.append(int(out.logits[0, -1].argmax()))
             return ids[len(prompt) :]
-        cache, logits = self._prefill(prompt)
+        cache, logits = self._prefill(prompt, new_tokens)
         for _ in range(new_tokens):
             ids.append(int(logits.argmax()))
-            out = self.model(
-                input_ids=self._row(ids[-1:]), past_key_values=cache, use_cache=True,
-                logits_to_keep=1,
-            )  # fmt: skip
-            logits = out.logits[0, -1]
+            logits = self._read(ids[-1:], cache, 1)[-1]
         return ids[len(prompt) :]
 
     @torch.inference_mode()
@@ -83,45 +85,56 @@ class Answerer:
 
     @torch.inference_mode()
     def _cached(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[Told]:
-        cache, first = self._prefill(prompt)
-        held = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
-        alike = len({len(c) for c in continuations}) == 1
-        size = len(continuations) if alike and held * len(continuations) <= _TOGETHER else 1
+        longest = max(len(continuation) for continuation in continuations)
+        cache, first = self._prefill(prompt, longest)
+        if not has_room(cache):
+            raise NotImplementedError("a cache whose branches would not share the prompt")
         out: list[Told] = []
-        for at in range(0, len(continuations), size):
-            part = continuations[at : at + size]
-            if len(part[0]) == 1:
-                out += [_told(first[None], continuation) for continuation in part]
-                continue
-            ids = torch.tensor([list(c[:-1]) for c in part], device=self.device)
-            read = self.model(
-                input_ids=ids, past_key_values=_branch(cache, len(part)), use_cache=True
-            )
-            for continuation, logits in zip(part, read.logits, strict=True):
-                out.append(_told(torch.cat([first[None], logits]), continuation))
+        for continuation in continuations:
+            logits = first[None]
+            if len(continuation) > 1:
+                read = self._read(continuation[:-1], branch(cache), 0)
+                logits = torch.cat([logits, read])
+            out.append(_told(logits, continuation))
         return out
 
-    def _prefill(self, prompt: Sequence[int]) -> tuple[Any, torch.Tensor]:
-        """The cache behind a prompt, and the logits (vocabulary,) of what follows it."""
-        from transformers import DynamicCache
-
-        cache = DynamicCache(config=self.model.config)
-        ids = self._row(prompt)
+    def _prefill(self, prompt: Sequence[int], behind: int) -> tuple[Any, torch.Tensor]:
+        """The cache behind a prompt, with room for more, and the logits (vocabulary,) of what
+        follows it."""
+        cache = cache_with_room(self.model.config, len(prompt), behind)
         step = self._chunk or len(prompt)
+        if self._chunk and not self._lean:  # then masks are dense, chunk x length
+            step = min(step, max(1, MASK // len(prompt)))
         for at in range(0, len(prompt), step):
+            logits = self._read(prompt[at : at + step], cache, 1)
+        return cache, logits[-1]
+
+    def _read(self, ids: Sequence[int], cache: Any, kept: int) -> torch.Tensor:
+        """Logits (kept, vocabulary) of the last tokens read into a cache; 0 = of all of them."""
+        with lower_right(self.model) if self._lean else nullcontext():
             out = self.model(
-                input_ids=ids[:, at : at + step], past_key_values=cache, use_cache=True,
-                logits_to_keep=1,
+                input_ids=self._row(ids), past_key_values=cache, use_cache=True,
+                logits_to_keep=kept,
             )  # fmt: skip
-        return cache, out.logits[0, -1]
+        logits: torch.Tensor = out.logits[0]
+        return logits
 
     def _row(self, ids: Sequence[int]) -> torch.Tensor:
         return torch.tensor([list(ids)], device=self.device)
 
-    def _cache_is_right(self) -> bool:
+    def _choose(self) -> None:
+        """Read through the cache if that says the same, without masks of our own if it has to."""
         rope = getattr(self.model.config, "rope_parameters", None) or {}
         if rope.get("rope_type") in ("dynamic", "longrope"):
-            return False  # frequencies follow the length of what is read
+            return  # frequencies follow the length of what is read
+        for lean in (True, False) if uses_sdpa(self.model) else (False,):
+            self._lean = lean
+            self.cached = self._cache_is_right()
+            if self.cached:
+                return
+        self._lean = False
+
+    def _cache_is_right(self) -> bool:
         ids = [index % self.model.config.vocab_size for index in range(1, _PROBE + 1)]
         prompt, tails = ids[:-_TAIL], [ids[-_TAIL:], ids[:_TAIL]]
         try:
@@ -134,17 +147,6 @@ class Answerer:
             float((a.logprobs - b.logprobs).abs().max()) <= allowed * float(b.logprobs.abs().max())
             for a, b in zip(through, plain, strict=True)
         )
-
-
-def _branch(cache: Any, rows: int) -> Any:
-    """A cache that goes its own way from here; the tensors are shared until something is added."""
-    branch = copy.copy(cache)
-    branch.layers = [copy.copy(layer) for layer in cache.layers]
-    if rows > 1:
-        for layer in branch.layers:
-            layer.keys = layer.keys.expand(rows, -1, -1, -1)
-            layer.values = layer.values.expand(rows, -1, -1, -1)
-    return branch
 
 
 def _told(logits: torch.Tensor, continuation: Sequence[int]) -> Told:

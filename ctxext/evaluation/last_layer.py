@@ -7,9 +7,13 @@ still give their keys and values.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
+
+from ctxext.evaluation.lower_right import LOWER_RIGHT, Back
+from ctxext.evaluation.room import RoomyLayer
 
 _NOTHING = "ctxext_no_attention"
 
@@ -19,7 +23,8 @@ def last_positions(decoder: Any, kept: int) -> Iterator[None]:
     """Let a decoder return hidden states (batch, kept, hidden) of its last `kept` positions.
 
     For decoders whose `layers` take `position_embeddings` and a cache, as transformers' families
-    do; whoever calls compares with the whole decoder once.
+    do; whoever calls compares with the whole decoder once. Without `lower_right` around it, the
+    last positions have a dense mask of kept x length: then keep few of them.
     """
     layer = decoder.layers[-1]
     original = layer.forward
@@ -28,15 +33,21 @@ def last_positions(decoder: Any, kept: int) -> Iterator[None]:
     def forward(hidden_states: torch.Tensor, **given: Any) -> Any:
         from transformers import DynamicCache
 
-        cut = hidden_states.shape[1] - kept
+        length = hidden_states.shape[1]
+        cut = length - kept
         cache = DynamicCache()
+        cache.layer_class_to_replicate = partial(RoomyLayer, length)
         with _no_attention(decoder.config), _no_mlp(mlp):
             original(hidden_states[:, :cut], **_part(given, slice(None, cut), cache))
         tail = _part(given, slice(cut, None), cache)
         mask = given.get("attention_mask")
-        tail["attention_mask"] = (
-            _causal(kept, cut, hidden_states) if mask is None else mask[..., cut:, :]
-        )
+        if mask is None and decoder.config._attn_implementation == LOWER_RIGHT:
+            mask = Back()
+        elif mask is None:
+            mask = _causal(kept, cut, hidden_states)
+        elif not isinstance(mask, Back):
+            mask = mask[..., cut:, :]
+        tail["attention_mask"] = mask
         return original(hidden_states[:, cut:], **tail)
 
     layer.forward = forward
@@ -78,11 +89,14 @@ def _no_mlp(mlp: Any) -> Iterator[None]:
     if not hasattr(mlp, "down_proj"):
         yield
         return
+    tiled = vars(mlp).get("forward")
     mlp.forward = lambda hidden: hidden
     try:
         yield
     finally:
         del mlp.forward
+        if tiled is not None:
+            mlp.forward = tiled
 
 
 def _nothing(

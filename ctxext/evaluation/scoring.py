@@ -1,18 +1,25 @@
 """Negative log-likelihood of chosen tokens, without a (length, vocabulary) tensor of logits."""
 
+import math
 from collections.abc import Iterator
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import torch
 
 from ctxext.checkpoints.head import check_head, decoder_of, head_of
 from ctxext.checkpoints.load import reset_dynamic_rope
+from ctxext.checkpoints.tiling import tile_positions
 from ctxext.errors import CtxextError
 from ctxext.evaluation.last_layer import last_positions
+from ctxext.evaluation.lower_right import MASK, lower_right, uses_sdpa
+from ctxext.evaluation.room import cache_with_room
 
 _LOGITS = 2**25  # of them exist at the same time: 128 MiB
 _PROBE, _PROBE_CHUNK = 64, 24  # tokens
+_DENSE = 4096  # last positions at most where they need a dense mask
+_TILE = 8192  # positions whose norms and MLPs are computed at once
+_SMALLEST = -87.0  # nats; e^-87 is nearly the smallest normal float32, and slow ones lie below
 _CACHE_ERROR = 1e-3  # of the largest hidden state; kernels differ with shapes, a wrong cache by all
 
 
@@ -36,7 +43,8 @@ class Scorer:
         self._chunk = prefill_chunk
         self._head = None
         self._at_once = 0
-        self._short = False
+        self._short = self._lean = False
+        tile_positions(model, _TILE)
         embeddings = getattr(model, "get_output_embeddings", lambda: None)()
         if embeddings is not None:
             vocabulary = embeddings.weight.shape[0]
@@ -45,7 +53,8 @@ class Scorer:
             with suppress(CtxextError):  # of a head unknown to us: the model's own forward does it
                 check_head(model, probe)
                 self._head = head_of(model)
-                self._short = not prefill_chunk and self._short_is_right(probe)
+                if not prefill_chunk:
+                    self._try_short(probe)
             if prefill_chunk:
                 self._check_chunks(probe)
 
@@ -87,14 +96,17 @@ class Scorer:
         """Hidden states (batch, kept, hidden) of the last `kept` positions."""
         decoder = decoder_of(self.model)
         if not 0 < self._chunk < ids.shape[1]:
-            short = self._short and 2 * kept <= ids.shape[1]
-            with last_positions(decoder, kept) if short else nullcontext():
+            short = self._short and 2 * kept <= ids.shape[1] and (self._lean or kept <= _DENSE)
+            with self._attention(), last_positions(decoder, kept) if short else nullcontext():
                 whole: torch.Tensor = decoder(input_ids=ids, use_cache=False).last_hidden_state
             return whole[:, -kept:]
         parts = []
         for part, left in self._in_chunks(decoder, ids, kept):
             parts.append(part.last_hidden_state[:, -left:])
         return torch.cat(parts, dim=1)
+
+    def _attention(self) -> AbstractContextManager[None]:
+        return lower_right(self.model) if self._lean else nullcontext()
 
     def _own_logits(self, ids: torch.Tensor, kept: int) -> torch.Tensor:
         """The model's own logits of the last `kept` positions."""
@@ -110,48 +122,64 @@ class Scorer:
 
     def _in_chunks(self, reader: Any, ids: torch.Tensor, kept: int) -> Iterator[tuple[Any, int]]:
         """What `reader` says of each chunk with kept positions, and how many of it are kept."""
-        from transformers import DynamicCache
-
         length = ids.shape[1]
-        cache = DynamicCache(config=self.model.config)
+        cache = cache_with_room(self.model.config, length)
+        # Masks that are not ours are dense, chunk x length.
+        step = self._chunk if self._lean else min(self._chunk, max(1, MASK // length))
         own = {"logits_to_keep": 1} if reader is self.model else {}
-        for begin in range(0, length, self._chunk):
-            chunk = ids[:, begin : begin + self._chunk]
+        for begin in range(0, length, step):
+            chunk = ids[:, begin : begin + step]
             left = min(chunk.shape[1], begin + chunk.shape[1] - (length - kept))
             if own and left > 0:
                 own = {"logits_to_keep": left}
-            out = reader(input_ids=chunk, past_key_values=cache, use_cache=True, **own)
+            with self._attention():
+                out = reader(input_ids=chunk, past_key_values=cache, use_cache=True, **own)
             if left > 0:
                 yield out, left
 
     @torch.inference_mode()
-    def _short_is_right(self, probe: torch.Tensor) -> bool:
-        """Whether the last layer says the same when it is asked for its last positions alone."""
+    def _try_short(self, probe: torch.Tensor) -> None:
+        """Ask the last layer for its last positions alone, if it says the same then.
+
+        With attention that needs no mask; else with a dense one, of few positions.
+        """
         whole = self._hidden(probe, _PROBE_CHUNK)
         self._short = True
-        try:
-            short = self._hidden(probe, _PROBE_CHUNK)
-        except (AttributeError, TypeError, ValueError, KeyError, RuntimeError, IndexError):
-            return False  # of a family that is built otherwise
-        finally:
-            self._short = False
-        return short.shape == whole.shape and _apart(whole, short) <= _allowed(whole)
+        for lean in _ways(self.model):
+            self._lean = lean
+            try:
+                short = self._hidden(probe, _PROBE_CHUNK)
+            except (AttributeError, TypeError, ValueError, KeyError, RuntimeError, IndexError):
+                continue  # of a family that is built otherwise
+            if short.shape == whole.shape and _apart(whole, short) <= _allowed(whole):
+                return
+        self._short = False
 
     @torch.inference_mode()
     def _check_chunks(self, probe: torch.Tensor) -> None:
         decoder = decoder_of(self.model)
         whole = decoder(input_ids=probe, use_cache=False).last_hidden_state
         wanted, self._chunk = self._chunk, _PROBE_CHUNK
-        chunked = self._hidden(probe, _PROBE)
+        apart = math.inf
+        for lean in _ways(self.model):
+            self._lean = lean
+            with suppress(AttributeError, TypeError, ValueError) if lean else nullcontext():
+                apart = _apart(whole, self._hidden(probe, _PROBE))
+            reset_dynamic_rope(self.model)
+            if apart <= _allowed(whole):
+                break
         self._chunk = wanted
-        reset_dynamic_rope(self.model)
-        apart = _apart(whole, chunked)
         if not apart <= _allowed(whole):
             raise CtxextError(
                 f"{type(self.model).__name__} does not read the same in chunks: hidden states "
                 f"differ by {apart:.1e} of their size",
                 "leave out --prefill-chunk",
             )
+
+
+def _ways(model: Any) -> tuple[bool, ...]:
+    """Whether to attend without masks: to be tried first, where a model can."""
+    return (True, False) if uses_sdpa(model) else (False,)
 
 
 def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -167,5 +195,7 @@ def _nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """log sum exp(logits) - logits[target]; `logits` is used up."""
     chosen = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     top = logits.amax(dim=-1, keepdim=True)
-    total = logits.sub_(top).exp_().sum(dim=-1)
+    # What is that far below the largest is lost in the sum, which is 1 or more, and exp of it is
+    # a denormal: ten times as slow.
+    total = logits.sub_(top).clamp_(min=_SMALLEST).exp_().sum(dim=-1)
     return total.log_() + top.squeeze(-1) - chosen

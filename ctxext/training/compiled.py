@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from ctxext.checkpoints.head import without_peft
+from ctxext.checkpoints.tiling import TiledMLP
 from ctxext.errors import BadInput
 from ctxext.training.recompute import Checkpointer, recomputed_layers
-from ctxext.training.tiling import TiledMLP
 
 _OURS = "ctxext_"  # how the names of attention begin that this package registers
 

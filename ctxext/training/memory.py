@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctxext.checkpoints.head import without_peft
+from ctxext.checkpoints.tiling import tile_mlps
 from ctxext.errors import BadInput
 from ctxext.training.available import available_bytes
 from ctxext.training.config import FinetuneConfig
@@ -16,7 +17,6 @@ from ctxext.training.offload import Offloader
 from ctxext.training.passes import loss_chunk, pass_from
 from ctxext.training.recompute import recompute_first, recomputed_layers
 from ctxext.training.sharding import gathered_bytes, own_part
-from ctxext.training.tiling import tile_mlps
 
 _USED = 0.9  # of the free memory: allocators waste some, and estimates err
 

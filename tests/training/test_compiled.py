@@ -5,6 +5,7 @@ import torch
 from adapted import adapted, gradients
 from conftest import run_ctxext
 
+from ctxext.checkpoints.tiling import tile_mlps
 from ctxext.training import window_attention
 from ctxext.training.batch import plain_batch
 from ctxext.training.compiled import compile_layers
@@ -13,7 +14,6 @@ from ctxext.training.log import read_log
 from ctxext.training.lora import LossModel
 from ctxext.training.offload import Offloader
 from ctxext.training.recompute import recompute_first
-from ctxext.training.tiling import tile_mlps
 from ctxext.training.window_attention import use_windows
 
 CPU = torch.device("cpu")

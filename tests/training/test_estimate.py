@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 
+from ctxext.checkpoints.tiling import tile_mlps
 from ctxext.training.config import LoraConfig
 from ctxext.training.estimate import (
     Pass,
@@ -22,7 +23,6 @@ from ctxext.training.estimate import (
 )
 from ctxext.training.lora import add_adapters
 from ctxext.training.recompute import recomputed_layers
-from ctxext.training.tiling import tile_mlps
 from ctxext.training.window_attention import use_windows
 
 SIZES = {
@@ -115,7 +115,7 @@ from ctxext.training.estimate import Pass, Shape, step_bytes
 from ctxext.training.batch import plain_batch
 from ctxext.training.lora import LossModel, add_adapters
 from ctxext.training.recompute import recompute_first
-from ctxext.training.tiling import tile_mlps
+from ctxext.checkpoints.tiling import tile_mlps
 from ctxext.training.window_attention import use_windows
 
 def status(key):

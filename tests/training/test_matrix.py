@@ -9,6 +9,7 @@ import pytest
 import torch
 from adapted import adapted, gradients
 
+from ctxext.checkpoints.tiling import tile_mlps
 from ctxext.training import window_attention
 from ctxext.training.batch import plain_batch
 from ctxext.training.config import LoraConfig
@@ -16,7 +17,6 @@ from ctxext.training.lora import LossModel
 from ctxext.training.offload import Offloader
 from ctxext.training.recompute import recompute_first
 from ctxext.training.router_loss import router_loss
-from ctxext.training.tiling import tile_mlps
 from ctxext.training.window_attention import WINDOWS, use_windows
 
 SHAPE = {

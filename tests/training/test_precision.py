@@ -13,6 +13,7 @@ from conftest import build_tiny
 from ctxext.checkpoints.dtype import Dtype
 from ctxext.checkpoints.head import decoder_of, without_peft
 from ctxext.checkpoints.load import load_model
+from ctxext.checkpoints.tiling import tile_mlps
 from ctxext.checkpoints.weights import read_weights
 from ctxext.errors import BadInput
 from ctxext.pipeline.opened import open_checkpoint
@@ -23,7 +24,6 @@ from ctxext.training.lora import LossModel
 from ctxext.training.offload import Offloader
 from ctxext.training.precision import narrow_embeddings, precision_of, share_adapter_inputs
 from ctxext.training.recompute import recompute_first, recomputed_layers
-from ctxext.training.tiling import tile_mlps
 
 SHAPE = {
     "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,

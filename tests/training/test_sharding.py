@@ -39,11 +39,11 @@ def build(name, mesh):
     """A `LossModel` on random weights, the same in every process, and not sharded yet."""
     import transformers
 
+    from ctxext.checkpoints.tiling import tile_mlps
     from ctxext.training.context_parallel import parallelize_context
     from ctxext.training.lora import LossModel, add_adapters
     from ctxext.training.offload import Offloader
     from ctxext.training.recompute import recompute_first
-    from ctxext.training.tiling import tile_mlps
 
     family, changes, lora, how = CASES[name]
     config = getattr(transformers, f"{family}Config")(

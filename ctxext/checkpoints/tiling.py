@@ -139,13 +139,45 @@ def tile_mlps(model: nn.Module, tile: int) -> tuple[int, Sequence[str]]:
     for name, module in model.named_modules():
         if name.rpartition(".")[2] != "mlp" or isinstance(module, nn.ModuleDict):
             continue
-        if is_plain_mlp(module):
+        if isinstance(module.forward, TiledMLP):
+            tiled += 1
+        elif is_plain_mlp(module):
             norm = norm_before_mlp(model.get_submodule(name.rpartition(".")[0]))
             module.forward = TiledMLP(module, tile, norm)
             tiled += 1
         else:
             skipped.add(type(module).__name__)
     return tiled, sorted(skipped)
+
+
+def tile_positions(model: nn.Module, tile: int) -> None:
+    """Compute all MLPs and norms of hidden states `tile` positions at a time, for reading alone.
+
+    A model may be given more than once.
+
+    Args:
+        model: a causal language model; changed in place.
+        tile: positions (over all rows of the batch) that are computed at the same time.
+    """
+    tile_mlps(model, tile)
+    size = getattr(getattr(model, "config", None), "hidden_size", 0)
+    for name, module in model.named_modules():
+        if (
+            "norm" in name.rpartition(".")[2]
+            and "forward" not in vars(module)  # by itself, or with its MLP, already
+            and [tuple(p.shape) for p in module.parameters()] == [(size,)]
+            and _is_by_position(module, size)
+        ):
+            module.forward = TiledMLP(module, tile)
+
+
+@torch.no_grad()
+def _is_by_position(norm: nn.Module, size: int) -> bool:
+    """Whether what a norm says of a position depends on that position only."""
+    weight = next(norm.parameters())
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 4, size, generator=generator).to(weight.device, weight.dtype)
+    return torch.equal(norm(x)[:, 1:2], norm(x[:, 1:2]))
 
 
 def is_plain_mlp(module: nn.Module) -> bool:

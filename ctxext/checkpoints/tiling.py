@@ -48,9 +48,12 @@ class TiledMLP:
         flat = x.reshape(-1, x.shape[-1])
         if flat.shape[0] <= self.tile:
             return self.plain(x)
-        call = _Call(self, any(_has_dropout(part) for part in self.parts))
+        trained = _trained(self.parts)
+        call = _Call(self, any(_has_dropout(part) for part in self.parts), flat.requires_grad)
+        if trained and torch.is_grad_enabled() and not flat.requires_grad:
+            flat = flat.detach().requires_grad_()  # what is saved is kept for the backward pass
         kept = _Keep.apply(flat, call)  # type: ignore[no-untyped-call]
-        out = _Tiles.apply(kept, call, *_trained(self.parts))  # type: ignore[no-untyped-call]
+        out = _Tiles.apply(kept, call, *trained)  # type: ignore[no-untyped-call]
         return out.reshape(*x.shape[:-1], out.shape[-1])  # type: ignore[no-any-return]
 
     def slices(self, rows: int) -> Iterator[slice]:
@@ -60,23 +63,25 @@ class TiledMLP:
 
 @dataclass
 class _Call:
-    """One forward pass of one MLP: where its input lies, and what its dropout drew."""
+    """One forward pass of one MLP: where its input lies, and whether a gradient of it is wanted."""
 
     mlp: TiledMLP
     dropout: bool
+    wants_x: bool
     keeper: Any = None
 
 
 class _Keep(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, call: _Call) -> torch.Tensor:
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x)
         call.keeper = ctx
         return x.view_as(x)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> Any:
+    def backward(ctx: Any, *grad_outputs: torch.Tensor | None) -> Any:
         return grad_outputs[0], None
 
 
@@ -100,7 +105,7 @@ class _Tiles(torch.autograd.Function):
         (grad,) = grad_outputs
         mlp: TiledMLP = ctx.call.mlp
         (x,) = ctx.call.keeper.saved_tensors
-        wants_x = ctx.needs_input_grad[0]
+        wants_x = ctx.call.wants_x
         trained = _trained(mlp.parts)
         grad_x = torch.empty_like(x) if wants_x else None
         sums: list[torch.Tensor | None] = [None] * len(trained)

@@ -109,6 +109,19 @@ def test_autocast_of_the_forward_pass_holds_in_the_backward_pass():
         assert ours.dtype == theirs.dtype
 
 
+def test_adapters_on_a_frozen_input_get_their_gradients_and_it_gets_none():
+    mlp = mlp_of(adapted())
+    trained = [p for p in mlp.parameters() if p.requires_grad]
+    x = torch.randn(20, 32)
+    expected = torch.autograd.grad(mlp(x).square().sum(), trained)
+    out = TiledMLP(mlp, 8)(x)
+    for ours, theirs in zip(
+        torch.autograd.grad(out.square().sum(), trained), expected, strict=True
+    ):
+        assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
+    assert x.grad is None
+
+
 def test_frozen_mlps_on_frozen_inputs_want_no_gradient():
     mlp = mlp_of(adapted()).requires_grad_(False)
     tiled = TiledMLP(mlp, 8)

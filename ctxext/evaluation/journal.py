@@ -5,7 +5,9 @@ import math
 from pathlib import Path
 from typing import Any
 
+from ctxext.checkpoints.checked import Wrong, measured
 from ctxext.checkpoints.json_file import finite
+from ctxext.errors import BadInput
 from ctxext.launch import Launch
 
 Rows = list[list[float]]
@@ -55,6 +57,8 @@ class Journal:
 def _read(folder: Path | None) -> dict[str, dict[int, Rows]]:
     known: dict[str, dict[int, Rows]] = {}
     for path in sorted(folder.glob(_NAME.format(rank="*"))) if folder is not None else ():
+        if not path.is_file():  # a pipe would be waited for without end
+            raise BadInput(f"{path} is not a regular file", "remove it")
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             entry = _entry(line)
             if entry is not None:
@@ -64,16 +68,22 @@ def _read(folder: Path | None) -> dict[str, dict[int, Rows]]:
 
 
 def _entry(line: str) -> tuple[str, int, Rows] | None:
-    """A line's content; None for one that was cut short."""
+    """A line's content; None for one that was cut short or is damaged."""
     try:
-        found: Any = json.loads(line)
-    except ValueError:
+        match json.loads(line):
+            case [str(key), int(index), list(rows)] if index is not True and index is not False:
+                return key, index, [_row(row) for row in rows]
+    except (ValueError, RecursionError):
         return None
-    match found:
-        case [str(key), int(index), list(rows)] if all(map(_is_row, rows)):
-            return key, index, [[math.nan if n is None else n for n in row] for row in rows]
     return None
 
 
-def _is_row(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(n, int | float | None) for n in value)
+def _row(value: Any) -> list[float]:
+    """A row of numbers, null being NaN.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(value, list):
+        raise Wrong
+    return [math.nan if (number := measured(item)) is None else number for item in value]

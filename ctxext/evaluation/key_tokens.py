@@ -127,7 +127,9 @@ def _token_nll(
         return [float(value) for value in nll]
 
     key = f"tokens {length} {stride}"
-    rows = reading.windows(documents, plan, keep, what=what, key=key)
+    rows = reading.windows(
+        documents, plan, keep, what=what, key=key, width=lambda window: window.scored
+    )
     for (document, window), row in zip(plan, rows, strict=True):
         out[document][window.end - window.scored : window.end] = row
     return out

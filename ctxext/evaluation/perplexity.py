@@ -176,7 +176,12 @@ def by_length(
 
     step = protocols.step(length)
     key = f"length {length} step {step} {protocols} {keys_name if keys is not None else ''}"
-    sums = np.array(reading.windows(documents, plan, reduce, what=f"at {length}", key=key))
+    width = 1 if keys is None else 2
+    sums = np.array(
+        reading.windows(
+            documents, plan, reduce, what=f"at {length}", key=key, width=lambda _: width
+        )
+    )
     counts = plan.scored
     once = protocols.protocol == "yarn"
     mean, stderr = _mean(sums[:, 0], counts, each_window_once=once)
@@ -214,7 +219,11 @@ def by_position(reading: Reading, documents: Sequence[Tokens], length: int) -> l
         return [float(nll[begin:end].sum()) for begin, end in buckets]
 
     key = f"positions {length}"
-    table = np.array(reading.windows(documents, plan, reduce, what="by position", key=key))
+    table = np.array(
+        reading.windows(
+            documents, plan, reduce, what="by position", key=key, width=lambda _: len(buckets)
+        )
+    )
     scores = []
     edges = itertools.pairwise(position_edges(length))
     for (start, end), (begin, stop), sums in zip(edges, buckets, table.T, strict=True):

@@ -51,6 +51,7 @@ class Reading:
         *,
         what: str,
         key: str,
+        width: Callable[[Window], int],
     ) -> Rows:
         """Read every window of a plan once.
 
@@ -60,6 +61,7 @@ class Reading:
             reduce: what is kept of a window.
             what: the task's name for progress.
             key: what the numbers depend on, the model aside.
+            width: how many numbers `reduce` keeps of a window.
 
         Returns:
             For each window of the plan, in its order, what `reduce` gave; on every process alike.
@@ -80,6 +82,7 @@ class Reading:
         rows = shared_rows(
             len(batches), lambda index: self._batch(documents, batches[index], reduce),
             key=f"{self.identity} {key}", journal=self.journal, launch=self.launch, on_done=heard,
+            fits=lambda index, part: _widths(part) == [width(w) for _, w in batches[index]],
         )  # fmt: skip
         return [row for part in rows for row in part]
 
@@ -96,3 +99,7 @@ class Reading:
                 "--prefill-chunk 4096 needs less",
             ) from error
         return [reduce(d, w, row) for (d, w), row in zip(batch, nll, strict=True)]
+
+
+def _widths(rows: Rows) -> list[int]:
+    return [len(row) for row in rows]

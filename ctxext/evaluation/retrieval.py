@@ -25,7 +25,7 @@ from ctxext.evaluation.answering import Answerer
 from ctxext.evaluation.fitting import Encoder, Question, fit, own_tokens
 from ctxext.evaluation.haystack import Haystack
 from ctxext.evaluation.intervals import wilson
-from ctxext.evaluation.journal import Journal
+from ctxext.evaluation.journal import Journal, Rows
 from ctxext.evaluation.perplexity import MEANINGLESS
 from ctxext.evaluation.sharing import shared_rows
 from ctxext.evaluation.tasks import Draw, Task, Wording
@@ -112,7 +112,7 @@ class Asking:
         key = f"{self.identity} {self.score} {task.name} {wording} {length} {seed} {list(depths)}"
         rows = shared_rows(
             len(questions), ask, key=f"{key} {samples}", journal=self.journal, launch=self.launch,
-            on_done=heard,
+            on_done=heard, fits=lambda _, rows: _is_answer(rows),
         )  # fmt: skip
         table = np.array([row for (row,) in rows], dtype=float).reshape(len(depths), samples, 4)
         return [_cell(task.name, length, *pair) for pair in zip(depths, table, strict=True)]
@@ -232,6 +232,14 @@ def _words(task: Task, wording: Wording, encode: Encoder) -> int:
         item = task.make(Draw(f"size {sample}", encode.size), task.words(wording), 0.5)
         sizes.append(own_tokens(item, encode))
     return max(sizes) + 8
+
+
+def _is_answer(rows: Rows) -> bool:
+    """Whether these can be the numbers of one question: shares, and a gain in nats a token."""
+    if len(rows) != 1 or len(rows[0]) != 4:
+        return False
+    score, choice, chance, _ = rows[0]
+    return 0 <= score <= 1 and all(math.isnan(n) or 0 <= n <= 1 for n in (choice, chance))
 
 
 def _cell(task: str, length: int, depth: float, table: Any) -> Cell:

@@ -13,6 +13,7 @@ def shared_rows(
     key: str,
     journal: Journal,
     launch: Launch,
+    fits: Callable[[int, Rows], bool],
     on_done: Callable[[int], None],
 ) -> list[Rows]:
     """What `work` gives for each piece, on every process.
@@ -21,12 +22,14 @@ def shared_rows(
         pieces: how many there are, the same on every process.
         work: makes the rows of a piece, whichever process does it.
         key: what the rows depend on.
+        fits: whether rows of an earlier run can be those of a piece; else it is done again.
         on_done: told of each piece that is known, the ones of an earlier run first.
 
     Raises:
         CtxextError: `work` failed, here or on another process.
     """
-    known = dict(journal.known(key))
+    kept = journal.known(key)
+    known = {n: kept[n] for n in range(pieces) if n in kept and fits(n, kept[n])}
     missing = [index for index in range(pieces) if index not in known]
     mine = missing[launch.rank :: launch.ranks]
     for index in known:

@@ -312,7 +312,7 @@ def _finish(
         tokens=summary["tokens"],
         final_loss=summary["final_loss"],
         tokens_per_second=last.get("tokens_per_second"),
-        peak_memory_bytes=max((line["peak_memory_bytes"] for line in log), default=0),
+        peak_memory_bytes=max((line.get("peak_memory_bytes") or 0 for line in log), default=0),
         stopped=stopped,
         warnings=tuple(dict.fromkeys(warnings)),
         stage=now.index + 1 if now.index is not None and stopped else None,

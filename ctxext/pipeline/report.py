@@ -1,7 +1,7 @@
 """`ctxext report`: what runs measured, side by side, and as one page."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +130,7 @@ def _read_all(folders: Sequence[Path]) -> list[Run]:
                 if inner is not None and inner.kind not in ("merge", "adapter", "stage"):
                     found.setdefault(path.parent.resolve(), inner)
     names = _names(list(found))
-    return [
-        Run(name, run.kind, run.record, run.document, run.log)
-        for name, run in zip(names, found.values(), strict=True)
-    ]
+    return [replace(run, name=name) for name, run in zip(names, found.values(), strict=True)]
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -168,8 +165,6 @@ def _read(folder: Path) -> Run | None:
         )
     from ctxext.training.log import read_log
 
-    try:
-        lines = read_log(folder / "log.jsonl")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{folder / 'log.jsonl'} cannot be read") from error
-    return Run(folder.name, kind, record, log=[line for line in lines if isinstance(line, dict)])
+    notes: list[str] = []
+    lines = read_log(folder / "log.jsonl", notes.append)
+    return Run(folder.name, kind, record, log=lines, notes=notes)

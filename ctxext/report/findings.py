@@ -33,6 +33,7 @@ class Run:
         kind: as in its record, which is its parsed ctxext.json.
         document: its `<kind>.json`, where the kind has one.
         log: the lines of its log.jsonl.
+        notes: what was wrong with its files.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Run:
     record: Row
     document: Row | None = None
     log: Sequence[Row] = ()
+    notes: Sequence[str] = ()
 
 
 @dataclass
@@ -236,8 +238,7 @@ def findings(runs: Sequence[Run]) -> Findings:
         warnings=[
             (run.name, str(text))
             for run in runs
-            if run.document is not None
-            for text in run.document.get("warnings") or ()
+            for text in (*run.notes, *((run.document or {}).get("warnings") or ()))
         ],
         not_measured=_not_measured(perplexity, retrieval, copying, harness, fertility),
     )

@@ -240,7 +240,7 @@ def train_adapter(
         save_state(out, now, plain, optimizer, launch)
 
     start_tracker(accelerator, run_name or out.name, flat(config.to_dict()))
-    log = StepLog(out / "log.jsonl", state.step, on_log) if mesh.launch.main else None
+    log = StepLog(out / "log.jsonl", state.step, on_log, on_note) if mesh.launch.main else None
     try:
         with explained(config, mesh.launch, half=half):
             state = train_steps(

@@ -7,6 +7,7 @@ from typing import Any
 from ctxext.checkpoints import families
 from ctxext.checkpoints.heads import first_of, read_heads
 from ctxext.checkpoints.layouts import Layer, read_layers, rotates_everywhere
+from ctxext.checkpoints.numbers import shown
 from ctxext.checkpoints.rope_block import Dialect, read_rope_block
 from ctxext.checkpoints.rope_families import WINDOW_WHEN_ABSENT
 from ctxext.checkpoints.rotation import Rope, read_rope
@@ -19,6 +20,7 @@ _ROPE_KEYS = (
     "partial_rotary_factor",
 )  # fmt: skip
 _LAYERS = ("decoder_layers", "num_hidden_layers", "n_layer", "num_layers", "n_layers")
+_LONGEST_NAME = 100
 _WINDOWS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 
 
@@ -135,6 +137,8 @@ def _decoder_type(config: Mapping[str, Any], where: str) -> str:
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         raise BadInput(f"{where} has no model_type, so it is not a transformers config")
+    if not model_type.isprintable() or len(model_type) > _LONGEST_NAME:
+        raise BadInput(f"{where}: model_type is {shown(model_type, 40)}, which is no name")
     if isinstance(config.get("text_config"), dict):
         raise BadInput(
             f"{where} nests the decoder in text_config ({model_type} is multimodal), "
@@ -154,8 +158,9 @@ def _one_rope(config: Mapping[str, Any], model_type: str, where: str, warnings: 
         if not isinstance(block, dict) or not _all_blocks(block):
             continue
         if model_type not in families.EXTENDABLE:
+            kinds = ", ".join(shown(kind, 40) for kind in list(block)[:8])
             warnings.append(
-                f"{where}: {key} differs by layer type ({', '.join(map(str, block))}), which "
+                f"{where}: {key} differs by layer type ({kinds}), which "
                 "ctxext does not read yet: the rope is unknown"
             )
             return False

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ctxext.checkpoints import families
-from ctxext.checkpoints.numbers import whole
+from ctxext.checkpoints.numbers import shown, whole
+from ctxext.checkpoints.safetensors_file import printable
 from ctxext.encodings.kinds import PositionEncoding
 from ctxext.errors import BadInput
 
@@ -97,12 +98,12 @@ def _kinds(
         words = _derived(config, model_type, count, where)
     elif not isinstance(words, list) or len(words) != count:
         said = len(words) if isinstance(words, list) else words
-        raise BadInput(f"{where}: {key} has {said} entries for {count} layers")
+        raise BadInput(f"{where}: {key} has {shown(said)} entries for {count} layers")
     if words is None:
         return [None] * count
     unknown = sorted({str(word) for word in words} - set(_WORDS))
     if unknown:
-        raise BadInput(f"{where}: unknown {key} {', '.join(unknown)}")
+        raise BadInput(f"{where}: unknown {key} {printable(', '.join(unknown))}")
     kinds = [_WORDS[word] for word in words]
     if _never_slides(config, model_type):
         kinds = ["full" if kind == "sliding" else kind for kind in kinds]

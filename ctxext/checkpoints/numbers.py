@@ -7,6 +7,12 @@ from typing import Any
 from ctxext.errors import BadInput
 
 
+def shown(value: object, limit: int = 80) -> str:
+    """A value of a file as a message can show it, on one line."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
 def real(block: Mapping[str, Any], key: str, where: str, warnings: list[str]) -> float | None:
     """The finite number at `key`; None when absent or null. A number in quotes is taken, and said.
 
@@ -20,10 +26,10 @@ def real(block: Mapping[str, Any], key: str, where: str, warnings: list[str]) ->
         try:
             text, value = value, float(value)
         except ValueError:
-            raise BadInput(f"{where}: {key} is {value!r}, not a number") from None
-        warnings.append(f"{where}: {key} is the string {text!r}; read as a number")
+            raise BadInput(f"{where}: {key} is {shown(value)}, not a number") from None
+        warnings.append(f"{where}: {key} is the string {shown(text)}; read as a number")
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadInput(f"{where}: {key} is {value!r}, not a number")
+        raise BadInput(f"{where}: {key} is {shown(value)}, not a number")
     try:
         number = float(value)
     except OverflowError:
@@ -43,10 +49,10 @@ def whole(block: Mapping[str, Any], key: str, where: str, *, most: int = 2**31 -
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
-        raise BadInput(f"{where}: {key} is {value!r}, and has to be a whole number")
+        raise BadInput(f"{where}: {key} is {shown(value)}, and has to be a whole number")
     if not 0 < value <= most:
-        shown = value if abs(value) < 1e18 else f"{str(value)[:6]}…"
-        raise BadInput(f"{where}: {key} is {shown}, and has to be between 1 and {most}")
+        size = value if abs(value) < 1e18 else f"{str(value)[:6]}…"
+        raise BadInput(f"{where}: {key} is {size}, and has to be between 1 and {most}")
     return int(value)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from ctxext.checkpoints import rope_families
 from ctxext.checkpoints.families import EXTENDABLE
-from ctxext.checkpoints.numbers import real, whole
+from ctxext.checkpoints.numbers import real, shown, whole
 from ctxext.errors import BadInput
 
 Dialect = Literal["rope_parameters", "rope_scaling"]
@@ -62,8 +62,9 @@ _READ_ELSEWHERE: Final = {
     "mscale": "DeepSeek's own classes read it",
     "mscale_all_dim": "DeepSeek's own classes read it",
 }
-# A float32 holds no larger base, and no factor that anybody computes with is near the second.
-_LARGEST_THETA: Final = 3e38
+_LARGEST_THETA: Final = 3e38  # of a float32
+# No factor that anybody computes with is near these, and results stay numbers between them.
+_SMALLEST: Final = 1e-6
 _LARGEST: Final = 2.0**31
 
 
@@ -137,10 +138,10 @@ def read_rope_block(
         if block is None:
             continue
         if not isinstance(block, dict):
-            raise BadInput(f"{where}: {name} is {block!r}, and has to be an object or null")
+            raise BadInput(f"{where}: {name} is {shown(block)}, and has to be an object or null")
         if block and all(isinstance(value, dict) for value in block.values()):
             raise BadInput(
-                f"{where}: {name} is nested by layer type ({', '.join(block)}), "
+                f"{where}: {name} is nested by layer type ({', '.join(map(shown, block))}), "
                 "which ctxext does not read yet",
             )
         blocks[name] = block
@@ -164,7 +165,7 @@ def read_rope_block(
     chosen, doubts = dialects[name], _doubts(blocks[name], f"{where}: {name}")
     theta = _theta(chosen, blocks[name], config, model_type, where, warnings)
     factor = chosen.get("factor")
-    if factor is not None and not 0 < factor < _LARGEST:
+    if factor is not None and not _SMALLEST <= factor < _LARGEST:
         raise BadInput(f"{where}: factor is {factor:g}, and has to be at least 1 and below 2**31")
     if factor is not None and factor < 1:
         doubts.append(BadInput(f"{where}: factor is {factor:g}, and has to be at least 1"))
@@ -245,7 +246,7 @@ def _normalized(
             out[key] = _factors(block[key], key, where)
     if "truncate" in block:
         if not isinstance(block["truncate"], bool | None):
-            raise BadInput(f"{where}: truncate is {block['truncate']!r}, not true or false")
+            raise BadInput(f"{where}: truncate is {shown(block['truncate'])}, not true or false")
         out["truncate"] = bool(block["truncate"])  # null is false to transformers
     return out
 
@@ -256,8 +257,8 @@ def _doubts(block: Mapping[str, Any], where: str) -> list[BadInput]:
     if rope_type is not None and legacy is not None and rope_type != legacy:
         return [
             BadInput(
-                f"{where} says rope_type {rope_type!r} and type {legacy!r}, and readers disagree "
-                "on which counts",
+                f"{where} says rope_type {shown(rope_type)} and type {shown(legacy)}, and readers "
+                "disagree on which counts",
                 "make them equal, or remove one",
             )
         ]
@@ -274,7 +275,9 @@ def _rope_type(block: Mapping[str, Any], model_type: str, where: str) -> str:
                 raise BadInput(f"{where}: {key} is null", "remove it, or write the type")
         return "default"
     if not isinstance(name, str):
-        raise BadInput(f"{where}: rope_type is {name!r}, and has to be a string")
+        raise BadInput(f"{where}: rope_type is {shown(name)}, and has to be a string")
+    if not name.isprintable() or len(name) > 100:
+        raise BadInput(f"{where}: rope_type is {name[:40]!r}, which is no name")
     if name != "default" and model_type in rope_families.LONGROPE_ONLY:
         if name not in ("longrope", "yarn", "su"):
             raise BadInput(
@@ -318,7 +321,7 @@ def _original(
 
 def _factors(factors: Any, key: str, where: str) -> list[float]:
     if not isinstance(factors, list) or not all(
-        isinstance(f, int | float) and not isinstance(f, bool) and 1e-6 <= f < _LARGEST
+        isinstance(f, int | float) and not isinstance(f, bool) and _SMALLEST <= f < _LARGEST
         for f in factors
     ):
         raise BadInput(f"{where}: {key} has to be a list of positive numbers below 2**31")
@@ -340,7 +343,7 @@ def _other_keys(
                 f"{where}: {key} is read by some only: {_READ_ELSEWHERE[key]}, and transformers "
                 f"ignores it for {model_type} under {rope_type}"
             )
-    rest = [_short(key) for key in others if key not in _READ_ELSEWHERE]
+    rest = [shown(key, 40) for key in others if key not in _READ_ELSEWHERE]
     if rest:
         warnings.append(
             f"{where}: transformers does not read {', '.join(rest[:8])} under rope_type {rope_type}"
@@ -358,8 +361,3 @@ def _other_keys(
                 "(both are needed, and no attention_factor); DeepSeek's own classes read them"
             )
     return others
-
-
-def _short(key: str) -> str:
-    """A key as a message can show it."""
-    return repr(key[:40])

@@ -197,7 +197,7 @@ class _Wave:
         # Zero counts as absent in transformers (`or`), for these two.
         fast, slow = numbers.get("beta_fast") or 32.0, numbers.get("beta_slow") or 1.0
         for name, beta in (("beta_fast", fast), ("beta_slow", slow)):
-            if not 0 < beta < 2**31:
+            if not 1e-6 <= beta < 2**31:
                 raise BadInput(f"{self.where}: {name} is {beta:g}, and has to be positive")
         attention = numbers.get("attention_factor")
         if attention is None:

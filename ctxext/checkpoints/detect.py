@@ -290,7 +290,10 @@ def _rotary_word(
 def reads_alike_in_transformers_4(config: Mapping[str, Any], rope: Rope) -> bool:
     """Whether a reader of `rope_scaling` and `rope_theta` gets the rotation that we read."""
     old = {k: v for k, v in config.items() if k != "rope_parameters"}
-    position = detect(
-        old, where="config.json", original_length=rope.spec.original_max_position_embeddings
-    )
+    try:
+        position = detect(
+            old, where="config.json", original_length=rope.spec.original_max_position_embeddings
+        )
+    except BadInput:  # what is left of the file says nothing that can be used
+        return False
     return position.rope is not None and position.rope.sha256 == rope.sha256

@@ -163,6 +163,9 @@ def read_rope_block(
             warnings.append(f"{error}; {name} is read in its place")
             dialects[other] = {"unreadable": str(error)}
     chosen, doubts = dialects[name], _doubts(blocks[name], f"{where}: {name}")
+    for key in ("rotary_emb_base", "rotary_pct"):  # GPT-NeoX's names
+        if key in config and model_type in EXTENDABLE:
+            warnings.append(f"{where}: {key} decides nothing: {model_type} does not read it")
     theta = _theta(chosen, blocks[name], config, model_type, where, warnings)
     factor = chosen.get("factor")
     if factor is not None and not _SMALLEST <= factor < _LARGEST:

@@ -84,6 +84,12 @@ def test_a_file_that_only_transformers_5_reads():
     assert reads_alike_in_transformers_4(config, detect(config, where="c").rope)
 
 
+def test_what_remains_for_transformers_4_may_be_unreadable():
+    config = LLAMA | {"rope_theta": None}
+    config["rope_parameters"] = {"rope_type": "default", "rope_theta": 5e5}
+    assert not reads_alike_in_transformers_4(config, detect(config, where="c").rope)
+
+
 def test_dialects_that_disagree_and_prefer():
     yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}
     both = {"rope_parameters": {**yarn, "rope_theta": 5e5}, "rope_scaling": None}

@@ -16,6 +16,7 @@ from ctxext.checkpoints.detect import detect
 from ctxext.checkpoints.folder import Source
 from ctxext.checkpoints.load import load_model
 from ctxext.errors import BadInput
+from ctxext.pipeline.inspect import inspect
 
 
 def at(rotary, length):
@@ -80,6 +81,7 @@ def test_what_is_read_is_loaded(weights, config):
         return
     folder = weights[config["model_type"]]
     (folder / "config.json").write_text(json.dumps(config))
+    assert inspect(str(folder)).position.rope.sha256 == position.rope.sha256
     model = load_model(Source(folder, "model", None), position)
     rotary = model.model.rotary_emb
     assert torch.equal(rotary.inv_freq, rotary.original_inv_freq)  # as if nobody had looked
@@ -105,3 +107,15 @@ def test_a_model_that_turns_otherwise_is_no_input(weights, rope_type, change):
     load_model(Source(folder, "model", None), read)
     with pytest.raises(BadInput, match="otherwise than transformers does"):
         load_model(Source(folder, "model", None), other)
+
+
+def test_a_class_that_cannot_build_its_rope_is_no_input(weights):
+    """Mixtral's leaves head_dim as it is, and multiplies None with a share under yarn."""
+    config = json.loads((weights["mixtral"] / "config.json").read_text())
+    block = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}
+    config |= {"model_type": "mixtral", "rope_scaling": block, "head_dim": None}
+    config |= {"rope_theta": 1e6, "max_position_embeddings": 16384}
+    config = {k: v for k, v in config.items() if k != "rope_parameters"}
+    (weights["mixtral"] / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BadInput, match="transformers cannot load"):
+        load_model(Source(weights["mixtral"], "model", None), detect(config, where="config.json"))

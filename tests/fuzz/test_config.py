@@ -65,7 +65,8 @@ def looked_at(folder, text):
     document = json.dumps(inspection.to_dict())
     json.loads(document, parse_constant=no_constant)  # NaN and Infinity are no JSON
     position = inspection.position
-    assert 0 < position.window.original <= position.window.current < 2**31
+    if (window := position.stated_window) is not None:
+        assert 0 < window.original <= window.current < 2**31
     if position.rope is not None and position.rope.inv_freq is not None:
         assert len(position.rope.inv_freq) == position.rope.spec.rotary_dim // 2
         assert all(f > 0 for f in position.rope.inv_freq)

@@ -120,9 +120,8 @@ class _Tiles(torch.autograd.Function):
                 )
                 if grad_x is not None:
                     grad_x[rows] = found.pop(0)
-                for at, one in enumerate(found):
-                    total = sums[at]
-                    sums[at] = one if total is None or one is None else total.add_(one)
+                _add(sums, found)
+                del found  # as large as what is trained, when the next tile's are made
         return grad_x, None, *sums
 
 
@@ -214,6 +213,16 @@ def norm_before_mlp(layer: nn.Module) -> nn.Module | None:
         return None
     norm = getattr(layer, found[1])
     return norm if isinstance(norm, nn.Module) else None
+
+
+def _add(sums: list[torch.Tensor | None], gradients: Sequence[torch.Tensor | None]) -> None:
+    """Add gradients to their sums, in place."""
+    for at, gradient in enumerate(gradients):
+        total = sums[at]
+        if total is None or gradient is None:
+            sums[at] = gradient if total is None else total
+        else:
+            total.add_(gradient)
 
 
 def _unchanged(x: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from ctxext.training.memory_config import MemoryConfig
 
 ALL_LINEAR = "all-linear"
 """In `lora.targets`: every linear layer but the head."""
-_LLAMA_MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LLAMA_MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TOKENS = {"unit": "tokens"}  # marks fields that accept 32k
 
 
@@ -113,7 +113,7 @@ class LoraConfig:
     @property
     def matrices(self) -> tuple[str, ...]:
         """`targets` with `all-linear` as the names in a Llama, for estimates of its size."""
-        return _LLAMA_MATRICES if ALL_LINEAR in self.targets else self.targets
+        return LLAMA_MATRICES if ALL_LINEAR in self.targets else self.targets
 
     def __post_init__(self) -> None:
         _at_least(self, "rank", 1)

@@ -6,7 +6,7 @@ tensors is what torch 2.13 saves for transformers 5.23's decoders with peft 0.21
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 _FLOAT = 4
@@ -27,6 +27,7 @@ class Shape:
         experts_used: MLPs that a token passes through in a layer; 1 without experts.
         window: of sliding attention; None = full.
         qk_norm: queries and keys are normalised.
+        tied: the head is the embedding.
         norms: of a layer's whole width: 2, or 4 where outputs of blocks are normalised too.
         eager: attention is not fused, so its length x length weights are kept.
     """
@@ -43,6 +44,7 @@ class Shape:
     qk_norm: bool = False
     norms: int = 2
     eager: bool = False
+    tied: bool = False
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Shape":
@@ -69,6 +71,7 @@ class Shape:
             qk_norm=kind in _QK_NORMS,
             norms=4 if kind in _FOUR_NORMS else 2,
             eager=kind in EAGER or config.get("_attn_implementation") == "eager",
+            tied=bool(config.get("tie_word_embeddings", False)),
         )
 
 
@@ -88,6 +91,7 @@ class Pass:
         mlp_tile: positions whose MLP is computed at the same time; 0 = all.
         offload: inputs of recomputed layers lie in host memory.
         context: processes that hold each row together; `length` is this one's part of it.
+        full: every weight is trained, in float32; `targets` are then all, and `rank` is 0.
     """
 
     batch: int
@@ -102,6 +106,7 @@ class Pass:
     mlp_tile: int = 0
     offload: bool = False
     context: int = 1
+    full: bool = False
 
     @property
     def tokens(self) -> int:
@@ -179,70 +184,88 @@ def checkpoint_bytes(shape: Shape, step: Pass, recomputed: int) -> int:
 def kept_bytes(shape: Shape, step: Pass) -> int:
     """What one layer keeps for its backward pass when nothing of it is recomputed.
 
-    N * (attention + MLP + norms + adapters), where, with H = hidden, I = intermediate,
-    Q = heads * head_dim and K = kv_heads * head_dim:
+    N * (attention's half + MLP's half); see `_attention_kept` and `_mlp_kept`.
+    """
+    return step.tokens * (_attention_kept(shape, step) + _mlp_kept(shape, step))
 
-    * attention: w * (2 Q + 2 K) for queries, output, keys, values, and 4 * heads for the fused
-      kernel's log-sum-exp; under a sliding window as much, its masks live for one block of queries
+
+def _attention_kept(shape: Shape, step: Pass) -> int:
+    """Bytes for each token that attention, the norm before it and its adapters keep.
+
+    With H = hidden, Q = heads * head_dim and K = kv_heads * head_dim:
+
+    * w * (2 Q + 2 K) for queries, output, keys, values, and 4 * heads for the fused kernel's
+      log-sum-exp; under a sliding window as much, its masks live for one block of queries
       (a CPU then keeps neither log-sum-exp nor, for itself, the output). On several processes keys
       and values are those of the whole row, 2 K w * context.
       Not fused: 4 Q w, and 2 w * heads * length for soft-cap and softmax
-    * MLP: 3 I w for each expert used; tiled: H w, its input
-    * norms: 4 (H + 1) each: their input in float32; trained ones H w more. With a tiled MLP the
-      one before it keeps nothing
-    * adapters: 4 * rank, and the input in float32 where nobody else keeps it: H for each of q, k, v
-      and of gate, up (one for each group in float32), I for down, Q for o; dropout adds the
-      dropped input and its mask, twice the input, for each.
+    * norms: `_norms_kept`, and normalised queries and keys their input in float32
+    * adapters: `_inputs_kept`; that of o_proj is the output, which is kept already
     """
-    hidden, wide = shape.hidden, shape.heads * shape.head_dim
-    narrow = shape.kv_heads * shape.head_dim
+    wide, narrow = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     width = step.width
-    attention = width * (2 * wide + 2 * narrow * step.context) + _FLOAT * shape.heads
+    kept = width * (2 * wide + 2 * narrow * step.context) + _FLOAT * shape.heads
     if shape.eager:
-        attention = width * (4 * wide + 2 * shape.heads * step.length)
+        kept = width * (4 * wide + 2 * shape.heads * step.length)
     if shape.qk_norm:
-        attention += _FLOAT * (wide + narrow + shape.heads + shape.kv_heads)
-    mlp = shape.experts_used * 3 * shape.intermediate * width
-    if shape.experts_used > 1:  # the rows that go to each expert, before and after
-        mlp += shape.experts_used * 2 * hidden * width
-    elif step.mlp_tile:
-        mlp = hidden * width
-    tiled = step.mlp_tile > 0 and shape.experts_used == 1
-    norms = (shape.norms - tiled) * _FLOAT * (hidden + 1)
-    if step.train_norms:
-        norms += (shape.norms - tiled) * hidden * width
-    return step.tokens * (attention + mlp + norms + _adapter_inputs(shape, step))
+        kept += _FLOAT * (wide + narrow + shape.heads + shape.kv_heads)
+        kept += step.train_norms * width * (wide + narrow)
+    kept += shape.norms // 2 * _norm_kept(shape, step)
+    kept += _inputs_kept(step, ("q_proj", "k_proj", "v_proj"), shape.hidden, normed=True)
+    return kept + _inputs_kept(step, ("o_proj",), wide, kept_already=True)
 
 
-def _adapter_inputs(shape: Shape, step: Pass) -> int:
-    """Bytes for each token that adapters of one layer keep."""
-    wide = shape.heads * shape.head_dim
-    inputs = {
-        "q_proj": shape.hidden, "k_proj": shape.hidden, "v_proj": shape.hidden, "o_proj": wide,
-    }  # fmt: skip
-    if shape.experts_used == 1 and not step.mlp_tile:
-        inputs |= {
-            "gate_proj": shape.hidden,
-            "up_proj": shape.hidden,
-            "down_proj": shape.intermediate,
-        }
-    present = [t for t in step.targets if t in inputs]
-    total = len(present) * _FLOAT * step.rank
+def _mlp_kept(shape: Shape, step: Pass) -> int:
+    """Bytes for each token that an MLP, the norm before it and its adapters keep.
+
+    3 I w for each expert used, I = intermediate, and `_norm_kept`, `_inputs_kept`. Experts: the
+    rows that go to each, before and after. Tiled: H w, the input of both norm and MLP.
+    """
+    norms = shape.norms // 2
+    if shape.experts_used > 1:
+        rows = shape.experts_used * step.width * (3 * shape.intermediate + 2 * shape.hidden)
+        return rows + norms * _norm_kept(shape, step)
+    if step.mlp_tile:
+        return shape.hidden * step.width + (norms - 1) * _norm_kept(shape, step)
+    kept = 3 * shape.intermediate * step.width + norms * _norm_kept(shape, step)
+    kept += _inputs_kept(step, ("gate_proj", "up_proj"), shape.hidden, normed=True)
+    return kept + _inputs_kept(step, ("down_proj",), shape.intermediate)
+
+
+def _norm_kept(shape: Shape, step: Pass) -> int:
+    """Bytes for each token that a norm keeps: 4 (H + 1), its float32 input; trained, H w more."""
+    return _FLOAT * (shape.hidden + 1) + step.train_norms * shape.hidden * step.width
+
+
+def _inputs_kept(
+    step: Pass,
+    layers: tuple[str, ...],
+    size: int,
+    *,
+    normed: bool = False,
+    kept_already: bool = False,
+) -> int:
+    """Bytes for each token that adapters of linear layers with one input keep.
+
+    Each w * rank between its matrices; together w * size, the input, unless that is kept anyhow.
+    With dropout each adapter has the dropped input and its mask instead, (w + 4) * size. What comes
+    from a trained norm is float32, of which autocast makes a copy for each.
+
+    Args:
+        layers: by their names in a Llama; those in `step.targets` have adapters.
+        size: of the input.
+    """
+    adapted = sum(name in step.targets for name in layers)
+    if not adapted:
+        return 0
     if step.dropout:
-        total += sum(2 * _FLOAT * inputs[t] for t in present)
-    if step.width == _FLOAT:  # casts to float32 are the tensor itself: shared, or kept already
-        shared: dict[str, int] = {}
-        for target in present:
-            if target in ("q_proj", "k_proj", "v_proj"):
-                shared["attention"] = shape.hidden
-            elif target in ("gate_proj", "up_proj"):
-                shared["mlp"] = shape.hidden
-            elif target == "down_proj":
-                shared["down"] = shape.intermediate
-        total += _FLOAT * sum(shared.values()) * (not step.dropout)
-    elif not step.dropout:
-        total += sum(_FLOAT * inputs[t] for t in present)
-    return total
+        inputs = adapted * (step.width + _FLOAT)
+    elif kept_already:
+        inputs = 0
+    else:
+        copies = adapted if normed and step.train_norms and step.width < _FLOAT else 1
+        inputs = copies * step.width
+    return adapted * step.width * step.rank + inputs * size
 
 
 def mask_bytes(shape: Shape, step: Pass) -> int:
@@ -250,54 +273,147 @@ def mask_bytes(shape: Shape, step: Pass) -> int:
     return step.length**2 * step.width if shape.eager else 0
 
 
+def rope_bytes(shape: Shape, step: Pass) -> int:
+    """cos and sin, which all layers share: 2 * length * head_dim * w."""
+    return 2 * step.length * shape.head_dim * step.width
+
+
 def layer_workspace_bytes(shape: Shape, step: Pass) -> int:
     """What recomputing one layer and its backward pass take at their largest.
 
-    `kept_bytes`, and the gradients on the way: N * w * (2 I + 2 H) in the MLP, or, where attention
-    is not fused, 2 N w * heads * length there, when the MLP's 3 N I w are gone, whichever is more.
-    With a tiled MLP: N * w * 2 H, and 5 I w for each row of the tile.
+    That is in the MLP's backward pass, on top of all that the layer keeps; in attention's, when
+    what the MLP kept is gone; or in the first norm's, when all of it is.
     """
-    inner = 2 * shape.intermediate * shape.experts_used * step.tokens
+    attention, mlp = _attention_kept(shape, step), _mlp_kept(shape, step)
+    tokens = step.tokens
+    in_mlp = tokens * (attention + mlp + _mlp_grads(shape, step))
     if step.mlp_tile and shape.experts_used == 1:
-        inner = 5 * shape.intermediate * min(step.mlp_tile, step.tokens)
+        whole = replace(step, mlp_tile=0)
+        tile = _mlp_kept(shape, whole) + _mlp_grads(shape, whole)
+        in_mlp += min(step.mlp_tile, tokens) * tile
+    in_mlp += _weight_grads(shape, step)
+    in_attention = tokens * (attention + _attention_grads(shape, step))
+    return max(in_mlp, in_attention, tokens * _norm_peak(shape, step))
+
+
+def _mlp_grads(shape: Shape, step: Pass) -> int:
+    """Bytes for each token that the MLP's backward pass has beside what is kept.
+
+    The gradient of its output, H w, and 3 I w of what is inside; where `down_proj` has an adapter,
+    the product that it kept has gone by then. Dropout's gradients are float32. Tiled: the gradients
+    of output and input, 2 H w.
+    """
+    hidden, inner, width = shape.hidden, shape.intermediate, step.width
+    if shape.experts_used > 1:
+        return width * (2 * inner * shape.experts_used + 2 * hidden)
+    if step.mlp_tile:
+        return 2 * hidden * width
+    adapted = "down_proj" in step.targets
+    if adapted and step.dropout:
+        return hidden * width + 2 * (_FLOAT + width) * inner
+    return width * (hidden + (3 - adapted) * inner)
+
+
+def _weight_grads(shape: Shape, step: Pass) -> int:
+    """Gradients of an MLP's own weights on their way to where they are summed; 0 with adapters.
+
+    One matrix, I H * 4, and in half precision 2 more; tiled: all three, summed and of one tile.
+    """
+    if not step.full:
+        return 0
+    matrices = 6 * _FLOAT if step.mlp_tile else _FLOAT + 2 * (step.width < _FLOAT)
+    return matrices * shape.intermediate * shape.hidden
+
+
+def _attention_grads(shape: Shape, step: Pass) -> int:
+    """Bytes for each token that attention's backward pass has beside what is kept.
+
+    The gradients of the layer's output and of the attention's, w (H + Q), and those of queries,
+    keys and values, w (Q + 2 K). In half precision the kernel sums those of queries in float32,
+    4 Q, and has those of shared keys and values for each query head at first, 2 Q w. Not fused:
+    2 w * heads * length. With dropout o_proj's own gradients are float32.
+    """
+    hidden, wide = shape.hidden, shape.heads * shape.head_dim
+    narrow, width = shape.kv_heads * shape.head_dim * step.context, step.width
     if shape.eager:
-        gone = 0 if step.mlp_tile else 3 * shape.intermediate * step.tokens
-        inner = max(inner, 2 * shape.heads * step.length * step.tokens - gone)
-    return kept_bytes(shape, step) + step.width * (inner + 2 * step.tokens * shape.hidden)
+        return width * 2 * (shape.heads * step.length + hidden)
+    grads = width * (hidden + 2 * wide + 2 * narrow)
+    if width < _FLOAT:
+        grads += _FLOAT * wide + 2 * width * wide * (shape.kv_heads < shape.heads)
+    if step.dropout and "o_proj" in step.targets:
+        dropped = (width + _FLOAT) * wide  # mask and input, gone when the kernel runs
+        return max(grads - dropped, hidden * width + 2 * (_FLOAT + width) * wide)
+    return grads
+
+
+def _norm_peak(shape: Shape, step: Pass) -> int:
+    """Bytes for each token in a norm's backward pass: six float32 tensors, and what waits for it.
+
+    Before the layer that is the gradient around it, H w; where queries are normalised too, the
+    layer's own norm, and the gradients of output and values.
+    """
+    norm = 6 * _FLOAT * shape.hidden + shape.hidden * step.width
+    if not shape.qk_norm:
+        return norm
+    wide = shape.heads * shape.head_dim
+    of_queries = 6 * _FLOAT * wide + step.width * wide
+    peak = max(norm, of_queries + shape.hidden * (_FLOAT + 2 * step.width))
+    if step.train_norms and step.width < _FLOAT:  # which give float32: RoPE computes in it
+        narrow = shape.kv_heads * shape.head_dim
+        kept = shape.hidden * (_FLOAT + 5 * step.width) + (wide + 2 * narrow) * (
+            _FLOAT + step.width
+        )
+        peak = max(peak, kept + 5 * _FLOAT * wide)
+    return peak
 
 
 def loss_bytes(shape: Shape, step: Pass) -> int:
-    """chunk * vocabulary * (4, and 4 more in half precision) + N * H * (4 + 2 w).
+    """The loss, or the last norm's backward pass after it, whichever takes more.
 
-    The logits of one chunk turn into their gradient in place; in half precision they are computed,
-    and multiplied with the head, in that dtype too. The other part: the last norm's float32 input,
-    its output, and the gradient of that output. A trained head adds vocabulary * H * 4.
+    The loss: chunk * vocabulary * (4, and 2 more in half precision), N * H * (4 + 2 w): the logits
+    of one chunk turn into their gradient in place; in half precision they are computed, and
+    multiplied with the head, in that dtype too; the last norm's float32 input, its output, and the
+    gradient of that output. The norm: six float32 tensors of N * H. A trained head's
+    gradient, vocabulary * H * 4, is there in the loss; `head_bytes` says what stays.
     """
     chunk = min(step.loss_chunk, step.tokens)
-    logits = chunk * shape.vocabulary * (_FLOAT if step.width == _FLOAT else 2 * _FLOAT)
+    half = step.width < _FLOAT
+    logits = chunk * shape.vocabulary * (_FLOAT + 2 * half)
     hidden = step.tokens * shape.hidden * (_FLOAT + 2 * step.width)
-    head = shape.vocabulary * shape.hidden * _FLOAT if step.train_head else 0
-    return logits + hidden + head
+    norm = 6 * _FLOAT * step.tokens * shape.hidden
+    head = shape.vocabulary * shape.hidden * _FLOAT * (step.train_head and not shape.tied)
+    return max(logits + hidden + head, norm)
+
+
+def head_bytes(shape: Shape, step: Pass) -> int:
+    """What a trained head holds for the whole pass, times vocabulary * H: its copy in half
+    precision, 2; its gradient, 4, where that waits for the embedding's, which it is tied to."""
+    if not step.train_head:
+        return 0
+    half = step.width < _FLOAT
+    return shape.vocabulary * shape.hidden * (2 * half + _FLOAT * shape.tied)
 
 
 def step_bytes(shape: Shape, step: Pass, recomputed: int) -> int:
     """Peak of one pass over weights, adapters and optimizer, when the first layers recompute.
 
-    checkpoints + mask + max(kept layers + loss, recomputed layer's workspace): by the time an early
-    layer recomputes, the late layers' activations are gone. Without recomputed layers the last
-    layer's gradients come on top of what all layers keep, after the loss has gone.
+    checkpoints + mask + rope + head + max(kept layers + loss, recomputed layer's workspace): by the
+    time an early layer recomputes, the late layers' activations are gone. Without recomputed layers
+    the last layer's gradients come on top of what all layers keep, after the loss has gone.
     """
     held = checkpoint_bytes(shape, step, recomputed) + mask_bytes(shape, step)
+    held += rope_bytes(shape, step) + head_bytes(shape, step)
     kept = (shape.layers - recomputed) * kept_bytes(shape, step)
-    extra = layer_workspace_bytes(shape, step) - kept_bytes(shape, step)
-    last = step.tokens * shape.hidden * 2 * step.width
+    if not recomputed and not (step.train_head or step.train_norms):
+        kept -= step.tokens * _norm_kept(shape, step)  # the first norm has nothing to pass back to
+    workspace = layer_workspace_bytes(shape, step)
     # In float32 the norm's saved input is the checkpoint itself, and not to be counted twice.
     shared = step.tokens * shape.hidden * _FLOAT if step.width == _FLOAT else 0
     peaks = [kept + loss_bytes(shape, step)]
     if recomputed:
-        peaks.append(layer_workspace_bytes(shape, step) + last - shared)
+        peaks.append(workspace - shared)
     if recomputed < shape.layers:
-        peaks.append(kept + extra + last)
+        peaks.append(kept - kept_bytes(shape, step) + workspace)
     return held + max(peaks)
 
 

@@ -77,11 +77,12 @@ class _SummedNLL(torch.autograd.Function):
         grad_hidden, grad_weight, grad_bias = ctx.saved_tensors  # type: ignore[attr-defined]
         weight_dtype, bias_dtype = ctx.dtypes  # type: ignore[attr-defined]
         if grad_hidden is not None:
-            grad_hidden = grad_hidden.mul_(grad.to(grad_hidden.dtype))  # as large as all states
+            # In place: they are as large as all hidden states, and as the head.
+            grad_hidden.mul_(grad.to(grad_hidden.dtype))
         if grad_weight is not None:
-            grad_weight = (grad_weight * grad).to(weight_dtype)
+            grad_weight = grad_weight.mul_(grad).to(weight_dtype)
         if grad_bias is not None:
-            grad_bias = (grad_bias * grad).to(bias_dtype)
+            grad_bias = grad_bias.mul_(grad).to(bias_dtype)
         return grad_hidden, grad_weight, grad_bias, None, None, None, None
 
 

@@ -1,6 +1,6 @@
 """One forward and backward pass of a run, as estimates see it."""
 
-from ctxext.training.config import FinetuneConfig
+from ctxext.training.config import LLAMA_MATRICES, FinetuneConfig
 from ctxext.training.estimate import Pass, auto_loss_chunk
 
 
@@ -18,8 +18,8 @@ def pass_from(config: FinetuneConfig, *, vocabulary: int, width: int) -> Pass:
         batch=train.batch_size,
         length=train.seq_length // config.parallel.context,
         width=width,
-        targets=() if full else lora.matrices,
-        rank=lora.rank,
+        targets=LLAMA_MATRICES if full else lora.matrices,
+        rank=0 if full else lora.rank,
         dropout=lora.dropout > 0,
         train_norms=full or lora.train_norms,
         train_head=full or lora.train_embeddings,
@@ -27,6 +27,7 @@ def pass_from(config: FinetuneConfig, *, vocabulary: int, width: int) -> Pass:
         mlp_tile=config.memory.mlp_tile,
         offload=config.memory.offload == "activations",
         context=config.parallel.context,
+        full=full,
     )
 
 

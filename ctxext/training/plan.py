@@ -138,11 +138,12 @@ def trained_parameters(base: Base, config: FinetuneConfig) -> int:
 
 
 def base_bytes(base: Base, config: FinetuneConfig) -> int:
-    """Bytes of the frozen weights; of the copies that autocast makes when all are trained."""
+    """Bytes of the frozen weights; when all are trained, of the copies that autocast keeps of the
+    layers' (`head_bytes` has the head's, and an embedding needs none)."""
+    tables = base.shape.vocabulary * base.shape.hidden * (1 if base.tied else 2)
     if config.train.what == "full":
-        return 0 if base.width == 4 else weights_bytes(base.parameters, base.width)
+        return 0 if base.width == 4 else weights_bytes(base.parameters - tables, base.width)
     if config.train.quantize == "4bit":
-        tables = base.shape.vocabulary * base.shape.hidden * (1 if base.tied else 2)
         return int((base.parameters - tables) * _NF4_BYTES) + tables * base.width
     return weights_bytes(base.parameters, base.width)
 

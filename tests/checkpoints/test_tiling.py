@@ -197,3 +197,21 @@ def test_a_norm_and_its_mlp_keep_one_tensor(lora, dtype, share):
         strict=True,
     ):
         assert (ours - theirs).norm() <= (1e-5 if lora else 1e-2) * theirs.norm()
+
+
+@pytest.mark.parametrize("recomputed", [0, None], ids=["kept", "recomputed"])
+def test_adapters_in_the_mlp_alone_get_their_gradients(recomputed):
+    """What reaches the first MLP needs no gradient, and has to be there in the backward pass."""
+    ids = torch.arange(40)[None]
+    found = []
+    for tile in (0, 8):
+        wrapped = adapted()
+        if tile:
+            tile_mlps(wrapped, tile)
+        recompute_first(wrapped, recomputed)
+        wrapped(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+        found.append({n: p.grad for n, p in wrapped.named_parameters() if p.requires_grad})
+    assert len(found[0]) == 12
+    for name, expected in found[0].items():
+        assert expected.norm() > 0, name
+        assert torch.allclose(found[1][name], expected, rtol=1e-4, atol=1e-7), name

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 
+from ctxext.checkpoints.head import without_peft
 from ctxext.checkpoints.tiling import tile_mlps
 from ctxext.training.config import LoraConfig
 from ctxext.training.estimate import (
@@ -22,6 +23,7 @@ from ctxext.training.estimate import (
     step_bytes,
 )
 from ctxext.training.lora import add_adapters
+from ctxext.training.precision import share_adapter_inputs
 from ctxext.training.recompute import recomputed_layers
 from ctxext.training.window_attention import use_windows
 
@@ -44,6 +46,8 @@ def model_of(family, step, *, dtype, extra):
         dropout=0.1 if step.dropout else 0.0,
     )
     wrapped = add_adapters(model, lora, "t").train()
+    if dtype == torch.bfloat16:
+        share_adapter_inputs(wrapped)
     if step.mlp_tile:
         tile_mlps(model, step.mlp_tile)
     use_windows(model, torch.device("cpu"), step.length)
@@ -69,7 +73,11 @@ def really_kept(wrapped, ids):
 
     layer.register_forward_pre_hook(enter, with_kwargs=True)
     layer.register_forward_hook(lambda *_: inside.clear())
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+    half = without_peft(wrapped).dtype == torch.bfloat16  # which is trained under autocast
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t),
+        torch.autocast("cpu", torch.bfloat16, enabled=half),
+    ):
         wrapped(input_ids=ids, use_cache=False)
     return sum(storages.values())
 
@@ -83,6 +91,10 @@ def really_kept(wrapped, ids):
         ("Llama", {"mlp_tile": 100, "targets": ALL}, torch.float32, {}),
         ("Llama", {}, torch.bfloat16, {}),
         ("Llama", {"targets": ALL}, torch.bfloat16, {}),
+        ("Llama", {"targets": ALL, "train_norms": True}, torch.bfloat16, {}),
+        ("Llama", {"targets": ALL, "dropout": True}, torch.bfloat16, {}),
+        ("Llama", {"targets": ALL, "mlp_tile": 100}, torch.bfloat16, {}),
+        ("Qwen3", {"train_norms": True}, torch.bfloat16, {}),
         ("Mistral", {}, torch.float32, {"sliding_window": 64}),
         ("Mistral", {}, torch.bfloat16, {"sliding_window": 64}),
         ("Qwen3", {}, torch.float32, {}),

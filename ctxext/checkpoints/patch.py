@@ -119,27 +119,7 @@ def plan_patch(
             already as it would.
     """
     chosen = get_method(method)
-    if position.encoding not in chosen.applies_to:
-        raise BadInput(
-            f"{where}: position encoding is '{position.encoding}', which {method} does not extend",
-            f"{method} is for: {', '.join(chosen.applies_to)}",
-        )
-    if position.model_type not in families.EXTENDABLE or position.rope is None:
-        raise BadInput(
-            f"{where}: model_type '{position.model_type}' cannot be extended yet",
-            f"supported: {', '.join(sorted(families.EXTENDABLE))}",
-        )
-    rope = position.rope
-    if position.doubts:
-        raise position.doubts[0]
-    if rope.inv_freq is None:
-        raise BadInput(f"{where}: unknown rope_type '{rope.block.rope_type}', so it is not touched")
-    if not (rope.block.dialects_agree or rope.block.preferred):
-        raise BadInput(
-            f"{where}: rope_scaling and rope_parameters disagree; transformers 4 and most engines "
-            "read the first, some only the second",
-            "say which is right with --prefer rope_scaling or --prefer rope_parameters",
-        )
+    rope = _extendable_rope(position, chosen, where)
     warnings: list[str] = []
     new = dict(config)
     _patch_sliding_window(new, position, target, sliding_window, warnings)
@@ -155,7 +135,7 @@ def plan_patch(
             "use its unscaled base for that",
         )
 
-    kept = kept_parameters(method, rope, position.window.current, target)
+    kept = _kept_parameters(method, rope, position.window.current, target)
     kept = {key: value for key, value in kept.items() if key not in parameters}
     extension = chosen(rope.spec, target, **kept, **parameters)
     if _rotates_alike(extension, position):
@@ -176,7 +156,38 @@ def plan_patch(
     return Patch(new, extension, method, original, target, tuple(warnings))
 
 
-def kept_parameters(method: str, rope: Rope, current: int, target: int) -> dict[str, Any]:
+def _extendable_rope(position: Position, method: Method, where: str) -> Rope:
+    """The rope of a checkpoint that a method can extend.
+
+    Raises:
+        BadInput: the family, its encoding or its config does not allow it.
+    """
+    if position.encoding not in method.applies_to:
+        raise BadInput(
+            f"{where}: position encoding is '{position.encoding}', which {method.name} does not "
+            "extend",
+            f"{method.name} is for: {', '.join(method.applies_to)}",
+        )
+    if position.model_type not in families.EXTENDABLE or position.rope is None:
+        raise BadInput(
+            f"{where}: model_type '{position.model_type}' cannot be extended yet",
+            f"supported: {', '.join(sorted(families.EXTENDABLE))}",
+        )
+    rope = position.rope
+    if position.doubts:
+        raise position.doubts[0]
+    if rope.inv_freq is None:
+        raise BadInput(f"{where}: unknown rope_type '{rope.block.rope_type}', so it is not touched")
+    if not (rope.block.dialects_agree or rope.block.preferred):
+        raise BadInput(
+            f"{where}: rope_scaling and rope_parameters disagree; transformers 4 and most engines "
+            "read the first, some only the second",
+            "say which is right with --prefer rope_scaling or --prefer rope_parameters",
+        )
+    return rope
+
+
+def _kept_parameters(method: str, rope: Rope, current: int, target: int) -> dict[str, Any]:
     """Parameters of a method that a checkpoint was trained with, where the method stays the same.
 
     llama3's factor is a number of its own: it stays as it is up to the claimed window (`current`

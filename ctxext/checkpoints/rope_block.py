@@ -132,23 +132,7 @@ def read_rope_block(
         BadInput: a value that no reader could use, its key named; rope parameters nested by
             layer type.
     """
-    blocks: dict[str, Mapping[str, Any]] = {}
-    for name in ("rope_scaling", "rope_parameters"):
-        block = config.get(name)
-        if block is None:
-            continue
-        if not isinstance(block, dict):
-            raise BadInput(f"{where}: {name} is {shown(block)}, and has to be an object or null")
-        if block and all(isinstance(value, dict) for value in block.values()):
-            raise BadInput(
-                f"{where}: {name} is nested by layer type ({', '.join(map(shown, block))}), "
-                "which ctxext does not read yet",
-            )
-        blocks[name] = block
-    absent = config.get("rope_scaling", "absent") is None and "rope_theta" in config
-    if not blocks or (absent and "rope_scaling" not in blocks):
-        # A file with `rope_scaling: null` says "not scaled" to every reader of the old dialect.
-        blocks["rope_scaling"] = {}
+    blocks = _blocks(config, where)
     # transformers 5 takes rope_scaling over rope_parameters where both hold an object.
     first: str = prefer or ("rope_scaling" if config.get("rope_scaling") else "rope_parameters")
     name = first if first in blocks else next(iter(blocks))
@@ -188,6 +172,28 @@ def read_rope_block(
         dialects=dialects,
         preferred=prefer in dialects,
     )
+
+
+def _blocks(config: Mapping[str, Any], where: str) -> dict[str, Mapping[str, Any]]:
+    """What each dialect in the file holds; an empty block where it says that nothing is scaled."""
+    blocks: dict[str, Mapping[str, Any]] = {}
+    for name in ("rope_scaling", "rope_parameters"):
+        block = config.get(name)
+        if block is None:
+            continue
+        if not isinstance(block, dict):
+            raise BadInput(f"{where}: {name} is {shown(block)}, and has to be an object or null")
+        if block and all(isinstance(value, dict) for value in block.values()):
+            raise BadInput(
+                f"{where}: {name} is nested by layer type ({', '.join(map(shown, block))}), "
+                "which ctxext does not read yet",
+            )
+        blocks[name] = block
+    absent = config.get("rope_scaling", "absent") is None and "rope_theta" in config
+    if not blocks or (absent and "rope_scaling" not in blocks):
+        # A file with `rope_scaling: null` says "not scaled" to every reader of the old dialect.
+        blocks["rope_scaling"] = {}
+    return blocks
 
 
 def _theta(

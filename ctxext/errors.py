@@ -29,6 +29,11 @@ class BadInput(CtxextError):
     exit_code = 2
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what a library says; its name where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an exception of Python or torch says that memory, of a GPU or the host, ran out."""
     if isinstance(error, MemoryError):

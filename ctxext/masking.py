@@ -4,7 +4,7 @@ import re
 
 # The Hub's tokens, who logs in within a URL, and secrets among a URL's parameters.
 _SECRET = re.compile(
-    r"(?<![A-Za-z0-9])hf_[\w.-]+"
+    r"(?<![A-Za-z0-9])hf_(?!(?:evaluate|hub|xet|transfer)(?![A-Za-z0-9]))[\w.-]+"  # libraries
     r"|(?<=://)[^/\s]+@"
     r"|(?<=[?&])((?i:[\w.-]*(?:token|secret|password|signature|credential)|api_?key|key|sig)=)"
     r"[^&#\s]+"

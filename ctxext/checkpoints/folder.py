@@ -1,13 +1,22 @@
 """MODEL on the command line: a folder, or a repository of the Hub; either way a local folder."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctxext.checkpoints.hub import (
+    NOT_OF_A_HUB,
+    HubAnswer,
+    HubSilent,
+    asking_hub,
+    network_errors,
+    no_hub,
+)
 from ctxext.checkpoints.json_file import read_json_object
 from ctxext.checkpoints.rope_block import ROPE_KEYS
 from ctxext.checkpoints.weights import ADAPTER_CONFIG, adapter_alone
-from ctxext.errors import BadInput, CtxextError
+from ctxext.errors import BadInput, CtxextError, first_line
 
 CONFIG = "config.json"
 _CONFIG_BYTES = 16 * 1024 * 1024
@@ -64,26 +73,42 @@ def find_checkpoint(model: str, *, revision: str | None = None, weights: bool = 
 
 def _from_hub(repo_id: str, revision: str | None, weights: bool) -> Source:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+    from huggingface_hub.errors import (
         GatedRepoError,
-        HTTPError,  # httpx's or httpx2's, whichever huggingface_hub uses
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
-    patterns = [*_SMALL_FILES, *(["*.safetensors"] if weights else [])]
     pinned = revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
-    try:
-        try:
-            # A cached sha needs no network; asking it first spares 20 s of retries when offline.
-            folder = snapshot_download(
-                repo_id, revision=revision, allow_patterns=patterns, local_files_only=pinned
+
+    def fetch(patterns: list[str], revision: str | None) -> str:
+        return str(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
+
+    def cached(patterns: list[str]) -> str | None:
+        """A cached sha needs no network; asking it first spares 20 s of retries when offline."""
+        with suppress(LocalEntryNotFoundError):
+            return str(
+                snapshot_download(
+                    repo_id, revision=revision, allow_patterns=patterns, local_files_only=True
+                )
             )
-        except LocalEntryNotFoundError:
-            if not pinned:
-                raise
-            folder = snapshot_download(repo_id, revision=revision, allow_patterns=patterns)
+        return None
+
+    everything = [*_SMALL_FILES, *(["*.safetensors"] if weights else [])]
+    try:
+        folder = cached(everything) if pinned else None
+        if folder is None:
+            try:
+                with asking_hub(small=True):
+                    folder = fetch(_SMALL_FILES, revision)
+                if weights:  # which may take any time, but not in silence
+                    with asking_hub():
+                        folder = fetch(everything, Path(folder).name)
+            except HubSilent:
+                folder = cached(everything)  # as where there is no network
+                if folder is None:
+                    raise
     except GatedRepoError as error:
         raise BadInput(
             f"{repo_id} is gated", "accept its terms on the Hub, then `hf auth login`"
@@ -100,10 +125,12 @@ def _from_hub(repo_id: str, revision: str | None, weights: bool) -> Source:
             f"{repo_id} is neither a folder here nor in the cache, and the Hub is out of reach",
             "check the path, the network and HF_HUB_OFFLINE",
         ) from error
-    except (HTTPError, OSError) as error:
-        raise CtxextError(
-            f"{repo_id} could not be fetched: {str(error).splitlines()[0]}"
-        ) from error
+    except HubAnswer as error:
+        raise CtxextError(f"{repo_id} could not be fetched: {error}", error.hint) from error
+    except network_errors() as error:
+        raise CtxextError(f"{repo_id} could not be fetched: {first_line(error)}") from error
+    except NOT_OF_A_HUB as error:
+        raise no_hub(f"{repo_id} could not be fetched", error) from error
     path = Path(folder)
     if not (path / CONFIG).exists() and (path / ADAPTER_CONFIG).exists():
         raise adapter_alone(repo_id)

@@ -73,15 +73,15 @@ def read_json_object(
     if not isinstance(value, dict):
         kind = {list: "a list", type(None): "null", str: "a string"}.get(type(value), "a number")
         raise BadInput(f"{path} holds {kind}, not a JSON object")
-    if _deeper_than(value, _DEEPEST):
+    if too_deep(value):
         raise BadInput(f"{path} is nested too deeply to be read")
     return value, warnings
 
 
-def _deeper_than(value: Any, most: int) -> bool:
-    """Whether more than so many objects and lists stand inside each other."""
-    level: list[Any] = [value]
-    for _ in range(most):
+def too_deep(value: Any) -> bool:
+    """Whether more objects and lists stand inside each other than any reader wants."""
+    level: list[Any] = [value] if isinstance(value, dict | list) else []
+    for _ in range(_DEEPEST):
         level = [
             inner
             for outer in level

@@ -12,9 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
+from ctxext.checkpoints.hub import (
+    NOT_OF_A_HUB,
+    HubAnswer,
+    asking_hub,
+    hub_failures,
+    network_errors,
+    no_hub,
+)
 from ctxext.data.builtin import python_files, python_sources, with_repeats
 from ctxext.data.xz import open_xz
-from ctxext.errors import BadInput, CtxextError
+from ctxext.errors import BadInput, CtxextError, first_line
 
 _KINDS = (".txt", ".jsonl", ".parquet")
 _PACKED = (".gz", ".xz")
@@ -292,8 +300,9 @@ def _hub_commit(spec: str) -> str | None:
     from huggingface_hub import dataset_info
 
     try:
-        return dataset_info(spec.removeprefix("hf:").partition(":")[0]).sha
-    except (OSError, ValueError):  # what is wrong with the name is said when it is read
+        with asking_hub(small=True):
+            return dataset_info(spec.removeprefix("hf:").partition(":")[0]).sha
+    except hub_failures():  # what is wrong with the name is said when it is read
         return None
 
 
@@ -303,16 +312,22 @@ def _hub_dataset(spec: str) -> Iterator[Piece]:
 
     name, config, split, name_of_field = [*spec.removeprefix("hf:").split(":"), "", "", ""][:4]
     try:
-        rows = load_dataset(name, config or None, split=split or "train", streaming=True)
-        for row in rows:
-            text = row.get(name_of_field or "text")
-            if not isinstance(text, str):
-                raise BadInput(
-                    f"--data {spec}: rows have no text in the field '{name_of_field or 'text'}'; "
-                    f"they have: {', '.join(map(str, row))}"
-                )
-            yield Piece(text)
-    except (ValueError, FileNotFoundError) as error:
-        raise BadInput(f"--data {spec}: {str(error).splitlines()[0]}") from error
-    except OSError as error:
-        raise CtxextError(f"--data {spec} could not be fetched: {error}") from error
+        with asking_hub(small=True):
+            rows = load_dataset(name, config or None, split=split or "train", streaming=True)
+        with asking_hub():
+            for row in rows:
+                text = row.get(name_of_field or "text")
+                if not isinstance(text, str):
+                    raise BadInput(
+                        f"--data {spec}: rows have no text in the field "
+                        f"'{name_of_field or 'text'}'; they have: {', '.join(map(str, row))}"
+                    )
+                yield Piece(text)
+    except (ValueError, FileNotFoundError, RuntimeError) as error:  # the last: a script
+        raise BadInput(f"--data {spec}: {first_line(error)}") from error
+    except HubAnswer as error:
+        raise CtxextError(f"--data {spec} could not be fetched: {error}", error.hint) from error
+    except network_errors() as error:
+        raise CtxextError(f"--data {spec} could not be fetched: {first_line(error)}") from error
+    except NOT_OF_A_HUB as error:
+        raise no_hub(f"--data {spec} could not be fetched", error) from error

@@ -9,9 +9,9 @@ from typing import Any
 
 from ctxext.errors import BadInput
 from ctxext.lengths import show_length
+from ctxext.masking import masked
 
 Counts = Mapping[str, int]
-_TOKEN = re.compile(r"hf_[A-Za-z0-9]{20,}|(?<=://)[^/@\s]+@")
 _AT_LENGTH = re.compile(r"[0-9]+")
 
 
@@ -124,7 +124,7 @@ def publishable(value: Any, folders: Sequence[Path]) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [publishable(v, folders) for v in value]
     if isinstance(value, str):
-        return _without_paths(_TOKEN.sub("***", value), folders)
+        return _without_paths(masked(value), folders)
     if isinstance(value, float) and not math.isfinite(value):
         return None  # JSON has no word for it
     if value is None or isinstance(value, bool | int | float):

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctxext.errors import BadInput, CtxextError
+from ctxext.checkpoints.hub import NOT_OF_A_HUB, HubAnswer, asking_hub, no_hub
+from ctxext.errors import BadInput, CtxextError, first_line
 from ctxext.progress import Progress, silent
 
 LARGE = (".safetensors",)
@@ -61,7 +62,7 @@ def upload(
     large = [i for i in items if i.path.endswith(LARGE)]
     small = [i for i in items if not i.path.endswith(LARGE)]
     total = sum(i.bytes for i in items)
-    with _sentences(repo_id):
+    with _sentences(repo_id), asking_hub(upload=True):
         api.create_repo(repo_id, private=private or None, exist_ok=True)
         if revision is not None and not create_pr:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
@@ -112,9 +113,7 @@ def _sentences(repo_id: str) -> Iterator[None]:
     try:
         yield
     except HFValidationError as error:
-        raise BadInput(
-            f"--repo-id {repo_id} is no repository name: {_first_line(error)}"
-        ) from error
+        raise BadInput(f"--repo-id {repo_id} is no repository name: {first_line(error)}") from error
     except LocalTokenNotFoundError as error:
         raise BadInput(
             "nobody is logged in to the Hub", "hf auth login, or set HF_TOKEN"
@@ -128,12 +127,12 @@ def _sentences(repo_id: str) -> Iterator[None]:
                 f"the Hub refuses to write to {repo_id} (status {status})",
                 "use a token with write access: hf auth login, or HF_TOKEN",
             ) from error
-        raise CtxextError(f"pushing to {repo_id} failed: {_first_line(error)}", again) from error
+        raise CtxextError(f"pushing to {repo_id} failed: {first_line(error)}", again) from error
+    except HubAnswer as error:
+        raise CtxextError(f"pushing to {repo_id} failed: {error}", again) from error
+    except CtxextError:
+        raise
     except (OSError, HTTPError, RuntimeError) as error:  # RuntimeError: an upload that was cut
-        raise CtxextError(
-            f"pushing to {repo_id} failed: {_first_line(error) or type(error).__name__}", again
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "")
+        raise CtxextError(f"pushing to {repo_id} failed: {first_line(error)}", again) from error
+    except NOT_OF_A_HUB as error:
+        raise no_hub(f"pushing to {repo_id} failed", error) from error

@@ -93,7 +93,7 @@ def detect(
     encoding = _encoding(config, model_type, count, where, warnings)
     window: Window | None = None
     rope = None
-    if encoding in ROTARY or _states_window(config, model_type):
+    if _states_window(config, model_type, encoding):
         window = claimed_window(config, model_type, where, warnings)
     if window is not None and encoding in ROTARY and _one_rope(config, model_type, where, warnings):
         if heads.turning is None or heads.head_dim is None:
@@ -164,6 +164,13 @@ def _one_rope(config: Mapping[str, Any], model_type: str, where: str, warnings: 
                 "ctxext does not read yet: the rope is unknown"
             )
             return False
+    attention = config.get("attn_config")
+    if isinstance(attention, dict) and attention.get("rope_theta") and "rope_theta" not in config:
+        warnings.append(
+            f"{where}: attn_config.rope_theta is read by transformers 4 and not by 5, so the rope "
+            "is unknown"
+        )
+        return False
     if model_type in families.ROTARY_BY_LAYER_TYPE:
         warnings.append(
             f"{model_type} has a rope for each kind of layer, which ctxext does not read yet: the "
@@ -186,8 +193,12 @@ def _all_blocks(block: Mapping[str, Any]) -> bool:
     )
 
 
-def _states_window(config: Mapping[str, Any], model_type: str) -> bool:
-    """Whether a config, or its class, states a window that nothing turns over."""
+def _states_window(
+    config: Mapping[str, Any], model_type: str, encoding: PositionEncoding | None
+) -> bool:
+    """Whether a config, or its class, states a window; one that rotates has to."""
+    if encoding in ROTARY and model_type not in families.NO_WINDOW:
+        return True
     stated = any(config.get(key) is not None for key in _WINDOWS)
     return stated or model_type in WINDOW_WHEN_ABSENT
 
@@ -273,13 +284,17 @@ def _rotary_word(
         return "rope" if off and model_type in families.ROTATES_WITHOUT_WINDOW else "mixed"
     if model_type == "roformer":
         return "rope"
-    parts = families.ROTARY_IN_CODE | families.LATENT | families.TURNS_PARTS_BY_LAYER_TYPE
+    parts = families.ROTARY_IN_CODE | families.LATENT | families.TURNS_PARTS
     if model_type in parts:
         return "partial-rope"
     if model_type in families.KNOWN:
         return "rope"
     turns = any(config.get(key) is not None for key in _ROPE_KEYS)
-    how = "its rope keys are read as any family's" if turns else "no key says where tokens sit"
+    how = (
+        "its rope keys are read as any family's"
+        if turns
+        else "no key that it reads says where tokens sit"
+    )
     warnings.append(
         f"{where}: model_type '{model_type}' is not known to ctxext: {how}, and its layers and KV "
         "cache are unknown"

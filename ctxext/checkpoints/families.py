@@ -12,10 +12,14 @@ EXTENDABLE: Final = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 SLIDING_WINDOW_WHEN_ABSENT: Final = {
     "afmoe": 1024, "cohere2": 4096, "cohere2_moe": 4096, "cwm": 8192, "exaone4": 4096,
     "exaone_moe": 4096, "flint": 513, "gemma2": 4096, "gemma3_text": 4096, "gemma3n_text": 512,
+    "gpt_neo": 256, "recurrent_gemma": 2048,
     "gpt_oss": 128, "granite_swa": 128, "granitemoe_swa": 128, "kolibri1": 513,
     "ministral": 4096, "mistral": 4096, "olmo3": 4096, "qwen2": 4096,
     "qwen2_moe": 4096, "qwen3": 4096, "qwen3_moe": 4096, "vaultgemma": 4096,
 }  # fmt: skip
+
+# Its other names.
+REACH_KEY: Final = {"gpt_neo": "window_size", "recurrent_gemma": "attention_window_size"}
 
 # These slide only when `use_sliding_window` is true, from layer `max_window_layers` upwards.
 SLIDES_BY_FLAG: Final = frozenset({"qwen2", "qwen2_moe", "qwen3", "qwen3_moe"})
@@ -65,9 +69,9 @@ TWO_ATTENTIONS_A_LAYER: Final = frozenset({"longcat_flash"})
 CACHE_UNKNOWN: Final = frozenset(
     {
         "cpmant", "deepseek_v4", "dots3_note_text", "gemma3n_text", "gemma4_text",
-        "gemma4_unified_text", "hrm_text", "inkling2_loop_text", "inkling2_text", "inkling_text",
-        "mimo_v2_flash", "moshi", "openai-gpt", "qwen4_exp_text", "reformer", "xlm", "xlnet",
-        "zaya",
+        "gemma4_unified_text", "gpt_neo", "hrm_text", "inkling2_loop_text", "inkling2_text",
+        "inkling_text", "mimo_v2_flash", "moshi", "openai-gpt", "qwen4_exp_text", "reformer", "xlm",
+        "xlnet", "zaya",
     }
 )  # fmt: skip
 
@@ -79,6 +83,9 @@ WINDOW_KEY: Final = {
     "bailing_hybrid": "model_max_length", "kimi_linear": "model_max_length",
     "rwkv": "context_length", "whisper": "max_target_positions",
 }  # fmt: skip
+
+# Nothing in their config states a window.
+NO_WINDOW: Final = frozenset({"recurrent_gemma"})
 
 # Plain rotary encoding, of whole heads or a share of them.
 ROTARY_TYPES: Final = frozenset(
@@ -125,7 +132,8 @@ ROTARY_BY_LAYER_TYPE: Final = frozenset(
         "lfm3", "mellum", "mimo_v2_flash", "modernbert-decoder", "qwen4_exp_text", "zaya",
     }
 )  # fmt: skip
-TURNS_PARTS_BY_LAYER_TYPE: Final = ROTARY_BY_LAYER_TYPE - {
+# A share of a head turns, of types whose rope is not read.
+TURNS_PARTS: Final = NO_WINDOW | ROTARY_BY_LAYER_TYPE - {
     "dory", "mellum", "modernbert-decoder", "qwen4_exp_text",
 }  # fmt: skip
 # The flat keys are those of the full-attention layers; sliding ones have a theta of their own.

@@ -21,7 +21,10 @@ from ctxext.errors import BadInput, CtxextError, first_line
 CONFIG = "config.json"
 _CONFIG_BYTES = 16 * 1024 * 1024
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_SMALL_FILES = ["*.json", "*.txt", "*.model", "*.jinja", "*.md", "LICENSE*", "NOTICE*", "*.py"]
+_SMALL_FILES = [
+    "*.json", "*.txt", "*.jinja", "*.md", "LICENSE*", "NOTICE*", "*.py",
+    "*.model", "*.tiktoken", "*.spm", "*.codes", "*.vocab", "*.bpe", "*.tokenizer",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ _HEADS = (
     "decoder_attention_heads", "num_attention_heads", "n_head", "n_heads", "num_heads",
     "attention_heads",
 )  # fmt: skip
-_WIDTHS = ("hidden_size", "n_embd", "d_model", "emb_dim", "dim_model")
+_WIDTHS = ("hidden_size", "n_embd", "n_embed", "d_model", "emb_dim", "dim_model")
 
 
 @dataclass(frozen=True)

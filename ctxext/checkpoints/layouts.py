@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ctxext.checkpoints import families
-from ctxext.checkpoints.numbers import shown, whole
+from ctxext.checkpoints.numbers import whole
 from ctxext.checkpoints.safetensors_file import printable
 from ctxext.encodings.kinds import PositionEncoding
 from ctxext.errors import BadInput
@@ -97,8 +97,7 @@ def _kinds(
     if words is None or model_type == "mistral":  # Mistral's class ignores layer_types
         words = _derived(config, model_type, count, where)
     elif not isinstance(words, list) or len(words) != count:
-        said = len(words) if isinstance(words, list) else words
-        raise BadInput(f"{where}: {key} has {shown(said)} entries for {count} layers")
+        raise _wrong_length(words, key, count, where)
     if words is None:
         return [None] * count
     unknown = sorted({str(word) for word in words} - set(_WORDS))
@@ -108,6 +107,12 @@ def _kinds(
     if _never_slides(config, model_type):
         kinds = ["full" if kind == "sliding" else kind for kind in kinds]
     return kinds
+
+
+def _wrong_length(values: object, key: str, count: int, where: str) -> BadInput:
+    if isinstance(values, list):
+        return BadInput(f"{where}: {key} has {len(values)} entries for {count} layers")
+    return BadInput(f"{where}: {key} has to be a list with an entry for each of {count} layers")
 
 
 def _never_slides(config: Mapping[str, Any], model_type: str) -> bool:
@@ -120,14 +125,12 @@ def _reach(
     config: Mapping[str, Any], model_type: str, where: str, warnings: list[str]
 ) -> int | None:
     """Tokens that sliding layers look back; None where the window is off."""
-    key = "attention_window_size" if model_type == "recurrent_gemma" else "sliding_window"
+    key = families.REACH_KEY.get(model_type, "sliding_window")
     if key in config:
         return None if config[key] == 0 else whole(config, key, where)
     reach = families.SLIDING_WINDOW_WHEN_ABSENT.get(model_type)
     if reach:
-        warnings.append(
-            f"{where} has no sliding_window, and transformers assumes {reach} for {model_type}"
-        )
+        warnings.append(f"{where} has no {key}, and transformers assumes {reach} for {model_type}")
     return reach
 
 
@@ -137,8 +140,7 @@ def _flags(config: Mapping[str, Any], model_type: str, count: int, where: str) -
     if isinstance(flags, list) and len(flags) == count:
         return [bool(flag) for flag in flags]
     if flags:
-        said = len(flags) if isinstance(flags, list) else flags
-        raise BadInput(f"{where}: no_rope_layers has {said} entries for {count} layers")
+        raise _wrong_length(flags, "no_rope_layers", count, where)
     if model_type in families.NO_ROPE_BY_INTERVAL:
         interval = whole(config, "no_rope_layer_interval", where) or 4
         return [(index + 1) % interval != 0 for index in range(count)]
@@ -203,7 +205,19 @@ def _every(
 
 
 def _gpt_neo(config: Mapping[str, Any], count: int, where: str) -> _Words:
-    return None
+    """`attention_types`: [[["global", "local"], 12]] is the two, twelve times."""
+    words = {"global": "full_attention", "local": "sliding_attention"}
+    listed: list[Any] = []
+    types = config.get("attention_types", [[["global", "local"], 12]])
+    for item in types if isinstance(types, list) else []:
+        match item:
+            case [list(kinds), int(times)] if 0 <= times <= count:
+                listed += kinds * times
+            case _:
+                return None
+    if len(listed) != count or not all(isinstance(k, str) and k in words for k in listed):
+        return None
+    return [words[kind] for kind in listed]
 
 
 def _llama4(config: Mapping[str, Any], count: int, where: str) -> _Words:

@@ -143,6 +143,35 @@ def test_words(changes, encoding):
         assert any("ctxext" in warning for warning in position.warnings)
 
 
+def test_alternating_layers_of_gpt_neo():
+    types = [[["global", "local"], 3], [["local"], 2]]
+    config = CONFIG_MAPPING["gpt_neo"](num_layers=8, attention_types=types)
+    position = read(as_file(config))
+    words = {"global": "full", "local": "sliding"}
+    assert [layer.attention for layer in position.layers] == [
+        words[kind] for kind in config.attention_layers
+    ]
+    assert {layer.window for layer in position.layers} == {None, config.window_size}
+
+
+def test_a_family_without_a_window_is_read_without_one():
+    config = CONFIG_MAPPING["recurrent_gemma"](num_hidden_layers=6)
+    position = read(as_file(config))
+    assert (position.stated_window, position.rope) == (None, None)
+    assert position.encoding == "partial-rope"
+    with pytest.raises(BadInput, match="window is unknown"):
+        _ = position.window
+
+
+def test_bases_that_two_versions_read_otherwise_are_unknown():
+    position = read({"model_type": "dbrx", "n_layers": 2, "d_model": 64, "n_heads": 4,
+                     "max_seq_len": 2048,
+                     "attn_config": {"kv_n_heads": 2, "rope_theta": 5e5}})  # fmt: skip
+    assert position.rope is None
+    assert position.kv_heads == 2
+    assert any("rope_theta" in warning for warning in position.warnings)
+
+
 def test_layers_without_rope_are_those_of_the_class():
     position = read(BASE | {"model_type": "smollm3", "no_rope_layer_interval": 2})
     config = CONFIG_MAPPING["smollm3"](num_hidden_layers=8, no_rope_layer_interval=2)

@@ -29,11 +29,13 @@ class Launch:
         rank: 0 writes the files and speaks.
         ranks: processes on all machines.
         group: what they talk over (a gloo process group); None when there is one process.
+        local_ranks: those of them that are on this machine, and share its memory.
     """
 
     rank: int = 0
     ranks: int = 1
     group: Any = None
+    local_ranks: int = 1
 
     @property
     def main(self) -> bool:
@@ -139,7 +141,8 @@ def launched(device: str) -> Iterator[Launch]:
     state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=GPU_PATIENCE)
     group = dist.new_group(backend="gloo", timeout=_PATIENCE)
     try:
-        yield Launch(state.process_index, state.num_processes, group)
+        ranks = state.num_processes
+        yield Launch(state.process_index, ranks, group, _number("LOCAL_WORLD_SIZE", ranks))
     except BaseException:
         # gloo waits for nobody, and its threads would abort an interpreter that ends with them;
         # NCCL could wait for a process that is gone, and is left alone.

@@ -11,7 +11,8 @@ def show_plan(plan: FinetunePlan) -> None:
     rows = [[name, _size(size)] for name, size in memory.parts().items() if size]
     rows.append(["peak (the last two do not coincide)", _size(memory.peak)])
     if memory.host:
-        rows.append(["layer inputs in host memory", _size(memory.host)])
+        beside = f", of {_size(machine.host)} for each device" if machine.host else ""
+        rows.append(["layer inputs in host memory", _size(memory.host) + beside])
     row = show_length(plan.largest.seq_length)
     table(f"memory of one process, rows of {row}, {plan.dtype}", ["part", "size"], rows)
     table(

@@ -15,6 +15,7 @@ from ctxext.checkpoints.dtype import check_dtype
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.output import check_output, locked, write_file
 from ctxext.checkpoints.quantised import read_unquantised
+from ctxext.checkpoints.safetensors_file import dtype_bytes
 from ctxext.checkpoints.trained import read_trained
 from ctxext.checkpoints.weights import Weights
 from ctxext.checkpoints.windows import Window
@@ -230,14 +231,15 @@ def _check_machine(run: Run, stages: Sequence[Stage]) -> None:
     from ctxext.checkpoints.load import device_of
     from ctxext.training.compiled import check_compile
     from ctxext.training.flex import flex_reason
-    from ctxext.training.precision import training_precision
+    from ctxext.training.precision import dtype_of_run
 
     place = device_of(run.device, run.launch)
     opened = run.opened
     for stage in stages:
         config = stage.config
         with named(stage.name):
-            training_precision(run.dtype, opened.source, opened.position, place, config.train)
+            dtypes = dtype_of_run(run.dtype, opened.source, opened.position, place, config.train)
+            _check_parked(run, config, dtypes.compute, pinned=place.type == "cuda")
             layers = planned_position(config, opened).layers
             reason = flex_reason(config, opened.position.model_type, layers, place.type)
             if config.train.compile:
@@ -246,6 +248,29 @@ def _check_machine(run: Run, stages: Sequence[Stage]) -> None:
             if reason:
                 check_compile(place, reason, "train on rows no longer than a window, as one stream")
                 return
+
+
+def _check_parked(run: Run, config: FinetuneConfig, dtype: str, *, pinned: bool) -> None:
+    """Whether host memory holds what `memory.offload` parks, as far as the config tells.
+
+    How many layers `recompute: auto` comes to is known later, and checked then.
+
+    Raises:
+        BadInput: it does not.
+    """
+    from ctxext.training.available import host_memory
+    from ctxext.training.host_memory import check_host_memory, parked_bytes
+
+    text = run.opened.config.get("text_config") or run.opened.config
+    layers, hidden = text.get("num_hidden_layers"), text.get("hidden_size")
+    wanted = config.memory.layers(config.train.gradient_checkpointing)
+    if config.memory.offload == "none" or wanted == "auto" or not (layers and hidden):
+        return
+    train = config.train
+    tokens = train.batch_size * train.seq_length // config.parallel.context
+    recomputed = min(wanted, layers) if isinstance(wanted, int) else layers
+    parked = parked_bytes(recomputed, tokens * hidden * (dtype_bytes(dtype) or 2), pinned=pinned)
+    check_host_memory(parked, run.launch.local_ranks, host_memory())
 
 
 def _check_resumable(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ctxext.checkpoints.dtype import check_dtype
+from ctxext.checkpoints.dtype import DtypeName, check_dtype, compute_dtype, has_grouped_keys
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.load import pick_device
 from ctxext.checkpoints.quantised import refuse_quantised
@@ -16,16 +16,16 @@ from ctxext.pipeline.finetune import at_length, window_of
 from ctxext.pipeline.opened import Opened, open_checkpoint
 from ctxext.pipeline.stages import named, stages_of
 from ctxext.pipeline.texts import check_texts
-from ctxext.training.config import FinetuneConfig
+from ctxext.training.config import FinetuneConfig, TrainConfig
 from ctxext.training.estimate import Shape, model_parameters
 from ctxext.training.gpus import Gpu, get_gpu
 from ctxext.training.plan import (
     FIRST_PASS,
-    USABLE,
     Base,
     Machine,
     Memory,
     Switch,
+    fits,
     longest_sequence,
     planned_flops,
     planned_memory,
@@ -34,6 +34,7 @@ from ctxext.training.plan import (
     trained_parameters,
 )
 from ctxext.training.rates import Rates
+from ctxext.training.run_dtype import RunDtype, run_dtype
 
 _SHARE = 0.4  # of a card's stated peak: what good training code reaches, and not measured here
 _CUDA_RUNTIME = 700 * 2**20  # context, cuBLAS and the allocator's slack; not measured here
@@ -119,7 +120,7 @@ class FinetunePlan:
 
     @property
     def fits(self) -> bool:
-        return self.memory.peak <= USABLE * self.machine.memory
+        return fits(self.memory, self.machine)
 
     def to_dict(self) -> dict[str, Any]:
         memory, machine = self.memory, self.machine
@@ -143,6 +144,7 @@ class FinetunePlan:
                 "parts": memory.parts(),
                 "peak_bytes": memory.peak,
                 "host_bytes": memory.host,
+                "host_available_bytes": machine.host,
                 "fits": self.fits,
                 "recomputed_layers": memory.recomputed,
                 "layers": self.layers,
@@ -202,21 +204,23 @@ def plan_finetune(
             _check_local_texts(config)
             configs.append(config)
     devices = gpus or max(config.parallel.processes for config in configs)
-    on_gpu = True
+    place: Any = None
     if card is not None:
         machine = _card(str(gpu), card, devices)
     else:
         place = pick_device(device)
-        on_gpu = place.type != "cpu"
         machine = _this_machine(place, devices)
-    stored = (opened.position.dtype or "bfloat16") if on_gpu else "float32"
-    name = kind if kind != "auto" else stored
+    dtypes = _dtypes(opened, kind, configs[0].train, place)
+    name = dtypes.compute if dtypes.compute != "auto" else opened.position.dtype or "bfloat16"
     width = dtype_bytes(name)
     if width is None:
         raise BadInput(f"--dry-run does not know how large {name} is", "give --dtype")
-    base = _base(opened, width)
+    fused = not (_on_cuda(place) and name == "float32" and has_grouped_keys(opened.config))
+    base = _base(opened, width, fused=fused)
     memories = [planned_memory(base, config, machine) for config in configs]
-    index = max(range(len(configs)), key=lambda i: (memories[i].peak, i))
+    index = max(
+        range(len(configs)), key=lambda i: (not fits(memories[i], machine), memories[i].peak, i)
+    )
     config, memory = configs[index], memories[index]
     if card is not None:
         rates = Rates.of_peak(card.teraflops * 1e12, _SHARE)
@@ -247,8 +251,28 @@ def plan_finetune(
         speed_source=source,
         longest=longest_sequence(base, config, machine),
         switches=tuple(switches(base, config, machine)),
-        warnings=opened.warnings,
+        warnings=(*opened.warnings, *dtypes.notes),
     )
+
+
+def _on_cuda(place: Any) -> bool:
+    """Args: place: a device of this machine; None = a card of the table."""
+    return place is None or place.type == "cuda"
+
+
+def _dtypes(opened: Opened, asked: DtypeName, train: TrainConfig, place: Any) -> RunDtype:
+    """What `--dtype` will come to in the run, on a card or here."""
+    if place is not None:
+        from ctxext.training.precision import dtype_of_run
+
+        return dtype_of_run(asked, opened.source, opened.position, place, train)
+    chosen = compute_dtype(
+        asked,
+        stored=opened.position.dtype,
+        device_type="cuda",
+        grouped=has_grouped_keys(opened.config),
+    )
+    return run_dtype(chosen, full=train.what == "full")
 
 
 def _check_local_texts(config: FinetuneConfig) -> None:
@@ -266,13 +290,16 @@ def _stint(name: str, config: FinetuneConfig, seconds: float, devices: int) -> S
 
 def _card(name: str, card: Gpu, devices: int) -> Machine:
     label = f"{name} x {devices}" if devices > 1 else name
-    return Machine(label, card.memory_gib * 2**30, _CUDA_RUNTIME, devices)
+    memory, host = int(card.memory_gib * 2**30), card.host_gib * 2**30
+    return Machine(label, memory, _CUDA_RUNTIME, devices, host=host)
 
 
-def _base(opened: Opened, width: int) -> Base:
+def _base(opened: Opened, width: int, *, fused: bool) -> Base:
     config = opened.config.get("text_config", opened.config)
     try:
         shape = Shape.of(config)
+        if not fused:
+            shape = replace(shape, eager=True)
         counted = model_parameters(shape, config)
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(
@@ -288,12 +315,15 @@ def _base(opened: Opened, width: int) -> Base:
 def _this_machine(place: Any, devices: int) -> Machine:
     import torch
 
-    from ctxext.training.available import available_bytes
+    from ctxext.training.available import available_bytes, host_memory
     from ctxext.training.log import memory_bytes
 
     if place.type == "cuda":
         total = torch.cuda.get_device_properties(place).total_memory
-        return Machine(torch.cuda.get_device_name(place), total, _CUDA_RUNTIME, devices)
+        free = host_memory()
+        host = free // devices if free is not None else None
+        name = torch.cuda.get_device_name(place)
+        return Machine(name, total, _CUDA_RUNTIME, devices, host=host)
     import accelerate  # noqa: F401 - what a run imports is part of its size
     import peft  # noqa: F401
     import transformers  # noqa: F401

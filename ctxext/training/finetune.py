@@ -23,12 +23,14 @@ from ctxext.errors import BadInput, CtxextError
 from ctxext.launch import Launch
 from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.training.attention import separate_documents
+from ctxext.training.available import host_memory
 from ctxext.training.batch import TrainingRows
 from ctxext.training.compiled import compile_layers
 from ctxext.training.config import FinetuneConfig, TrainConfig
 from ctxext.training.context_parallel import parallelize_context, whole_rows
 from ctxext.training.failures import explained
 from ctxext.training.full import train_all
+from ctxext.training.host_memory import check_host_memory
 from ctxext.training.log import LogListener, StepLog
 from ctxext.training.loop import train_steps
 from ctxext.training.lora import (
@@ -38,14 +40,14 @@ from ctxext.training.lora import (
     trained_groups,
     trained_tensors,
 )
-from ctxext.training.memory import apply_memory, loss_chunk_of, step_memory
+from ctxext.training.memory import apply_memory, loss_chunk_of, parked_inputs, step_memory
 from ctxext.training.mesh import Mesh, make_mesh
 from ctxext.training.optimizer import make_optimizer
 from ctxext.training.precision import (
-    HALF,
+    dtype_of_run,
     narrow_embeddings,
     share_adapter_inputs,
-    training_precision,
+    under_autocast,
 )
 from ctxext.training.quantize import quantization
 from ctxext.training.self_check import check_loss, check_rope
@@ -166,12 +168,12 @@ def train_adapter(
     mesh = make_mesh(launch, config.parallel.context)
     torch.manual_seed(train.seed)
     place = device_of(device, launch)
-    precision = training_precision(dtype, source, position, place, train)
+    dtypes = dtype_of_run(dtype, source, position, place, train)
     base = load_model(
-        source, position, dtype=precision.load, device=place, in_host_memory=shard > 1,
+        source, position, dtype=dtypes.load, device=place, in_host_memory=shard > 1,
         trust_remote_code=trust_remote_code, quantization=quantization(train.quantize),
     )  # fmt: skip
-    half = precision.dtype(base.dtype) in HALF
+    half = under_autocast(dtypes, base.dtype)
     accelerator = Accelerator(
         cpu=place.type == "cpu",
         mixed_precision="bf16" if half else "no",
@@ -201,7 +203,12 @@ def train_adapter(
         model = shard_model(plain, launch, shard, accelerator.device)
     else:
         model = accelerator.prepare(plain)
-    plan = apply_memory(wrapped, config, least_of_ranks(accelerator, step_memory(wrapped, config)))
+    width = 2 if half else base.dtype.itemsize
+    free = least_of_ranks(accelerator, step_memory(wrapped, config))
+    plan = apply_memory(wrapped, config, free, width)
+    if plan.offload:
+        parked = parked_inputs(wrapped, config, plan.recomputed, width)
+        launch.agree(lambda: check_host_memory(parked, launch.local_ranks, host_memory()))
     optimizer = make_optimizer(plain, config)
     recipe = config.to_dict() if recipe is None else recipe
     per_pass = train.batch_size * mesh.data_ranks
@@ -232,7 +239,7 @@ def train_adapter(
                 read / rows.rows.rows,
                 state.step,
                 difference,
-                (*precision.notes, *plan.notes),
+                (*dtypes.notes, *plan.notes),
             )
         )
 

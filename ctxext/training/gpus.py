@@ -1,6 +1,7 @@
 """Cards by name, for a plan made before one is rented."""
 
 import difflib
+import re
 from dataclasses import dataclass
 
 from ctxext.errors import BadInput
@@ -11,39 +12,46 @@ class Gpu:
     """What a vendor states for one card.
 
     Attributes:
-        memory_gib: of the card, GiB.
+        memory_gib: that torch can use of it (`total_memory`), GiB: less than its name says.
         teraflops: dense bfloat16 with float32 accumulation, 1e12 operations a second.
+        host_gib: of host memory that machines rented with it have for each card, GiB; what the
+            large clouds offered in 2025, the least of them.
     """
 
-    memory_gib: int
+    memory_gib: float
     teraflops: float
+    host_gib: int
 
 
 GPUS = {
-    "a10g-24gb": Gpu(24, 70),
-    "a100-40gb": Gpu(40, 312),
-    "a100-80gb": Gpu(80, 312),
-    "b200-192gb": Gpu(180, 2250),
-    "h100-80gb": Gpu(80, 989),
-    "h200-141gb": Gpu(141, 989),
-    "l4-24gb": Gpu(24, 121),
-    "l40s-48gb": Gpu(48, 362),
-    "mi300x-192gb": Gpu(192, 1307),
-    "rtx-3090-24gb": Gpu(24, 71),
-    "rtx-4090-24gb": Gpu(24, 165),
-    "rtx-5090-32gb": Gpu(32, 210),
-    "t4-16gb": Gpu(16, 65),
-    "v100-32gb": Gpu(32, 125),
+    "a10g-24gb": Gpu(22.0, 70, 48),
+    "a100-40gb": Gpu(39.4, 312, 85),
+    "a100-80gb": Gpu(79.2, 312, 144),
+    "b200-192gb": Gpu(178.4, 2250, 256),
+    "h100-80gb": Gpu(79.1, 989, 200),
+    "h200-141gb": Gpu(139.7, 989, 256),
+    "l4-24gb": Gpu(22.0, 121, 48),
+    "l40s-48gb": Gpu(44.4, 362, 96),
+    "mi300x-192gb": Gpu(191.5, 1307, 230),
+    "rtx-3090-24gb": Gpu(23.6, 71, 64),
+    "rtx-4090-24gb": Gpu(23.5, 165, 64),
+    "rtx-5090-32gb": Gpu(31.3, 210, 64),
 }
-"""Data sheets; the last two have no bfloat16, and are counted at float16."""
+"""Arithmetic from data sheets, memory as torch reports it; those of a desktop are given 64 GiB."""
+_WITHOUT_BFLOAT16 = ("k80", "p4", "p40", "p100", "t4", "v100", "rtx-2080", "titan-v")
 
 
 def get_gpu(name: str) -> Gpu:
     """The card of a name.
 
     Raises:
-        BadInput: it is not in the table; the nearest is offered.
+        BadInput: it has no bfloat16, or is not in the table; the nearest is offered.
     """
+    if re.match(rf"({'|'.join(_WITHOUT_BFLOAT16)})(-|$)", name.lower()):
+        raise BadInput(
+            f"--gpu {name}: this card has no bfloat16, in which a GPU is trained",
+            f"take one of {', '.join(GPUS)}",
+        )
     if name not in GPUS:
         near = difflib.get_close_matches(name.lower(), GPUS, n=1, cutoff=0.4)
         raise BadInput(

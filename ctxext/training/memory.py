@@ -1,8 +1,9 @@
 """Put a recipe's memory switches on a model, and say what was done."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ctxext.checkpoints.dtype import has_grouped_keys
 from ctxext.checkpoints.head import without_peft
 from ctxext.checkpoints.tiling import tile_mlps
 from ctxext.errors import BadInput
@@ -13,6 +14,7 @@ from ctxext.training.estimate import (
     Shape,
     layers_to_recompute,
 )
+from ctxext.training.host_memory import parked_bytes
 from ctxext.training.offload import Offloader
 from ctxext.training.passes import loss_chunk, pass_from
 from ctxext.training.recompute import recompute_first, recomputed_layers
@@ -65,13 +67,16 @@ def step_memory(model: Any, config: FinetuneConfig) -> int | None:
     return int(_USED * (free - to_come))
 
 
-def apply_memory(model: Any, config: FinetuneConfig, free: int | None) -> MemoryPlan:
+def apply_memory(
+    model: Any, config: FinetuneConfig, free: int | None, width: int | None = None
+) -> MemoryPlan:
     """Tile, recompute and offload as `config.memory` says; the model is changed in place.
 
     Args:
         model: with adapters.
         config: `config.train.seq_length` is set.
         free: bytes a step may take, for `recompute: auto`: `step_memory`, the least of all ranks.
+        width: bytes of a number that is computed with; None = of one in the weights.
 
     Raises:
         BadInput: a switch that this model cannot be given.
@@ -95,7 +100,10 @@ def apply_memory(model: Any, config: FinetuneConfig, free: int | None) -> Memory
                 "--recompute auto: nothing says how much memory is free here",
                 "give --set memory.limit_gib=N",
             )
-        count: int | None = layers_to_recompute(shape_of(model), pass_of(model, config), free)
+        shape, step = shape_of(model), pass_of(model, config, width)
+        if not _has_fused_attention(model, step.width):
+            shape = replace(shape, eager=True)
+        count: int | None = layers_to_recompute(shape, step, free)
         notes.append(
             f"recomputing {count} of {layers} layers: {free / 2**20:,.0f} MiB for a step of "
             f"{config.train.batch_size} x {config.train.seq_length} tokens"
@@ -126,10 +134,31 @@ def shape_of(model: Any) -> Shape:
         ) from error
 
 
-def pass_of(model: Any, config: FinetuneConfig) -> Pass:
-    """One forward pass of a run, for estimates."""
-    width = without_peft(model).dtype.itemsize
+def _has_fused_attention(model: Any, width: int) -> bool:
+    """Whether attention holds no length x length weights: a GPU's SDPA does for grouped keys in
+    float32."""
+    config = model.config.get_text_config()
+    on_gpu = next(iter(model.parameters())).device.type == "cuda"
+    plain = config._attn_implementation == "sdpa"
+    return not (on_gpu and plain and width == 4 and has_grouped_keys(config.to_dict()))
+
+
+def pass_of(model: Any, config: FinetuneConfig, width: int | None = None) -> Pass:
+    """One forward pass of a run, for estimates.
+
+    Args:
+        width: bytes of a number that is computed with; None = of one in the weights.
+    """
+    width = width or without_peft(model).dtype.itemsize
     return pass_from(config, vocabulary=_vocabulary(model), width=width)
+
+
+def parked_inputs(model: Any, config: FinetuneConfig, layers: int, width: int) -> int:
+    """Bytes that this process parks in host memory when so many layers recompute, offloaded."""
+    hidden = int(model.config.get_text_config().hidden_size)
+    tokens = pass_of(model, config, width).tokens
+    pinned = next(iter(model.parameters())).device.type == "cuda"
+    return parked_bytes(layers, tokens * hidden * width, pinned=pinned)
 
 
 def _vocabulary(model: Any) -> int:

@@ -24,6 +24,7 @@ from ctxext.training.estimate import (
     weights_bytes,
 )
 from ctxext.training.flops import Flops, pass_flops
+from ctxext.training.host_memory import parked_bytes
 from ctxext.training.passes import pass_from
 
 USABLE = 0.9
@@ -63,6 +64,7 @@ class Machine:
         runtime: bytes that the libraries take before anything is loaded.
         devices: how many of them; each holds the whole base, unless weights are sharded.
         is_host: what is offloaded stays in the same memory: a CPU.
+        host: bytes of host memory for each device, where what is offloaded goes; None = not known.
     """
 
     name: str
@@ -70,11 +72,12 @@ class Machine:
     runtime: int
     devices: int = 1
     is_host: bool = False
+    host: int | None = None
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process at its peak, by part.
+    """Bytes of one process at its peak, by part; `host` are those of layer inputs that are parked.
 
     `kept` are activations of layers that do not recompute. The loss and the recomputation of one
     layer do not coincide, so the peak is less than the sum of all parts.
@@ -185,7 +188,8 @@ def planned_memory(base: Base, config: FinetuneConfig, machine: Machine) -> Memo
         recomputed = min(wanted, shape.layers)
     else:
         recomputed = shape.layers if wanted == "all" else 0
-    parked = checkpoint_bytes(shape, replace(step, offload=False), recomputed)
+    layer_input = checkpoint_bytes(shape, replace(step, offload=False), 1)
+    parked = parked_bytes(recomputed, layer_input, pinned=not machine.is_host)
     host = parked if step.offload else 0
     return Memory(
         runtime=machine.runtime,
@@ -202,6 +206,12 @@ def planned_memory(base: Base, config: FinetuneConfig, machine: Machine) -> Memo
     )
 
 
+def fits(memory: Memory, machine: Machine) -> bool:
+    """Whether a process has room, on its device and for what it parks in host memory."""
+    parks = machine.host is None or memory.host <= USABLE * machine.host
+    return memory.peak <= USABLE * machine.memory and parks
+
+
 def planned_flops(base: Base, config: FinetuneConfig, recomputed: int) -> Flops:
     """Arithmetic of one pass on one process."""
     full = config.train.what == "full"
@@ -216,12 +226,12 @@ def longest_sequence(base: Base, config: FinetuneConfig, machine: Machine) -> in
     """
     unit = 64 * config.parallel.context
 
-    def fits(units: int) -> bool:
+    def enough(units: int) -> bool:
         train = replace(config.train, seq_length=units * unit)
         longer = replace(config, train=train)
-        return planned_memory(base, longer, machine).peak <= USABLE * machine.memory
+        return fits(planned_memory(base, longer, machine), machine)
 
-    units = _largest(fits, _LONGEST // unit)
+    units = _largest(enough, _LONGEST // unit)
     coarse = 1024 * config.parallel.context // unit
     return (units // coarse * coarse if units >= coarse else units) * unit
 

@@ -41,7 +41,7 @@ RECIPES = {
     "qwen2.5-7b-128k-yarn": (QWEN_2_5_7B, "h100-80gb", 1),
     "llama-2-7b-32k-longlora": (LLAMA_2_7B, "a100-80gb", 8),
     "llama-2-7b-128k-yarn": (LLAMA_2_7B, "a100-80gb", 8),
-    "smollm2-135m-32k-yarn": (SMOLLM2_135M, "t4-16gb", 1),
+    "smollm2-135m-32k-yarn": (SMOLLM2_135M, "l4-24gb", 1),
 }
 
 

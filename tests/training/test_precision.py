@@ -22,8 +22,9 @@ from ctxext.training.config import LoraConfig
 from ctxext.training.full import train_all
 from ctxext.training.lora import LossModel
 from ctxext.training.offload import Offloader
-from ctxext.training.precision import narrow_embeddings, precision_of, share_adapter_inputs
+from ctxext.training.precision import narrow_embeddings, share_adapter_inputs, under_autocast
 from ctxext.training.recompute import recompute_first, recomputed_layers
+from ctxext.training.run_dtype import run_dtype
 
 SHAPE = {
     "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
@@ -159,14 +160,15 @@ def test_masters_do_not_widen_the_residual_stream(tmp_path):
 
 
 def test_masters_start_from_what_is_stored_and_not_from_its_rounding():
-    full = precision_of(Dtype("bfloat16", ("said",)), full=True)
+    full = run_dtype(Dtype("bfloat16", ("said",)), full=True)
     assert (full.load, full.compute, full.notes) == ("float32", "bfloat16", ("said",))
-    assert full.dtype(torch.float32) == torch.bfloat16
-    lora = precision_of(Dtype("bfloat16"), full=False)
+    assert under_autocast(full, torch.float32)
+    lora = run_dtype(Dtype("bfloat16"), full=False)
     assert (lora.load, lora.compute) == ("bfloat16", "bfloat16")
+    assert not under_autocast(run_dtype(Dtype("float32"), full=True), torch.float32)
 
 
 def test_float16_is_refused():
     for full in (False, True):
         with pytest.raises(BadInput, match="--dtype float16: small gradients vanish"):
-            precision_of(Dtype("float16"), full=full)
+            run_dtype(Dtype("float16"), full=full)

@@ -1,6 +1,7 @@
 """Promises of the whole: a lazy face, instant help, one direction, fresh documents."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -85,3 +86,18 @@ def test_every_room_says_what_it_is_for():
             text = (folder / "__init__.py").read_text()
             assert text.startswith('"""'), folder.name
             assert "import" in text.split('"""')[1], folder.name
+
+
+def test_the_allocator_of_a_gpu_is_chosen_before_torch_is_there(monkeypatch):
+    """And left to whoever has chosen one."""
+    from ctxext.cli.main import _let_gpu_memory_grow
+
+    loaded = modules_after("import ctxext.cli.main; ctxext.cli.main._let_gpu_memory_grow()")
+    assert "torch" not in loaded
+    monkeypatch.setattr(os, "environ", {})
+    _let_gpu_memory_grow()
+    assert os.environ == {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+    chosen = {"PYTORCH_ALLOC_CONF": "max_split_size_mb:512"}
+    monkeypatch.setattr(os, "environ", dict(chosen))
+    _let_gpu_memory_grow()
+    assert os.environ == chosen

@@ -26,6 +26,12 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything ran
 Dtype = Annotated[
     str, typer.Option("--dtype", help="auto (as stored), bfloat16, float16 or float32.")
 ]
+ComputeDtype = Annotated[
+    str,
+    typer.Option(
+        "--dtype", help="auto (bfloat16 on a GPU, float32 on a CPU), bfloat16, float16 or float32."
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
 Set = Annotated[

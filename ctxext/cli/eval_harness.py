@@ -52,7 +52,7 @@ def command(
     output_dir: options.OutputDir = None,
     overwrite: options.Overwrite = False,
     revision: options.Revision = None,
-    dtype: options.Dtype = "auto",
+    dtype: options.ComputeDtype = "auto",
     device: options.Device = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
     quiet: options.Quiet = False,

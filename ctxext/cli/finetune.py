@@ -114,7 +114,7 @@ def command(
     ] = False,
     overwrite: options.Overwrite = False,
     revision: options.Revision = None,
-    dtype: options.Dtype = "auto",
+    dtype: options.ComputeDtype = "auto",
     merge_dtype: Annotated[
         str, typer.Option("--merge-dtype", help="Of the merged checkpoint; auto: as stored.")
     ] = "auto",

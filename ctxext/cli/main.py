@@ -89,6 +89,7 @@ def _stop(signum: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Run the command line; exit codes: 0 done, 1 failed, 2 bad input, 130 and 143 on signals."""
     as_json = "--json" in sys.argv[1:]
+    _let_gpu_memory_grow()
     # A stream that was closed (`>&-`) is None, and its number would go to the next file opened.
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115, PTH123
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123
@@ -109,6 +110,19 @@ def main() -> None:
         abandon(sys.stdout)
         say_error(CtxextError(f"stdout cannot be written: {error.strerror}"), as_json=False)
     sys.exit(code)
+
+
+_ALLOCATOR = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+
+
+def _let_gpu_memory_grow() -> None:
+    """Have torch, which is not imported yet, map a GPU's memory in pieces that can be joined.
+
+    Blocks of gigabytes that grow with the row would otherwise leave holes that none of them fills.
+    Whoever has set the allocator keeps what they set.
+    """
+    if not any(name in os.environ for name in _ALLOCATOR):
+        os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
 
 
 def _let_rank_0_speak() -> None:

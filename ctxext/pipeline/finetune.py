@@ -127,7 +127,7 @@ def finetune(
         output_dir: new folder, or with `resume` the folder of the run to go on with.
         recipe: sections `extend`, `data`, `lora`, `train`, `memory`, `parallel` and the list
             `stages`, as in a recipe file.
-        dtype: of the frozen weights: `auto` = as stored on a GPU, float32 on a CPU.
+        dtype: of the computation: `auto` = bfloat16 on a GPU, float32 on a CPU.
         merge_dtype: of the merged checkpoint; `auto` = as stored in the base.
         report_to: a tracker that accelerate knows and whose package is installed.
         on_note: told when a step is left out, or a damaged checkpoint passed over.

@@ -107,6 +107,8 @@ def test_what_cannot_be_planned(tmp_path):
     (tmp_path / "other" / "config.json").write_text(json.dumps(nameless))
     cases = {
         (model, "--dry-run", "--gpu", "h100"): "did you mean h100-80gb?",
+        (model, "--dry-run", "--gpu", "t4-16gb"): "this card has no bfloat16",
+        (model, "--dry-run", "--gpu", "h100-80gb", "--dtype", "float16"): "--dtype float16",
         (model, "--gpu", "h100-80gb", "-o", tmp_path / "out"): "add --dry-run",
         (model, "--dry-run", "--gpu", "h100-80gb", "--seq-length", "64k"): "extend it first",
         (model, "--dry-run", "--gpus", "3", "--context-parallel", "2"): "no multiple of it",
@@ -134,3 +136,24 @@ def test_stages_add_up_and_the_largest_is_planned(tmp_path):
     assert (got["window"], got["seq_length"], got["steps"]) == (16384, 16384, 6)
     assert [stage["tokens"] for stage in got["stages"]] == [3 * 16384, 3 * 1024]
     assert got["tokens"] == 3 * 16384 + 3 * 1024
+
+
+def test_the_dtype_of_a_card(tmp_path):
+    """bfloat16 whatever is stored; float32 has no fused attention for grouped keys, and is counted
+    so: 2 w * 32 heads * 8192 numbers for each token, twice, are 32 GiB."""
+    half = LLAMA_3_8B | {"torch_dtype": "float16"}
+    model = folder_of(tmp_path, half)
+    got = plan(model, "--gpu", "h100-80gb", "--seq-length", "8k")
+    assert got["dtype"] == "bfloat16"
+    assert (
+        "stored in float16, computed in bfloat16, as --dtype auto does on a GPU" in got["warnings"]
+    )
+    assert got["memory"]["fits"]
+    single = plan(model, "--gpu", "a100-40gb", "--seq-length", "8k", "--dtype", "float32")
+    assert any("no fused attention for grouped keys" in w for w in single["warnings"])
+    assert not single["memory"]["fits"]
+    attention = 2 * 2 * 4 * 32 * 8192**2
+    assert single["memory"]["parts"]["one layer and its gradients"] > attention
+    parked = plan(model, "--gpu", "h100-80gb", "--seq-length", "8k", "--offload", "activations")
+    assert parked["memory"]["host_bytes"] == 32 * 8192 * 4096 * 2
+    assert parked["memory"]["host_available_bytes"] == 200 * 2**30

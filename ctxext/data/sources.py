@@ -166,9 +166,7 @@ class Source:
                 raise BadInput(f"--data {path.name}, line {number}, is not JSON") from error
             text = row.get(name) if isinstance(row, dict) else None
             if not isinstance(text, str):
-                raise BadInput(
-                    f"--data {path.name}, line {number}, has no text in the field '{name}'"
-                )
+                raise _no_text(f"--data {path.name}, line {number}, has", name, row)
             yield Piece(self._without_halves(text))
 
     def _parquet(self, path: Path) -> Iterator[Piece]:
@@ -269,6 +267,24 @@ def _opened(path: Path) -> IO[bytes]:
     return open_xz(path) if path.suffix == ".xz" else path.open("rb")
 
 
+def _no_text(rows_have: str, name: str, row: Any) -> BadInput:
+    """What to say of a row without text in the field, with the fields that it has."""
+    fields = row if isinstance(row, dict) else {}
+    shown = [repr(str(key)[:40]) for key in list(fields)[:20]] + ["…"] * (len(fields) > 20)
+    texts = [str(key) for key, value in fields.items() if isinstance(value, str)]
+    hint = "every line has to be an object with text in one field"
+    if texts:
+        hint = f"name the one that holds text, e.g. --field {texts[0][:40]!r}"
+    elif fields:
+        hint = "none of them is text: write a chat as text first (tokenizer.apply_chat_template)"
+    return BadInput(
+        f"{rows_have} no text in the field '{name}'; its fields: {', '.join(shown) or 'none'}"[
+            :_SENTENCE
+        ],
+        hint,
+    )
+
+
 def check_column(schema: Any, name: str, file: str) -> None:
     """Raises:
     BadInput: a parquet file has no such column, or it holds something else than text.
@@ -318,10 +334,7 @@ def _hub_dataset(spec: str) -> Iterator[Piece]:
             for row in rows:
                 text = row.get(name_of_field or "text")
                 if not isinstance(text, str):
-                    raise BadInput(
-                        f"--data {spec}: rows have no text in the field "
-                        f"'{name_of_field or 'text'}'; they have: {', '.join(map(str, row))}"
-                    )
+                    raise _no_text(f"--data {spec}: rows have", name_of_field or "text", row)
                 yield Piece(text)
     except (ValueError, FileNotFoundError, RuntimeError) as error:  # the last: a script
         raise BadInput(f"--data {spec}: {first_line(error)}") from error

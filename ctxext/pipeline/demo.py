@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ctxext.checkpoints.folder import Source
 from ctxext.checkpoints.json_file import dump_json
-from ctxext.checkpoints.load import load_model, load_tokenizer, quiet_transformers
+from ctxext.checkpoints.load import load_model
 from ctxext.checkpoints.output import check_output
+from ctxext.checkpoints.quiet import quiet_transformers
+from ctxext.checkpoints.tokenizer import load_tokenizer
 from ctxext.data.sources import Source as TextSource
 from ctxext.data.tokens import TokenIds, tokenize
 from ctxext.errors import BadInput, CtxextError

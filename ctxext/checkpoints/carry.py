@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.json_file import dump_json, read_json_object
 from ctxext.checkpoints.safetensors_file import printable
-from ctxext.checkpoints.tokenizer import TOKENIZER, TOKENIZER_FLAG, has_tokenizer
+from ctxext.checkpoints.tokenizer import TOKENIZER, has_tokenizer
 from ctxext.checkpoints.weights import ADAPTER_CONFIG, INDEX, PICKLES, Weights, inside
 from ctxext.errors import BadInput
 
@@ -166,10 +166,8 @@ def _patch_tokenizer_config(
 ) -> dict[str, Any]:
     path = folder / TOKENIZER_CONFIG
     if not path.exists():
-        if not has_tokenizer(folder):
-            warnings.append(f"the checkpoint has no tokenizer: {TOKENIZER_FLAG}")
-            return {}
-        warnings.append("the checkpoint has no tokenizer_config.json")
+        if has_tokenizer(folder):
+            warnings.append("the checkpoint has no tokenizer_config.json")
         return {}
     tokenizer, found = read_json_object(source / TOKENIZER_CONFIG)
     warnings += found

@@ -38,6 +38,14 @@ def no_tokenizer(source: Source) -> BadInput:
     return BadInput(f"{source.name} has no tokenizer", TOKENIZER_FLAG)
 
 
+def missing_tokenizer(source: Source) -> list[str]:
+    """The warning that a checkpoint has none; nothing where it has one."""
+    if has_tokenizer(source.folder):
+        return []
+    missing = no_tokenizer(source)
+    return [f"{missing}: {missing.hint}"]
+
+
 def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> Any:
     """Load the tokenizer of a folder and try it on a few words.
 

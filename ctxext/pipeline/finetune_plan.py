@@ -1,7 +1,7 @@
 """`ctxext finetune --dry-run`: what a run takes, on this machine or on a card by its name."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from ctxext.checkpoints.load import pick_device
 from ctxext.checkpoints.quantised import refuse_quantised
 from ctxext.checkpoints.safetensors_file import dtype_bytes
 from ctxext.checkpoints.tensors import check_tensors
-from ctxext.checkpoints.tokenizer import has_tokenizer, no_tokenizer
+from ctxext.checkpoints.tokenizer import missing_tokenizer
 from ctxext.checkpoints.weights import tied_head
 from ctxext.data.cache import check_cache_folder
 from ctxext.errors import BadInput, shown
@@ -297,11 +297,10 @@ def _check_tokenizer(opened: Opened, trust_remote_code: bool) -> list[str]:
     Raises:
         BadInput: it is there and does not load, or does not fit.
     """
-    if opened.tokenizer is None and not has_tokenizer(opened.source.folder):
-        missing = no_tokenizer(opened.source)
-        return [f"{missing}: {missing.hint}"]
-    tokenizer_of(opened, trust_remote_code=trust_remote_code)
-    return []
+    missing = [] if opened.tokenizer is not None else missing_tokenizer(opened.source)
+    if not missing:
+        tokenizer_of(opened, trust_remote_code=trust_remote_code)
+    return missing
 
 
 def _stint(name: str, config: FinetuneConfig, seconds: float, devices: int) -> Stint:

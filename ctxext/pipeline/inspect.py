@@ -14,7 +14,7 @@ from ctxext.checkpoints.layouts import Layer
 from ctxext.checkpoints.quantised import quantised_by
 from ctxext.checkpoints.rope_block import Dialect
 from ctxext.checkpoints.safetensors_file import DTYPE_NAMES, dtype_bytes
-from ctxext.checkpoints.tokenizer import TOKENIZER, has_tokenizer, no_tokenizer
+from ctxext.checkpoints.tokenizer import TOKENIZER, missing_tokenizer
 from ctxext.checkpoints.weights import Weights, read_weights, tied_head
 from ctxext.checkpoints.windows import Window
 from ctxext.encodings.kinds import ROTARY
@@ -258,9 +258,7 @@ def _suspicions(opened: Opened, target: int | None) -> list[str]:
             f"a window of {window.original} is not a power of two; if it includes room for an "
             "answer, give the trained one with --original-length"
         )
-    if not has_tokenizer(opened.source.folder):
-        missing = no_tokenizer(opened.source)
-        return [*found, f"{missing}: {missing.hint}"]
+    found += missing_tokenizer(opened.source)
     return found + tokenizer_suspicions(opened.source.folder, window.current)
 
 

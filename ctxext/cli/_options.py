@@ -28,7 +28,10 @@ Tokenizer = Annotated[
         "--tokenizer", help="Folder or repository with the tokenizer to use.  [default: MODEL's]"
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+MOST_SEED = 2**32 - 1  # numpy's limit
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of everything random.")
+]
 Dtype = Annotated[
     str, typer.Option("--dtype", help="auto (as stored), bfloat16, float16 or float32.")
 ]

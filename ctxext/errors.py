@@ -19,7 +19,8 @@ class CtxextError(Exception):
     alone = False  # raised by one process of several, so that it has to speak for itself
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
+        # A name in it may hold anything; a terminal gets one line of text, and no codes.
+        super().__init__(on_one_line(message))
         self.hint = hint
 
 
@@ -32,6 +33,22 @@ class BadInput(CtxextError):
 def first_line(error: Exception) -> str:
     """The first line of what a library says; its name where it says nothing."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
+def on_one_line(text: str) -> str:
+    """A text with what cannot be printed written as Python would escape it."""
+    if text.isprintable():
+        return text
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(escaped)
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """A value that somebody wrote, as it may stand in a sentence: on one line, and not long."""
+    if isinstance(value, int) and abs(value) >= 10**limit:  # Python may refuse to print it
+        return "a number of more than 80 digits"
+    text = repr(value)
+    return text if len(text) <= limit else text[:limit] + "…"
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -2,7 +2,7 @@
 
 import re
 
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, shown
 
 _LENGTH = re.compile(r"([0-9]{1,12})([kKmM]?)")
 
@@ -19,7 +19,7 @@ def parse_length(text: str, *, flag: str = "length", least: int = 1) -> int:
     match = _LENGTH.fullmatch(text)
     if match is None:
         raise BadInput(
-            f"{flag} is {text!r}, which is no length in tokens", "write 8192 or 8k (k = 1024)"
+            f"{flag} is {shown(text)}, which is no length in tokens", "write 8192 or 8k (k = 1024)"
         )
     tokens = int(match[1]) * {"": 1, "k": 1024, "m": 1024 * 1024}[match[2].lower()]
     if not least <= tokens < 2**31:

@@ -12,11 +12,11 @@ from typing import Any, Literal
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.json_file import dump_json, read_json_object
 from ctxext.checkpoints.safetensors_file import printable
+from ctxext.checkpoints.tokenizer import TOKENIZER, has_tokenizer
 from ctxext.checkpoints.weights import ADAPTER_CONFIG, INDEX, PICKLES, Weights, inside
 from ctxext.errors import BadInput
 
 WeightsMode = Literal["auto", "copy"]
-TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 GENERATION_CONFIG = "generation_config.json"
 # Written anew for what is made, or meaningless for it.
@@ -25,6 +25,9 @@ _NOT_CARRIED = {
 }  # fmt: skip
 _NOT_CARRIED_SUFFIXES = (*PICKLES, ".safetensors", ".gguf", ".onnx", ".h5", ".msgpack", ".lock")
 # Of the tokenizer: further chat templates, as transformers saves them, and a tokenizer of its own.
+_TOKENIZER_NAMES = (
+    "tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece", "chat_template",
+)  # fmt: skip
 TOKENIZER_FOLDERS = {"additional_chat_templates", "tokenizer"}
 _MOST_BYTES = 2**30  # of a side file; the largest tokenizers have 40 MB
 _MOST_FILES = 1000  # below a folder of the tokenizer
@@ -131,6 +134,19 @@ def _carry(source: Path, name: str, folder: Path, warnings: list[str]) -> None:
         warnings.append(f"{shown} cannot be read and was not carried over")
 
 
+def carry_tokenizer(source: Path, folder: Path, warnings: list[str]) -> None:
+    """Copy a tokenizer from another checkpoint into `folder`, in place of what is there of one."""
+    for path in filter(_is_of_a_tokenizer, sorted(folder.iterdir())):
+        path.unlink()
+    for path in filter(_is_of_a_tokenizer, sorted(source.iterdir())):
+        _carry(source, path.name, folder, warnings)
+
+
+def _is_of_a_tokenizer(path: Path) -> bool:
+    named = path.name.startswith(_TOKENIZER_NAMES) or path.name.endswith((".model", ".tiktoken"))
+    return named and not path.is_dir()
+
+
 def patch_tokenizer(source: Path, folder: Path, target: int, warnings: list[str]) -> dict[str, Any]:
     """Mend a tokenizer, carried from `source` to `folder`, for a longer window.
 
@@ -150,7 +166,8 @@ def _patch_tokenizer_config(
 ) -> dict[str, Any]:
     path = folder / TOKENIZER_CONFIG
     if not path.exists():
-        warnings.append("the checkpoint has no tokenizer_config.json")
+        if has_tokenizer(folder):
+            warnings.append("the checkpoint has no tokenizer_config.json")
         return {}
     tokenizer, found = read_json_object(source / TOKENIZER_CONFIG)
     warnings += found

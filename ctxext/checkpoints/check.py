@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ctxext.checkpoints.decoder_config import decoder_config
 from ctxext.checkpoints.detect import Position, detect, reads_alike_in_transformers_4
-from ctxext.checkpoints.folder import CONFIG
+from ctxext.checkpoints.folder import CONFIG, Source
 from ctxext.checkpoints.json_file import read_json_object
 from ctxext.errors import CtxextError
 from ctxext.methods import Extension
@@ -48,9 +49,9 @@ def check_in_transformers(folder: Path, extension: Extension, target: int) -> fl
         CtxextError: it is larger than that, or the attention factor differs.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    config = decoder_config(Source(folder, folder.name))
     # The rotary module depends on nothing that is made small here.
     config.num_hidden_layers, config.vocab_size, config.intermediate_size = 1, 8, 8
     if getattr(config, "layer_types", None):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, shown
 
 DtypeName = Literal["auto", "bfloat16", "float16", "float32"]
 _SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -29,7 +29,7 @@ class Dtype:
     notes: tuple[str, ...] = ()
 
 
-def check_dtype(name: str) -> DtypeName:
+def check_dtype(name: str, *, flag: str = "--dtype") -> DtypeName:
     """`--dtype`, with bf16, fp16 and fp32 accepted.
 
     Raises:
@@ -38,7 +38,7 @@ def check_dtype(name: str) -> DtypeName:
     name = _SHORT.get(name, name)
     if name in ("auto", "bfloat16", "float16", "float32"):
         return name  # type: ignore[return-value]
-    raise BadInput(f"--dtype is {name!r}, and has to be auto, bfloat16, float16 or float32")
+    raise BadInput(f"{flag} is {shown(name)}, and has to be auto, bfloat16, float16 or float32")
 
 
 def has_grouped_keys(config: Mapping[str, Any]) -> bool:

@@ -15,12 +15,12 @@ from ctxext.checkpoints.hub import (
 )
 from ctxext.checkpoints.json_file import read_json_object
 from ctxext.checkpoints.rope_block import ROPE_KEYS
+from ctxext.checkpoints.safetensors_file import printable
 from ctxext.checkpoints.weights import ADAPTER_CONFIG, adapter_alone
-from ctxext.errors import BadInput, CtxextError, first_line
+from ctxext.errors import BadInput, CtxextError, first_line, shown
 
 CONFIG = "config.json"
 _CONFIG_BYTES = 16 * 1024 * 1024
-_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _SMALL_FILES = [
     "*.json", "*.txt", "*.jinja", "*.md", "LICENSE*", "NOTICE*", "*.py",
     "*.model", "*.tiktoken", "*.spm", "*.codes", "*.vocab", "*.bpe", "*.tokenizer",
@@ -56,7 +56,7 @@ def find_checkpoint(model: str, *, revision: str | None = None, weights: bool = 
         BadInput: nothing there, no config.json in it, or the Hub says no.
         CtxextError: the network failed.
     """
-    path = Path(model).expanduser()
+    path = path_of(model, "MODEL")
     if path.is_dir():
         if revision is not None:
             raise BadInput(f"--revision is for the Hub, and {model} is a folder")
@@ -64,14 +64,63 @@ def find_checkpoint(model: str, *, revision: str | None = None, weights: bool = 
             raise adapter_alone(model)
         if not (path / CONFIG).exists():
             found = sorted(p.name for p in path.iterdir())
-            shown = ", ".join(found[:8]) + (", …" if len(found) > 8 else "")
-            raise BadInput(f"{model} has no {CONFIG}; it holds: {shown or 'nothing'}")
+            listed = ", ".join(found[:8]) + (", …" if len(found) > 8 else "")
+            raise BadInput(f"{model} has no {CONFIG}; it holds: {listed or 'nothing'}")
         return Source(path, path.resolve().name)
     if path.is_file():
         raise BadInput(f"{model} is a file", "give the checkpoint's folder, or a Hub repository id")
-    if not _REPO_ID.fullmatch(model) or model.count("/") > 1 or model.startswith("."):
-        raise BadInput(f"{model} does not exist, and is no Hub repository id either")
+    check_repo_id(model)
     return _from_hub(model, revision, weights)
+
+
+def find_tokenizer(given: str) -> Source:
+    """Resolve `--tokenizer` to a folder with a tokenizer, fetched when it is a repository id.
+
+    Raises:
+        BadInput: nothing there, or the Hub says no.
+        CtxextError: the network failed.
+    """
+    path = path_of(given, "--tokenizer")
+    if path.is_dir():
+        return Source(path, path.resolve().name)
+    if path.exists():
+        raise BadInput(f"--tokenizer {given} is a file", "give the folder that it lies in")
+    check_repo_id(given)
+    return _from_hub(given, None, weights=False)
+
+
+def path_of(given: str, what: str) -> Path:
+    """A path as typed, with `~` for a home folder.
+
+    Raises:
+        BadInput: nobody has that home, or no file system can have such a name.
+    """
+    try:
+        path = Path(given).expanduser()
+        path.exists()  # raises for a NUL in it, before 3.12
+    except (RuntimeError, ValueError) as error:
+        raise BadInput(f"{what} {shown(given)} is no path: {error}") from error
+    except OSError as error:  # a name longer than file systems allow
+        raise BadInput(f"{what} {shown(given)} cannot be looked up: {error.strerror}") from error
+    return path
+
+
+def check_repo_id(name: str) -> None:
+    """Refuse what can be no repository of the Hub, by the Hub client's own rules.
+
+    Raises:
+        BadInput: it says why.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        why = " ".join(str(error).split()).removesuffix(f": '{name}'.").removesuffix(".")
+        raise BadInput(
+            f"{printable(name)} does not exist, and is no Hub repository id either: {why[:200]}"
+        ) from error
 
 
 def _from_hub(repo_id: str, revision: str | None, weights: bool) -> Source:

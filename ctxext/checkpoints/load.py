@@ -1,17 +1,24 @@
 """A checkpoint as a live transformers model: safetensors only, rope checked against its config."""
 
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ctxext.checkpoints.check import check_live_rope, reset_rotary
+from ctxext.checkpoints.decoder_config import decoder_config, said_of
 from ctxext.checkpoints.detect import Position
 from ctxext.checkpoints.dtype import Dtype, DtypeName, compute_dtype, has_grouped_keys
-from ctxext.checkpoints.folder import Source, read_config
-from ctxext.checkpoints.quantised import read_unquantised
-from ctxext.errors import BadInput, CtxextError
+from ctxext.checkpoints.folder import CONFIG, Source, read_config
+from ctxext.checkpoints.quiet import quiet_transformers
+from ctxext.checkpoints.safetensors_file import DTYPE_NAMES
+from ctxext.checkpoints.tensors import (
+    check_report,
+    check_tensors,
+    decoder_class,
+    runs_own_code,
+    stored_tensors,
+)
+from ctxext.checkpoints.weights import Weights
+from ctxext.errors import BadInput, CtxextError, shown
 from ctxext.launch import Launch
 from ctxext.progress import Note, unheard
 
@@ -34,8 +41,10 @@ def pick_device(name: str) -> "torch.device":
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise BadInput(f"--device {name} is not to be had here") from error
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise BadInput(f"--device {shown(name)} is not to be had here") from error
+    if device.type == "meta":
+        raise BadInput("--device meta holds no numbers", "there is auto, cpu, cuda, cuda:N and mps")
     return device
 
 
@@ -108,40 +117,45 @@ def load_model(
         on_note: told what the choice of a dtype means here.
 
     Raises:
-        BadInput: it brings its own code and that is not allowed; weights missing; a GPU without
+        BadInput: it brings its own code and that is not allowed; no weight files; a GPU without
             bfloat16; a live rope unlike the one that `detect` read.
-        CtxextError: corrupt weights.
+        CtxextError: corrupt weights, or tensors that are not the model's (`check_tensors`).
     """
     import torch
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoModelForCausalLM
 
-    read_unquantised(source, "evaluate")
+    weights = check_tensors(source, trust_remote_code=trust_remote_code)
+    config = decoder_config(source, trust_remote_code=trust_remote_code)
     target = device or torch.device("cpu")
-    chosen = dtype_on(dtype, source, position, target, quantized=quantization is not None)
-    for note in chosen.notes:
+    computed = dtype_on(dtype, source, position, target, quantized=quantization is not None)
+    for note in computed.notes:
         on_note(note)
+    own = computed.name
     # Only named where it is wanted: None would still mean something to transformers.
-    quantized = (
-        {"quantization_config": quantization, "device_map": {"": target}} if quantization else {}
-    )
-    with quiet_transformers():
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                source.folder,
-                dtype="auto" if chosen.name == "auto" else getattr(torch, chosen.name),
-                use_safetensors=True,
-                trust_remote_code=trust_remote_code,
-                local_files_only=True,
+    chosen: dict[str, Any] = {
+        "dtype": _stored_dtype(position, weights) if own == "auto" else getattr(torch, own),
+        "output_loading_info": True,
+    }
+    if quantization is not None:
+        chosen |= {"quantization_config": quantization, "device_map": {"": target}}
+    with quiet_transformers(), said_of(source):
+        if runs_own_code(config):
+            model, report = AutoModelForCausalLM.from_pretrained(
+                source.folder, use_safetensors=True, trust_remote_code=True, local_files_only=True,
                 # Looked for where no file can lie: an adapter in the folder is not applied.
-                adapter_kwargs={"subfolder": os.devnull},
-                **quantized,
-            )
-        except (
-            ValueError, OSError, KeyError, TypeError, ZeroDivisionError, RuntimeError,
-            StrictDataclassError,
-        ) as error:  # fmt: skip
-            raise _load_error(source, error) from error
+                adapter_kwargs={"subfolder": os.devnull}, **chosen,
+            )  # fmt: skip
+        else:
+            # Of the folder nothing but the tensors that were checked: no adapter, no kernel, no
+            # other file that happens to lie there or that the config names.
+            with stored_tensors(weights) as tensors:
+                model, report = decoder_class(config).from_pretrained(
+                    None, config=config, state_dict=tensors,
+                    generation_config=_generation_config(source), **chosen,
+                )  # fmt: skip
+            model.config.name_or_path = str(source.folder)
+            model.config.architectures = [type(model).__name__]
+    check_report(report, weights, source.name)
     if quantization is None and not in_host_memory:
         model.to(target)
     model.eval()
@@ -154,62 +168,29 @@ def load_model(
     return model
 
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+def _stored_dtype(position: Position, weights: Weights) -> "torch.dtype":
+    """What the config says the weights are, or what most of them are."""
+    import torch
+
+    names = DTYPE_NAMES.values()
+    name = position.dtype if position.dtype in names else DTYPE_NAMES.get(weights.dtype or "")
+    dtype: torch.dtype = getattr(torch, name or "float32")
+    return dtype
 
 
-def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> Any:
-    """The checkpoint's tokenizer.
+def _generation_config(source: Source) -> Any:
+    """How the checkpoint says that it is to be sampled from, as transformers would find it."""
+    from transformers import GenerationConfig
 
-    Raises:
-        BadInput: there is none, or it brings its own code and that is not allowed.
-    """
-    if not any((source.folder / name).exists() for name in _TOKENIZER_FILES):
-        raise BadInput(f"{source.name} has no tokenizer", "copy the base's tokenizer files there")
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoTokenizer
-
-    with quiet_transformers():
-        try:
-            return AutoTokenizer.from_pretrained(
-                source.folder, trust_remote_code=trust_remote_code, local_files_only=True
-            )
-        except (
-            ValueError, OSError, KeyError, TypeError, AttributeError, ImportError,
-            StrictDataclassError,
-        ) as error:  # fmt: skip
-            raise _load_error(source, error, what="tokenizer") from error
-
-
-def _load_error(source: Source, error: Exception, what: str = "model") -> CtxextError:
-    words = " ".join(str(error).split()) or type(error).__name__
-    if "trust_remote_code" in str(error):
-        return BadInput(
-            f"{source.name} brings its own Python code for its {what}, which is not run",
-            "read the code, then add --trust-remote-code",
+    try:
+        return GenerationConfig.from_pretrained(source.folder, local_files_only=True)
+    except OSError:  # there is none
+        return GenerationConfig.from_pretrained(
+            source.folder, config_file_name=CONFIG, _from_model_config=True, local_files_only=True
         )
-    return BadInput(f"transformers cannot load the {what} of {source.name}: {words[:300]}")
 
 
 def reset_dynamic_rope(model: Any) -> None:
     """Forget the longest sequence seen: dynamic scaling would keep its base for shorter ones."""
     for module in model.modules():
         reset_rotary(module)
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' own bars, load reports and talk of its next version off the terminal."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, shown
 
 Model = Annotated[
     str, typer.Argument(help="Checkpoint folder, or a Hub repository id.", show_default=False)
@@ -22,7 +22,16 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 Revision = Annotated[
     str | None, typer.Option("--revision", help="Branch, tag or sha of a Hub repository.")
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of everything random.")]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer", help="Folder or repository with the tokenizer to use.  [default: MODEL's]"
+    ),
+]
+MOST_SEED = 2**32 - 1  # numpy's limit
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of everything random.")
+]
 Dtype = Annotated[
     str, typer.Option("--dtype", help="auto (as stored), bfloat16, float16 or float32.")
 ]
@@ -77,14 +86,14 @@ def parse_set(pairs: list[str] | None) -> dict[str, Any]:
 
 def parse_scalar(text: str, *, flag: str) -> Any:
     """One YAML scalar, with `1e-4` read as the number that everybody means."""
-    import yaml
+    from ctxext.pipeline.recipe import read_yaml
 
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # 2020-13-45 is no day
-        raise BadInput(f"{flag}: {text!r} is no value that YAML can read") from error
-    if isinstance(value, dict | list) and not isinstance(value, list):
-        raise BadInput(f"{flag}: {text!r} is not a single value")
+        value = read_yaml(text, flag)
+    except BadInput as error:
+        raise BadInput(f"{flag}: {shown(text)} is no value that YAML can read") from error
+    if isinstance(value, dict):
+        raise BadInput(f"{flag}: {shown(text)} is not a single value")
     if isinstance(value, str):
         try:
             return float(value)

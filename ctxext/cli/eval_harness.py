@@ -38,7 +38,7 @@ def command(
         typer.Option("--limit", min=1, help="Only so many documents of a task (and length)."),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Requests read together.")
+        int, typer.Option("--batch-size", min=1, max=2**20, help="Requests read together.")
     ] = 1,
     include_path: Annotated[
         Path | None, typer.Option("--include-path", help="Folder with task YAMLs of your own.")
@@ -46,12 +46,16 @@ def command(
     seed: Annotated[
         int | None,
         typer.Option(
-            "--seed", min=0, help="Seed of everything random.  [default: the harness's own]"
+            "--seed",
+            min=0,
+            max=options.MOST_SEED,
+            help="Seed of everything random.  [default: the harness's own]",
         ),
     ] = None,
     output_dir: options.OutputDir = None,
     overwrite: options.Overwrite = False,
     revision: options.Revision = None,
+    tokenizer: options.Tokenizer = None,
     dtype: options.ComputeDtype = "auto",
     device: options.Device = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
@@ -83,6 +87,7 @@ def command(
             output_dir=output_dir,
             overwrite=overwrite,
             revision=revision,
+            tokenizer=tokenizer,
             dtype=dtype,
             device=device,
             trust_remote_code=trust_remote_code,

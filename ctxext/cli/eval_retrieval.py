@@ -36,7 +36,8 @@ def command(
         str, typer.Option("--depths", help="Where the needle stands: 0 beginning, 1 end.")
     ] = "0,0.25,0.5,0.75,1",
     samples: Annotated[
-        int, typer.Option("--samples", min=1, help="Questions for each length and depth.")
+        int,
+        typer.Option("--samples", min=1, max=10**6, help="Questions for each length and depth."),
     ] = 10,
     score: Annotated[
         str, typer.Option("--score", help="logprob (any model), or generate (greedy).")
@@ -64,6 +65,7 @@ def command(
     output_dir: options.OutputDir = None,
     overwrite: options.Overwrite = False,
     revision: options.Revision = None,
+    tokenizer: options.Tokenizer = None,
     dtype: options.ComputeDtype = "auto",
     device: options.Device = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
@@ -98,6 +100,7 @@ def command(
             output_dir=output_dir,
             overwrite=overwrite,
             revision=revision,
+            tokenizer=tokenizer,
             dtype=dtype,
             device=device,
             trust_remote_code=trust_remote_code,

@@ -30,6 +30,7 @@ def command(
     output_dir: options.OutputDir = None,
     overwrite: options.Overwrite = False,
     revision: options.Revision = None,
+    tokenizer: options.Tokenizer = None,
     trust_remote_code: options.TrustRemoteCode = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
@@ -52,6 +53,7 @@ def command(
             output_dir=output_dir,
             overwrite=overwrite,
             revision=revision,
+            tokenizer=tokenizer,
             trust_remote_code=trust_remote_code,
             on_progress=listen,
         )

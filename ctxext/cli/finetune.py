@@ -34,6 +34,10 @@ def command(
             "--data", help="File, folder, hf:NAME[:config[:split[:field]]] or builtin:python."
         ),
     ] = None,
+    field: Annotated[
+        str | None,
+        typer.Option("--field", help="Field or column with the text (.jsonl, .parquet)."),
+    ] = None,
     seq_length: Annotated[
         str | None, typer.Option("--seq-length", help="Tokens in a row; default: the window.")
     ] = None,
@@ -114,6 +118,7 @@ def command(
     ] = False,
     overwrite: options.Overwrite = False,
     revision: options.Revision = None,
+    tokenizer: options.Tokenizer = None,
     dtype: options.ComputeDtype = "auto",
     merge_dtype: Annotated[
         str, typer.Option("--merge-dtype", help="Of the merged checkpoint; auto: as stored.")
@@ -155,6 +160,7 @@ def command(
         raise BadInput("--resume and --overwrite contradict each other")
     flags: dict[str, Any] = {
         "data.source": data,
+        "data.field": field,
         "data.sources": [] if data else None,  # of the recipe: the flag stands in their place
         "train.seq_length": parse_length(seq_length, flag="--seq-length", least=2)
         if seq_length
@@ -190,8 +196,9 @@ def command(
         from ctxext.pipeline.finetune_plan import plan_finetune
 
         plan = plan_finetune(
-            model, recipe=values, gpu=gpu, gpus=gpus, revision=revision, dtype=dtype,
-            device=device, trust_remote_code=trust_remote_code,
+            model, recipe=values, gpu=gpu, gpus=gpus, revision=revision, tokenizer=tokenizer,
+            dtype=dtype, device=device, merge_dtype=merge_dtype, report_to=report_to,
+            trust_remote_code=trust_remote_code,
         )  # fmt: skip
         say_warnings(plan.warnings)
         print_json(plan) if json else show_plan(plan)
@@ -207,6 +214,7 @@ def command(
             resume=resume,
             overwrite=overwrite,
             revision=revision,
+            tokenizer=tokenizer,
             dtype=dtype,
             device=device,
             merge_dtype=merge_dtype,

@@ -3,10 +3,37 @@
 import os
 from pathlib import Path
 
+from ctxext.checkpoints.folder import path_of
+from ctxext.errors import BadInput
+
+_WAY_OUT = "set CTXEXT_CACHE to a folder that can be written"
+
 
 def cache_folder() -> Path:
-    """`$CTXEXT_CACHE`, else `$XDG_CACHE_HOME/ctxext`, else `~/.cache/ctxext`; it may not exist."""
+    """`$CTXEXT_CACHE`, else `$XDG_CACHE_HOME/ctxext`, else `~/.cache/ctxext`; it may not exist.
+
+    Raises:
+        BadInput: there is no home folder to have it in.
+    """
     own = os.environ.get("CTXEXT_CACHE")
-    if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ctxext"
+    try:
+        if own:
+            return path_of(own, "CTXEXT_CACHE")
+        return (
+            path_of(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "the cache folder") / "ctxext"
+        )
+    except BadInput as error:
+        raise BadInput(str(error), _WAY_OUT) from error
+
+
+def check_cache_folder() -> None:
+    """Make sure that the cache folder can be written, or made; nothing is.
+
+    Raises:
+        BadInput: it cannot; what stands in the way is named.
+    """
+    folder = cache_folder().absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        what = "is no folder" if not there.is_dir() else "cannot be written to"
+        raise BadInput(f"tokens are kept in {folder}, and {there} {what}", _WAY_OUT)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
+from ctxext.checkpoints.folder import check_repo_id, path_of
 from ctxext.checkpoints.hub import (
     NOT_OF_A_HUB,
     HubAnswer,
@@ -20,9 +21,10 @@ from ctxext.checkpoints.hub import (
     network_errors,
     no_hub,
 )
+from ctxext.checkpoints.safetensors_file import printable
 from ctxext.data.builtin import python_files, python_sources, with_repeats
 from ctxext.data.xz import open_xz
-from ctxext.errors import BadInput, CtxextError, first_line
+from ctxext.errors import BadInput, CtxextError, first_line, shown
 
 _KINDS = (".txt", ".jsonl", ".parquet")
 _PACKED = (".gz", ".xz")
@@ -31,7 +33,6 @@ _LINE = 64 * 1024 * 1024  # bytes of one row of a .jsonl file
 _PIECE = 8 * 1024 * 1024  # bytes of a text file read, and tokenised, at once
 _ROWS = 16  # of a parquet file at once: a dictionary can make each of them large
 _COLUMN_BUFFER = 1024 * 1024  # bytes
-_SENTENCE = 500  # characters of an error; names in a file can be of any length
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -87,10 +88,14 @@ class Source:
     def check(self) -> None:
         """Read a file up to its first word: what is wrong there is said before anything is loaded.
 
+        Of a dataset of the Hub the name is looked at, and no network asked.
+
         Raises:
             BadInput: as `pieces`.
         """
-        if not self.spec.startswith(("builtin:", "hf:")):
+        if self.spec.startswith("hf:"):
+            _hub_name(self.spec)
+        elif not self.spec.startswith("builtin:"):
             any(not p.text.isspace() for p in Source(self.spec, self.field_name).pieces())
 
     def state(self) -> list[Any] | None:
@@ -166,7 +171,7 @@ class Source:
                 raise BadInput(f"--data {path.name}, line {number}, is not JSON") from error
             text = row.get(name) if isinstance(row, dict) else None
             if not isinstance(text, str):
-                raise _no_text(f"--data {path.name}, line {number}, has", name, row)
+                raise no_text(f"--data {path.name}, line {number},", name, row)
             yield Piece(self._without_halves(text))
 
     def _parquet(self, path: Path) -> Iterator[Piece]:
@@ -235,9 +240,12 @@ def text_files(spec: str) -> list[Path]:
     Raises:
         BadInput: there is nothing, or nothing that is read.
     """
-    path = Path(spec).expanduser()
+    path = path_of(spec, "--data")
     if path.is_dir():
-        files = [p for p in sorted(path.rglob("*")) if p.is_file() and _kind(p)]
+        try:
+            files = [p for p in sorted(path.rglob("*")) if p.is_file() and _kind(p)]
+        except OSError as error:
+            raise BadInput(f"--data {spec} cannot be listed: {error}") from error
         if not files:
             raise BadInput(f"--data {spec} is a folder without .txt, .jsonl or .parquet files")
         return files
@@ -267,21 +275,15 @@ def _opened(path: Path) -> IO[bytes]:
     return open_xz(path) if path.suffix == ".xz" else path.open("rb")
 
 
-def _no_text(rows_have: str, name: str, row: Any) -> BadInput:
-    """What to say of a row without text in the field, with the fields that it has."""
-    fields = row if isinstance(row, dict) else {}
-    shown = [repr(str(key)[:40]) for key in list(fields)[:20]] + ["…"] * (len(fields) > 20)
-    texts = [str(key) for key, value in fields.items() if isinstance(value, str)]
-    hint = "every line has to be an object with text in one field"
-    if texts:
-        hint = f"name the one that holds text, e.g. --field {texts[0][:40]!r}"
-    elif fields:
-        hint = "none of them is text: write a chat as text first (tokenizer.apply_chat_template)"
+def no_text(where: str, name: str, row: Any, what: str = "field") -> BadInput:
+    """What is said of a row without text in its field: the fields that it has, and the way out."""
+    if not isinstance(row, dict):
+        return BadInput(f"{where} has no text in the {what} {shown(name)}; it is {shown(row)}")
+    fields = ", ".join(printable(str(key), 40) for key in list(row)[:20]) or "none"
+    more = f" and {len(row) - 20} more" if len(row) > 20 else ""
     return BadInput(
-        f"{rows_have} no text in the field '{name}'; its fields: {', '.join(shown) or 'none'}"[
-            :_SENTENCE
-        ],
-        hint,
+        f"{where} has no text in the {what} {shown(name)}; it has: {fields}{more}",
+        "name the one with the text: --field NAME",
     )
 
 
@@ -293,8 +295,7 @@ def check_column(schema: Any, name: str, file: str) -> None:
 
     places = schema.get_all_field_indices(name)
     if not places:
-        known = ", ".join(schema.names[:20]) + (", …" if len(schema.names) > 20 else "")
-        raise BadInput(f"--data {file} has no column '{name}'; it has: {known}"[:_SENTENCE])
+        raise no_text(f"--data {file}", name, dict.fromkeys(schema.names), "column")
     if len(places) > 1:
         raise BadInput(f"--data {file} has {len(places)} columns '{name}'")
     kind = schema.field(places[0]).type
@@ -317,16 +318,41 @@ def _hub_commit(spec: str) -> str | None:
 
     try:
         with asking_hub(small=True):
-            return dataset_info(spec.removeprefix("hf:").partition(":")[0]).sha
+            return dataset_info(_hub_name(spec)).sha
     except hub_failures():  # what is wrong with the name is said when it is read
         return None
+
+
+def _hub_name(spec: str) -> str:
+    """The repository in `hf:NAME[:...]`.
+
+    Raises:
+        BadInput: there is none, it can be none, or a file or folder here has that name: `datasets`
+            would read it, and run what it finds.
+    """
+    name = spec.removeprefix("hf:").partition(":")[0]
+    if not name:
+        raise BadInput(f"--data {printable(spec)} names no dataset", "e.g. hf:org/name")
+    if path_of(name, "--data").exists():
+        raise BadInput(
+            f"--data {printable(spec)}: {printable(name)} is a file or folder here, and hf: is for "
+            "datasets of the Hub",
+            "leave out hf:, or run ctxext in another folder",
+        )
+    try:
+        check_repo_id(name)
+    except BadInput as error:
+        raise BadInput(f"--data {printable(spec)}: {error}") from error
+    return name
 
 
 def _hub_dataset(spec: str) -> Iterator[Piece]:
     """`hf:NAME[:config[:split[:field]]]`, streamed."""
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
-    name, config, split, name_of_field = [*spec.removeprefix("hf:").split(":"), "", "", ""][:4]
+    name = _hub_name(spec)
+    _, config, split, name_of_field = [*spec.removeprefix("hf:").split(":"), "", "", ""][:4]
     try:
         with asking_hub(small=True):
             rows = load_dataset(name, config or None, split=split or "train", streaming=True)
@@ -334,9 +360,9 @@ def _hub_dataset(spec: str) -> Iterator[Piece]:
             for row in rows:
                 text = row.get(name_of_field or "text")
                 if not isinstance(text, str):
-                    raise _no_text(f"--data {spec}: rows have", name_of_field or "text", row)
+                    raise no_text(f"--data {spec}: a row", name_of_field or "text", row)
                 yield Piece(text)
-    except (ValueError, FileNotFoundError, RuntimeError) as error:  # the last: a script
+    except (ValueError, FileNotFoundError, DatasetsError, RuntimeError) as error:  # or a script
         raise BadInput(f"--data {spec}: {first_line(error)}") from error
     except HubAnswer as error:
         raise CtxextError(f"--data {spec} could not be fetched: {error}", error.hint) from error

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ctxext.checkpoints.tokenizer import tokenizer_errors
 from ctxext.data.sources import Piece, Source
 from ctxext.errors import BadInput
 
@@ -106,9 +107,10 @@ def _tokens(
     tokenizer: Any, text: str, continues: bool, *, with_sizes: bool
 ) -> tuple[TokenIds, TokenSizes | None]:
     # verbose=False: "longer than the maximum length" is no news in a tool that extends it.
-    encoded = tokenizer(
-        text, add_special_tokens=not continues, verbose=False, return_offsets_mapping=with_sizes
-    )
+    with tokenizer_errors("the checkpoint"):
+        encoded = tokenizer(
+            text, add_special_tokens=not continues, verbose=False, return_offsets_mapping=with_sizes
+        )
     ids = np.array(encoded["input_ids"], dtype=np.uint32)
     if not with_sizes:
         return ids, None

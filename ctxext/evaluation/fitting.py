@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ctxext.checkpoints.tokenizer import tokenizer_errors
 from ctxext.errors import BadInput
 from ctxext.evaluation.haystack import Haystack, hide, pair_haystack, unit_ends
 from ctxext.evaluation.tasks import Item
@@ -53,7 +54,8 @@ class Encoder:
 
     def __call__(self, text: str) -> list[int]:
         """Token ids of a whole text."""
-        ids = list(self._tokenizer(text, verbose=False)["input_ids"])
+        with tokenizer_errors("the checkpoint"):
+            ids = list(self._tokenizer(text, verbose=False)["input_ids"])
         return ids[:-1] if self._closes else ids
 
     def places(self, text: str, characters: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -64,7 +66,8 @@ class Encoder:
         if not self._tokenizer.is_fast:
             ids = self(text)
             return ids, [len(_shared(self(text[:at]), ids)) for at in characters]
-        encoded = self._tokenizer(text, verbose=False, return_offsets_mapping=True)
+        with tokenizer_errors("the checkpoint"):
+            encoded = self._tokenizer(text, verbose=False, return_offsets_mapping=True)
         ids, ends, last = list(encoded["input_ids"]), [], 0
         for _, end in encoded["offset_mapping"]:
             last = max(last, end)  # special tokens end at 0

@@ -9,6 +9,7 @@ The paper's code has gain = 2 (its alpha) and loss = 2 (minus its beta), context
 1024, so that a token sees 4096 to 5119 tokens before it.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,8 +40,11 @@ class KeyRule:
 
     def check(self, length: int) -> None:
         """Raises:
-        BadInput: the short context is not shorter than a window of `length`.
+        BadInput: the short context is not shorter than a window of `length`; or nats that are none.
         """
+        for flag, nats in (("--key-gain", self.gain), ("--key-loss", self.loss)):
+            if not math.isfinite(nats):
+                raise BadInput(f"{flag} is {nats}, and has to be a finite number of nats")
         if self.context < 1 or self.block < 1:
             raise BadInput("--key-context has to be at least 1")
         if self.context + self.block >= length:

@@ -11,6 +11,7 @@ from ctxext.pipeline.opened import open_checkpoint
 from ctxext.progress import Progress, silent
 from ctxext.release.provenance import SCHEMA, command_line, read_record, versions, write_record
 
+_YEAR = 525_600
 FULL_MINUTES = 30.0
 """What the whole training takes on two cores, roughly."""
 
@@ -41,6 +42,18 @@ def shipped_base() -> Path:
     return folder
 
 
+def check_budget(minutes: float | None) -> None:
+    """`--budget` is a positive number of minutes, of a year at most; None = the default.
+
+    Raises:
+        BadInput: it is not.
+    """
+    if minutes is not None and not 0 < minutes <= _YEAR:
+        raise BadInput(
+            f"--budget is {minutes}, and has to be a positive number of minutes, at most {_YEAR}"
+        )
+
+
 def train_base(
     output_dir: str | Path,
     *,
@@ -62,8 +75,7 @@ def train_base(
     Raises:
         BadInput: the output folder cannot be used, or the budget is not positive.
     """
-    if budget is not None and not budget > 0:
-        raise BadInput(f"--budget is {budget}, and has to be a positive number of minutes")
+    check_budget(budget)
 
     earlier = None if start is None else open_checkpoint(str(start))
     inputs = () if earlier is None else (earlier.source.folder,)

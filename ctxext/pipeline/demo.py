@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from ctxext.checkpoints.folder import Source
 from ctxext.checkpoints.json_file import dump_json
-from ctxext.checkpoints.load import load_model, load_tokenizer, quiet_transformers
+from ctxext.checkpoints.load import load_model
 from ctxext.checkpoints.output import check_output
+from ctxext.checkpoints.quiet import quiet_transformers
+from ctxext.checkpoints.tokenizer import load_tokenizer
 from ctxext.data.sources import Source as TextSource
 from ctxext.data.tokens import TokenIds, tokenize
-from ctxext.errors import BadInput, CtxextError
-from ctxext.pipeline.base import shipped_base
+from ctxext.errors import CtxextError
+from ctxext.pipeline.base import check_budget, shipped_base
 from ctxext.pipeline.eval_ppl import perplexity
 from ctxext.pipeline.eval_retrieval import retrieval
 from ctxext.pipeline.extend import extend
@@ -89,8 +91,7 @@ def demo(
         CtxextError: the merged checkpoint is not the model that was trained.
     """
     began = time.monotonic()
-    if budget is not None and not budget > 0:
-        raise BadInput(f"--budget is {budget}, and has to be a positive number of minutes")
+    check_budget(budget)
     recipe = _recipe(budget or FULL_MINUTES, seed)
     out = Path(output_dir)
     check_output(out, overwrite=overwrite)

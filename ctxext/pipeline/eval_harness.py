@@ -15,14 +15,16 @@ from typing import Any
 from ctxext.checkpoints.dtype import check_dtype
 from ctxext.checkpoints.folder import CONFIG, Source
 from ctxext.checkpoints.json_file import dump_json, read_json_object
-from ctxext.checkpoints.load import load_model, load_tokenizer, pick_device, quiet_transformers
+from ctxext.checkpoints.load import load_model, pick_device
 from ctxext.checkpoints.output import staged_folder, write_file
 from ctxext.checkpoints.quantised import read_unquantised
+from ctxext.checkpoints.quiet import quiet_transformers
+from ctxext.checkpoints.tensors import check_tensors
 from ctxext.encodings.kinds import ROTARY
 from ctxext.errors import BadInput, CtxextError, is_out_of_memory
 from ctxext.evaluation.harness import publishable, rows_of
 from ctxext.evaluation.harness_tasks import Tasks, unreachable, words
-from ctxext.pipeline.opened import Opened, open_checkpoint
+from ctxext.pipeline.opened import Opened, open_checkpoint, tokenizer_of
 from ctxext.progress import Progress, silent
 from ctxext.release.provenance import SCHEMA, command_line, versions, write_record
 
@@ -61,6 +63,7 @@ class HarnessResult:
     full: dict[str, Any]
     warnings: tuple[str, ...]
     output_dir: str | None
+    tokenizer: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -75,6 +78,7 @@ class HarnessResult:
             "limit": self.limit,
             "batch_size": self.batch_size,
             "seeds": list(self.seeds),
+            "tokenizer": self.tokenizer,
             "warnings": list(self.warnings),
             "output_dir": self.output_dir,
         }
@@ -94,6 +98,7 @@ def harness(
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     revision: str | None = None,
+    tokenizer: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
     trust_remote_code: bool = False,
@@ -112,6 +117,7 @@ def harness(
         batch_size: requests that are read together.
         include_path: folder with YAML files of further tasks.
         seed: of everything random; None = the harness's own seeds.
+        tokenizer: folder or repository whose tokenizer is used; None = the checkpoint's own.
         output_dir: gets `eval-harness.json`, `harness.json` and `ctxext.json`.
 
     Raises:
@@ -121,7 +127,7 @@ def harness(
     _check(tasks, lengths, num_fewshot, limit, batch_size, include_path)
     _require_harness()
     kind = check_dtype(dtype)
-    opened = open_checkpoint(model, revision=revision)
+    opened = open_checkpoint(model, revision=revision, tokenizer=tokenizer)
     source = opened.source
     read_unquantised(source, "evaluate")
     window = _window(opened, max_length, lengths)
@@ -137,11 +143,13 @@ def harness(
             )  # fmt: skip
         said = held.enter_context(_kept_quiet())
         _set_seeds(seeds)
-        tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
+        check_tensors(source, trust_remote_code=trust_remote_code)
+        loaded = tokenizer_of(opened, trust_remote_code=trust_remote_code)
         place = pick_device(device)
         found = Tasks.load(
             tasks, include_path, lengths or (window,),
-            tokenizer=_readable_by_tasks(source, trust_remote_code), on_progress=on_progress,
+            tokenizer=_readable_by_tasks(opened.tokens_from, trust_remote_code),
+            on_progress=on_progress,
         )  # fmt: skip
         if lengths and not found.at_lengths():
             raise BadInput(
@@ -157,7 +165,7 @@ def harness(
         from ctxext.evaluation.harness_model import Windowed
 
         reader = Windowed(
-            live, tokenizer, window=window, batch_size=batch_size, name=source.name,
+            live, loaded, window=window, batch_size=batch_size, name=source.name,
             on_progress=on_progress,
         )  # fmt: skip
         full = _evaluate(reader, found, limit)
@@ -176,6 +184,7 @@ def harness(
             full=full,
             warnings=(*opened.warnings, *notes, *_warnings(opened, reader, cut, full), *said()),
             output_dir=str(output_dir) if output_dir is not None else None,
+            tokenizer=opened.tokenizer.name if opened.tokenizer else None,
         )
         if folder is not None:
             _write(folder, result, _folders(source, include_path))

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from ctxext.checkpoints.dtype import check_dtype
 from ctxext.checkpoints.folder import CONFIG
-from ctxext.checkpoints.load import load_tokenizer
 from ctxext.checkpoints.numbers import whole
 from ctxext.checkpoints.output import MARK
 from ctxext.checkpoints.quantised import read_unquantised
+from ctxext.checkpoints.tensors import check_tensors
+from ctxext.checkpoints.tokenizer import has_tokenizer
+from ctxext.data.cache import check_cache_folder
 from ctxext.data.sources import Source as TextSource
 from ctxext.data.store import TokenFile, stored_tokens, tokenizer_digest
 from ctxext.data.tokens import Tokens, check_top
@@ -21,7 +23,7 @@ from ctxext.evaluation.windows import readable
 from ctxext.launch import Launch, launched
 from ctxext.pipeline.measuring import Measuring, free_gpu, weights_state
 from ctxext.pipeline.names import names_of
-from ctxext.pipeline.opened import Opened, open_checkpoint
+from ctxext.pipeline.opened import Opened, open_checkpoint, tokenizer_of
 from ctxext.progress import Progress, silent
 from ctxext.release.provenance import sha256_of
 from ctxext.report.plots import plot_perplexity
@@ -58,6 +60,7 @@ class PerplexityResult:
     window: int
     output_dir: str | None
     warnings: tuple[str, ...]
+    tokenizer: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -71,6 +74,7 @@ class PerplexityResult:
             "key_tokens": self.key_tokens,
             "failed": list(self.failed),
             "window": self.window,
+            "tokenizer": self.tokenizer,
             "output_dir": self.output_dir,
             "warnings": list(self.warnings),
         }
@@ -108,6 +112,7 @@ def perplexity(
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     revision: str | None = None,
+    tokenizer: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
     trust_remote_code: bool = False,
@@ -129,6 +134,7 @@ def perplexity(
         key_tokens: measure LongPPL too.
         prefill_chunk: tokens that go through the model at once, the rest in the KV cache; 0 = all.
         tokens: read only the first so many tokens of the text.
+        tokenizer: folder or repository whose tokenizer is used; None = the checkpoint's own.
         output_dir: gets `eval-ppl.json`, `perplexity.png` and `.svg`, `ctxext.json`; one that a
             killed run left is gone on with.
 
@@ -143,8 +149,10 @@ def perplexity(
     with launched(device) as launch, ExitStack() as held:
 
         def look() -> tuple[list[Opened], Opened | None, Measuring]:
-            opened = [open_checkpoint(model, revision=revision) for model in models]
-            reference = open_checkpoint(key_tokens.reference) if key_tokens else None
+            opened = [
+                open_checkpoint(model, revision=revision, tokenizer=tokenizer) for model in models
+            ]
+            reference = _reference(key_tokens.reference, tokenizer) if key_tokens else None
             every = [*opened, *([reference] if reference else [])]
             measuring = Measuring(
                 Path(output_dir) if output_dir is not None else None, KIND, overwrite=overwrite,
@@ -154,6 +162,7 @@ def perplexity(
                 read_unquantised(one.source, "evaluate")
                 _check_chunks(one, prefill_chunk)
             TextSource(data, field).check()
+            check_cache_folder()
             return opened, reference, measuring
 
         opened, reference, measuring = launch.agree(look)
@@ -163,6 +172,7 @@ def perplexity(
 
         def read() -> None:
             for one in [*opened, *([reference] if reference else [])]:
+                check_tensors(one.source, trust_remote_code=trust_remote_code)
                 # Too little text, or a foreign tokenizer, is said before any model is loaded.
                 embeddings = whole(one.config, "vocab_size", f"{one.source.name}/{CONFIG}")
                 check_top(texts.of(one).top, embeddings or 2**31)
@@ -197,6 +207,14 @@ def perplexity(
 
         launch.on_main(lambda: measuring.finish(result.to_dict(), draw, finished=not result.failed))
         return result
+
+
+def _reference(model: str, tokenizer: str | None) -> Opened:
+    """The checkpoint of `--key-tokens`, with the tokenizer named only where it has none."""
+    opened = open_checkpoint(model)
+    if tokenizer is None or has_tokenizer(opened.source.folder):
+        return opened
+    return open_checkpoint(model, tokenizer=tokenizer)
 
 
 class _Run:
@@ -360,6 +378,7 @@ class _Run:
             key_tokens=keys,
             failed=tuple(self._failed),
             window=opened[0].position.window.original,
+            tokenizer=opened[0].tokenizer.name if opened[0].tokenizer else None,
             output_dir=output_dir,
             warnings=tuple(dict.fromkeys(warnings)),
         )
@@ -400,10 +419,11 @@ class _Texts:
         """
         key = self._key(opened)
         if key not in self._known:
-            tokenizer = load_tokenizer(opened.source, trust_remote_code=self._trust)
+            tokenizer = tokenizer_of(opened, trust_remote_code=self._trust)
             file = stored_tokens(
                 TextSource(self._data, self._field), tokenizer,
-                tokenizer_digest(opened.source.folder), None, self._limit or 0, with_sizes=True,
+                tokenizer_digest(opened.tokens_from.folder), None, self._limit or 0,
+                with_sizes=True,
             )  # fmt: skip
             readable(file.lengths, self._longest, source=file.source)
             self._known[key] = file
@@ -463,7 +483,7 @@ class _Texts:
         return readable(file.lengths, self._longest, source=file.source)
 
     def _key(self, opened: Opened) -> str:
-        folder = opened.source.folder
+        folder = opened.tokens_from.folder
         return sha256_of(folder / "tokenizer.json") or str(folder.resolve())
 
 

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ctxext.checkpoints.dtype import check_dtype
 from ctxext.checkpoints.folder import CONFIG
-from ctxext.checkpoints.load import load_tokenizer
 from ctxext.checkpoints.numbers import whole
 from ctxext.checkpoints.output import MARK
 from ctxext.checkpoints.quantised import read_unquantised
+from ctxext.checkpoints.tensors import check_tensors
 from ctxext.data.sources import Source as TextSource
 from ctxext.data.tokens import check_top
 from ctxext.errors import BadInput, CtxextError
 from ctxext.launch import Launch, launched
 from ctxext.pipeline.measuring import Measuring, free_gpu, weights_state
 from ctxext.pipeline.names import names_of
-from ctxext.pipeline.opened import Opened, open_checkpoint
+from ctxext.pipeline.opened import Opened, open_checkpoint, tokenizer_of
 from ctxext.progress import Progress, silent
 from ctxext.release.provenance import sha256_of
 from ctxext.report.heatmap import plot_retrieval
@@ -63,6 +63,7 @@ class RetrievalResult:
     failed: tuple[dict[str, Any], ...]
     output_dir: str | None
     warnings: tuple[str, ...]
+    tokenizer: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -81,6 +82,7 @@ class RetrievalResult:
             "effective": list(self.effective),
             "middle": list(self.middle),
             "failed": list(self.failed),
+            "tokenizer": self.tokenizer,
             "output_dir": self.output_dir,
             "warnings": list(self.warnings),
         }
@@ -103,6 +105,7 @@ def retrieval(
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     revision: str | None = None,
+    tokenizer: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
     trust_remote_code: bool = False,
@@ -125,6 +128,7 @@ def retrieval(
         data: text to hide needles in, as `--data`; None = RULER's noise.
         names: what the rows call the models; None = the ends of their paths.
         prefill_chunk: tokens of a prompt that go through the model at once; 0 = all.
+        tokenizer: folder or repository whose tokenizer is used; None = the checkpoint's own.
         output_dir: gets `eval-retrieval.json`, `retrieval.png` and `.svg`, `ctxext.json`; one that
             a killed run left is gone on with.
 
@@ -143,7 +147,9 @@ def retrieval(
     with launched(device) as launch, ExitStack() as held:
 
         def look() -> tuple[list[Opened], Measuring]:
-            opened = [open_checkpoint(model, revision=revision) for model in models]
+            opened = [
+                open_checkpoint(model, revision=revision, tokenizer=tokenizer) for model in models
+            ]
             measuring = Measuring(
                 Path(output_dir) if output_dir is not None else None, KIND, overwrite=overwrite,
                 inputs=tuple(one.source.folder for one in opened), launch=launch, held=held,
@@ -158,6 +164,7 @@ def retrieval(
         def prepare() -> tuple["Haystack", list["Encoder"], dict[str, "Wording"]]:
             encoders = [_encoder(one, trust_remote_code) for one in opened]
             for one, encode in zip(opened, encoders, strict=True):
+                check_tensors(one.source, trust_remote_code=trust_remote_code)
                 embeddings = whole(one.config, "vocab_size", f"{one.source.name}/{CONFIG}")
                 check_top(max(encode(NOISE + string.printable)), embeddings or 2**31)
             return _haystack(source), encoders, _wordings(chosen, encoders, lengths[0])
@@ -232,7 +239,7 @@ class _Run:
             )  # fmt: skip
             return Answerer(live, prefill_chunk=prefill_chunk)
 
-        tokenizer = sha256_of(one.source.folder / "tokenizer.json")
+        tokenizer = sha256_of(one.tokens_from.folder / "tokenizer.json")
         identity = f"{weights_state(one.source)} {tokenizer} {dtype} {self.data_sha256}"
         return Asking(
             self.launch.agree(load), encode, self.haystack, self.score, name, identity,
@@ -333,6 +340,7 @@ def _result(
         middle=tuple(middle),
         failed=tuple(run.failed),
         output_dir=output_dir,
+        tokenizer=opened[0].tokenizer.name if opened[0].tokenizer else None,
         warnings=tuple(dict.fromkeys(warnings)),
     )
 
@@ -381,7 +389,7 @@ def _middles(cells: Sequence["Cell"]) -> list[dict[str, Any]]:
 def _encoder(one: Opened, trust_remote_code: bool) -> "Encoder":
     from ctxext.evaluation.fitting import Encoder
 
-    return Encoder(load_tokenizer(one.source, trust_remote_code=trust_remote_code))
+    return Encoder(tokenizer_of(one, trust_remote_code=trust_remote_code))
 
 
 def _haystack(source: TextSource | None) -> "Haystack":

@@ -21,6 +21,7 @@ from ctxext.checkpoints.json_file import dump_json
 from ctxext.checkpoints.output import staged_folder
 from ctxext.checkpoints.patch import Patch, config_diff, plan_patch, resolve_target
 from ctxext.checkpoints.rope_block import Dialect
+from ctxext.checkpoints.tokenizer import missing_tokenizer
 from ctxext.checkpoints.weights import read_weights
 from ctxext.checkpoints.windows import Origin
 from ctxext.errors import BadInput
@@ -127,7 +128,7 @@ def extend(
         sliding_window=sliding_window,
         where=f"{source.name}/{CONFIG}",
     )
-    warnings = [*opened.warnings, *patch.warnings]
+    warnings = [*opened.warnings, *patch.warnings, *missing_tokenizer(source)]
     diff = config_diff(opened.config, patch.config)
     numbers = dict(patch.extension.parameters) if patch.extension else {"factor": 1.0}
     result: dict[str, Any] = {

@@ -7,13 +7,13 @@ from typing import Any
 
 from ctxext.checkpoints.folder import Source
 from ctxext.checkpoints.json_file import dump_json
-from ctxext.checkpoints.load import load_tokenizer
 from ctxext.checkpoints.output import check_output, staged_folder
+from ctxext.checkpoints.tokenizer import tokenizer_errors
 from ctxext.data.sources import Source as TextSource
 from ctxext.data.sources import text_files
 from ctxext.errors import BadInput
 from ctxext.evaluation.fertility import TextCost, text_cost
-from ctxext.pipeline.opened import open_checkpoint
+from ctxext.pipeline.opened import open_checkpoint, tokenizer_of
 from ctxext.progress import Progress, silent
 from ctxext.release.provenance import (
     SCHEMA,
@@ -39,6 +39,7 @@ class FertilityResult:
     results: tuple[dict[str, Any], ...]
     output_dir: str | None
     warnings: tuple[str, ...]
+    tokenizer: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -47,6 +48,7 @@ class FertilityResult:
             "reference": self.reference,
             "window": self.window,
             "results": list(self.results),
+            "tokenizer": self.tokenizer,
             "output_dir": self.output_dir,
             "warnings": list(self.warnings),
         }
@@ -61,6 +63,7 @@ def fertility(
     output_dir: str | Path | None = None,
     overwrite: bool = False,
     revision: str | None = None,
+    tokenizer: str | None = None,
     trust_remote_code: bool = False,
     on_progress: Progress = silent,
 ) -> FertilityResult:
@@ -74,12 +77,13 @@ def fertility(
         reference: the language that the others are measured against; None = the file named en,
             eng or english, where there is one.
         field: of `.jsonl` and `.parquet` files.
+        tokenizer: folder or repository whose tokenizer is used; None = the checkpoint's own.
         output_dir: gets `fertility.json`, `fertility.png` and `.svg`, `ctxext.json`.
 
     Raises:
         BadInput: no tokenizer, no such language, a file that is empty, binary or not UTF-8.
     """
-    opened = open_checkpoint(model, revision=revision, weights=False)
+    opened = open_checkpoint(model, revision=revision, weights=False, tokenizer=tokenizer)
     source, window = opened.source, opened.position.window.current
     if output_dir is not None:
         check_output(
@@ -88,12 +92,13 @@ def fertility(
     files = _languages(data)
     against = _reference(reference, files, data)
     texts = {language: _text(path, field) for language, path in files.items()}
-    tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
-    unknown = {tokenizer.unk_token_id} - {None}
+    loaded = tokenizer_of(opened, trust_remote_code=trust_remote_code)
+    unknown = {loaded.unk_token_id} - {None}
     costs: dict[str, TextCost] = {}
     for done, (language, text) in enumerate(texts.items(), start=1):
         # No BOS: it is there once a window, and no cost of the language.
-        ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        with tokenizer_errors(opened.tokens_from.name):
+            ids = loaded(text, add_special_tokens=False, verbose=False)["input_ids"]
         if not ids:
             raise BadInput(f"the tokenizer of {source.name} gives no token for {language}")
         costs[language] = text_cost(text, ids, unknown)
@@ -108,6 +113,7 @@ def fertility(
         ),
         output_dir=str(output_dir) if output_dir else None,
         warnings=tuple(dict.fromkeys([*opened.warnings, *_lost(costs, against)])),
+        tokenizer=opened.tokenizer.name if opened.tokenizer else None,
     )
     if output_dir is not None:
         _write(result, Path(output_dir), overwrite, source, files)

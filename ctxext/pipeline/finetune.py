@@ -16,10 +16,11 @@ from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.output import check_output, locked, write_file
 from ctxext.checkpoints.quantised import read_unquantised
 from ctxext.checkpoints.safetensors_file import dtype_bytes
+from ctxext.checkpoints.tensors import check_tensors
 from ctxext.checkpoints.trained import read_trained
 from ctxext.checkpoints.weights import Weights
 from ctxext.checkpoints.windows import Window
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, shown
 from ctxext.launch import Launch, launched, was_launched
 from ctxext.pipeline.extend import planned_window
 from ctxext.pipeline.merge import MergeResult, merge, write_merged
@@ -101,6 +102,7 @@ def finetune(
     resume: bool = False,
     overwrite: bool = False,
     revision: str | None = None,
+    tokenizer: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
     merge_dtype: str = "auto",
@@ -127,6 +129,8 @@ def finetune(
         output_dir: new folder, or with `resume` the folder of the run to go on with.
         recipe: sections `extend`, `data`, `lora`, `train`, `memory`, `parallel` and the list
             `stages`, as in a recipe file.
+        tokenizer: folder or repository whose tokenizer reads the data, and goes into `merged/`;
+            None = the model's own.
         dtype: of the computation: `auto` = bfloat16 on a GPU, float32 on a CPU.
         merge_dtype: of the merged checkpoint; `auto` = as stored in the base.
         report_to: a tracker that accelerate knows and whose package is installed.
@@ -138,6 +142,7 @@ def finetune(
         CtxextError: a failed self-check, a loss that is not finite, corrupt files, a full disk.
     """
     kind = check_dtype(dtype)
+    merged_kind = check_dtype(merge_dtype, flag="--merge-dtype")
     out = Path(output_dir)
     stages = stages_of(recipe, out)
     if report_to is not None:
@@ -147,15 +152,13 @@ def finetune(
     with launched(device) as launch, ExitStack() as held:
 
         def look() -> tuple[Opened, tuple[Stage, ...]]:
-            opened = open_checkpoint(model, revision=revision)
+            opened = open_checkpoint(model, revision=revision, tokenizer=tokenizer)
             found = tuple(_checked(stage, opened, launch) for stage in stages)
             if launch.main:
                 inputs = (opened.source.folder,)
                 check_output(out, overwrite=overwrite or resume, inputs=inputs)
             weights = read_unquantised(opened.source, "train")
-            first = found[0].config
-            if first.train.what == "lora" and first.lora.targets != (ALL_LINEAR,):
-                _check_targets(first.lora.targets, weights)
+            check_targets(found[0].config, weights)
             if launch.main:
                 held.enter_context(locked(out))
             return opened, found
@@ -163,7 +166,7 @@ def finetune(
         opened, stages = launch.agree(look)
         run = Run(
             launch, model, opened, out, resume=resume, dtype=kind, device=device,
-            merge_dtype=merge_dtype, trust_remote_code=trust_remote_code, report_to=report_to,
+            merge_dtype=merged_kind, trust_remote_code=trust_remote_code, report_to=report_to,
             on_note=on_note, on_start=on_start, on_progress=on_progress,
         )  # fmt: skip
         return _run(run, stages)
@@ -178,6 +181,7 @@ def _run(run: Run, stages: Sequence[Stage]) -> FinetuneResult:
     launch.agree(lambda: _check_texts(stages))
     launch.agree(lambda: _check_machine(run, stages))
     # Everything that can be known to fail does so here: below, an old run is removed.
+    launch.agree(lambda: check_tensors(run.opened.source, trust_remote_code=run.trust_remote_code))
     texts = launch.agree(lambda: read_texts(run, stages))
     recipe = whole_recipe([s.config.to_dict() for s in stages], staged=stages[0].index is not None)
 
@@ -372,12 +376,13 @@ def _merge(
         return merge(
             home.folder / "adapter", base=str(opened.source.folder), output_dir=merged,
             dtype=run.merge_dtype, overwrite=True, training=summary, on_progress=run.on_progress,
+            tokenizer=str(opened.tokenizer.folder) if opened.tokenizer else None,
         )  # fmt: skip
     from ctxext.training.full import PREFIX
 
     tensors = read_trained(trained_path(stage.folder, stage.config.train.steps), PREFIX)
     return write_merged(
-        opened, tensors, merged, adapter=None, dtype=check_dtype(run.merge_dtype), overwrite=True,
+        opened, tensors, merged, adapter=None, dtype=run.merge_dtype, overwrite=True,
         verify=False, training=summary, warnings=[], on_progress=run.on_progress,
     )  # fmt: skip
 
@@ -443,15 +448,22 @@ def at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:
     return config
 
 
-def _check_targets(targets: Sequence[str], weights: Weights) -> None:
-    """Every name in `lora.targets` is a matrix of the checkpoint; `add_adapters` looks closer."""
+def check_targets(config: FinetuneConfig, weights: Weights) -> None:
+    """Every name in `lora.targets` is a matrix of the checkpoint; `add_adapters` looks closer.
+
+    Raises:
+        BadInput: one is none.
+    """
+    targets = config.lora.targets
+    if config.train.what != "lora" or targets == (ALL_LINEAR,):
+        return
     parts = [name.split(".") for name, (_, info) in weights.tensors.items() if len(info.shape) == 2]
     known = {part[-2] for part in parts if part[-1] == "weight" and len(part) > 1}
     known -= {"lm_head", "embed_tokens"}
     for target in targets:
         if target not in known:
             raise BadInput(
-                f"lora.targets names '{target}', which is no linear layer of this model",
+                f"lora.targets names {shown(target)}, which is no linear layer of this model",
                 f"it has: {', '.join(sorted(known))}",
             )
 

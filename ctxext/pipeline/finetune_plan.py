@@ -10,10 +10,13 @@ from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.load import pick_device
 from ctxext.checkpoints.quantised import refuse_quantised
 from ctxext.checkpoints.safetensors_file import dtype_bytes
-from ctxext.checkpoints.weights import read_weights, tied_head
-from ctxext.errors import BadInput
-from ctxext.pipeline.finetune import at_length, window_of
-from ctxext.pipeline.opened import Opened, open_checkpoint
+from ctxext.checkpoints.tensors import check_tensors
+from ctxext.checkpoints.tokenizer import missing_tokenizer
+from ctxext.checkpoints.weights import tied_head
+from ctxext.data.cache import check_cache_folder
+from ctxext.errors import BadInput, shown
+from ctxext.pipeline.finetune import at_length, check_targets, window_of
+from ctxext.pipeline.opened import Opened, open_checkpoint, tokenizer_of
 from ctxext.pipeline.stages import named, stages_of
 from ctxext.pipeline.texts import check_texts
 from ctxext.training.config import FinetuneConfig, TrainConfig
@@ -37,6 +40,7 @@ from ctxext.training.rates import Rates
 from ctxext.training.run_dtype import RunDtype, run_dtype
 
 _SHARE = 0.4  # of a card's stated peak: what good training code reaches, and not measured here
+_MOST_GPUS = 2**16
 _CUDA_RUNTIME = 700 * 2**20  # context, cuBLAS and the allocator's slack; not measured here
 
 
@@ -175,8 +179,11 @@ def plan_finetune(
     gpu: str | None = None,
     gpus: int | None = None,
     revision: str | None = None,
+    tokenizer: str | None = None,
     dtype: str = "auto",
     device: str = "auto",
+    merge_dtype: str = "auto",
+    report_to: str | None = None,
     trust_remote_code: bool = False,
 ) -> FinetunePlan:
     """What `finetune` with the same arguments would take; nothing is written, no weights are read.
@@ -193,16 +200,25 @@ def plan_finetune(
     """
     stages = stages_of(recipe, Path())
     kind = check_dtype(dtype)
+    check_dtype(merge_dtype, flag="--merge-dtype")
+    if report_to is not None:
+        from ctxext.training.trackers import check_tracker
+
+        check_tracker(report_to)
+    if gpus is not None and not 1 <= gpus <= _MOST_GPUS:
+        raise BadInput(f"--gpus is {shown(gpus)}, and has to be between 1 and {_MOST_GPUS}")
     card = get_gpu(gpu) if gpu is not None else None
-    opened = open_checkpoint(model, revision=revision, weights=False)
+    opened = open_checkpoint(model, revision=revision, weights=False, tokenizer=tokenizer)
     refuse_quantised(opened.config, opened.source, "train")
     configs = []
     for stage in stages:
         with named(stage.name):
             config = at_length(stage.config, opened)
             config.parallel.check(gpus or config.parallel.processes, config.train.seq_length)
-            _check_local_texts(config)
+            check_texts(config.data)
             configs.append(config)
+    check_cache_folder()
+    missing = _check_tokenizer(opened, trust_remote_code)
     devices = gpus or max(config.parallel.processes for config in configs)
     place: Any = None
     if card is not None:
@@ -216,7 +232,7 @@ def plan_finetune(
     if width is None:
         raise BadInput(f"--dry-run does not know how large {name} is", "give --dtype")
     fused = not (_on_cuda(place) and name == "float32" and has_grouped_keys(opened.config))
-    base = _base(opened, width, fused=fused)
+    base = _base(opened, width, configs[0], fused=fused, trust_remote_code=trust_remote_code)
     memories = [planned_memory(base, config, machine) for config in configs]
     index = max(
         range(len(configs)), key=lambda i: (not fits(memories[i], machine), memories[i].peak, i)
@@ -251,7 +267,7 @@ def plan_finetune(
         speed_source=source,
         longest=longest_sequence(base, config, machine),
         switches=tuple(switches(base, config, machine)),
-        warnings=(*opened.warnings, *dtypes.notes),
+        warnings=(*opened.warnings, *missing, *dtypes.notes),
     )
 
 
@@ -275,9 +291,16 @@ def _dtypes(opened: Opened, asked: DtypeName, train: TrainConfig, place: Any) ->
     return run_dtype(chosen, full=train.what == "full")
 
 
-def _check_local_texts(config: FinetuneConfig) -> None:
-    texts = [text for text in config.data.texts if not text.source.startswith("hf:")]
-    check_texts(replace(config.data, source="", tokens=0, sources=tuple(texts)))
+def _check_tokenizer(opened: Opened, trust_remote_code: bool) -> list[str]:
+    """Load the tokenizer that the run will read with; a warning where there is none yet.
+
+    Raises:
+        BadInput: it is there and does not load, or does not fit.
+    """
+    missing = [] if opened.tokenizer is not None else missing_tokenizer(opened.source)
+    if not missing:
+        tokenizer_of(opened, trust_remote_code=trust_remote_code)
+    return missing
 
 
 def _stint(name: str, config: FinetuneConfig, seconds: float, devices: int) -> Stint:
@@ -294,7 +317,9 @@ def _card(name: str, card: Gpu, devices: int) -> Machine:
     return Machine(label, memory, _CUDA_RUNTIME, devices, host=host)
 
 
-def _base(opened: Opened, width: int, *, fused: bool) -> Base:
+def _base(
+    opened: Opened, width: int, first: FinetuneConfig, *, fused: bool, trust_remote_code: bool
+) -> Base:
     config = opened.config.get("text_config", opened.config)
     try:
         shape = Shape.of(config)
@@ -308,7 +333,9 @@ def _base(opened: Opened, width: int, *, fused: bool) -> Base:
         ) from error
     tied = tied_head(config)
     if opened.source.weights_local and any(opened.source.folder.glob("*.safetensors*")):
-        counted = read_weights(opened.source.folder).parameters_once(tied=tied)
+        weights = check_tensors(opened.source, trust_remote_code=trust_remote_code)
+        check_targets(first, weights)
+        counted = weights.parameters_once(tied=tied)
     return Base(shape, counted, tied, width)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ctxext.checkpoints import families
-from ctxext.checkpoints.carry import TOKENIZER, TOKENIZER_CONFIG, fixed_lengths
+from ctxext.checkpoints.carry import TOKENIZER_CONFIG, fixed_lengths
 from ctxext.checkpoints.detect import Position, reads_alike_in_transformers_4
 from ctxext.checkpoints.engines import engine_notes
 from ctxext.checkpoints.json_file import read_json_object
@@ -14,6 +14,7 @@ from ctxext.checkpoints.layouts import Layer
 from ctxext.checkpoints.quantised import quantised_by
 from ctxext.checkpoints.rope_block import Dialect
 from ctxext.checkpoints.safetensors_file import DTYPE_NAMES, dtype_bytes
+from ctxext.checkpoints.tokenizer import TOKENIZER, missing_tokenizer
 from ctxext.checkpoints.weights import Weights, read_weights, tied_head
 from ctxext.checkpoints.windows import Window
 from ctxext.encodings.kinds import ROTARY
@@ -257,6 +258,7 @@ def _suspicions(opened: Opened, target: int | None) -> list[str]:
             f"a window of {window.original} is not a power of two; if it includes room for an "
             "answer, give the trained one with --original-length"
         )
+    found += missing_tokenizer(opened.source)
     return found + tokenizer_suspicions(opened.source.folder, window.current)
 
 

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ctxext.checkpoints.adapter import ROPE_KEY, Adapter, read_adapter
-from ctxext.checkpoints.carry import base_license, carry_side_files
+from ctxext.checkpoints.carry import (
+    base_license,
+    carry_side_files,
+    carry_tokenizer,
+    patch_tokenizer,
+)
 from ctxext.checkpoints.dtype import DtypeName, check_dtype
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.json_file import dump_json
@@ -18,10 +23,11 @@ from ctxext.checkpoints.output import check_output, staged_folder
 from ctxext.checkpoints.quantised import read_unquantised
 from ctxext.checkpoints.rounding import Rounding
 from ctxext.checkpoints.safetensors_file import printable
+from ctxext.checkpoints.tensors import check_tensors
 from ctxext.checkpoints.weights import stale_weights, stray_adapter
 from ctxext.errors import BadInput
 from ctxext.masking import masked
-from ctxext.pipeline.opened import Opened, open_checkpoint
+from ctxext.pipeline.opened import Opened, open_checkpoint, tokenizer_record
 from ctxext.progress import Progress, silent
 from ctxext.release.provenance import read_record, record, write_record
 
@@ -64,6 +70,7 @@ def merge(
     base: str | None = None,
     dtype: str = "auto",
     revision: str | None = None,
+    tokenizer: str | None = None,
     overwrite: bool = False,
     verify: bool = False,
     training: Mapping[str, Any] | None = None,
@@ -79,6 +86,7 @@ def merge(
         output_dir: new folder.
         base: the *extended* checkpoint; default: what the adapter names, if that is a folder here.
         dtype: `auto` keeps each tensor's.
+        tokenizer: folder or repository whose tokenizer goes into the output; None = the base's.
         verify: read a sample of the written tensors back and compare them with base + adapter,
             computed again in float64.
         training: summary for ctxext.json.
@@ -90,7 +98,7 @@ def merge(
     """
     kind = check_dtype(dtype)
     loaded = read_adapter(Path(adapter))
-    opened = open_checkpoint(_base_of(loaded, base), revision=revision)
+    opened = open_checkpoint(_base_of(loaded, base), revision=revision, tokenizer=tokenizer)
     check_output(
         Path(output_dir), overwrite=overwrite, inputs=(opened.source.folder, Path(adapter))
     )
@@ -132,12 +140,18 @@ def write_merged(
     inputs = (opened.source.folder, changes.file.parent)
     folder = opened.source.folder
     weights = read_unquantised(opened.source, "merge")
+    if verify and "auto_map" not in opened.config:  # no code is run for a merge
+        check_tensors(opened.source)
     warnings += stale_weights(folder)
     if changes.file.parent.resolve() != folder.resolve():
         warnings += stray_adapter(folder)
     verified = None
     with staged_folder(out, overwrite=overwrite, inputs=inputs, needed_bytes=weights.bytes) as new:
         carry_side_files(opened.source.folder, new, warnings)
+        if opened.tokenizer is not None:
+            carry_tokenizer(opened.tokenizer.folder, new, warnings)
+            window = opened.position.window.current
+            patch_tokenizer(opened.tokenizer.folder, new, window, warnings)
         tied = _tied(opened)
         done = merge_into(
             weights, changes, new, tie_word_embeddings=tied, dtype=dtype, on_progress=on_progress
@@ -255,6 +269,7 @@ def _record(
         config_diff=before.get("config_diff"),
         extend_command=before.get("command"),
         adapter=adapter,
+        tokenizer=tokenizer_record(base),
         training=training,
         evaluations=[],
     )

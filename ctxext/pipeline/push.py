@@ -11,6 +11,7 @@ from ctxext.checkpoints.carry import TOKENIZER_FOLDERS, listing
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.json_file import dump_json, read_json_object
 from ctxext.checkpoints.output import MARK, write_file
+from ctxext.checkpoints.tokenizer import missing_tokenizer
 from ctxext.checkpoints.weights import ADAPTER_CONFIG, INDEX, Weights, read_weights
 from ctxext.errors import BadInput
 from ctxext.pipeline import eval_ppl, eval_retrieval
@@ -94,7 +95,7 @@ def push(
     weights = read_weights(checkpoint)
     opened = open_checkpoint(str(checkpoint))
     check_record(opened.position, record)
-    warnings = list(opened.warnings)
+    warnings = [*opened.warnings, *missing_tokenizer(opened.source)]
     if base_model is not None:
         warnings += check_base_model(base_model)
     identity = (sha256_of(checkpoint / CONFIG), sha256_of(checkpoint / MARK))

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, shown
 from ctxext.lengths import parse_length
 
 T = TypeVar("T")
@@ -34,15 +34,17 @@ ALTERNATIVES = {
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader without aliases (a few lines of them can fill any memory), doubles refused."""
+    """SafeLoader without aliases (a few lines of them can fill any memory), tags and doubles."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        refused = "aliases (*name)" if isinstance(event, yaml.AliasEvent) else None
+        # A tag makes something else of a value: an object, or no number of what is none.
+        if (tag := getattr(event, "tag", None)) is not None:
+            refused = f"tags ({shown(tag)})"
+        if refused:
             raise yaml.composer.ComposerError(
-                None,
-                None,
-                "aliases (*name) are not allowed in a recipe",
-                self.peek_event().start_mark,  # type: ignore[no-untyped-call]
+                None, None, f"{refused} are not allowed in a recipe", event.start_mark
             )
         return super().compose_node(parent, index)
 
@@ -52,11 +54,11 @@ class _Loader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is not text (quote it)", key_node.start_mark
+                    None, None, f"the key {shown(key)} is not text (quote it)", key_node.start_mark
                 )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key}' stands twice", key_node.start_mark
+                    None, None, f"the key {shown(key)} stands twice", key_node.start_mark
                 )
             seen.add(key)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
@@ -87,19 +89,29 @@ def read_recipe(path: Path) -> dict[str, Any]:
         raise BadInput(f"--recipe {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise BadInput(f"--recipe {path} is not UTF-8 text") from error
-    try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f", line {mark.line + 1}" if mark else ""
-        raise BadInput(f"--recipe {path}{where}: {error.problem or error.context}") from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # 2020-13-45 is no day
-        raise BadInput(f"--recipe {path} is not YAML: {str(error).splitlines()[0]}") from error
+    value = read_yaml(text, f"--recipe {path}")
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise BadInput(f"--recipe {path} holds no sections")
     return value
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """YAML as plain values: no aliases, tags or doubled keys, and 1e-4 is a number.
+
+    Raises:
+        BadInput: anything else; `where` and the line are named.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        words = " ".join(str(error.problem or error.context).split())
+        raise BadInput(f"{where}{line}: {words[:200]}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # 2020-13-45 is no day
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise BadInput(f"{where} is not YAML: {words[:200]}") from error
 
 
 def find_recipe(given: str) -> Path:
@@ -127,7 +139,7 @@ def shipped_recipe(name: str) -> Path:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         raise BadInput(
-            f"there is no recipe '{name}'",
+            f"there is no recipe {shown(name)}",
             f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}",
         )
     return known[name]
@@ -187,14 +199,14 @@ def build(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
         if key not in fields:
             near = difflib.get_close_matches(str(key), fields, n=1)
             raise BadInput(
-                f"{where} has no key '{key}'",
+                f"{where} has no key {shown(key)}",
                 f"did you mean {near[0]}?" if near else f"known: {', '.join(fields)}",
             )
         hint, path = _section_or(hints[key], value), f"{where}.{key}"
         if dataclasses.is_dataclass(hint):
             value = as_section(key, value)
             if not isinstance(value, Mapping):
-                raise BadInput(f"{path} has to be a section with keys, and is {value!r}")
+                raise BadInput(f"{path} has to be a section with keys, and is {shown(value)}")
             out[key] = build(hint, value, where=path)  # type: ignore[arg-type]
         else:
             tokens = fields[key].metadata.get("unit") == "tokens"
@@ -218,21 +230,24 @@ def _value(hint: Any, value: Any, path: str, *, tokens: bool) -> Any:
         return parse_length(value, flag=path)
     if typing.get_origin(hint) is Mapping:
         if not isinstance(value, Mapping):
-            raise BadInput(f"{path} has to be keys with values, and is {value!r}")
+            raise BadInput(f"{path} has to be keys with values, and is {shown(value)}")
         return dict(value)
     inner: type[Any] = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else type(None)
     if dataclasses.is_dataclass(inner):
         if not isinstance(value, list) or not all(isinstance(i, Mapping) for i in value):
-            raise BadInput(f"{path} has to be a list of sections, and is {value!r}")
+            raise BadInput(f"{path} has to be a list of sections, and is {shown(value)}")
         return tuple(build(inner, item, where=f"{path}[{n}]") for n, item in enumerate(value))
     if typing.get_origin(hint) is tuple:
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, list) or not all(isinstance(i, str) for i in items):
-            raise BadInput(f"{path} has to be a list of names, and is {value!r}")
+            raise BadInput(f"{path} has to be a list of names, and is {shown(value)}")
         return tuple(item.strip() for item in items)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise BadInput(f"{path} has more than 308 digits") from None
     if type(value) is not hint:
         names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-        raise BadInput(f"{path} has to be {names.get(hint, hint)}, and is {value!r}")
+        raise BadInput(f"{path} has to be {names.get(hint, hint)}, and is {shown(value)}")
     return value

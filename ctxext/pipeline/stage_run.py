@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from ctxext.checkpoints.dtype import DtypeName
 from ctxext.checkpoints.folder import CONFIG
-from ctxext.checkpoints.load import load_tokenizer
 from ctxext.checkpoints.numbers import whole
 from ctxext.checkpoints.output import MARK
+from ctxext.data.cache import check_cache_folder
 from ctxext.data.mixture import Mixture
 from ctxext.data.positions import PositionSkips
 from ctxext.data.store import tokenizer_digest
 from ctxext.data.tokens import check_top
 from ctxext.launch import Launch
 from ctxext.pipeline.extend import extend
-from ctxext.pipeline.opened import Opened, open_checkpoint
+from ctxext.pipeline.opened import Opened, open_checkpoint, tokenizer_of, tokenizer_record
 from ctxext.pipeline.stages import (
     EXTENDED,
     Stage,
@@ -58,7 +58,7 @@ class Run:
     resume: bool
     dtype: DtypeName
     device: str
-    merge_dtype: str
+    merge_dtype: DtypeName
     trust_remote_code: bool
     report_to: str | None
     on_note: Note
@@ -83,9 +83,10 @@ def read_texts(run: Run, stages: Sequence[Stage]) -> list[Texts]:
     """
     source = run.opened.source
     embeddings = whole(run.opened.config, "vocab_size", f"{source.name}/{CONFIG}")
-    tokenizer = load_tokenizer(source, trust_remote_code=run.trust_remote_code)
+    check_cache_folder()
+    tokenizer = tokenizer_of(run.opened, trust_remote_code=run.trust_remote_code)
     separator = getattr(tokenizer, "eos_token_id", None)
-    digest = tokenizer_digest(source.folder)
+    digest = tokenizer_digest(run.opened.tokens_from.folder)
     texts = []
     for stage in stages:
         with named(stage.name):
@@ -211,7 +212,7 @@ def trained_on(run: Run, stage: Stage) -> Opened:
     """The checkpoint that a stage trains on: what its section `extend` made, or the base."""
     if stage.config.extend is None:
         return run.opened
-    return open_checkpoint(str(stage.folder / EXTENDED))
+    return replace(open_checkpoint(str(stage.folder / EXTENDED)), tokenizer=run.opened.tokenizer)
 
 
 def _write_stage(opened: Opened, stage: Stage, texts: Texts, summary: Mapping[str, Any]) -> None:
@@ -270,6 +271,7 @@ def run_record(kind: str, opened: Opened, training: Mapping[str, Any]) -> dict[s
         license=before.get("license") or {},
         config_diff=before.get("config_diff"),
         extend_command=before.get("command"),
+        tokenizer=tokenizer_record(opened),
         training=training,
         evaluations=[],
     )

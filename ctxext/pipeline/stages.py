@@ -16,7 +16,8 @@ from typing import Any
 
 from ctxext.checkpoints.carry import link_or_copy, listing
 from ctxext.checkpoints.output import write_file
-from ctxext.errors import BadInput
+from ctxext.checkpoints.safetensors_file import printable
+from ctxext.errors import BadInput, shown
 from ctxext.pipeline.recipe import ALTERNATIVES, as_section, build
 from ctxext.release.provenance import read_record
 from ctxext.training.config import DataConfig, FinetuneConfig, ParallelConfig, TrainConfig
@@ -69,7 +70,7 @@ def stages_of(recipe: Mapping[str, Any], out: Path) -> tuple[Stage, ...]:
     entries = recipe[STAGES]
     if not isinstance(entries, list) or not entries:
         raise BadInput(
-            f"{STAGES} has to be a list of at least one stage, and is {entries!r}",
+            f"{STAGES} has to be a list of at least one stage, and is {shown(entries)}",
             "leave it out to train in one go",
         )
     return tuple(
@@ -81,7 +82,7 @@ def stages_of(recipe: Mapping[str, Any], out: Path) -> tuple[Stage, ...]:
 def _stage_config(top: Mapping[str, Any], entry: Any, where: str) -> FinetuneConfig:
     """The sections at the top of the recipe with those of one stage laid over them."""
     if not isinstance(entry, Mapping):
-        raise BadInput(f"{where} has to be sections with keys, and is {entry!r}")
+        raise BadInput(f"{where} has to be sections with keys, and is {shown(entry)}")
     values = dict(top)
     for section, given in entry.items():
         if section == "lora":
@@ -90,17 +91,17 @@ def _stage_config(top: Mapping[str, Any], entry: Any, where: str) -> FinetuneCon
                 "write the section at the top of the recipe",
             )
         if section not in _SECTIONS:
-            raise _unknown(f"{where}.{section}", section, list(_SECTIONS))
+            raise _unknown(f"{where}.{printable(section)}", section, list(_SECTIONS))
         if section == "extend" and given is None:
             values["extend"] = None
             continue
         own = as_section(section, given)
         if not isinstance(own, Mapping):
-            raise BadInput(f"{where}.{section} has to be a section with keys, and is {own!r}")
+            raise BadInput(f"{where}.{section} has to be a section with keys, and is {shown(own)}")
         known = [field.name for field in fields(_SECTIONS[section])]
         for key in own:
             if key not in known:
-                raise _unknown(f"{where}.{section}.{key}", key, known)
+                raise _unknown(f"{where}.{section}.{printable(key)}", key, known)
             if section == "train" and key in _FIXED:
                 raise BadInput(
                     f"{where}.train.{key} is set, and stays the same in all stages",

@@ -76,6 +76,8 @@ def compile_layers(model: Any, backend: str = "inductor") -> int:
         attention = ALL_ATTENTION_FUNCTIONS[name]
         AttentionInterface.register(name, disable(attention))
 
+    base.get_input_embeddings().register_forward_hook(_wanting_a_gradient)
+
     @cache  # layers share their class's function, and so what was compiled
     def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return torch.compile(function, dynamic=False, backend=backend)
@@ -91,6 +93,26 @@ def compile_layers(model: Any, backend: str = "inductor") -> int:
         else:
             layer.compile(dynamic=False, backend=backend)
     return len(layers)
+
+
+class _Anchored(torch.autograd.Function):
+    """Passes a tensor on as one that takes a gradient, and drops that gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, anchor: torch.Tensor) -> torch.Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> Any:
+        return None, None
+
+
+def _wanting_a_gradient(module: Any, inputs: Any, embedded: torch.Tensor) -> torch.Tensor:
+    """A hook after which the first layer reads what the others do: else it is compiled apart."""
+    if embedded.requires_grad or not torch.is_grad_enabled():
+        return embedded
+    anchor = embedded.new_empty(0).requires_grad_()
+    return _Anchored.apply(embedded, anchor)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def _of_compiled(run: Checkpointer, compiled: Callable[..., Any]) -> Checkpointer:

@@ -4,14 +4,16 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, shown
+from ctxext.training.bounds import MOST_TOKENS, TOKENS, bounded, check_bounds
 from ctxext.training.extend_config import ExtendConfig
 from ctxext.training.memory_config import MemoryConfig
 
 ALL_LINEAR = "all-linear"
 """In `lora.targets`: every linear layer but the head."""
 LLAMA_MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-TOKENS = {"unit": "tokens"}  # marks fields that accept 32k
+# Far above what anybody means, and far below what an estimate or a library stumbles over.
+_MOST_STEPS, _MOST_ROWS, _MOST_TEXT = 10**9, 10**6, 10**15
 
 
 @dataclass(frozen=True)
@@ -26,20 +28,17 @@ class SourceConfig:
     """
 
     source: str = ""
-    weight: float = 1.0
-    min_tokens: int = field(default=0, metadata=TOKENS)
-    max_tokens: int = field(default=0, metadata=TOKENS)
-    tokens: int = field(default=0, metadata=TOKENS)
+    weight: float = bounded(1.0, above=0, most=1e9)
+    min_tokens: int = bounded(0, least=0, most=_MOST_TEXT, unit=TOKENS)
+    max_tokens: int = bounded(0, least=0, most=_MOST_TEXT, unit=TOKENS)
+    tokens: int = bounded(0, least=0, most=_MOST_TEXT, unit=TOKENS)
     field: str = "text"  # last: it hides the function above
 
     def __post_init__(self) -> None:
-        name = f"data.sources {self.source}"
+        name = "data.sources " + shown(self.source).strip("'")
         if not self.source:
             raise BadInput("an entry of data.sources has no source", "e.g. - source: book.txt")
-        if not 0 < self.weight < float("inf"):
-            raise BadInput(f"{name}: weight is {self.weight}, and has to be positive")
-        if min(self.min_tokens, self.max_tokens, self.tokens) < 0:
-            raise BadInput(f"{name}: min_tokens, max_tokens and tokens cannot be negative")
+        check_bounds(self, name)
         if self.max_tokens and self.max_tokens < self.min_tokens:
             raise BadInput(
                 f"{name}: min_tokens {self.min_tokens} is above max_tokens {self.max_tokens}"
@@ -61,8 +60,8 @@ class DataConfig:
 
     source: str = ""
     sources: tuple[SourceConfig, ...] = ()
-    documents: str = "stream"
-    tokens: int = field(default=0, metadata=TOKENS)
+    documents: str = bounded("stream", words=("stream", "separate"))
+    tokens: int = bounded(0, least=0, most=_MOST_TEXT, unit=TOKENS)
     field: str = "text"  # last: it hides the function above
 
     def __post_init__(self) -> None:
@@ -70,10 +69,7 @@ class DataConfig:
             raise BadInput("data.source and data.sources contradict each other", "give one of them")
         if self.sources and self.tokens:
             raise BadInput("data.tokens is of data.source", "give it to each of data.sources")
-        if self.tokens < 0:
-            raise BadInput(f"data.tokens is {self.tokens}, and cannot be negative")
-        if self.documents not in ("stream", "separate"):
-            raise BadInput(f"data.documents is {self.documents!r}; there is stream and separate")
+        check_bounds(self, "data")
 
     @property
     def texts(self) -> tuple[SourceConfig, ...]:
@@ -100,15 +96,15 @@ class LoraConfig:
             rest; the paper advises 16 with a lower `train.lr`. 1 = one rate for all.
     """
 
-    rank: int = 16
-    alpha: float = 32.0
-    dropout: float = 0.0
+    rank: int = bounded(16, least=1, most=16384)
+    alpha: float = bounded(32.0, above=0, most=1e6)
+    dropout: float = bounded(0.0, least=0, below=1)
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     train_norms: bool = False
     train_embeddings: bool = False
     rslora: bool = False
     dora: bool = False
-    plus_ratio: float = 1.0
+    plus_ratio: float = bounded(1.0, above=0, most=1e6)
 
     @property
     def matrices(self) -> tuple[str, ...]:
@@ -116,17 +112,11 @@ class LoraConfig:
         return LLAMA_MATRICES if ALL_LINEAR in self.targets else self.targets
 
     def __post_init__(self) -> None:
-        _at_least(self, "rank", 1)
-        if not self.alpha > 0:
-            raise BadInput(f"lora.alpha is {self.alpha}, and has to be positive")
-        if not 0 <= self.dropout < 1:
-            raise BadInput(f"lora.dropout is {self.dropout}, and has to be in [0, 1)")
+        check_bounds(self, "lora")
         if not self.targets:
             raise BadInput("lora.targets is empty, so nothing would be trained")
         if ALL_LINEAR in self.targets and len(self.targets) > 1:
             raise BadInput(f"lora.targets names {ALL_LINEAR} and others", "write one or the other")
-        if not 0 < self.plus_ratio < math.inf:
-            raise BadInput(f"lora.plus_ratio is {self.plus_ratio}, and has to be positive")
 
 
 @dataclass(frozen=True)
@@ -162,61 +152,38 @@ class TrainConfig:
         pose_chunks: pieces that a row is cut into for that.
     """
 
-    what: str = "lora"
-    quantize: str = "none"
-    attention: str = "sdpa"
-    seq_length: int = field(default=0, metadata=TOKENS)
-    steps: int = 200
-    batch_size: int = 1
-    gradient_accumulation: int = 8
-    lr: float = 2e-4
-    schedule: str = "cosine"
-    warmup_steps: int = 10
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
+    what: str = bounded("lora", words=("lora", "full"))
+    quantize: str = bounded("none", words=("none", "4bit"))
+    attention: str = bounded("sdpa", words=("sdpa", "s2"))
+    seq_length: int = bounded(0, least=0, most=MOST_TOKENS, unit=TOKENS)
+    steps: int = bounded(200, least=1, most=_MOST_STEPS)
+    batch_size: int = bounded(1, least=1, most=_MOST_ROWS)
+    gradient_accumulation: int = bounded(8, least=1, most=_MOST_ROWS)
+    lr: float = bounded(2e-4, above=0, most=100)
+    schedule: str = bounded("cosine", words=("cosine", "constant"))
+    warmup_steps: int = bounded(10, least=0, most=_MOST_STEPS)
+    weight_decay: float = bounded(0.0, least=0, most=100)
+    max_grad_norm: float = bounded(1.0, above=0, most=1e9)
     gradient_checkpointing: bool = True
     compile: bool = False
-    loss_chunk: int = field(default=0, metadata=TOKENS)
-    save_every: int = 50
-    spike_factor: float = 10.0
-    max_skipped: int = 5
-    seed: int = 0
+    loss_chunk: int = bounded(0, least=0, most=MOST_TOKENS, unit=TOKENS)
+    save_every: int = bounded(50, least=1, most=_MOST_STEPS)
+    spike_factor: float = bounded(10.0, least=0, most=1e9)
+    max_skipped: int = bounded(5, least=1, most=_MOST_STEPS)
+    seed: int = bounded(0, least=0, most=2**32 - 1)
     self_check: bool = True
-    pose_target: int = field(default=0, metadata=TOKENS)
-    pose_chunks: int = 2
+    pose_target: int = bounded(0, least=0, most=MOST_TOKENS, unit=TOKENS)
+    pose_chunks: int = bounded(2, least=2, most=_MOST_ROWS)
 
     def __post_init__(self) -> None:
-        for name in (
-            "steps",
-            "batch_size",
-            "gradient_accumulation",
-            "save_every",
-            "max_skipped",
-        ):
-            _at_least(self, name, 1)
-        _at_least(self, "warmup_steps", 0)
-        _at_least(self, "seed", 0)
-        _at_least(self, "pose_target", 0)
-        _at_least(self, "pose_chunks", 2)
-        _at_least(self, "loss_chunk", 0)
-        if self.seq_length != 0 and self.seq_length < 2:
-            raise BadInput(f"train.seq_length is {self.seq_length}, and a row needs 2 tokens")
-        if not self.lr > 0:
-            raise BadInput(f"train.lr is {self.lr}, and has to be positive")
-        if not self.max_grad_norm > 0:
-            raise BadInput(f"train.max_grad_norm is {self.max_grad_norm}, and has to be positive")
+        check_bounds(self, "train")
+        if self.seq_length == 1:
+            raise BadInput("train.seq_length is 1, and a row needs 2 tokens")
         if not (self.spike_factor == 0 or self.spike_factor > 1):
             raise BadInput(
                 f"train.spike_factor is {self.spike_factor}, and has to be above 1",
                 "0 = no step is left out for its loss",
             )
-        if self.weight_decay < 0:
-            raise BadInput(f"train.weight_decay is {self.weight_decay}, and cannot be negative")
-        for name, words in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in words:
-                known = " and ".join(words)
-                raise BadInput(f"train.{name} is {value!r}; there is {known}")
         if self.attention == "s2" and self.seq_length % 8:
             raise BadInput(
                 f"train.attention: s2 cuts rows in eight, and train.seq_length is "
@@ -230,14 +197,6 @@ class TrainConfig:
             )
 
 
-_CHOICES = {
-    "schedule": ("cosine", "constant"),
-    "what": ("lora", "full"),
-    "quantize": ("none", "4bit"),
-    "attention": ("sdpa", "s2"),
-}
-
-
 @dataclass(frozen=True)
 class ParallelConfig:
     """How several processes share the work; their number is the launcher's (`torchrun`).
@@ -248,12 +207,11 @@ class ParallelConfig:
             they read; 1 = each holds all. Groups of so many are replicas of one another.
     """
 
-    context: int = 1
-    shard: int = 1
+    context: int = bounded(1, least=1, most=2**16)
+    shard: int = bounded(1, least=1, most=2**16)
 
     def __post_init__(self) -> None:
-        _at_least(self, "context", 1)
-        _at_least(self, "shard", 1)
+        check_bounds(self, "parallel")
 
     @property
     def processes(self) -> int:
@@ -334,10 +292,3 @@ class FinetuneConfig:
         out["lora"]["targets"] = list(self.lora.targets)
         out["data"]["sources"] = list(out["data"]["sources"])
         return out
-
-
-def _at_least(section: Any, name: str, least: int) -> None:
-    value = getattr(section, name)
-    if value < least:
-        where = type(section).__name__.removesuffix("Config").lower()
-        raise BadInput(f"{where}.{name} is {value}, and has to be at least {least}")

@@ -7,6 +7,7 @@ from typing import Any
 from ctxext.errors import BadInput
 from ctxext.lengths import parse_length
 from ctxext.methods import get_method
+from ctxext.training.bounds import MOST_TOKENS, TOKENS, bounded, check_bounds
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,10 @@ class ExtendConfig:
     """
 
     method: str = "yarn"
-    target: int | None = field(default=None, metadata={"unit": "tokens"})
-    factor: float | None = None
+    target: int | None = bounded(None, least=1, most=MOST_TOKENS, unit=TOKENS)
+    factor: float | None = bounded(None, above=0, most=1e6)
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    original_length: int | None = field(default=None, metadata={"unit": "tokens"})
+    original_length: int | None = bounded(None, least=1, most=MOST_TOKENS, unit=TOKENS)
     sliding_window: str | int | bool = "keep"
 
     def __post_init__(self) -> None:
@@ -36,10 +37,7 @@ class ExtendConfig:
             raise BadInput(
                 "extend.target and extend.factor contradict each other", "give one of them"
             )
-        for name in ("target", "original_length"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise BadInput(f"extend.{name} is {value}, and has to be at least 1")
+        check_bounds(self, "extend")
         _ = self.sliding
 
     def arguments(self) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """The recipe's section `memory`: what is kept, what is computed again, and what lies elsewhere."""
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, shown
+from ctxext.training.bounds import MOST_TOKENS, TOKENS, bounded, check_bounds
 
 _WORDS = ("all", "none", "auto")
+_LAYERS = re.compile(r"[0-9]{1,6}")
 
 
 @dataclass(frozen=True)
@@ -22,22 +25,18 @@ class MemoryConfig:
     """
 
     recompute: str | int = ""
-    offload: str = "none"
-    mlp_tile: int = field(default=0, metadata={"unit": "tokens"})
-    limit_gib: float = 0.0
+    offload: str = bounded("none", words=("none", "activations"))
+    mlp_tile: int = bounded(0, least=0, most=MOST_TOKENS, unit=TOKENS)
+    limit_gib: float = bounded(0.0, least=0, most=1e6)
 
     def __post_init__(self) -> None:
+        check_bounds(self, "memory")
         named = isinstance(self.recompute, str) and self.recompute in ("", *_WORDS)
-        if not named and not str(self.recompute).isdigit():
+        if not named and not _LAYERS.fullmatch(shown(self.recompute).strip("'")):
             raise BadInput(
-                f"memory.recompute is {self.recompute!r}", "there is all, none, auto, or a number"
+                f"memory.recompute is {shown(self.recompute)}",
+                "there is all, none, auto, or a number of layers",
             )
-        if self.offload not in ("none", "activations"):
-            raise BadInput(f"memory.offload is {self.offload!r}; there is none and activations")
-        if self.mlp_tile < 0:
-            raise BadInput(f"memory.mlp_tile is {self.mlp_tile}, and cannot be negative")
-        if self.limit_gib < 0:
-            raise BadInput(f"memory.limit_gib is {self.limit_gib}, and cannot be negative")
         if self.offload == "activations" and self.recompute in ("none", 0, "0"):
             raise BadInput(
                 "memory.offload parks inputs of recomputed layers, and memory.recompute is none",

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from ctxext.checkpoints.decoder_config import decoder_config
 from ctxext.checkpoints.folder import Source
 from ctxext.checkpoints.head import decoder_of, without_peft
-from ctxext.checkpoints.load import quiet_transformers
-from ctxext.errors import BadInput
+from ctxext.checkpoints.quiet import quiet_transformers
 from ctxext.training.config import LoraConfig
 from ctxext.training.estimate import Pass, Shape
 from ctxext.training.flops import Flops, pass_flops
@@ -38,18 +38,8 @@ def measure_model(
     Raises:
         BadInput: transformers cannot make anything of that config.
     """
-    import transformers
-
     with quiet_transformers():
-        try:
-            config = transformers.AutoConfig.from_pretrained(
-                source.folder, local_files_only=True, trust_remote_code=trust_remote_code
-            )
-        except (ValueError, OSError, KeyError) as error:
-            raise BadInput(
-                f"transformers cannot read {source.name}/config.json: {str(error).splitlines()[0]}",
-                "name a --gpu: then nothing is timed here",
-            ) from error
+        config = decoder_config(source, trust_remote_code=trust_remote_code)
         return measure_rates(config.get_text_config(), lora, step, device, getattr(torch, dtype))
 
 

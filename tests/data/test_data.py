@@ -96,24 +96,6 @@ def test_half_characters_are_replaced_and_counted(tmp_path):
     assert source.replaced == 2
 
 
-@pytest.mark.parametrize(
-    ("row", "fields", "way_out"),
-    [
-        ({"TEXT": "words", "id": 1}, "'TEXT', 'id'", "--field 'TEXT'"),
-        ({"messages": [{"role": "user"}]}, "'messages'", "chat"),
-        ({"a\nb": "words"}, r"'a\nb'", r"--field 'a\nb'"),
-        (["words"], "none", "object"),
-    ],
-)
-def test_a_row_without_the_field_names_those_that_it_has(tmp_path, row, fields, way_out):
-    path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps(row) + "\n")
-    with pytest.raises(BadInput) as caught:
-        texts(path)
-    assert str(caught.value).endswith(f"its fields: {fields}")
-    assert way_out in caught.value.hint
-
-
 def test_strings_of_parquet_are_decoded_here(tmp_path):
     import pyarrow
     import pyarrow.parquet

@@ -58,7 +58,7 @@ def test_a_dataset_is_read_once_and_again_when_it_has_changed(hub, tiny_llama, t
     ("data", "words"),
     [
         ("hf:me/nothing", "me/nothing"),
-        ("hf:me/books:default:train:body", "no text in the field 'body'; its fields: 'text', 'id'"),
+        ("hf:me/books:default:train:body", "no text in the field 'body'; it has: text, id"),
     ],
 )
 def test_a_dataset_that_is_not_there(hub, tiny_llama, tmp_path, data, words):

@@ -11,7 +11,8 @@ import transformers
 from conftest import build_tiny, run_ctxext
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ctxext.checkpoints.load import load_model, load_tokenizer
+from ctxext.checkpoints.load import load_model
+from ctxext.checkpoints.tokenizer import load_tokenizer
 from ctxext.errors import BadInput, CtxextError
 from ctxext.pipeline.eval_harness import harness
 from ctxext.pipeline.extend import extend

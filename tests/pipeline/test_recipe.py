@@ -78,13 +78,13 @@ def test_several_texts_as_a_list_or_a_section(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("data: [{source: a, weight: 0}]", "data.sources a: weight is 0.0, and has to be positive"),
+        ("data: [{source: a, weight: 0}]", "data.sources a.weight is 0.0, and has to be positive"),
         ("data: [{source: a, weight: -1}]", "has to be positive"),
         ("data: [{source: a, weight: .nan}]", "has to be positive"),
         ("data: [{weight: 1}]", "has no source"),
         ("data: [{source: a, wieght: 1}]", "did you mean weight"),
         ("data: [{source: a, min_tokens: 9, max_tokens: 8}]", "min_tokens 9 is above max_tokens 8"),
-        ("data: [{source: a, min_tokens: -9}]", "cannot be negative"),
+        ("data: [{source: a, min_tokens: -9}]", "a.min_tokens is -9, and has to be at least 0"),
         ("data: [a.txt]", "list of sections"),
         ("data: {sources: {source: a}}", "list of sections"),
         ("data: {source: a, sources: [{source: b}]}", "contradict each other"),

@@ -1,0 +1,79 @@
+"""What a recipe's numbers and words may be, said at the field and checked in one place."""
+
+import math
+from dataclasses import field, fields
+from typing import Any
+
+from ctxext.errors import BadInput, shown
+
+TOKENS = "tokens"
+MOST_TOKENS = 2**31 - 1
+"""Of a length or a count of tokens in one row or window; texts may be longer."""
+
+
+def bounded(
+    default: Any,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    words: tuple[str, ...] = (),
+    unit: str = "",
+) -> Any:
+    """A dataclass field whose value has bounds.
+
+    Args:
+        least, most: included; `above`, `below`: not.
+        words: the only ones that it may be.
+        unit: `tokens` for fields that accept 32k.
+    """
+    bounds = {"least": least, "above": above, "most": most, "below": below}
+    given = {name: value for name, value in bounds.items() if value is not None}
+    return field(default=default, metadata={"bounds": given, "words": words, "unit": unit})
+
+
+def check_bounds(section: Any, name: str) -> None:
+    """Hold every field of a section to its bounds; None is left alone.
+
+    Args:
+        section: a dataclass.
+        name: what messages call it.
+
+    Raises:
+        BadInput: the first field that is outside, with its bounds; or a number that is not finite.
+    """
+    for each in fields(section):
+        value, where = getattr(section, each.name), f"{name}.{each.name}"
+        words = each.metadata.get("words", ())
+        if words and value not in words:
+            raise BadInput(f"{where} is {shown(value)}; there is {' and '.join(words)}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        bounds = each.metadata.get("bounds", {})
+        finite = isinstance(value, int) or math.isfinite(value)
+        if not finite or not _inside(value, bounds):
+            raise BadInput(f"{where} is {shown(value)}, and has to be {_said(bounds)}")
+
+
+def _inside(value: float, bounds: dict[str, float]) -> bool:
+    return (
+        value >= bounds.get("least", value)
+        and value <= bounds.get("most", value)
+        and ("above" not in bounds or value > bounds["above"])
+        and ("below" not in bounds or value < bounds["below"])
+    )
+
+
+def _said(bounds: dict[str, float]) -> str:
+    """`at least 1 and at most 16384`, `positive and at most 100`, `a finite number`."""
+    parts = []
+    if "least" in bounds:
+        parts.append(f"at least {bounds['least']:.15g}")
+    if "above" in bounds:
+        parts.append("positive" if bounds["above"] == 0 else f"above {bounds['above']:.15g}")
+    if "most" in bounds:
+        parts.append(f"at most {bounds['most']:.15g}")
+    if "below" in bounds:
+        parts.append(f"below {bounds['below']:.15g}")
+    return " and ".join(parts) or "a finite number"

@@ -68,7 +68,7 @@ _TRAINING: Shape = {
     "data": maybe(section({"source": text})),
 }
 RECORD: Shape = {
-    "kind": name,
+    "kind": maybe(name),
     "versions": texts_by_name,
     "base": maybe(section(_BASE)),
     "extended_from": maybe(section(_BASE)),

@@ -113,6 +113,11 @@ def _files_below(folder: Path) -> list[Path]:
     return sorted(below)[:_MOST_FILES]
 
 
+# A full disk of the output, and a file that is there and may not or cannot be read: without it the
+# copy would not be the checkpoint.
+_ENDS_ALL = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EIO)
+
+
 def _carry(source: Path, name: str, folder: Path, warnings: list[str]) -> None:
     """Copy one side file of the checkpoint at `source`, or say why it stays behind."""
     shown = printable(name)
@@ -129,8 +134,8 @@ def _carry(source: Path, name: str, folder: Path, warnings: list[str]) -> None:
     except BadInput as error:
         warnings.append(f"{error}; it was not carried over")
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise  # of the output's disk, and said there
+        if error.errno in _ENDS_ALL:
+            raise
         warnings.append(f"{shown} cannot be read and was not carried over")
 
 

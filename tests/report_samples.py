@@ -203,3 +203,18 @@ def every_kind(root, names=None):
             line = {"step": step, "loss": 1 + 1 / step, "grad_norm": 0.5, "lr": 1e-3}
             file.write(json.dumps({**line, "tokens": 4096 * step, "tokens_per_second": 3e3}) + "\n")
     return [*made, run]
+
+
+# One of each kind, for readers.
+DOCUMENTS = {
+    "eval-ppl": perplexity_document(),
+    "eval-retrieval": retrieval_document(tasks=("copy",)),
+    "eval-harness": harness_document("lora", 0.4),
+    "fertility": fertility_document(),
+    "demo": {
+        "schema": "ctxext.demo/1",
+        "window": {"original": 256, "target": 2048},
+        "by_position": perplexity_document()["by_position"],
+        "copying": [{"model": "base", "distance": n, "accuracy": 0.5} for n in (64, 128)],
+    },
+}

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.json_file import dump_json, read_json_object
 from ctxext.checkpoints.safetensors_file import printable
-from ctxext.checkpoints.tokenizer import TOKENIZER, has_tokenizer
+from ctxext.checkpoints.tokenizer import TOKENIZER, has_tokenizer, is_vocabulary
 from ctxext.checkpoints.weights import ADAPTER_CONFIG, INDEX, PICKLES, Weights, inside
 from ctxext.errors import BadInput
 
@@ -148,7 +148,7 @@ def carry_tokenizer(source: Path, folder: Path, warnings: list[str]) -> None:
 
 
 def _is_of_a_tokenizer(path: Path) -> bool:
-    named = path.name.startswith(_TOKENIZER_NAMES) or path.name.endswith((".model", ".tiktoken"))
+    named = path.name.startswith(_TOKENIZER_NAMES) or is_vocabulary(path.name)
     return named and not path.is_dir()
 
 

@@ -7,13 +7,19 @@ from typing import Any
 from ctxext.checkpoints import families
 from ctxext.checkpoints.heads import first_of, read_heads
 from ctxext.checkpoints.layouts import Layer, read_layers, rotates_everywhere
-from ctxext.checkpoints.numbers import shown
 from ctxext.checkpoints.rope_block import Dialect, read_rope_block
 from ctxext.checkpoints.rope_families import WINDOW_WHEN_ABSENT
 from ctxext.checkpoints.rotation import Rope, read_rope
-from ctxext.checkpoints.windows import Origin, Window, believed, claimed_window, read_windows
+from ctxext.checkpoints.windows import (
+    WINDOW_KEYS,
+    Origin,
+    Window,
+    believed,
+    claimed_window,
+    read_windows,
+)
 from ctxext.encodings.kinds import ROTARY, PositionEncoding
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, shown
 
 _ROPE_KEYS = (
     "rope_theta", "rope_scaling", "rope_parameters", "rotary_emb_base", "rotary_pct",
@@ -21,7 +27,6 @@ _ROPE_KEYS = (
 )  # fmt: skip
 _LAYERS = ("decoder_layers", "num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _LONGEST_NAME = 100
-_WINDOWS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
 
 
 @dataclass(frozen=True)
@@ -199,7 +204,7 @@ def _states_window(
     """Whether a config, or its class, states a window; one that rotates has to."""
     if encoding in ROTARY and model_type not in families.NO_WINDOW:
         return True
-    stated = any(config.get(key) is not None for key in _WINDOWS)
+    stated = any(config.get(key) is not None for key in WINDOW_KEYS)
     return stated or model_type in WINDOW_WHEN_ABSENT
 
 

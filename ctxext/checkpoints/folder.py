@@ -5,19 +5,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ctxext.checkpoints.hub import (
-    NOT_OF_A_HUB,
-    HubAnswer,
-    HubSilent,
-    asking_hub,
-    network_errors,
-    no_hub,
-)
+from ctxext.checkpoints.hub import HubSilent, asking_hub, hub_failures, not_fetched
 from ctxext.checkpoints.json_file import read_json_object
 from ctxext.checkpoints.rope_block import ROPE_KEYS
 from ctxext.checkpoints.safetensors_file import printable
 from ctxext.checkpoints.weights import ADAPTER_CONFIG, adapter_alone
-from ctxext.errors import BadInput, CtxextError, first_line, shown
+from ctxext.errors import BadInput, CtxextError, shown
 
 CONFIG = "config.json"
 _CONFIG_BYTES = 16 * 1024 * 1024
@@ -177,12 +170,8 @@ def _from_hub(repo_id: str, revision: str | None, weights: bool) -> Source:
             f"{repo_id} is neither a folder here nor in the cache, and the Hub is out of reach",
             "check the path, the network and HF_HUB_OFFLINE",
         ) from error
-    except HubAnswer as error:
-        raise CtxextError(f"{repo_id} could not be fetched: {error}", error.hint) from error
-    except network_errors() as error:
-        raise CtxextError(f"{repo_id} could not be fetched: {first_line(error)}") from error
-    except NOT_OF_A_HUB as error:
-        raise no_hub(f"{repo_id} could not be fetched", error) from error
+    except hub_failures() as error:
+        raise not_fetched(repo_id, error) from error
     path = Path(folder)
     if not (path / CONFIG).exists() and (path / ADAPTER_CONFIG).exists():
         raise adapter_alone(repo_id)

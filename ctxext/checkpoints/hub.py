@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ctxext.checkpoints.json_file import too_deep
-from ctxext.errors import CtxextError
+from ctxext.errors import CtxextError, first_line
 
 SILENT, IN_ALL = 6, 30  # times HF_HUB_DOWNLOAD_TIMEOUT
 _UPLOAD = 120.0  # seconds that the Hub may look at what was uploaded before it answers
@@ -264,6 +264,21 @@ def _counted_stream(stream: Any, patience: _Patience, most: int | None) -> Any:
             stream.close()
 
     return Counted()
+
+
+def not_fetched(what: str, error: Exception) -> CtxextError:
+    """The sentence for a fetch that failed.
+
+    Args:
+        what: was to be fetched.
+        error: one of `hub_failures`.
+    """
+    failed = f"{what} could not be fetched"
+    if isinstance(error, HubAnswer):
+        return CtxextError(f"{failed}: {error}", error.hint)
+    if isinstance(error, network_errors()):
+        return CtxextError(f"{failed}: {first_line(error)}")
+    return no_hub(failed, error)
 
 
 def no_hub(failed: str, error: Exception) -> CtxextError:

@@ -4,13 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ctxext.errors import BadInput
-
-
-def shown(value: object, limit: int = 80) -> str:
-    """A value of a file as a message can show it, on one line."""
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}…"
+from ctxext.errors import BadInput, shown
 
 
 def real(block: Mapping[str, Any], key: str, where: str, warnings: list[str]) -> float | None:

@@ -11,8 +11,8 @@ from typing import Any, Final, Literal
 
 from ctxext.checkpoints import rope_families
 from ctxext.checkpoints.families import EXTENDABLE
-from ctxext.checkpoints.numbers import real, shown, whole
-from ctxext.errors import BadInput
+from ctxext.checkpoints.numbers import real, whole
+from ctxext.errors import BadInput, shown
 
 Dialect = Literal["rope_parameters", "rope_scaling"]
 ROPE_KEYS = (

@@ -15,6 +15,7 @@ from ctxext.checkpoints.windows import Origin, Window
 from ctxext.encodings.rope import RopeSpec, inv_freq_of
 from ctxext.errors import BadInput
 from ctxext.methods.dynamic import dynamic_theta
+from ctxext.methods.llama3 import llama3_inv_freq
 from ctxext.methods.yarn import yarn_attention, yarn_inv_freq
 
 Rotation = tuple[list[float], float]
@@ -210,8 +211,7 @@ class _Wave:
         return yarn_inv_freq(spec, factor, fast, slow, truncate=self.block.truncate), attention
 
     def _llama3(self, length: float) -> Rotation:
-        numbers, factor, window = self.block.numbers, self.factor(), self.original
-        ends = []
+        numbers, ends = self.block.numbers, []
         for name in ("low_freq_factor", "high_freq_factor"):
             if name not in numbers:
                 raise BadInput(f"{self.where}: rope_type llama3 needs a {name}")
@@ -219,17 +219,7 @@ class _Wave:
                 raise BadInput(f"{self.where}: {name} is {numbers[name]:g}, not positive")
             ends.append(numbers[name])
         low, high = ends
-        inv_freq = []
-        for f in inv_freq_of(self.spec(window)):
-            turns = window * f / (2 * math.pi)
-            if turns < low:  # too slow for one turn, even where the two ends are swapped
-                inv_freq.append(f / factor)
-            elif turns > high or high <= low:
-                inv_freq.append(f)
-            else:
-                m = (turns - low) / (high - low)
-                inv_freq.append((1 - m) * f / factor + m * f)
-        return inv_freq, 1.0
+        return llama3_inv_freq(self.spec(self.original), self.factor(), low, high), 1.0
 
     def _longrope(self, length: float) -> Rotation:
         """The long set beyond the trained window; sqrt(1 + ln s / ln L); arXiv:2402.13753."""

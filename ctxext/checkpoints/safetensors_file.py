@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ctxext.errors import BadInput, CtxextError
+from ctxext.errors import BadInput, CtxextError, on_one_line
 
 DTYPE_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
@@ -68,10 +68,7 @@ class Header:
 
 def printable(name: str, limit: int = 120) -> str:
     """A name from a file, safe to print: control characters escaped, cut at `limit`."""
-    text = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in name[:limit]
-    )
-    return text + ("…" if len(name) > limit else "")
+    return on_one_line(name[:limit]) + ("…" if len(name) > limit else "")
 
 
 def read_header(path: Path) -> Header:

@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 from ctxext.checkpoints.decoder_config import decoder_config, said_of
 from ctxext.checkpoints.folder import CONFIG, Source
 from ctxext.checkpoints.quiet import quiet_transformers
-from ctxext.checkpoints.safetensors_file import printable
+from ctxext.checkpoints.safetensors_file import DTYPE_NAMES, printable
 from ctxext.checkpoints.weights import Weights, read_weights
 from ctxext.errors import CtxextError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-_TORCH_NAMES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
-    "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+_TORCH_NAMES = DTYPE_NAMES | {
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
     "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
 }  # fmt: skip
 _SHOWN = 3

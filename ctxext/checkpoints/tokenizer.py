@@ -24,13 +24,14 @@ _ERRORS = (
 )  # fmt: skip
 
 
+def is_vocabulary(name: str) -> bool:
+    """Whether a file of this name makes a folder one with a tokenizer."""
+    return name in _FILES or name.endswith(_ENDINGS)
+
+
 def has_tokenizer(folder: Path) -> bool:
     """Whether a folder holds files of a tokenizer."""
-    return any(
-        path.name in _FILES or path.suffix in _ENDINGS
-        for path in folder.iterdir()
-        if path.is_file()
-    )
+    return any(is_vocabulary(path.name) for path in folder.iterdir() if path.is_file())
 
 
 def no_tokenizer(source: Source) -> BadInput:

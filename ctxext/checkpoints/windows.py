@@ -10,7 +10,13 @@ from ctxext.checkpoints.rope_block import RopeBlock
 from ctxext.errors import BadInput
 
 _ORIGINAL: Final = "original_max_position_embeddings"
-_KEYS: Final = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx")
+WINDOW_KEYS: Final = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "n_ctx",
+)
 # Other names under which files state a length. No class of transformers reads them.
 _STATED: Final = (
     "max_sequence_length", "model_max_length", "max_seq_length", "max_seq_len", "seq_length",
@@ -52,12 +58,12 @@ def claimed_window(
     Raises:
         BadInput: it names none, and neither does the family's class.
     """
-    for key in _KEYS:
+    for key in WINDOW_KEYS:
         tokens = whole(config, key, where)
         if tokens is not None:
             return Window(tokens, tokens, key, tokens)
     tokens = rope_families.WINDOW_WHEN_ABSENT.get(model_type)
-    if tokens is None or _KEYS[0] in config:
+    if tokens is None or WINDOW_KEYS[0] in config:
         raise BadInput(
             f"{where} has no max_position_embeddings, so its window is unknown",
             "add the key, as the base model's card gives it",

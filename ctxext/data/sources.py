@@ -13,18 +13,11 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from ctxext.checkpoints.folder import check_repo_id, path_of
-from ctxext.checkpoints.hub import (
-    NOT_OF_A_HUB,
-    HubAnswer,
-    asking_hub,
-    hub_failures,
-    network_errors,
-    no_hub,
-)
+from ctxext.checkpoints.hub import asking_hub, hub_failures, not_fetched
 from ctxext.checkpoints.safetensors_file import printable
 from ctxext.data.builtin import python_files, python_sources, with_repeats
 from ctxext.data.xz import open_xz
-from ctxext.errors import BadInput, CtxextError, first_line, shown
+from ctxext.errors import BadInput, first_line, shown
 
 _KINDS = (".txt", ".jsonl", ".parquet")
 _PACKED = (".gz", ".xz")
@@ -364,9 +357,5 @@ def _hub_dataset(spec: str) -> Iterator[Piece]:
                 yield Piece(text)
     except (ValueError, FileNotFoundError, DatasetsError, RuntimeError) as error:  # or a script
         raise BadInput(f"--data {spec}: {first_line(error)}") from error
-    except HubAnswer as error:
-        raise CtxextError(f"--data {spec} could not be fetched: {error}", error.hint) from error
-    except network_errors() as error:
-        raise CtxextError(f"--data {spec} could not be fetched: {first_line(error)}") from error
-    except NOT_OF_A_HUB as error:
-        raise no_hub(f"--data {spec} could not be fetched", error) from error
+    except hub_failures() as error:
+        raise not_fetched(f"--data {spec}", error) from error

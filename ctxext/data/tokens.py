@@ -127,17 +127,12 @@ def _byte_ends(text: str) -> npt.NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
-def check_vocabulary(corpus: Corpus, embeddings: int) -> None:
-    """Every id has a row in the embedding.
+def check_top(top: int, embeddings: int) -> None:
+    """Hold the largest id of a text to the rows of the embedding.
 
     Raises:
         BadInput: the tokenizer knows more tokens than the model.
     """
-    check_top(max((int(document.max()) for document in corpus.documents), default=0), embeddings)
-
-
-def check_top(top: int, embeddings: int) -> None:
-    """As `check_vocabulary`, of the largest id alone."""
     if top >= embeddings:
         raise BadInput(
             f"the tokenizer gives token {top}, and the model has {embeddings} embeddings",

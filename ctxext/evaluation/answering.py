@@ -9,12 +9,12 @@ import torch
 
 from ctxext.checkpoints.load import reset_dynamic_rope
 from ctxext.checkpoints.tiling import tile_positions
-from ctxext.evaluation.lower_right import MASK, lower_right, uses_sdpa
+from ctxext.evaluation.lower_right import MASK, lower_right, ways
 from ctxext.evaluation.room import branch, cache_with_room, has_room
+from ctxext.evaluation.scoring import TILE
 
 _PROBE, _TAIL = 40, 4  # tokens
 _ERROR = 1e-3  # of log-probabilities of the probe, that two kernels may be apart
-_TILE = 8192  # positions whose norms and MLPs are computed at once
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Answerer:
         self._chunk = prefill_chunk
         self.cached = self._lean = False
         if hasattr(model, "get_output_embeddings"):
-            tile_positions(model, _TILE)
+            tile_positions(model, TILE)
             self._choose()
 
     def told(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[Told]:
@@ -127,7 +127,7 @@ class Answerer:
         rope = getattr(self.model.config, "rope_parameters", None) or {}
         if rope.get("rope_type") in ("dynamic", "longrope"):
             return  # frequencies follow the length of what is read
-        for lean in (True, False) if uses_sdpa(self.model) else (False,):
+        for lean in ways(self.model):
             self._lean = lean
             self.cached = self._cache_is_right()
             if self.cached:

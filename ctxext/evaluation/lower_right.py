@@ -38,6 +38,11 @@ def uses_sdpa(model: Any) -> bool:
     return bool(model.config.get_text_config()._attn_implementation == "sdpa")
 
 
+def ways(model: Any) -> tuple[bool, ...]:
+    """Whether to attend without masks: to be tried first, where a model can."""
+    return (True, False) if uses_sdpa(model) else (False,)
+
+
 @contextmanager
 def lower_right(model: Any) -> Iterator[None]:
     """Let a model that uses SDPA attend this way; others, and other masks, stay as they are.

@@ -12,13 +12,13 @@ from ctxext.checkpoints.load import reset_dynamic_rope
 from ctxext.checkpoints.tiling import tile_positions
 from ctxext.errors import CtxextError
 from ctxext.evaluation.last_layer import last_positions
-from ctxext.evaluation.lower_right import MASK, lower_right, uses_sdpa
+from ctxext.evaluation.lower_right import MASK, lower_right, ways
 from ctxext.evaluation.room import cache_with_room
 
 _LOGITS = 2**25  # of them exist at the same time: 128 MiB
 _PROBE, _PROBE_CHUNK = 64, 24  # tokens
 _DENSE = 4096  # last positions at most where they need a dense mask
-_TILE = 8192  # positions whose norms and MLPs are computed at once
+TILE = 8192  # positions whose norms and MLPs are computed at once
 _SMALLEST = -87.0  # nats; e^-87 is nearly the smallest normal float32, and slow ones lie below
 _CACHE_ERROR = 1e-3  # of the largest hidden state; kernels differ with shapes, a wrong cache by all
 
@@ -44,7 +44,7 @@ class Scorer:
         self._head = None
         self._at_once = 0
         self._short = self._lean = False
-        tile_positions(model, _TILE)
+        tile_positions(model, TILE)
         embeddings = getattr(model, "get_output_embeddings", lambda: None)()
         if embeddings is not None:
             vocabulary = embeddings.weight.shape[0]
@@ -145,7 +145,7 @@ class Scorer:
         """
         whole = self._hidden(probe, _PROBE_CHUNK)
         self._short = True
-        for lean in _ways(self.model):
+        for lean in ways(self.model):
             self._lean = lean
             try:
                 short = self._hidden(probe, _PROBE_CHUNK)
@@ -161,7 +161,7 @@ class Scorer:
         whole = decoder(input_ids=probe, use_cache=False).last_hidden_state
         wanted, self._chunk = self._chunk, _PROBE_CHUNK
         apart = math.inf
-        for lean in _ways(self.model):
+        for lean in ways(self.model):
             self._lean = lean
             with suppress(AttributeError, TypeError, ValueError) if lean else nullcontext():
                 apart = _apart(whole, self._hidden(probe, _PROBE))
@@ -175,11 +175,6 @@ class Scorer:
                 f"differ by {apart:.1e} of their size",
                 "leave out --prefill-chunk",
             )
-
-
-def _ways(model: Any) -> tuple[bool, ...]:
-    """Whether to attend without masks: to be tried first, where a model can."""
-    return (True, False) if uses_sdpa(model) else (False,)
 
 
 def _apart(one: torch.Tensor, other: torch.Tensor) -> float:

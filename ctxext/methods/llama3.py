@@ -7,6 +7,34 @@ from ctxext.errors import BadInput
 from ctxext.methods._registry import Extension, method
 
 
+def llama3_inv_freq(
+    spec: RopeSpec, factor: float, low_freq_factor: float, high_freq_factor: float
+) -> list[float]:
+    """The formula of `llama3` for any positive ends, as transformers computes it from a file.
+
+    Args:
+        spec: trained window L in tokens.
+        factor: s, by which the slowest pairs are slowed down.
+        low_freq_factor, high_freq_factor: turns in L; a low one that is not below the high one
+            leaves no ramp, and decides.
+
+    Returns:
+        (d/2,) radians per token, float64.
+    """
+    low, high = low_freq_factor, high_freq_factor
+    inv_freq = []
+    for f in inv_freq_of(spec):
+        turns = spec.original_max_position_embeddings * f / (2 * math.pi)
+        if turns < low:
+            inv_freq.append(f / factor)
+        elif turns > high or high <= low:
+            inv_freq.append(f)
+        else:
+            m = (turns - low) / (high - low)
+            inv_freq.append((1 - m) * f / factor + m * f)
+    return inv_freq
+
+
 @method(
     applies_to=("rope", "partial-rope", "mixed"),
     paper="Llama team, The Llama 3 Herd of Models, arXiv:2407.21783; formula in the released code",
@@ -50,12 +78,7 @@ def llama3(
     elif not 1 <= factor < 2**31:
         raise BadInput(f"llama3 needs a factor of at least 1, and got {factor:g}")
     factor = float(factor)
-    inv_freq = []
-    for f in inv_freq_of(spec):
-        turns = window * f / (2 * math.pi)
-        m = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor)
-        m = min(max(m, 0.0), 1.0)
-        inv_freq.append((1 - m) * f / factor + m * f)
+    inv_freq = llama3_inv_freq(spec, factor, low_freq_factor, high_freq_factor)
     numbers = {
         "factor": factor,
         "low_freq_factor": float(low_freq_factor),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctxext.checkpoints.folder import check_repo_id
 from ctxext.errors import BadInput
 
 _SHA = re.compile(r"[0-9a-f]{40}")
@@ -82,11 +83,8 @@ def _from_hub(entry: Any) -> HubModel | None:
 
 
 def _is_repo_id(name: str) -> bool:
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
-
     try:
-        validate_repo_id(name)
-    except HFValidationError:
+        check_repo_id(name)
+    except BadInput:
         return False
     return True

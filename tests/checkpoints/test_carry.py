@@ -7,7 +7,13 @@ import shutil
 import pytest
 from conftest import build_tiny
 
-from ctxext.checkpoints.carry import base_license, carry_side_files, patch_tokenizer
+from ctxext.checkpoints.carry import (
+    base_license,
+    carry_side_files,
+    carry_tokenizer,
+    patch_tokenizer,
+)
+from ctxext.checkpoints.tokenizer import has_tokenizer
 from ctxext.errors import BadInput
 from ctxext.pipeline.extend import extend
 from ctxext.pipeline.inspect import inspect
@@ -164,3 +170,14 @@ def test_a_stored_head_of_a_tied_model_is_counted_once(tmp_path, flag):
     (base / "config.json").write_text(json.dumps(config))
     head = 256 * 64
     assert inspect(str(base)).parameters == counted + (head if flag == "false" else 0)
+
+
+@pytest.mark.parametrize("name", ["tekken.json", "qwen.tiktoken", "spiece.model", "a.spm"])
+def test_a_tokenizer_that_is_named_comes_along_whatever_its_files_are_called(tmp_path, name):
+    for folder in ("named", "out"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "named" / name).write_text("words")
+    (tmp_path / "out" / "tokenizer.json").write_text("{}")
+    carry_tokenizer(tmp_path / "named", tmp_path / "out", [])
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+    assert has_tokenizer(tmp_path / "out")

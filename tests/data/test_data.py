@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from ctxext.data.builtin import is_held_out, python_sources, with_repeats
 from ctxext.data.packing import PackedRows
 from ctxext.data.sources import Source
-from ctxext.data.tokens import Corpus, check_vocabulary, tokenize
+from ctxext.data.tokens import Corpus, check_top, tokenize
 from ctxext.errors import BadInput
 
 
@@ -197,6 +197,5 @@ def test_separator_stands_after_each_document_once():
 
 
 def test_a_foreign_tokenizer_is_noticed():
-    corpus = Corpus((np.array([1, 300], dtype=np.uint32),), "x", "0", 0)
     with pytest.raises(BadInput, match="token 300, and the model has 256"):
-        check_vocabulary(corpus, 256)
+        check_top(300, 256)

@@ -129,7 +129,7 @@ def test_norms_and_mlps_are_tiled(monkeypatch, family):
     with torch.no_grad():
         logits = plain(ids).logits[:, :-1].log_softmax(-1)
     truth = -logits.gather(2, ids[:, 1:, None])[..., 0]
-    monkeypatch.setattr(scoring, "_TILE", 50)
+    monkeypatch.setattr(scoring, "TILE", 50)
     for chunk in (0, 200):
         model = model_of(family)
         for _ in range(2):  # a second scorer finds it tiled

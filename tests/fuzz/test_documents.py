@@ -6,30 +6,10 @@ from html.parser import HTMLParser
 import pytest
 from fuzzing import CASES, answers, as_text, broken, broken_bytes, fuzzed
 from hypothesis import given, settings
-from report_samples import (
-    CONFIG_DIFF,
-    fertility_document,
-    harness_document,
-    perplexity_document,
-    retrieval_document,
-    write_run,
-)
+from report_samples import CONFIG_DIFF, DOCUMENTS, write_run
 
 from ctxext.pipeline.report import make_report
 from ctxext.report.charts import Chart
-
-DOCUMENTS = {
-    "eval-ppl": perplexity_document(),
-    "eval-retrieval": retrieval_document(tasks=("copy",)),
-    "eval-harness": harness_document("lora", 0.4),
-    "fertility": fertility_document(),
-    "demo": {
-        "schema": "ctxext.demo/1",
-        "window": {"original": 256, "target": 2048},
-        "by_position": perplexity_document()["by_position"],
-        "copying": [{"model": "base", "distance": n, "accuracy": 0.5} for n in (64, 128)],
-    },
-}
 
 
 class Page(HTMLParser):

@@ -6,30 +6,12 @@ import math
 import random
 
 import pytest
-from report_samples import (
-    fertility_document,
-    harness_document,
-    perplexity_document,
-    retrieval_document,
-    write_run,
-)
+from report_samples import DOCUMENTS, write_run
 
 from ctxext.errors import BadInput
 from ctxext.pipeline.report import make_report
 from ctxext.pipeline.run_documents import KINDS, read_document
 
-DOCUMENTS = {
-    "eval-ppl": perplexity_document(),
-    "eval-retrieval": retrieval_document(tasks=("copy",)),
-    "eval-harness": harness_document("lora", 0.4),
-    "fertility": fertility_document(),
-    "demo": {
-        "schema": "ctxext.demo/1",
-        "window": {"original": 256, "target": 2048},
-        "by_position": perplexity_document()["by_position"],
-        "copying": [{"model": "base", "distance": n, "accuracy": 0.5} for n in (64, 128)],
-    },
-}
 ABSENT = object()
 VALUES = (None, "x", -1, 0, math.nan, math.inf, [], {}, True, 10**30, 1.5, "\0<", ABSENT)
 

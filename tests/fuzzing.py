@@ -2,6 +2,7 @@
 
 import copy
 import json
+import logging
 import os
 import resource
 import time
@@ -25,18 +26,38 @@ SECONDS = 20  # a hang, not a timing: the inputs are small
 BYTES = 2 * 1024**3
 
 
+class Overheard(logging.Handler):
+    """What transformers says past the reader, with words of the file in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())
+
+    def __enter__(self):
+        logging.getLogger("transformers").addHandler(self)
+        return self
+
+    def __exit__(self, *_):
+        logging.getLogger("transformers").removeHandler(self)
+
+
 def answers(read, *arguments, **keywords):
     """Call a reader on a file somebody broke, and hold it to its promise.
 
     Returns:
         (result, None), or (None, error) where it said one sentence. Anything else that it raises,
-        a sentence of several lines, a hang or more than 2 GiB fails the test.
+        a sentence of several lines, a hang, more than 2 GiB, or a library that speaks to the
+        terminal on its own fails the test.
     """
     begun = time.monotonic()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     result = said = None
     try:
-        result = read(*arguments, **keywords)
+        with Overheard() as overheard:
+            result = read(*arguments, **keywords)
     except CtxextError as error:
         said = error
         sentence = str(error)
@@ -46,6 +67,7 @@ def answers(read, *arguments, **keywords):
     except Exception as error:
         told = traceback.format_exc()
         raise AssertionError(f"a traceback where a sentence is owed:\n{told}") from error
+    assert not overheard.lines, f"transformers spoke on its own: {overheard.lines[:2]}"
     seconds = time.monotonic() - begun
     assert seconds < SECONDS, f"{seconds:.0f} s for one file"
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # KiB

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ctxext.checkpoints.folder import CONFIG, Source, read_config
 from ctxext.checkpoints.numbers import whole
+from ctxext.checkpoints.quiet import quiet_transformers
 from ctxext.errors import BadInput, CtxextError, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def decoder_config(source: Source, *, trust_remote_code: bool = False) -> "Pretr
             f"{source.name}/{CONFIG}: transformers knows no decoder of model_type {model_type!r}",
             "a newer transformers may know it",
         )
-    with said_of(source, f"read the {CONFIG} of"):
+    with quiet_transformers(), said_of(source, f"read the {CONFIG} of"):
         if brings_code and trust_remote_code:
             return AutoConfig.from_pretrained(
                 source.folder, trust_remote_code=True, local_files_only=True

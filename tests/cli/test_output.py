@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from ctxext.cli._output import out, say_error, say_warnings, table
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, on_one_line
 
 HOSTILE = ["[/red]x", "run[final]", "[bold]b", ":smile:", "a\x1b[2Jb", "c\x07d", "\u202eabc"]
 
@@ -38,8 +38,9 @@ def test_names_stand_as_they_are_on_a_terminal(monkeypatch, name):
     say_warnings([f"warn {name}"])
     say_error(BadInput(f"error {name}", f"hint {name}"), as_json=False)
     drawn = terminal.getvalue()
-    for words in ("title ", "head ", "plain ", "warn ", "error ", "hint ", "│ "):
+    for words in ("title ", "head ", "plain ", "warn ", "hint ", "│ "):
         assert words + shown(name) in drawn
+    assert f"error {on_one_line(name)}" in drawn  # so that the file it names can be found
     assert not any(c in drawn for c in "\x1b\x07\u202e")
 
 

@@ -76,8 +76,7 @@ def compile_layers(model: Any, backend: str = "inductor") -> int:
         attention = ALL_ATTENTION_FUNCTIONS[name]
         AttentionInterface.register(name, disable(attention))
 
-    if any(layer.gradient_checkpointing for layer in layers):
-        base.get_input_embeddings().register_forward_hook(_wanting_a_gradient)
+    base.get_input_embeddings().register_forward_hook(_wanting_a_gradient)
 
     @cache  # layers share their class's function, and so what was compiled
     def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,5 +1,6 @@
 """Fixtures that several rooms share: small real checkpoints on disk, and the real command line."""
 
+import atexit
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from warm import Warm
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches for the Hub; the push tests say so
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -16,18 +18,20 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the command starts hundreds o
 _CACHE = tempfile.TemporaryDirectory(prefix="ctxext-cache-")  # not the user's own
 os.environ["CTXEXT_CACHE"] = _CACHE.name
 
+_WARM = Warm()
+atexit.register(_WARM.close)
+
 SHARED = Path(__file__).parent.parent.parent / "shared"
 
 
 def run_ctxext(*arguments, env=None, timeout=240):
     """The installed command in its own process; text output."""
-    return subprocess.run(
-        [sys.executable, "-m", "ctxext", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**os.environ, **(env or {})},
-    )
+    arguments = [str(argument) for argument in arguments]
+    env = {**os.environ, **(env or {})}
+    return _WARM.run(arguments, env, timeout) or subprocess.run(
+        [sys.executable, "-m", "ctxext", *arguments],
+        capture_output=True, text=True, timeout=timeout, env=env,
+    )  # fmt: skip
 
 
 def write_byte_tokenizer(folder, window):

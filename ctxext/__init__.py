@@ -7,37 +7,37 @@ result whose `to_dict()` is the command's JSON document. Nothing is imported bef
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ctxext.api.demo import demo
+    from ctxext.api.extend import extend
+    from ctxext.api.fertility import fertility
+    from ctxext.api.finetune import finetune
+    from ctxext.api.harness import harness
+    from ctxext.api.inspect import inspect
+    from ctxext.api.merge import merge
+    from ctxext.api.perplexity import perplexity
+    from ctxext.api.push import push
+    from ctxext.api.report import make_report
+    from ctxext.api.retrieval import retrieval
+    from ctxext.api.train_base import train_base
     from ctxext.errors import BadInput, CtxextError
     from ctxext.methods import METHODS
-    from ctxext.pipeline.base import train_base
-    from ctxext.pipeline.demo import demo
-    from ctxext.pipeline.eval_harness import harness
-    from ctxext.pipeline.eval_ppl import perplexity
-    from ctxext.pipeline.eval_retrieval import retrieval
-    from ctxext.pipeline.extend import extend
-    from ctxext.pipeline.fertility import fertility
-    from ctxext.pipeline.finetune import finetune
-    from ctxext.pipeline.inspect import inspect
-    from ctxext.pipeline.merge import merge
-    from ctxext.pipeline.push import push
-    from ctxext.pipeline.report import make_report
 
 _HOME = {
     "BadInput": "errors",
     "CtxextError": "errors",
     "METHODS": "methods",
-    "demo": "pipeline.demo",
-    "extend": "pipeline.extend",
-    "fertility": "pipeline.fertility",
-    "finetune": "pipeline.finetune",
-    "harness": "pipeline.eval_harness",
-    "inspect": "pipeline.inspect",
-    "make_report": "pipeline.report",
-    "merge": "pipeline.merge",
-    "perplexity": "pipeline.eval_ppl",
-    "push": "pipeline.push",
-    "retrieval": "pipeline.eval_retrieval",
-    "train_base": "pipeline.base",
+    "demo": "api.demo",
+    "extend": "api.extend",
+    "fertility": "api.fertility",
+    "finetune": "api.finetune",
+    "harness": "api.harness",
+    "inspect": "api.inspect",
+    "make_report": "api.report",
+    "merge": "api.merge",
+    "perplexity": "api.perplexity",
+    "push": "api.push",
+    "retrieval": "api.retrieval",
+    "train_base": "api.train_base",
 }
 __all__ = [
     "METHODS",

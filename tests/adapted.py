@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from ctxext.training.lora import add_adapters, trained_tensors
+from ctxext.training.model.lora import add_adapters, trained_tensors
 
 
 def adapted(family, config, lora):

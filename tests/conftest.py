@@ -95,7 +95,7 @@ def tiny_llama(tmp_path_factory):
 @pytest.fixture(scope="session")
 def shipped():
     """The checkpoint inside the package."""
-    from ctxext.pipeline.base import shipped_base
+    from ctxext.api.train_base import shipped_base
 
     return shipped_base()
 

@@ -19,11 +19,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from ctxext.checkpoints.tiling import tile_mlps
-from ctxext.training.batch import plain_batch
-from ctxext.training.lora import LossModel, add_adapters
-from ctxext.training.precision import narrow_embeddings, share_adapter_inputs
-from ctxext.training.recompute import recompute_first
+from ctxext.checkpoints.live.tiling import tile_mlps
+from ctxext.training.memory.recompute import recompute_first
+from ctxext.training.model.batch import plain_batch
+from ctxext.training.model.lora import LossModel, add_adapters
+from ctxext.training.model.precision import narrow_embeddings, share_adapter_inputs
 
 ATTENTION = "fake_attention"  # a name with "flash" in it is looked up elsewhere
 

@@ -23,7 +23,7 @@ def run_ranks(work: Callable[..., Any], ranks: int, folder: Path, *args: Any) ->
 
 
 def _rank(rank: int, work: Any, ranks: int, port: int, folder: Path, args: Any) -> None:
-    from ctxext.launch import launched
+    from ctxext.machine.launch import launched
 
     torch.set_num_threads(1)
     os.environ.update(

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import torch
 
-from ctxext.evaluation.fitting import Encoder
+from ctxext.evaluation.retrieval.fitting import Encoder
 
 _SURE = 20.0  # logit of the byte that comes next
 

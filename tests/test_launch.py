@@ -6,7 +6,7 @@ import pytest
 from processes import run_ranks
 
 from ctxext.errors import BadInput, CtxextError
-from ctxext.launch import Launch, environment_rank, launched
+from ctxext.machine.launch import Launch, environment_rank, launched
 
 
 def outcome(work):
@@ -67,8 +67,8 @@ def timeouts(launch):
     import torch
     from torch.distributed import distributed_c10d
 
-    from ctxext.training.mesh import make_mesh
-    from ctxext.training.sharding import _device_mesh
+    from ctxext.training.parallel.mesh import make_mesh
+    from ctxext.training.parallel.sharding import _device_mesh
 
     cpu = torch.device("cpu")
     make_mesh(launch, 2)

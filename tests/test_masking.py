@@ -5,8 +5,8 @@ import json
 import pytest
 from conftest import run_ctxext
 
+from ctxext.checkpoints.provenance import command_line
 from ctxext.masking import masked
-from ctxext.release.provenance import command_line
 
 SECRET = "s3cr3t" + "x" * 20
 

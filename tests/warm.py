@@ -54,7 +54,7 @@ class Warm:
             return None
         with tempfile.TemporaryDirectory(prefix="ctxext-warm-") as place:
             request = {
-                "arguments": arguments, "env": env, "folder": os.getcwd(), "place": place,
+                "arguments": arguments, "env": env, "folder": str(Path.cwd()), "place": place,
                 "timeout": timeout,
             }  # fmt: skip
             self.process.stdin.write(json.dumps(request) + "\n")

@@ -5,12 +5,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctxext.checkpoints.config.rope_block import ROPE_KEYS
 from ctxext.checkpoints.hub import HubSilent, asking_hub, hub_failures, not_fetched
-from ctxext.checkpoints.json_file import read_json_object
-from ctxext.checkpoints.rope_block import ROPE_KEYS
-from ctxext.checkpoints.safetensors_file import printable
-from ctxext.checkpoints.weights import ADAPTER_CONFIG, adapter_alone
+from ctxext.checkpoints.weights.files import ADAPTER_CONFIG, adapter_alone
+from ctxext.checkpoints.weights.safetensors_file import printable
 from ctxext.errors import BadInput, CtxextError, shown
+from ctxext.runs.json_file import read_json_object
 
 CONFIG = "config.json"
 _CONFIG_BYTES = 16 * 1024 * 1024

@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from ctxext.checkpoints.json_file import too_deep
 from ctxext.errors import CtxextError, first_line
+from ctxext.runs.json_file import too_deep
 
 SILENT, IN_ALL = 6, 30  # times HF_HUB_DOWNLOAD_TIMEOUT
 _UPLOAD = 120.0  # seconds that the Hub may look at what was uploaded before it answers

@@ -86,7 +86,7 @@ def parse_set(pairs: list[str] | None) -> dict[str, Any]:
 
 def parse_scalar(text: str, *, flag: str) -> Any:
     """One YAML scalar, with `1e-4` read as the number that everybody means."""
-    from ctxext.pipeline.recipe import read_yaml
+    from ctxext.runs.recipe.reader import read_yaml
 
     try:
         value = read_yaml(text, flag)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import typer
 
-from ctxext.checkpoints.checked import printable_text
-from ctxext.checkpoints.json_file import finite
 from ctxext.errors import CtxextError
 from ctxext.masking import masked
 from ctxext.progress import Progress as Listener
 from ctxext.progress import silent
+from ctxext.runs.checked import printable_text
+from ctxext.runs.json_file import finite
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -1,8 +1,8 @@
 """The tables of `ctxext finetune --dry-run`."""
 
+from ctxext.api.finetune_plan import FinetunePlan
 from ctxext.cli._output import out, table
 from ctxext.lengths import show_length
-from ctxext.pipeline.finetune_plan import FinetunePlan
 
 
 def show_plan(plan: FinetunePlan) -> None:

@@ -11,7 +11,7 @@ from ctxext.errors import BadInput
 from ctxext.report.tables import by_position_table, copying_table
 
 if TYPE_CHECKING:
-    from ctxext.pipeline.demo import DemoResult
+    from ctxext.api.demo import DemoResult
 
 
 def command(
@@ -44,7 +44,7 @@ def command(
     Example: ctxext demo --output-dir runs/demo
     """
     if train_base:
-        from ctxext.pipeline.base import train_base as train
+        from ctxext.api.train_base import train_base as train
 
         with progress(quiet=quiet) as listen:
             base = train(
@@ -58,7 +58,7 @@ def command(
         return
     if from_ is not None:
         raise BadInput("--from is for --train-base")
-    from ctxext.pipeline.demo import demo
+    from ctxext.api.demo import demo
 
     with progress(quiet=quiet) as listen:
         result = demo(output_dir, budget=budget, overwrite=overwrite, seed=seed, on_progress=listen)

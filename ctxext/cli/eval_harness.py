@@ -11,7 +11,7 @@ from ctxext.lengths import parse_length, parse_lengths, show_length
 from ctxext.report.tables import harness_table
 
 if TYPE_CHECKING:
-    from ctxext.pipeline.eval_harness import HarnessResult
+    from ctxext.api.harness import HarnessResult
 
 
 def command(
@@ -69,7 +69,7 @@ def command(
 
     Example: ctxext eval-harness runs/yarn --tasks niah_single_1,hellaswag --limit 100 -o runs/lm
     """
-    from ctxext.pipeline.eval_harness import harness
+    from ctxext.api.harness import harness
 
     with progress(quiet=quiet) as listen:
         result = harness(

@@ -6,8 +6,8 @@ import typer
 
 from ctxext.cli import _options as options
 from ctxext.cli._output import out, print_json, progress, say_failed, say_warnings, table
-from ctxext.launch import environment_rank
 from ctxext.lengths import parse_length, parse_lengths
+from ctxext.machine.launch import environment_rank
 from ctxext.report.tables import (
     bits_per_byte_table,
     by_length_table,
@@ -17,7 +17,7 @@ from ctxext.report.tables import (
 )
 
 if TYPE_CHECKING:
-    from ctxext.pipeline.eval_ppl import PerplexityResult
+    from ctxext.api.perplexity import PerplexityResult
 
 
 def command(
@@ -92,7 +92,7 @@ def command(
 
     Example: ctxext eval-ppl BASE runs/yarn --data book.txt --lengths 4k,16k,32k -o runs/eval
     """
-    from ctxext.pipeline.eval_ppl import KeyTokens, perplexity
+    from ctxext.api.perplexity import KeyTokens, perplexity
 
     main = environment_rank() == 0
     near = parse_length(key_context, flag="--key-context", least=1) if key_context else None

@@ -7,13 +7,13 @@ import typer
 from ctxext.cli import _options as options
 from ctxext.cli._output import out, print_json, progress, say_failed, say_warnings, table
 from ctxext.errors import BadInput
-from ctxext.launch import environment_rank
 from ctxext.lengths import parse_length, parse_lengths, show_length
+from ctxext.machine.launch import environment_rank
 from ctxext.report.comparison_tables import accuracy_table, choice_table, effective_table
 from ctxext.report.findings import RetrievalGroup
 
 if TYPE_CHECKING:
-    from ctxext.pipeline.eval_retrieval import RetrievalResult
+    from ctxext.api.retrieval import RetrievalResult
 
 
 def command(
@@ -79,7 +79,7 @@ def command(
 
     Example: ctxext eval-retrieval BASE runs/yarn --tasks copy,passkey --lengths 4k,32k -o runs/r
     """
-    from ctxext.pipeline.eval_retrieval import retrieval
+    from ctxext.api.retrieval import retrieval
 
     main = environment_rank() == 0
     with progress(quiet=quiet or not main) as listen:

@@ -11,7 +11,7 @@ from ctxext.errors import BadInput
 from ctxext.lengths import parse_length
 
 if TYPE_CHECKING:
-    from ctxext.pipeline.extend import Extended
+    from ctxext.api.extend import Extended
 
 
 def command(
@@ -51,7 +51,7 @@ def command(
 
     Example: ctxext extend Qwen/Qwen2.5-7B-Instruct --method yarn --target 128k -o runs/qwen-128k
     """
-    from ctxext.pipeline.extend import extend
+    from ctxext.api.extend import extend
 
     if weights not in ("auto", "copy"):
         raise BadInput(f"--weights is {weights!r}, and has to be auto or copy")

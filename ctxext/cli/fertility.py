@@ -10,7 +10,7 @@ from ctxext.lengths import show_length
 from ctxext.report.tables import fertility_table
 
 if TYPE_CHECKING:
-    from ctxext.pipeline.fertility import FertilityResult
+    from ctxext.api.fertility import FertilityResult
 
 
 def command(
@@ -42,7 +42,7 @@ def command(
 
     Example: ctxext fertility MODEL --data udhr/ --output-dir runs/fertility
     """
-    from ctxext.pipeline.fertility import fertility
+    from ctxext.api.fertility import fertility
 
     with progress(quiet=quiet) as listen:
         result = fertility(

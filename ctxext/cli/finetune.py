@@ -8,8 +8,8 @@ import typer
 from ctxext.cli import _options as options
 from ctxext.cli._output import err, out, print_json, progress, say_warnings
 from ctxext.errors import BadInput
-from ctxext.launch import environment_rank
 from ctxext.lengths import parse_length
+from ctxext.machine.launch import environment_rank
 
 
 def command(
@@ -151,8 +151,8 @@ def command(
 
     Example: ctxext finetune runs/yarn --data books/ --seq-length 32k --steps 400 -o runs/yarn-ft
     """
-    from ctxext.pipeline.finetune import finetune
-    from ctxext.pipeline.recipe import find_recipe, override, read_recipe
+    from ctxext.api.finetune import finetune
+    from ctxext.runs.recipe.reader import find_recipe, override, read_recipe
 
     if not dry_run and (gpu is not None or gpus is not None):
         raise BadInput("--gpu and --gpus are read by --dry-run only", "add --dry-run")
@@ -192,8 +192,8 @@ def command(
     model = _model(model, values)
     values = {k: v for k, v in values.items() if k not in _OTHER_SECTIONS}
     if dry_run:
+        from ctxext.api.finetune_plan import plan_finetune
         from ctxext.cli._plan import show_plan
-        from ctxext.pipeline.finetune_plan import plan_finetune
 
         plan = plan_finetune(
             model, recipe=values, gpu=gpu, gpus=gpus, revision=revision, tokenizer=tokenizer,

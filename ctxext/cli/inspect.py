@@ -10,7 +10,7 @@ from ctxext.cli._output import out, print_json, say_warnings, table
 from ctxext.lengths import parse_length, show_length
 
 if TYPE_CHECKING:
-    from ctxext.pipeline.inspect import Inspection
+    from ctxext.api.inspect import Inspection
 
 _UNKNOWN = "unknown"
 _ATTENTION = {
@@ -42,8 +42,8 @@ def command(
 
     Example: ctxext inspect meta-llama/Llama-3.2-1B --target 256k
     """
-    from ctxext.pipeline.inspect import inspect
-    from ctxext.pipeline.inspect import plot as draw
+    from ctxext.api.inspect import inspect
+    from ctxext.api.inspect import plot as draw
 
     wanted = parse_length(target, flag="--target") if target else None
     result = inspect(

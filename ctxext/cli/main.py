@@ -25,7 +25,7 @@ from ctxext.cli import (
 )
 from ctxext.cli._output import abandon, say_error
 from ctxext.errors import BadInput, CtxextError
-from ctxext.launch import environment_rank
+from ctxext.machine.launch import environment_rank
 
 app = typer.Typer(
     name="ctxext",

@@ -37,7 +37,7 @@ def command(
 
     Example: ctxext merge runs/x/adapter --base runs/yarn --output-dir runs/x/merged
     """
-    from ctxext.pipeline.merge import merge
+    from ctxext.api.merge import merge
 
     if output_dir is None:
         raise BadInput("--output-dir is missing", "say where to write the merged checkpoint")

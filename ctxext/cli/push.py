@@ -50,7 +50,7 @@ def command(
 
     Example: ctxext push runs/qwen-128k-ft --repo-id you/Qwen2.5-7B-128k --private --dry-run
     """
-    from ctxext.pipeline.push import push
+    from ctxext.api.push import push
 
     with progress(quiet=quiet) as listen:
         result = push(

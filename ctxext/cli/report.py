@@ -9,7 +9,7 @@ from ctxext.cli import _options as options
 from ctxext.cli._output import out, print_json, table
 
 if TYPE_CHECKING:
-    from ctxext.pipeline.report import Report
+    from ctxext.api.report import Report
     from ctxext.report.findings import Findings
 
 
@@ -34,7 +34,7 @@ def command(
 
     Example: ctxext report runs/eval runs/retrieval runs/yarn-lora -o report.html
     """
-    from ctxext.pipeline.report import make_report
+    from ctxext.api.report import make_report
 
     result = make_report(runs, output=output, overwrite=overwrite)
     if json:

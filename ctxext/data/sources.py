@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 
 from ctxext.checkpoints.folder import check_repo_id, path_of
 from ctxext.checkpoints.hub import asking_hub, hub_failures, not_fetched
-from ctxext.checkpoints.safetensors_file import printable
+from ctxext.checkpoints.weights.safetensors_file import printable
 from ctxext.data.builtin import python_files, python_sources, with_repeats
 from ctxext.data.xz import open_xz
 from ctxext.errors import BadInput, first_line, shown

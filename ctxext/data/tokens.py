@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ctxext.checkpoints.tokenizer import tokenizer_errors
+from ctxext.checkpoints.live.tokenizer import tokenizer_errors
 from ctxext.data.sources import Piece, Source
 from ctxext.errors import BadInput
 

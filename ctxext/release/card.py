@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ctxext.checkpoints.checked import printable_text
-from ctxext.checkpoints.engines import engine_notes, first_transformers, serve_commands
-from ctxext.checkpoints.patch import ABSENT
+from ctxext.checkpoints.config.patch import ABSENT
+from ctxext.engines.notes import engine_notes, first_transformers, serve_commands
 from ctxext.lengths import show_length
 from ctxext.methods import METHODS
 from ctxext.report.comparison_tables import (
@@ -22,6 +21,7 @@ from ctxext.report.comparison_tables import (
 )
 from ctxext.report.findings import RetrievalGroup
 from ctxext.report.tables import escape_markdown, markdown, markdown_code, perplexity, shown
+from ctxext.runs.checked import printable_text
 
 
 @dataclass(frozen=True)

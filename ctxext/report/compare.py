@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ctxext.checkpoints.numbers import finite
+from ctxext.runs.numbers import finite
 
 Rows = Sequence[Mapping[str, Any]]
 Z = 1.96  # two-sided 95 %

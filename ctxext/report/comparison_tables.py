@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ctxext.checkpoints.patch import ABSENT
+from ctxext.checkpoints.config.patch import ABSENT
 from ctxext.lengths import show_length
 from ctxext.report.compare import Difference, number
 from ctxext.report.findings import HarnessGroup, RetrievalGroup, Row

@@ -1,6 +1,6 @@
 """What several runs found, put together: which numbers may stand side by side, and what they say.
 
-Pure: runs are read by `ctxext.pipeline.report`, drawn by `ctxext.report.page`.
+Pure: runs are read by `ctxext.api.report`, drawn by `ctxext.report.page`.
 """
 
 import math
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ctxext.evaluation.intervals import wilson
+from ctxext.evaluation.statistics.intervals import wilson
 from ctxext.lengths import show_length
 from ctxext.report.compare import (
     Difference,

@@ -4,9 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ctxext.checkpoints.checked import printable_text
 from ctxext.lengths import show_length
 from ctxext.report.compare import number
+from ctxext.runs.checked import printable_text
 
 Rows = Sequence[Mapping[str, Any]]
 Table = tuple[list[str], list[list[str]]]

@@ -69,9 +69,9 @@ def tokens_of(vocabulary, count):
 
 
 def ours(way, vocabulary, length, windows, meter):
-    from ctxext.evaluation.perplexity import Protocols, by_length
-    from ctxext.evaluation.reading import Reading
-    from ctxext.evaluation.scoring import Scorer
+    from ctxext.evaluation.perplexity.scores import Protocols, by_length
+    from ctxext.evaluation.reading.reading import Reading
+    from ctxext.evaluation.reading.scoring import Scorer
 
     model = build_model(vocabulary, length)
     if way == PAIRS["rolling"][0]:

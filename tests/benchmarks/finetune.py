@@ -101,20 +101,26 @@ def run_ctxext(memory, vocabulary, length, steps, layers=LAYERS):
     from accelerate import Accelerator
 
     from ctxext.data.mixture import Mixture
-    from ctxext.launch import Launch
+    from ctxext.machine.launch import Launch
     from ctxext.progress import unheard
-    from ctxext.training.batch import TrainingRows
-    from ctxext.training.config import FinetuneConfig, LoraConfig, TrainConfig
-    from ctxext.training.estimate import adapter_bytes, checkpoint_bytes, step_bytes
-    from ctxext.training.log import StepLog
-    from ctxext.training.loop import train_steps
-    from ctxext.training.lora import LossModel, add_adapters
-    from ctxext.training.memory import apply_memory, loss_chunk_of, pass_of, shape_of, step_memory
-    from ctxext.training.memory_config import MemoryConfig
-    from ctxext.training.mesh import Mesh
-    from ctxext.training.plan import FIRST_PASS
-    from ctxext.training.state import RunState
-    from ctxext.training.stop import StopRequest
+    from ctxext.runs.log import StepLog
+    from ctxext.runs.recipe.config import FinetuneConfig, LoraConfig, TrainConfig
+    from ctxext.runs.recipe.memory_config import MemoryConfig
+    from ctxext.training.estimate.memory import adapter_bytes, checkpoint_bytes, step_bytes
+    from ctxext.training.estimate.plan import FIRST_PASS
+    from ctxext.training.memory.switches import (
+        apply_memory,
+        loss_chunk_of,
+        pass_of,
+        shape_of,
+        step_memory,
+    )
+    from ctxext.training.model.batch import TrainingRows
+    from ctxext.training.model.lora import LossModel, add_adapters
+    from ctxext.training.parallel.mesh import Mesh
+    from ctxext.training.run.loop import train_steps
+    from ctxext.training.run.state import RunState
+    from ctxext.training.run.stop import StopRequest
 
     rows, base = packed(vocabulary, length, steps), build_model(vocabulary, length, layers)
     meter = Meter()

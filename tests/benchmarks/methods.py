@@ -12,12 +12,12 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from ctxext.api.demo import TARGET, heldout, measure
+from ctxext.api.extend import extend
+from ctxext.api.finetune import finetune
+from ctxext.api.train_base import shipped_base
 from ctxext.lengths import show_length
-from ctxext.pipeline.base import shipped_base
-from ctxext.pipeline.demo import TARGET, heldout, measure
-from ctxext.pipeline.extend import extend
-from ctxext.pipeline.finetune import finetune
-from ctxext.pipeline.recipe import override, read_recipe, shipped_recipe
+from ctxext.runs.recipe.reader import override, read_recipe, shipped_recipe
 
 
 def main():

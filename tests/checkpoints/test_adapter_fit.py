@@ -6,11 +6,11 @@ from conftest import build_tiny
 from safetensors.torch import load_file, save_file
 from test_merge import make_adapter
 
-from ctxext.checkpoints.adapter import read_adapter
-from ctxext.checkpoints.adapter_fit import check_fits
-from ctxext.checkpoints.weights import read_weights
+from ctxext.api.merge import merge
+from ctxext.checkpoints.weights.adapter import read_adapter
+from ctxext.checkpoints.weights.adapter_fit import check_fits
+from ctxext.checkpoints.weights.files import read_weights
 from ctxext.errors import BadInput
-from ctxext.pipeline.merge import merge
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings"),

@@ -7,16 +7,16 @@ import shutil
 import pytest
 from conftest import build_tiny
 
-from ctxext.checkpoints.carry import (
+from ctxext.api.extend import extend
+from ctxext.api.inspect import inspect
+from ctxext.checkpoints.live.tokenizer import has_tokenizer
+from ctxext.checkpoints.weights.carry import (
     base_license,
     carry_side_files,
     carry_tokenizer,
     patch_tokenizer,
 )
-from ctxext.checkpoints.tokenizer import has_tokenizer
 from ctxext.errors import BadInput
-from ctxext.pipeline.extend import extend
-from ctxext.pipeline.inspect import inspect
 
 
 def carried(source, out):

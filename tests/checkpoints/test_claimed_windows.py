@@ -2,8 +2,8 @@
 
 import pytest
 
-from ctxext.checkpoints.detect import detect
-from ctxext.checkpoints.windows import Origin
+from ctxext.checkpoints.config.detect import detect
+from ctxext.checkpoints.config.windows import Origin
 
 LLAMA = {
     "model_type": "llama",

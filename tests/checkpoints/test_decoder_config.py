@@ -8,7 +8,7 @@ import pytest
 from transformers import PretrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from ctxext.checkpoints.decoder_config import decoder_keys
+from ctxext.checkpoints.config.decoder_config import decoder_keys
 
 FAMILIES = (
     "bloom", "cohere2", "falcon", "gemma2", "glm4", "gpt2", "gpt_neox", "gptj", "granite", "llama",

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ctxext.checkpoints.detect import detect, reads_alike_in_transformers_4
-from ctxext.checkpoints.windows import Origin
+from ctxext.checkpoints.config.detect import detect, reads_alike_in_transformers_4
+from ctxext.checkpoints.config.windows import Origin
 from ctxext.errors import BadInput
 
 LLAMA = {

@@ -4,10 +4,10 @@ import pytest
 import torch
 from conftest import build_tiny
 
-from ctxext.checkpoints import load
-from ctxext.checkpoints.dtype import compute_dtype, has_grouped_keys
+from ctxext.checkpoints.config.dtype import compute_dtype, has_grouped_keys
+from ctxext.checkpoints.live import load
+from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.errors import BadInput
-from ctxext.pipeline.opened import open_checkpoint
 
 AMPERE, TURING, VOLTA = (8, 0), (7, 5), (7, 0)
 

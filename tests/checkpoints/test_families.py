@@ -6,10 +6,10 @@ from tiny_models import as_file, cached_numbers, tiny_config
 from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from ctxext.checkpoints import families
-from ctxext.checkpoints.detect import detect
+from ctxext.api.inspect import inspect
+from ctxext.checkpoints.config import families
+from ctxext.checkpoints.config.detect import detect
 from ctxext.errors import BadInput
-from ctxext.pipeline.inspect import inspect
 
 # Its class cannot make its own defaults.
 TYPES = sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - {"gemma4_assistant"})

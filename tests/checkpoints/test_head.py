@@ -4,7 +4,7 @@ import pytest
 import torch
 import transformers
 
-from ctxext.checkpoints.head import check_head, head_of
+from ctxext.checkpoints.live.head import check_head, head_of
 from ctxext.errors import CtxextError
 
 IDS = torch.arange(40)[None]

@@ -11,15 +11,15 @@ from conftest import build_tiny
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from ctxext.checkpoints.adapter import ROPE_KEY, read_adapter
-from ctxext.checkpoints.low_rank import add_low_rank
-from ctxext.checkpoints.merge import merge_into
-from ctxext.checkpoints.merge_check import verify_merge
-from ctxext.checkpoints.weights import read_weights
+from ctxext.api.extend import extend
+from ctxext.api.merge import merge
+from ctxext.checkpoints.opened import open_checkpoint
+from ctxext.checkpoints.weights.adapter import ROPE_KEY, read_adapter
+from ctxext.checkpoints.weights.files import read_weights
+from ctxext.checkpoints.weights.low_rank import add_low_rank
+from ctxext.checkpoints.weights.merge import merge_into
+from ctxext.checkpoints.weights.merge_check import verify_merge
 from ctxext.errors import BadInput, CtxextError
-from ctxext.pipeline.extend import extend
-from ctxext.pipeline.merge import merge
-from ctxext.pipeline.opened import open_checkpoint
 
 
 def make_adapter(base, folder, **settings):

@@ -9,12 +9,12 @@ from conftest import build_tiny, run_ctxext
 from safetensors.torch import load_file, save_file
 from test_merge import make_adapter
 
-from ctxext.checkpoints import merge as merge_module
-from ctxext.checkpoints.adapter import read_adapter
-from ctxext.checkpoints.merge_check import verify_merge
-from ctxext.checkpoints.weights import read_weights
+from ctxext.api.merge import merge
+from ctxext.checkpoints.weights import merge as merge_module
+from ctxext.checkpoints.weights.adapter import read_adapter
+from ctxext.checkpoints.weights.files import read_weights
+from ctxext.checkpoints.weights.merge_check import verify_merge
 from ctxext.errors import CtxextError
-from ctxext.pipeline.merge import merge
 
 Q = "model.layers.1.self_attn.q_proj.weight"
 

@@ -23,7 +23,7 @@ def peak():  # ru_maxrss would begin with the parent's; this is the process's ow
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
 # What the arithmetic itself loads when it is first used is not the merge's.
 torch.linalg.norm(torch.ones(8, 8) @ torch.ones(8, 8), dim=1)
-from ctxext.pipeline.merge import merge
+from ctxext.api.merge import merge
 before = peak()
 result = merge(sys.argv[1], base=sys.argv[2], output_dir=sys.argv[3], verify=sys.argv[4] == "1")
 print(json.dumps({"grew": peak() - before, "bytes": result.bytes}))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctxext.checkpoints import patterns
-from ctxext.checkpoints.patterns import ByPattern
+from ctxext.checkpoints.config import patterns
+from ctxext.checkpoints.config.patterns import ByPattern
 from ctxext.errors import BadInput
 
 PIECES = st.sampled_from(["a", "b", "1", ".", r"\.", "[ab]", "[^a]", r"\w", r"\d", "^", "$", r"\b"])

@@ -6,14 +6,14 @@ from bad_inputs import copy_of
 from safetensors.torch import load_file, save_file
 from test_merge import make_adapter
 
-from ctxext.checkpoints.quantised import quantised_by
+from ctxext.api.extend import extend
+from ctxext.api.finetune import finetune
+from ctxext.api.finetune_plan import plan_finetune
+from ctxext.api.inspect import inspect
+from ctxext.api.merge import merge
+from ctxext.api.perplexity import perplexity
+from ctxext.checkpoints.config.quantised import quantised_by
 from ctxext.errors import BadInput
-from ctxext.pipeline.eval_ppl import perplexity
-from ctxext.pipeline.extend import extend
-from ctxext.pipeline.finetune import finetune
-from ctxext.pipeline.finetune_plan import plan_finetune
-from ctxext.pipeline.inspect import inspect
-from ctxext.pipeline.merge import merge
 
 # As the libraries write them: transformers, AutoGPTQ, AutoAWQ, compressed-tensors, mlx-lm.
 BLOCKS = [

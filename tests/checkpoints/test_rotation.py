@@ -12,11 +12,11 @@ from rope_configs import FAMILIES, built, configs
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from transformers.utils import logging
 
-from ctxext.checkpoints.detect import detect
+from ctxext.api.inspect import inspect
+from ctxext.checkpoints.config.detect import detect
 from ctxext.checkpoints.folder import Source
-from ctxext.checkpoints.load import load_model
+from ctxext.checkpoints.live.load import load_model
 from ctxext.errors import BadInput
-from ctxext.pipeline.inspect import inspect
 
 
 def at(rotary, length):

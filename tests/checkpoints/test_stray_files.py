@@ -10,12 +10,12 @@ from safetensors.torch import load_file, save_file
 from test_merge import make_adapter
 from transformers import AutoModelForCausalLM
 
-from ctxext.checkpoints.load import load_model
-from ctxext.checkpoints.weights import read_weights, stale_weights
+from ctxext.api.extend import extend
+from ctxext.api.merge import merge
+from ctxext.checkpoints.live.load import load_model
+from ctxext.checkpoints.opened import open_checkpoint
+from ctxext.checkpoints.weights.files import read_weights, stale_weights
 from ctxext.errors import BadInput
-from ctxext.pipeline.extend import extend
-from ctxext.pipeline.merge import merge
-from ctxext.pipeline.opened import open_checkpoint
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 

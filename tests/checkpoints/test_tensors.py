@@ -11,10 +11,10 @@ from conftest import build_tiny
 from safetensors.torch import load_file, save_file
 
 from ctxext.checkpoints.folder import Source
-from ctxext.checkpoints.load import load_model
-from ctxext.checkpoints.tensors import check_tensors
+from ctxext.checkpoints.live.load import load_model
+from ctxext.checkpoints.live.tensors import check_tensors
+from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.errors import BadInput, CtxextError
-from ctxext.pipeline.opened import open_checkpoint
 
 LOST = "model.layers.1.mlp.up_proj.weight"
 

@@ -8,10 +8,10 @@ import transformers
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ctxext.checkpoints.tiling import TiledMLP, is_plain_mlp, norm_before_mlp, tile_mlps
-from ctxext.training.config import LoraConfig
-from ctxext.training.lora import add_adapters
-from ctxext.training.recompute import recompute_first
+from ctxext.checkpoints.live.tiling import TiledMLP, is_plain_mlp, norm_before_mlp, tile_mlps
+from ctxext.runs.recipe.config import LoraConfig
+from ctxext.training.memory.recompute import recompute_first
+from ctxext.training.model.lora import add_adapters
 
 MLP = ("gate_proj", "up_proj", "down_proj")
 SHAPE = {

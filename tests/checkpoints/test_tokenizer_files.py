@@ -7,7 +7,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from ctxext.checkpoints.folder import Source
-from ctxext.checkpoints.tokenizer import check_fits, has_tokenizer, load_tokenizer
+from ctxext.checkpoints.live.tokenizer import check_fits, has_tokenizer, load_tokenizer
 from ctxext.errors import BadInput
 
 

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from test_merge import make_adapter
 from transformers import AutoModelForCausalLM
 
-from ctxext.checkpoints.adapter import read_adapter
+from ctxext.api.merge import merge
+from ctxext.checkpoints.weights.adapter import read_adapter
 from ctxext.errors import BadInput
-from ctxext.pipeline.merge import merge
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings"),

@@ -16,7 +16,7 @@ from ctxext.data.sources import Source
 from ctxext.data.store import stored_tokens, tokenizer_digest
 from ctxext.data.tokens import tokenize
 from ctxext.errors import BadInput, CtxextError
-from ctxext.training.log import memory_bytes
+from ctxext.runs.log import memory_bytes
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from conftest import build_tiny, run_ctxext
 
 # Import times on stderr show how far a run came: what loads models is imported just before.
 IMPORTS = {"PYTHONPROFILEIMPORTTIME": "1"}
-LOADS_MODELS = ("ctxext.training.finetune", "ctxext.evaluation.perplexity")
+LOADS_MODELS = ("ctxext.training.run.train", "ctxext.evaluation.perplexity.scores")
 SHORT = [
     "--seq-length", "64", "--steps", "3", "--save-every", "1", "--gradient-accumulation", "1",
     "--device", "cpu", "--warmup-steps", "0",

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from conftest import run_ctxext
 
-from ctxext.pipeline.recipe import find_recipe
+from ctxext.runs.recipe.reader import find_recipe
 
 LLAMA_3_8B = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096,

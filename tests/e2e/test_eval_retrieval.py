@@ -137,7 +137,7 @@ def test_a_model_that_returns_nan_leaves_the_others(tmp_path, tiny_llama):
 LIMITED = """
 import resource, sys
 import torch, transformers, matplotlib.figure
-from ctxext.pipeline.eval_retrieval import retrieval
+from ctxext.api.retrieval import retrieval
 def ask(lengths):
     return retrieval([sys.argv[1]], tasks=["copy"], lengths=lengths, depths=[0.5], samples=1)
 ask([256])  # whatever is loaded late is loaded now

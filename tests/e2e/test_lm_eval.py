@@ -11,12 +11,12 @@ import transformers
 from conftest import build_tiny, run_ctxext
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ctxext.checkpoints.load import load_model
-from ctxext.checkpoints.tokenizer import load_tokenizer
+from ctxext.api.extend import extend
+from ctxext.api.harness import harness
+from ctxext.checkpoints.live.load import load_model
+from ctxext.checkpoints.live.tokenizer import load_tokenizer
+from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.errors import BadInput, CtxextError
-from ctxext.pipeline.eval_harness import harness
-from ctxext.pipeline.extend import extend
-from ctxext.pipeline.opened import open_checkpoint
 
 pytest.importorskip(
     "lm_eval", reason="lm-eval is not installed (the extra `harness`): nothing of it is tested"
@@ -178,8 +178,8 @@ def test_rolling_perplexity_on_foreign_weights(stories, tasks, pages):
 def test_the_model_sees_one_bos(stories, tasks):
     from lm_eval import evaluate
 
-    from ctxext.evaluation.harness_model import Windowed
-    from ctxext.evaluation.harness_tasks import Tasks
+    from ctxext.evaluation.harness.model import Windowed
+    from ctxext.evaluation.harness.tasks import Tasks
 
     opened = open_checkpoint(str(stories))
     live = load_model(opened.source, opened.position)
@@ -325,7 +325,7 @@ def test_an_unknown_task_is_named_with_its_neighbours(shipped, tasks):
 
 
 def test_an_old_harness_is_refused(shipped, monkeypatch):
-    monkeypatch.setattr("ctxext.pipeline.eval_harness.OLDEST", "99.0")
+    monkeypatch.setattr("ctxext.api.harness.OLDEST", "99.0")
     with pytest.raises(BadInput, match=r"needs lm-eval 99.0 or newer") as caught:
         harness(str(shipped), tasks=["own_choice"])
     assert "ctxext[harness]" in caught.value.hint

@@ -6,10 +6,10 @@ import pytest
 from bad_inputs import accepted, refused
 from conftest import build_tiny, run_ctxext
 
-from ctxext.pipeline.eval_ppl import perplexity
-from ctxext.pipeline.eval_retrieval import retrieval
-from ctxext.pipeline.fertility import fertility
-from ctxext.pipeline.inspect import inspect
+from ctxext.api.fertility import fertility
+from ctxext.api.inspect import inspect
+from ctxext.api.perplexity import perplexity
+from ctxext.api.retrieval import retrieval
 
 
 @pytest.fixture(scope="module")

@@ -83,8 +83,8 @@ def broken_runs(root):
 
 def test_runs_that_are_refused_name_themselves(tmp_path):
     """In one process: starting the command for each would take longer than all of them."""
+    from ctxext.api.report import make_report
     from ctxext.errors import BadInput
-    from ctxext.pipeline.report import make_report
 
     for folder, words in broken_runs(tmp_path / "runs"):
         with pytest.raises(BadInput) as caught:

@@ -11,8 +11,8 @@ from conftest import build_tiny
 
 import ctxext
 from ctxext.lengths import parse_length
-from ctxext.pipeline.recipe import find_recipe, read_recipe
-from ctxext.training.log import read_log
+from ctxext.runs.log import read_log
+from ctxext.runs.recipe.reader import find_recipe, read_recipe
 
 SCALE = 256
 # recipe -> family and window of its model

@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from torchrun import run_torchrun
 from transformers import AutoModelForCausalLM
 
+from ctxext.api.extend import extend
+from ctxext.api.finetune import finetune
+from ctxext.api.merge import merge
+from ctxext.api.push import push
 from ctxext.errors import BadInput
-from ctxext.pipeline.extend import extend
-from ctxext.pipeline.finetune import finetune
-from ctxext.pipeline.merge import merge
-from ctxext.pipeline.push import push
 
 STEPS = (4, 8)
 PLACE = ["--device", "cpu", "--dtype", "float32"]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import build_tiny
 
-from ctxext.pipeline.extend import extend
+from ctxext.api.extend import extend
 
 pytestmark = pytest.mark.slow
 

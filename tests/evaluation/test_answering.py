@@ -4,10 +4,10 @@ import pytest
 import torch
 from test_eval_ppl import FAMILIES, model_of
 
-from ctxext.checkpoints.load import load_model
-from ctxext.evaluation.answering import Answerer
-from ctxext.pipeline.extend import extend
-from ctxext.pipeline.opened import open_checkpoint
+from ctxext.api.extend import extend
+from ctxext.checkpoints.live.load import load_model
+from ctxext.checkpoints.opened import open_checkpoint
+from ctxext.evaluation.retrieval.answering import Answerer
 
 
 def truth(model, prompt, continuation):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ctxext.evaluation.bootstrap import ratio_stderr
+from ctxext.evaluation.statistics.bootstrap import ratio_stderr
 
 
 def test_of_independent_windows_is_the_textbook_error():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ctxext.errors import BadInput
-from ctxext.evaluation.copying import copying, planted_rows
+from ctxext.evaluation.retrieval.copying import copying, planted_rows
 
 TEXT = [np.random.default_rng(3).integers(0, 256, 5000).astype(np.uint32)]
 ALPHABET = list(range(33, 127))
@@ -57,8 +57,8 @@ def test_a_perfect_copier_scores_one_and_a_short_one_fails_beyond_its_reach():
 
 
 def test_a_random_model_scores_chance(tiny_llama):
-    from ctxext.checkpoints.load import load_model
-    from ctxext.pipeline.opened import open_checkpoint
+    from ctxext.checkpoints.live.load import load_model
+    from ctxext.checkpoints.opened import open_checkpoint
 
     opened = open_checkpoint(str(tiny_llama))
     model = load_model(opened.source, opened.position)

@@ -3,9 +3,13 @@
 import pytest
 
 from ctxext.errors import BadInput
-from ctxext.evaluation.effective_length import Threshold, effective_length, parse_threshold
-from ctxext.evaluation.intervals import newcombe, wilson
-from ctxext.evaluation.middle import middle_of
+from ctxext.evaluation.statistics.effective_length import (
+    Threshold,
+    effective_length,
+    parse_threshold,
+)
+from ctxext.evaluation.statistics.intervals import newcombe, wilson
+from ctxext.evaluation.statistics.middle import middle_of
 
 # RULER, table 3 (arXiv:2404.06654): averages at 4k .. 128k, and the length it claims for each.
 LENGTHS = (4096, 8192, 16384, 32768, 65536, 131072)

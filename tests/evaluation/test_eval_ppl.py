@@ -16,14 +16,14 @@ from conftest import build_tiny
 from torchrun import run_torchrun
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ctxext.checkpoints.load import load_model
+from ctxext.api.extend import extend
+from ctxext.api.perplexity import perplexity
+from ctxext.checkpoints.live.load import load_model
+from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.errors import BadInput, CtxextError
-from ctxext.evaluation.perplexity import Protocols, by_length
-from ctxext.evaluation.reading import Reading
-from ctxext.evaluation.scoring import Scorer
-from ctxext.pipeline.eval_ppl import perplexity
-from ctxext.pipeline.extend import extend
-from ctxext.pipeline.opened import open_checkpoint
+from ctxext.evaluation.perplexity.scores import Protocols, by_length
+from ctxext.evaluation.reading.reading import Reading
+from ctxext.evaluation.reading.scoring import Scorer
 
 # Full, sliding and mixed windows, soft-capped logits, experts.
 FAMILIES = {
@@ -242,7 +242,7 @@ def test_a_killed_run_goes_on_and_ends_alike(tmp_path, tiny_llama, book):
 
 
 def test_what_is_measured_is_not_read_again(tmp_path, tiny_llama, text):
-    from ctxext.evaluation.journal import Journal
+    from ctxext.runs.journal import Journal
 
     opened = open_checkpoint(str(tiny_llama))
     model = load_model(opened.source, opened.position)
@@ -288,7 +288,7 @@ def test_a_length_that_fails_leaves_the_others(tmp_path, tiny_llama, text):
 LIMITED = """
 import resource, sys
 import torch, transformers, matplotlib.figure
-from ctxext.pipeline.eval_ppl import perplexity
+from ctxext.api.perplexity import perplexity
 def measure(lengths):
     return perplexity([sys.argv[1]], data=sys.argv[2], lengths=lengths, stride=lengths[-1])
 measure([256])  # whatever is loaded late is loaded now

@@ -9,13 +9,13 @@ import torch
 from conftest import build_tiny
 from transformers import AutoModelForCausalLM
 
-from ctxext.checkpoints.json_file import finite
+from ctxext.api.perplexity import perplexity
+from ctxext.api.report import make_report
+from ctxext.api.retrieval import retrieval
 from ctxext.errors import CtxextError
-from ctxext.evaluation.journal import Journal
-from ctxext.pipeline.eval_ppl import perplexity
-from ctxext.pipeline.eval_retrieval import retrieval
-from ctxext.pipeline.report import make_report
 from ctxext.report.plots import plot_perplexity
+from ctxext.runs.journal import Journal
+from ctxext.runs.json_file import finite
 
 
 def strict(path):

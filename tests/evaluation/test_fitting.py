@@ -9,10 +9,10 @@ from readers import BYTES
 from transformers import AutoTokenizer
 
 from ctxext.errors import BadInput
-from ctxext.evaluation.fitting import Encoder, fit, own_tokens
-from ctxext.evaluation.haystack import hide, noise, text_haystack
-from ctxext.evaluation.retrieval import wording_of
-from ctxext.evaluation.tasks import TASKS, Draw
+from ctxext.evaluation.retrieval.fitting import Encoder, fit, own_tokens
+from ctxext.evaluation.retrieval.haystack import hide, noise, text_haystack
+from ctxext.evaluation.retrieval.scores import wording_of
+from ctxext.evaluation.retrieval.tasks import TASKS, Draw
 
 
 @pytest.fixture

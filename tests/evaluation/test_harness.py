@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ctxext.errors import BadInput
-from ctxext.evaluation.harness import (
+from ctxext.evaluation.harness.results import (
     chosen_documents,
     lengths_for,
     publishable,

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from ctxext.checkpoints.load import load_model
+from ctxext.api.perplexity import KeyTokens, perplexity
+from ctxext.checkpoints.live.load import load_model
+from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.errors import BadInput
-from ctxext.evaluation.key_tokens import KeyRule, carried_over, key_tokens, rule_for
-from ctxext.evaluation.reading import Reading
-from ctxext.evaluation.scoring import Scorer
-from ctxext.pipeline.eval_ppl import KeyTokens, perplexity
-from ctxext.pipeline.opened import open_checkpoint
+from ctxext.evaluation.perplexity.key_tokens import KeyRule, carried_over, key_tokens, rule_for
+from ctxext.evaluation.reading.reading import Reading
+from ctxext.evaluation.reading.scoring import Scorer
 
 
 def token_nll(model, ids, token, begin):

@@ -9,10 +9,11 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ctxext.evaluation import answering, lower_right, scoring
-from ctxext.evaluation.answering import Answerer
-from ctxext.evaluation.room import branch, cache_with_room
-from ctxext.evaluation.scoring import Scorer
+from ctxext.evaluation.reading import lower_right, scoring
+from ctxext.evaluation.reading.room import branch, cache_with_room
+from ctxext.evaluation.reading.scoring import Scorer
+from ctxext.evaluation.retrieval import answering
+from ctxext.evaluation.retrieval.answering import Answerer
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ import torch
 from conftest import build_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ctxext.checkpoints.load import load_model
+from ctxext.api.extend import extend
+from ctxext.api.perplexity import perplexity
+from ctxext.checkpoints.live.load import load_model
+from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.errors import BadInput, CtxextError
-from ctxext.evaluation.perplexity import Protocols, by_length, by_position
-from ctxext.evaluation.reading import Reading
-from ctxext.evaluation.scoring import Scorer
-from ctxext.evaluation.windows import readable
-from ctxext.pipeline.eval_ppl import perplexity
-from ctxext.pipeline.extend import extend
-from ctxext.pipeline.opened import open_checkpoint
+from ctxext.evaluation.perplexity.scores import Protocols, by_length, by_position
+from ctxext.evaluation.reading.reading import Reading
+from ctxext.evaluation.reading.scoring import Scorer
+from ctxext.evaluation.reading.windows import readable
 
 
 def reference(folder, text, length, stride):

@@ -5,14 +5,14 @@ import torch
 from conftest import build_tiny
 from readers import BYTES, Reader
 
-from ctxext.checkpoints.load import load_model
+from ctxext.checkpoints.live.load import load_model
+from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.errors import CtxextError
-from ctxext.evaluation.answering import Answerer
-from ctxext.evaluation.haystack import noise
-from ctxext.evaluation.middle import middle_of
-from ctxext.evaluation.retrieval import Asking, pooled
-from ctxext.evaluation.tasks import TASKS, get_task
-from ctxext.pipeline.opened import open_checkpoint
+from ctxext.evaluation.retrieval.answering import Answerer
+from ctxext.evaluation.retrieval.haystack import noise
+from ctxext.evaluation.retrieval.scores import Asking, pooled
+from ctxext.evaluation.retrieval.tasks import TASKS, get_task
+from ctxext.evaluation.statistics.middle import middle_of
 
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 

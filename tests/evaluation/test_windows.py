@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxext.evaluation.windows import (
+from ctxext.evaluation.reading.windows import (
     Plan,
     Window,
     disjoint_windows,

@@ -13,10 +13,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from ctxext.checkpoints.adapter import read_adapter
-from ctxext.checkpoints.adapter_fit import check_fits
-from ctxext.checkpoints.weights import read_weights
-from ctxext.pipeline.merge import merge
+from ctxext.api.merge import merge
+from ctxext.checkpoints.weights.adapter import read_adapter
+from ctxext.checkpoints.weights.adapter_fit import check_fits
+from ctxext.checkpoints.weights.files import read_weights
 
 CONFIG = {
     "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "bias": "none",

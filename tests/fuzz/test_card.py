@@ -10,9 +10,9 @@ from hypothesis import given
 from markdown_it import MarkdownIt
 from report_samples import perplexity_document, retrieval_document
 
-from ctxext.pipeline.extend import extend
-from ctxext.pipeline.push import push
-from ctxext.release.provenance import sha256_of
+from ctxext.api.extend import extend
+from ctxext.api.push import push
+from ctxext.checkpoints.provenance import sha256_of
 
 HEADINGS = [
     "What changed in the config", "Perplexity", "Retrieval", "How to load it", "Training", "Limits",

@@ -8,7 +8,7 @@ from fuzzing import CASES, answers, as_text, broken, broken_bytes, fuzzed
 from hypothesis import given, settings
 from report_samples import CONFIG_DIFF, DOCUMENTS, write_run
 
-from ctxext.pipeline.report import make_report
+from ctxext.api.report import make_report
 from ctxext.report.charts import Chart
 
 

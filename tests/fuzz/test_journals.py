@@ -6,10 +6,10 @@ from fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxext.evaluation.journal import Journal
-from ctxext.evaluation.sharing import shared_rows
-from ctxext.launch import Launch
-from ctxext.training.log import StepLog, read_log
+from ctxext.evaluation.reading.sharing import shared_rows
+from ctxext.machine.launch import Launch
+from ctxext.runs.journal import Journal
+from ctxext.runs.log import StepLog, read_log
 
 PIECES = [[[0.5, 1.5]], [[2.5, 3.5], [4.5, 5.5]], [[6.5, math.inf]]]
 ENTRIES = [["a", index, rows] for index, rows in enumerate(PIECES[:2])]

@@ -10,9 +10,9 @@ from fuzzing import answers, as_text, broken, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctxext.api.finetune_plan import plan_finetune
 from ctxext.cli._plan import show_plan
-from ctxext.pipeline.finetune_plan import plan_finetune
-from ctxext.training.gpus import GPUS
+from ctxext.machine.gpus import GPUS
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096,

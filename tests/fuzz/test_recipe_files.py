@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctxext.cli._options import parse_set
-from ctxext.pipeline.recipe import override, read_recipe
-from ctxext.pipeline.stages import stages_of
-from ctxext.training.config import FinetuneConfig
+from ctxext.runs.recipe.config import FinetuneConfig
+from ctxext.runs.recipe.reader import override, read_recipe
+from ctxext.training.run.stages import stages_of
 
 RECIPE = {
     "extend": {"method": "yarn", "target": "1k", "parameters": {"beta_fast": 32.0},

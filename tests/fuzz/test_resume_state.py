@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 
-from ctxext.training.config import TrainConfig
-from ctxext.training.state import RunState, newest_state, read_state, restore, save_state
+from ctxext.runs.recipe.config import TrainConfig
+from ctxext.training.run.state import RunState, newest_state, read_state, restore, save_state
 
 TRAIN = TrainConfig(steps=8, seq_length=16)
 RECIPE = {"train": {"lr": 0.1, "steps": 8, "seq_length": 16}}

@@ -10,13 +10,13 @@ from fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctxext.checkpoints.carry import (
+from ctxext.api.inspect import tokenizer_suspicions
+from ctxext.checkpoints.weights.carry import (
     base_license,
     carry_side_files,
     patch_tokenizer,
     raise_generation_length,
 )
-from ctxext.pipeline.inspect import tokenizer_suspicions
 
 TOKENIZER = {
     "version": "1.0",

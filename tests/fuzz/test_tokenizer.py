@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctxext.checkpoints.folder import Source
-from ctxext.checkpoints.tokenizer import check_fits, load_tokenizer, tokenizer_errors
+from ctxext.checkpoints.live.tokenizer import check_fits, load_tokenizer, tokenizer_errors
 
 TEXT = "def f(x):\n    return 'naïve' + x  # 漢字\n"
 WORDS = {"[UNK]": 0, "[PAD]": 1, "def": 2, "f": 3, "(": 4, "x": 5, "##x": 6, "▁": 7, "de": 8}

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctxext.checkpoints.folder import Source
-from ctxext.checkpoints.tensors import check_tensors
-from ctxext.checkpoints.weights import INDEX, read_weights
+from ctxext.checkpoints.live.tensors import check_tensors
+from ctxext.checkpoints.weights.files import INDEX, read_weights
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from ctxext.checkpoints.opened import open_checkpoint
+from ctxext.checkpoints.provenance import command_line, origin_of, read_record
 from ctxext.errors import BadInput
-from ctxext.pipeline.opened import open_checkpoint
-from ctxext.release.provenance import command_line, origin_of, read_record
 
 CONFIG = {
     "model_type": "llama", "num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4,

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from report_samples import every_kind
 
-from ctxext.pipeline.report import make_report
+from ctxext.api.report import make_report
 
 LONG = ("org/base", "runs/a-rather-long-name-of-a-checkpoint-that-somebody-chose/yarn", "lora")
 CHROMIUM = next(

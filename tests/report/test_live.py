@@ -91,6 +91,6 @@ def test_steps_without_a_loss_and_steps_left_out(tmp_path):
 
 
 def test_matplotlib_waits_until_it_is_needed():
-    code = "import sys, ctxext.pipeline.finetune; print('matplotlib' in sys.modules)"
+    code = "import sys, ctxext.api.finetune; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from report_samples import every_kind, perplexity_document, retrieval_document, write_run
 
-from ctxext.pipeline.report import make_report
+from ctxext.api.report import make_report
 from ctxext.report.charts import Chart, inline_svg
 from ctxext.report.html import Html, data_table, tag
 from ctxext.report.style import new_figure

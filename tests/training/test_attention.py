@@ -11,13 +11,13 @@ from ctxext.data.mixture import Mixture
 from ctxext.data.packing import PackedRows
 from ctxext.data.positions import PositionSkips
 from ctxext.errors import BadInput
-from ctxext.training import attention
-from ctxext.training.attention import document_attention, separate_documents
-from ctxext.training.batch import TrainingRows
-from ctxext.training.config import LoraConfig
-from ctxext.training.lora import LossModel, add_adapters, trained_tensors
-from ctxext.training.self_check import check_loss
-from ctxext.training.window_attention import Window
+from ctxext.runs.recipe.config import LoraConfig
+from ctxext.training.attention import documents
+from ctxext.training.attention.documents import document_attention, separate_documents
+from ctxext.training.attention.windows import Window
+from ctxext.training.model.batch import TrainingRows
+from ctxext.training.model.lora import LossModel, add_adapters, trained_tensors
+from ctxext.training.run.self_check import check_loss
 
 CPU = torch.device("cpu")
 LENGTHS = [5, 40, 1, 23, 64, 27]  # of documents: 160 tokens in one row
@@ -79,7 +79,7 @@ def close(one, other):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("block", [512, 7])
 def test_packed_equals_unpacked_document_by_document(family, block, monkeypatch):
-    monkeypatch.setattr(attention, "BLOCK", block)
+    monkeypatch.setattr(documents, "BLOCK", block)
     model = trained(family)
     data = rows(separate=True)
     batch = data.batch(0, 1)
@@ -188,7 +188,7 @@ def test_skipped_positions_are_the_ones_a_long_text_would_have():
 
 @pytest.mark.parametrize("window", [None, 64])
 def test_no_square_mask_is_ever_made(window, monkeypatch):
-    monkeypatch.setattr(attention, "BLOCK", 64)
+    monkeypatch.setattr(documents, "BLOCK", 64)
     length = 2048
     q, k, v = (torch.randn(1, heads, length, 8) for heads in (2, 1, 1))
     positions = torch.cat([torch.arange(700), torch.arange(length - 700)])[None]
@@ -206,7 +206,7 @@ def test_the_self_check_compares_with_the_dense_mask(family):
     separate_documents(model.model.get_base_model(), CPU)
     batch = rows(separate=True).batch(0, 1)
     assert check_loss(model, batch) < 1e-5
-    assert model.model.get_base_model().config._attn_implementation == attention.DOCUMENTS
+    assert model.model.get_base_model().config._attn_implementation == documents.DOCUMENTS
 
 
 def test_attention_that_is_not_known_is_refused():

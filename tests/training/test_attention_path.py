@@ -7,11 +7,11 @@ from dispatch import Largest
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ctxext.training.batch import plain_batch
-from ctxext.training.config import LoraConfig
-from ctxext.training.lora import LossModel, add_adapters
-from ctxext.training.recompute import recompute_first
-from ctxext.training.window_attention import BLOCK, use_windows
+from ctxext.runs.recipe.config import LoraConfig
+from ctxext.training.attention.windows import BLOCK, use_windows
+from ctxext.training.memory.recompute import recompute_first
+from ctxext.training.model.batch import plain_batch
+from ctxext.training.model.lora import LossModel, add_adapters
 
 LENGTH = 48
 SHAPE = {

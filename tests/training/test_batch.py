@@ -5,25 +5,25 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from ctxext.checkpoints.load import load_model
+from ctxext.checkpoints.live.load import load_model
+from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.data.documents import choose_documents
 from ctxext.data.mixture import Mixture
 from ctxext.data.packing import PackedRows
 from ctxext.data.positions import PositionSkips
 from ctxext.errors import CtxextError
-from ctxext.launch import Launch
-from ctxext.pipeline.opened import open_checkpoint
+from ctxext.machine.launch import Launch
 from ctxext.progress import silent, unheard
-from ctxext.training.attention import separate_documents
-from ctxext.training.batch import TrainingRows
-from ctxext.training.config import LoraConfig, TrainConfig
-from ctxext.training.log import StepLog
-from ctxext.training.loop import train_steps
-from ctxext.training.lora import LossModel, add_adapters
-from ctxext.training.loss import IGNORED
-from ctxext.training.mesh import Mesh
-from ctxext.training.state import RunState
-from ctxext.training.stop import StopRequest
+from ctxext.runs.log import StepLog
+from ctxext.runs.recipe.config import LoraConfig, TrainConfig
+from ctxext.training.attention.documents import separate_documents
+from ctxext.training.model.batch import TrainingRows
+from ctxext.training.model.lora import LossModel, add_adapters
+from ctxext.training.model.loss import IGNORED
+from ctxext.training.parallel.mesh import Mesh
+from ctxext.training.run.loop import train_steps
+from ctxext.training.run.state import RunState
+from ctxext.training.run.stop import StopRequest
 
 
 def rows(lengths, length, **options):

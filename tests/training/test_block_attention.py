@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ctxext.training.block_attention import Rows, _lower_right, block_attention, documents_of
+from ctxext.training.attention.blocks import Rows, _lower_right, block_attention, documents_of
 
 T, D = 48, 8
 CHUNKS = (range(8, 16), range(32, 40))

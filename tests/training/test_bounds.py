@@ -5,11 +5,11 @@ import math
 
 import pytest
 
+from ctxext.api.train_base import check_budget
 from ctxext.errors import BadInput
-from ctxext.pipeline.base import check_budget
-from ctxext.training.config import DataConfig, LoraConfig, ParallelConfig, TrainConfig
-from ctxext.training.extend_config import ExtendConfig
-from ctxext.training.memory_config import MemoryConfig
+from ctxext.runs.recipe.config import DataConfig, LoraConfig, ParallelConfig, TrainConfig
+from ctxext.runs.recipe.extend_config import ExtendConfig
+from ctxext.runs.recipe.memory_config import MemoryConfig
 
 SECTIONS = {
     "data": DataConfig, "lora": LoraConfig, "train": TrainConfig, "parallel": ParallelConfig,

@@ -5,16 +5,16 @@ import torch
 from adapted import adapted, gradients
 from conftest import run_ctxext
 
-from ctxext.checkpoints.tiling import tile_mlps
-from ctxext.training import window_attention
-from ctxext.training.batch import plain_batch
-from ctxext.training.compiled import compile_layers
-from ctxext.training.config import LoraConfig
-from ctxext.training.log import read_log
-from ctxext.training.lora import LossModel
-from ctxext.training.offload import Offloader
-from ctxext.training.recompute import recompute_first
-from ctxext.training.window_attention import use_windows
+from ctxext.checkpoints.live.tiling import tile_mlps
+from ctxext.runs.log import read_log
+from ctxext.runs.recipe.config import LoraConfig
+from ctxext.training.attention import windows
+from ctxext.training.attention.windows import use_windows
+from ctxext.training.memory.compiled import compile_layers
+from ctxext.training.memory.offload import Offloader
+from ctxext.training.memory.recompute import recompute_first
+from ctxext.training.model.batch import plain_batch
+from ctxext.training.model.lora import LossModel
 
 CPU = torch.device("cpu")
 SHAPE = {
@@ -54,7 +54,7 @@ def compiled_graphs():
     ],
 )
 def test_compiled_layers_change_no_number(family, switches, backend, monkeypatch):
-    monkeypatch.setattr(window_attention, "BLOCK", 32)
+    monkeypatch.setattr(windows, "BLOCK", 32)
     torch._dynamo.reset()
     model = build(family)
     tokens = IDS.shape[0] * (IDS.shape[1] - 1)

@@ -7,8 +7,8 @@ import torch
 from processes import run_ranks
 
 from ctxext.errors import BadInput
-from ctxext.training.config import ParallelConfig
-from ctxext.training.context_parallel import Zigzag, by_rank, in_order
+from ctxext.runs.recipe.config import ParallelConfig
+from ctxext.training.parallel.context import Zigzag, by_rank, in_order
 
 T = 96
 RANKS = 2
@@ -52,8 +52,8 @@ def build(family, changes):
     """A peft model on random weights, the same in every process."""
     import transformers
 
-    from ctxext.training.config import LoraConfig
-    from ctxext.training.lora import add_adapters
+    from ctxext.runs.recipe.config import LoraConfig
+    from ctxext.training.model.lora import add_adapters
 
     kinds = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen2_moe": "Qwen2Moe"}
     kind = kinds[family]
@@ -81,10 +81,10 @@ def rows():
 
 def gradients(name, mesh):
     """Loss and gradients of this rank, mean over the targets of all ranks."""
-    from ctxext.training.batch import Batch
-    from ctxext.training.context_parallel import context_batch, parallelize_context
-    from ctxext.training.lora import LossModel, trained_tensors
-    from ctxext.training.loss import IGNORED, shifted_labels
+    from ctxext.training.model.batch import Batch
+    from ctxext.training.model.lora import LossModel, trained_tensors
+    from ctxext.training.model.loss import IGNORED, shifted_labels
+    from ctxext.training.parallel.context import context_batch, parallelize_context
 
     family, changes, positions = CASES[name]
     model, wrapped = build(family, changes)
@@ -105,7 +105,7 @@ def gradients(name, mesh):
 
 
 def work(launch, names):
-    from ctxext.training.mesh import make_mesh
+    from ctxext.training.parallel.mesh import make_mesh
 
     mesh = make_mesh(launch, RANKS)
     return {name: gradients(name, mesh) for name in names}
@@ -158,8 +158,8 @@ def test_a_row_that_cannot_be_shared_out():
 def refused(launch, folder):
     import transformers
 
-    from ctxext.training.context_parallel import parallelize_context
-    from ctxext.training.mesh import make_mesh
+    from ctxext.training.parallel.context import parallelize_context
+    from ctxext.training.parallel.mesh import make_mesh
 
     said = []
     mesh = make_mesh(launch, 2)

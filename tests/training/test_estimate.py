@@ -9,10 +9,12 @@ import pytest
 import torch
 import transformers
 
-from ctxext.checkpoints.head import without_peft
-from ctxext.checkpoints.tiling import tile_mlps
-from ctxext.training.config import LoraConfig
-from ctxext.training.estimate import (
+from ctxext.checkpoints.live.head import without_peft
+from ctxext.checkpoints.live.layers import decoder_layers
+from ctxext.checkpoints.live.tiling import tile_mlps
+from ctxext.runs.recipe.config import LoraConfig
+from ctxext.training.attention.windows import use_windows
+from ctxext.training.estimate.memory import (
     Pass,
     Shape,
     adapter_parameters,
@@ -22,10 +24,8 @@ from ctxext.training.estimate import (
     layers_to_recompute,
     step_bytes,
 )
-from ctxext.training.lora import add_adapters
-from ctxext.training.precision import share_adapter_inputs
-from ctxext.training.recompute import recomputed_layers
-from ctxext.training.window_attention import use_windows
+from ctxext.training.model.lora import add_adapters
+from ctxext.training.model.precision import share_adapter_inputs
 
 SIZES = {
     "vocab_size": 300, "hidden_size": 256, "intermediate_size": 672, "num_hidden_layers": 2,
@@ -56,7 +56,7 @@ def model_of(family, step, *, dtype, extra):
 
 def really_kept(wrapped, ids):
     """Bytes of the storages that one layer's forward pass saves, parameters and rope left out."""
-    layer = recomputed_layers(wrapped)[1]
+    layer = decoder_layers(wrapped)[1]
     known = {p.untyped_storage().data_ptr() for p in wrapped.parameters()}
     storages, alive, inside = {}, [], []
 
@@ -122,13 +122,13 @@ def test_adapter_parameters_are_counted_exactly(family):
 PEAK = """
 import gc, json, pathlib, sys, warnings
 import torch, transformers
-from ctxext.training.config import LoraConfig
-from ctxext.training.estimate import Pass, Shape, step_bytes
-from ctxext.training.batch import plain_batch
-from ctxext.training.lora import LossModel, add_adapters
-from ctxext.training.recompute import recompute_first
-from ctxext.checkpoints.tiling import tile_mlps
-from ctxext.training.window_attention import use_windows
+from ctxext.runs.recipe.config import LoraConfig
+from ctxext.training.estimate.memory import Pass, Shape, step_bytes
+from ctxext.training.model.batch import plain_batch
+from ctxext.training.model.lora import LossModel, add_adapters
+from ctxext.training.memory.recompute import recompute_first
+from ctxext.checkpoints.live.tiling import tile_mlps
+from ctxext.training.attention.windows import use_windows
 
 def status(key):
     for line in pathlib.Path("/proc/self/status").read_text().splitlines():

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from ctxext.errors import CtxextError
-from ctxext.launch import Launch
-from ctxext.training.config import FinetuneConfig, TrainConfig
-from ctxext.training.failures import explained, ways_out
+from ctxext.machine.launch import Launch
+from ctxext.runs.recipe.config import FinetuneConfig, TrainConfig
+from ctxext.training.run.failures import explained, ways_out
 
 
 def config(**train):

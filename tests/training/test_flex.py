@@ -4,24 +4,24 @@ import pytest
 import torch
 from conftest import build_tiny
 
-from ctxext.checkpoints import load
-from ctxext.checkpoints.detect import Layer
+from ctxext.api.finetune import finetune
+from ctxext.checkpoints.config.detect import Layer
+from ctxext.checkpoints.live import load
 from ctxext.errors import BadInput, CtxextError
-from ctxext.pipeline.finetune import finetune
-from ctxext.training import compiled
-from ctxext.training.attention import separate_documents
-from ctxext.training.batch import Batch
-from ctxext.training.config import (
+from ctxext.runs.recipe.config import (
     DataConfig,
     FinetuneConfig,
     LoraConfig,
     ParallelConfig,
     TrainConfig,
 )
-from ctxext.training.flex import FLEX, flex_reason
-from ctxext.training.lora import LossModel, add_adapters
-from ctxext.training.loss import shifted_labels
-from ctxext.training.self_check import check_loss
+from ctxext.training.attention.documents import separate_documents
+from ctxext.training.attention.flex import FLEX, flex_reason
+from ctxext.training.memory import compiled
+from ctxext.training.model.batch import Batch
+from ctxext.training.model.lora import LossModel, add_adapters
+from ctxext.training.model.loss import shifted_labels
+from ctxext.training.run.self_check import check_loss
 
 FULL = (Layer(0, "rope", "full", None),)
 SLIDING = (Layer(0, "rope", "sliding", 4096), *FULL)
@@ -71,7 +71,7 @@ def no_compiler(monkeypatch):
     monkeypatch.setattr(load, "device_of", lambda name, launch: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(compiled, "check_compile", check)
-    monkeypatch.setattr("ctxext.training.finetune.load_model", fail)
+    monkeypatch.setattr("ctxext.training.run.train.load_model", fail)
     return refused
 
 

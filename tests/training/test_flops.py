@@ -5,12 +5,12 @@ import torch
 import transformers
 from torch.utils.flop_counter import FlopCounterMode
 
-from ctxext.training.batch import plain_batch
-from ctxext.training.config import LoraConfig
-from ctxext.training.estimate import Pass, Shape, layer_parameters
-from ctxext.training.flops import mean_context, pass_flops
-from ctxext.training.lora import LossModel, add_adapters
-from ctxext.training.recompute import recompute_first
+from ctxext.runs.recipe.config import LoraConfig
+from ctxext.training.estimate.flops import mean_context, pass_flops
+from ctxext.training.estimate.memory import Pass, Shape, layer_parameters
+from ctxext.training.memory.recompute import recompute_first
+from ctxext.training.model.batch import plain_batch
+from ctxext.training.model.lora import LossModel, add_adapters
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 LLAMA_8B = Shape(4096, 14336, 32, 32, 8, 128, 128_256)

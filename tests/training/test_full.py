@@ -8,17 +8,17 @@ from conftest import build_tiny
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from ctxext.checkpoints.load import load_model
-from ctxext.checkpoints.trained import read_trained
-from ctxext.checkpoints.weights import read_weights
+from ctxext.api.finetune import finetune
+from ctxext.checkpoints.live.load import load_model
+from ctxext.checkpoints.opened import open_checkpoint
+from ctxext.checkpoints.weights.files import read_weights
+from ctxext.checkpoints.weights.trained import read_trained
 from ctxext.errors import BadInput, CtxextError
-from ctxext.pipeline.finetune import finetune
-from ctxext.pipeline.opened import open_checkpoint
-from ctxext.training.batch import plain_batch
-from ctxext.training.config import FinetuneConfig, LoraConfig, TrainConfig
-from ctxext.training.full import PREFIX, train_all
-from ctxext.training.lora import LossModel, trained_tensors
-from ctxext.training.state import saved_steps, trained_file
+from ctxext.runs.recipe.config import FinetuneConfig, LoraConfig, TrainConfig
+from ctxext.training.model.batch import plain_batch
+from ctxext.training.model.full import PREFIX, train_all
+from ctxext.training.model.lora import LossModel, trained_tensors
+from ctxext.training.run.state import saved_steps, trained_file
 
 IDS = torch.arange(128).reshape(2, 64) % 256
 

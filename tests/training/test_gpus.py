@@ -5,7 +5,7 @@ import re
 import pytest
 
 from ctxext.errors import BadInput
-from ctxext.training.gpus import GPUS, get_gpu
+from ctxext.machine.gpus import GPUS, get_gpu
 
 
 def test_a_card_has_less_than_its_name_says():

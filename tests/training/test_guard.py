@@ -1,4 +1,4 @@
-from ctxext.training.guard import REMEMBERED, harm, remembered
+from ctxext.training.run.guard import REMEMBERED, harm, remembered
 
 NAN, INF = float("nan"), float("inf")
 

@@ -4,15 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from ctxext.checkpoints.output import MARK
+from ctxext.api.finetune import finetune
 from ctxext.errors import BadInput
-from ctxext.pipeline.finetune import finetune
-from ctxext.training import available
-from ctxext.training.config import FinetuneConfig, ParallelConfig, TrainConfig
-from ctxext.training.estimate import Shape
-from ctxext.training.host_memory import check_host_memory, parked_bytes
-from ctxext.training.memory_config import MemoryConfig
-from ctxext.training.plan import Base, Machine, fits, longest_sequence, planned_memory
+from ctxext.machine import available
+from ctxext.machine.host_memory import check_host_memory, parked_bytes
+from ctxext.runs.output import MARK
+from ctxext.runs.recipe.config import FinetuneConfig, ParallelConfig, TrainConfig
+from ctxext.runs.recipe.memory_config import MemoryConfig
+from ctxext.training.estimate.memory import Shape
+from ctxext.training.estimate.plan import Base, Machine, fits, longest_sequence, planned_memory
 
 GIB = 2**30
 LLAMA_8B = Base(Shape(4096, 14336, 32, 32, 8, 128, 128_256), 8_030_261_248, False, 2)
@@ -81,7 +81,7 @@ def test_a_run_says_so_before_its_first_step(tiny_llama, book, tmp_path, monkeyp
 
     monkeypatch.setattr(available, "_mem_available", lambda path: parked - 1)
     monkeypatch.setattr(available, "_cgroup_left", lambda: None)
-    monkeypatch.setattr("ctxext.training.finetune.step_memory", lambda model, config: 0)
+    monkeypatch.setattr("ctxext.training.run.train.step_memory", lambda model, config: 0)
     with pytest.raises(BadInput, match="--offload activations: this process would hold"):
         run()
     assert not (old / "log.jsonl").exists()

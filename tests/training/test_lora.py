@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from ctxext.checkpoints.load import load_model
+from ctxext.api.extend import extend
+from ctxext.checkpoints.live.load import load_model
+from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.errors import BadInput, CtxextError
-from ctxext.pipeline.extend import extend
-from ctxext.pipeline.opened import open_checkpoint
-from ctxext.training.batch import plain_batch
-from ctxext.training.config import LoraConfig
-from ctxext.training.lora import LossModel, add_adapters, trained_groups
-from ctxext.training.self_check import check_loss, check_rope
+from ctxext.runs.recipe.config import LoraConfig
+from ctxext.training.model.batch import plain_batch
+from ctxext.training.model.lora import LossModel, add_adapters, trained_groups
+from ctxext.training.run.self_check import check_loss, check_rope
 
 IDS = torch.arange(256)[None]
 

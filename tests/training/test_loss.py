@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from ctxext.checkpoints.head import Head
-from ctxext.training.loss import IGNORED, shifted_labels, summed_nll
+from ctxext.checkpoints.live.head import Head
+from ctxext.training.model.loss import IGNORED, shifted_labels, summed_nll
 
 
 def tensors(train_head, dtype=torch.float64):

@@ -9,15 +9,15 @@ import pytest
 import torch
 from adapted import adapted, gradients
 
-from ctxext.checkpoints.tiling import tile_mlps
-from ctxext.training import window_attention
-from ctxext.training.batch import plain_batch
-from ctxext.training.config import LoraConfig
-from ctxext.training.lora import LossModel
-from ctxext.training.offload import Offloader
-from ctxext.training.recompute import recompute_first
-from ctxext.training.router_loss import router_loss
-from ctxext.training.window_attention import WINDOWS, use_windows
+from ctxext.checkpoints.live.tiling import tile_mlps
+from ctxext.runs.recipe.config import LoraConfig
+from ctxext.training.attention import windows
+from ctxext.training.attention.windows import WINDOWS, use_windows
+from ctxext.training.memory.offload import Offloader
+from ctxext.training.memory.recompute import recompute_first
+from ctxext.training.model.batch import plain_batch
+from ctxext.training.model.lora import LossModel
+from ctxext.training.model.router_loss import router_loss
 
 SHAPE = {
     "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
@@ -91,7 +91,7 @@ def assert_same(ours, plain):
 @pytest.mark.parametrize("everything", [False, True], ids=["lora", "lora+norms+embeddings"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_switches_change_no_number(family, everything, monkeypatch):
-    monkeypatch.setattr(window_attention, "BLOCK", SWITCHES["windows"])
+    monkeypatch.setattr(windows, "BLOCK", SWITCHES["windows"])
     model = build(family, everything)
     tokens = IDS.shape[0] * (IDS.shape[1] - 1)
     plain = gradients(model, model(input_ids=IDS, labels=IDS, use_cache=False).loss)

@@ -4,22 +4,22 @@ import pytest
 import torch
 import transformers
 
+from ctxext.checkpoints.live.layers import decoder_layers
 from ctxext.errors import BadInput
-from ctxext.pipeline.recipe import build
-from ctxext.training.available import _mem_available, available_bytes
-from ctxext.training.config import FinetuneConfig, LoraConfig, TrainConfig
-from ctxext.training.estimate import step_bytes
-from ctxext.training.lora import add_adapters
-from ctxext.training.memory import (
+from ctxext.machine.available import _mem_available, available_bytes
+from ctxext.runs.recipe.config import FinetuneConfig, LoraConfig, TrainConfig
+from ctxext.runs.recipe.memory_config import MemoryConfig
+from ctxext.runs.recipe.reader import build
+from ctxext.training.estimate.memory import step_bytes
+from ctxext.training.memory.offload import Offloader
+from ctxext.training.memory.switches import (
     apply_memory,
     loss_chunk_of,
     pass_of,
     shape_of,
     step_memory,
 )
-from ctxext.training.memory_config import MemoryConfig
-from ctxext.training.offload import Offloader
-from ctxext.training.recompute import recomputed_layers
+from ctxext.training.model.lora import add_adapters
 
 SHAPE = {
     "vocab_size": 256, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4,
@@ -37,7 +37,7 @@ def config_of(**memory):
 
 
 def recomputing(model):
-    return [bool(layer.gradient_checkpointing) for layer in recomputed_layers(model)]
+    return [bool(layer.gradient_checkpointing) for layer in decoder_layers(model)]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_which_layers_recompute(memory, checkpointing, expected):
     plan = apply_memory(model, config, None)
     assert recomputing(model) == expected
     assert (plan.recomputed, plan.layers) == (sum(expected), 4)
-    first = recomputed_layers(model)[0]
+    first = decoder_layers(model)[0]
     if plan.offload:
         assert isinstance(first._gradient_checkpointing_func, Offloader)
     assert plan.offload == ("offload" in memory)

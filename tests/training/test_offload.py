@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ctxext.training.offload import Offloader
+from ctxext.training.memory.offload import Offloader
 
 
 class Layers(nn.Module):

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from ctxext.checkpoints.load import load_model
+from ctxext.checkpoints.live.load import load_model
+from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.errors import BadInput
-from ctxext.pipeline.opened import open_checkpoint
-from ctxext.training.batch import plain_batch
-from ctxext.training.config import FinetuneConfig, LoraConfig, TrainConfig
-from ctxext.training.lora import LossModel, add_adapters, trained_tensors
-from ctxext.training.optimizer import RATE_FACTOR, make_optimizer
-from ctxext.training.schedule import learning_rate
+from ctxext.runs.recipe.config import FinetuneConfig, LoraConfig, TrainConfig
+from ctxext.training.model.batch import plain_batch
+from ctxext.training.model.lora import LossModel, add_adapters, trained_tensors
+from ctxext.training.run.optimizer import RATE_FACTOR, make_optimizer
+from ctxext.training.run.schedule import learning_rate
 
 IDS = torch.arange(96)[None]
 

@@ -4,8 +4,8 @@ import pytest
 import transformers
 from fake_peak import fake_peak
 
-from ctxext.training.config import LoraConfig
-from ctxext.training.estimate import (
+from ctxext.runs.recipe.config import LoraConfig
+from ctxext.training.estimate.memory import (
     Pass,
     Shape,
     auto_loss_chunk,

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from ctxext.training.config import FinetuneConfig, LoraConfig, ParallelConfig, TrainConfig
-from ctxext.training.estimate import Shape, step_bytes
-from ctxext.training.memory_config import MemoryConfig
-from ctxext.training.plan import (
+from ctxext.runs.recipe.config import FinetuneConfig, LoraConfig, ParallelConfig, TrainConfig
+from ctxext.runs.recipe.memory_config import MemoryConfig
+from ctxext.training.estimate.memory import Shape, step_bytes
+from ctxext.training.estimate.plan import (
     USABLE,
     Base,
     Machine,

@@ -10,21 +10,22 @@ import torch
 from adapted import adapted, gradients
 from conftest import build_tiny
 
-from ctxext.checkpoints.dtype import Dtype
-from ctxext.checkpoints.head import decoder_of, without_peft
-from ctxext.checkpoints.load import load_model
-from ctxext.checkpoints.tiling import tile_mlps
-from ctxext.checkpoints.weights import read_weights
+from ctxext.checkpoints.config.dtype import Dtype
+from ctxext.checkpoints.live.head import decoder_of, without_peft
+from ctxext.checkpoints.live.layers import decoder_layers
+from ctxext.checkpoints.live.load import load_model
+from ctxext.checkpoints.live.tiling import tile_mlps
+from ctxext.checkpoints.opened import open_checkpoint
+from ctxext.checkpoints.weights.files import read_weights
 from ctxext.errors import BadInput
-from ctxext.pipeline.opened import open_checkpoint
-from ctxext.training.batch import plain_batch
-from ctxext.training.config import LoraConfig
-from ctxext.training.full import train_all
-from ctxext.training.lora import LossModel
-from ctxext.training.offload import Offloader
-from ctxext.training.precision import narrow_embeddings, share_adapter_inputs, under_autocast
-from ctxext.training.recompute import recompute_first, recomputed_layers
-from ctxext.training.run_dtype import run_dtype
+from ctxext.runs.recipe.config import LoraConfig
+from ctxext.training.memory.offload import Offloader
+from ctxext.training.memory.recompute import recompute_first
+from ctxext.training.model.batch import plain_batch
+from ctxext.training.model.full import train_all
+from ctxext.training.model.lora import LossModel
+from ctxext.training.model.precision import narrow_embeddings, share_adapter_inputs, under_autocast
+from ctxext.training.model.run_dtype import run_dtype
 
 SHAPE = {
     "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
@@ -77,7 +78,7 @@ def test_shared_inputs_give_the_same_bits(lora, sparing):
 def test_adapters_of_a_layer_read_one_bfloat16_tensor():
     model = build()
     share_adapter_inputs(model)
-    attention = recomputed_layers(model)[1].self_attn
+    attention = decoder_layers(model)[1].self_attn
     read = []
     for name in ("q_proj", "k_proj", "v_proj"):
         adapter = getattr(attention, name).lora_A["default"]

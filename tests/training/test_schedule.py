@@ -2,8 +2,8 @@ import itertools
 
 import pytest
 
-from ctxext.training.config import TrainConfig
-from ctxext.training.schedule import learning_rate
+from ctxext.runs.recipe.config import TrainConfig
+from ctxext.training.run.schedule import learning_rate
 
 
 def test_by_hand():

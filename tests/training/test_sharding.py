@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch.nn.utils import clip_grad_norm_
 
 from ctxext.errors import BadInput
-from ctxext.training.config import FinetuneConfig, LoraConfig, ParallelConfig, TrainConfig
+from ctxext.runs.recipe.config import FinetuneConfig, LoraConfig, ParallelConfig, TrainConfig
 
 T, ROWS, RANKS = 64, 4, 2
 PACKED = torch.cat([torch.arange(37), torch.arange(9), torch.arange(18)])[None]
@@ -39,11 +39,11 @@ def build(name, mesh):
     """A `LossModel` on random weights, the same in every process, and not sharded yet."""
     import transformers
 
-    from ctxext.checkpoints.tiling import tile_mlps
-    from ctxext.training.context_parallel import parallelize_context
-    from ctxext.training.lora import LossModel, add_adapters
-    from ctxext.training.offload import Offloader
-    from ctxext.training.recompute import recompute_first
+    from ctxext.checkpoints.live.tiling import tile_mlps
+    from ctxext.training.memory.offload import Offloader
+    from ctxext.training.memory.recompute import recompute_first
+    from ctxext.training.model.lora import LossModel, add_adapters
+    from ctxext.training.parallel.context import parallelize_context
 
     family, changes, lora, how = CASES[name]
     config = getattr(transformers, f"{family}Config")(
@@ -72,8 +72,8 @@ def build(name, mesh):
 
 
 def batch_of(name, first, count):
-    from ctxext.training.batch import Batch
-    from ctxext.training.loss import IGNORED, shifted_labels
+    from ctxext.training.model.batch import Batch
+    from ctxext.training.model.loss import IGNORED, shifted_labels
 
     ids = torch.randint(0, 256, (ROWS, T), generator=torch.Generator().manual_seed(1))
     ids = ids[first : first + count]
@@ -86,9 +86,9 @@ def batch_of(name, first, count):
 
 def backward(name, model, mesh):
     """All rows, a row a pass on each rank, as the loop does them; the loss, mean over targets."""
-    from ctxext.training.context_parallel import context_batch
-    from ctxext.training.loss import IGNORED
-    from ctxext.training.sharding import gradients_apart
+    from ctxext.training.model.loss import IGNORED
+    from ctxext.training.parallel.context import context_batch
+    from ctxext.training.parallel.sharding import gradients_apart
 
     targets = int((batch_of(name, 0, ROWS).labels != IGNORED).sum())
     cast = "autocast" in CASES[name][3]
@@ -112,8 +112,8 @@ def backward(name, model, mesh):
 
 def measured(name, mesh):
     """Loss, whole gradients, their norm, and the share of the weights that this rank holds."""
-    from ctxext.training.lora import trained_tensors
-    from ctxext.training.sharding import own_part, shard_model, whole
+    from ctxext.training.model.lora import trained_tensors
+    from ctxext.training.parallel.sharding import own_part, shard_model, whole
 
     model = build(name, mesh)
     every = sum(p.numel() * p.element_size() for p in model.parameters())
@@ -130,10 +130,10 @@ def measured(name, mesh):
 
 def steps(name, mesh, *, load, save, count, out=None):
     """Losses of a few steps of AdamW, from a saved state, or saving the first one's."""
-    from ctxext.launch import Launch
-    from ctxext.training.optimizer import make_optimizer
-    from ctxext.training.sharding import shard_model
-    from ctxext.training.state import RunState, load_state, save_state
+    from ctxext.machine.launch import Launch
+    from ctxext.training.parallel.sharding import shard_model
+    from ctxext.training.run.optimizer import make_optimizer
+    from ctxext.training.run.state import RunState, load_state, save_state
 
     launch = Launch() if mesh is None else mesh.launch
     model = build(name, mesh)
@@ -160,7 +160,7 @@ def messages(name, mesh):
     """Reduce-scatters of a pass before the last, and of the last; then the bytes made whole."""
     from torch.distributed.tensor.debug import CommDebugMode
 
-    from ctxext.training.sharding import gathered_bytes, gradients_apart, shard_model
+    from ctxext.training.parallel.sharding import gathered_bytes, gradients_apart, shard_model
 
     model = shard_model(build(name, mesh), mesh.launch, RANKS, torch.device("cpu"))
     counts = []
@@ -174,8 +174,8 @@ def messages(name, mesh):
 
 def begun(name, mesh, file):
     """What a stage trains that begins from the tensors of another, whole."""
-    from ctxext.training.sharding import shard_model
-    from ctxext.training.state import start_from, whole_trained
+    from ctxext.training.parallel.sharding import shard_model
+    from ctxext.training.run.state import start_from, whole_trained
 
     model = shard_model(build(name, mesh), mesh.launch, RANKS, torch.device("cpu"))
     start_from(file, model, mesh.launch)
@@ -186,8 +186,8 @@ STEPPED = ("tied", "full")
 
 
 def work(launch, folder):
-    from ctxext.training.mesh import make_mesh
-    from ctxext.training.state import trained_file
+    from ctxext.training.parallel.mesh import make_mesh
+    from ctxext.training.run.state import trained_file
 
     data, context = make_mesh(launch, 1), make_mesh(launch, RANKS)
     results = {}
@@ -268,7 +268,7 @@ def test_gradients_travel_once_a_step_unless_every_weight_has_one(on_two):
 
 
 def replicas(launch):
-    from ctxext.training.mesh import make_mesh
+    from ctxext.training.parallel.mesh import make_mesh
 
     return measured("grouped", make_mesh(launch, 1))
 

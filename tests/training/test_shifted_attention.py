@@ -6,7 +6,7 @@ from conftest import build_tiny
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ctxext.errors import BadInput
-from ctxext.training.shifted_attention import shifted_attention, use_shifted_attention
+from ctxext.training.attention.shifted import shifted_attention, use_shifted_attention
 
 
 def slow(query, key, value, scaling):

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ctxext.errors import BadInput, CtxextError
-from ctxext.training.config import TrainConfig
-from ctxext.training.state import (
+from ctxext.runs.recipe.config import TrainConfig
+from ctxext.training.run.state import (
     RunState,
     flat,
     load_state,

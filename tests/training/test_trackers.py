@@ -7,7 +7,7 @@ import pytest
 from accelerate import Accelerator
 
 from ctxext.errors import CtxextError
-from ctxext.training.trackers import check_tracker, finish_tracker, report, start_tracker
+from ctxext.training.run.trackers import check_tracker, finish_tracker, report, start_tracker
 
 
 class Lines(tracking.GeneralTracker):

@@ -6,13 +6,13 @@ import transformers
 from conftest import write_byte_tokenizer
 
 import ctxext
-from ctxext.training import window_attention
-from ctxext.training.batch import Batch, plain_batch
-from ctxext.training.config import LoraConfig
-from ctxext.training.lora import LossModel, add_adapters, trained_tensors
-from ctxext.training.loss import shifted_labels
-from ctxext.training.self_check import check_loss
-from ctxext.training.window_attention import WINDOWS, use_windows
+from ctxext.runs.recipe.config import LoraConfig
+from ctxext.training.attention import windows
+from ctxext.training.attention.windows import WINDOWS, use_windows
+from ctxext.training.model.batch import Batch, plain_batch
+from ctxext.training.model.lora import LossModel, add_adapters, trained_tensors
+from ctxext.training.model.loss import shifted_labels
+from ctxext.training.run.self_check import check_loss
 
 CPU = torch.device("cpu")
 T, WINDOW = 96, 16
@@ -69,7 +69,7 @@ def ids_of(rows=2):
 @pytest.mark.parametrize("block", [7, 32, 256])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_equals_the_dense_mask(family, block, monkeypatch):
-    monkeypatch.setattr(window_attention, "BLOCK", block)
+    monkeypatch.setattr(windows, "BLOCK", block)
     model = trained(family)
     batch = plain_batch(ids_of())
     plain = loss_and_gradients(model, batch)
@@ -110,8 +110,8 @@ def test_the_self_check_compares_with_the_dense_mask():
 def test_a_wrong_window_does_not_pass_the_self_check(monkeypatch):
     model = trained("Mistral")
     assert use_windows(model.model.get_base_model(), CPU, T)
-    honest = window_attention.Rows
-    monkeypatch.setattr(window_attention, "Rows", lambda rows, size: honest(rows, size + 8))
+    honest = windows.Rows
+    monkeypatch.setattr(windows, "Rows", lambda rows, size: honest(rows, size + 8))
     with pytest.raises(Exception, match="self-check failed"):
         check_loss(model, plain_batch(ids_of()))
 
@@ -142,7 +142,7 @@ def test_a_window_as_long_as_the_row_takes_the_causal_path():
     plain = loss_and_gradients(model, batch)
     base = model.model.get_base_model()
     assert use_windows(base, CPU, T)
-    assert window_attention.window_mask(
+    assert windows.window_mask(
         batch_size=2, q_length=T, kv_length=T, local_size=T, q_offset=0, kv_offset=0
     ) is None  # fmt: skip
     assert_same(loss_and_gradients(model, batch), plain)
@@ -153,13 +153,13 @@ def test_finetune_switches_it_on(tmp_path, book, monkeypatch):
     transformers.MistralForCausalLM(config).save_pretrained(tmp_path / "base")
     write_byte_tokenizer(tmp_path / "base", 512)
     seen = []
-    honest = window_attention.block_attention
+    honest = windows.block_attention
 
     def spy(query, *rest, **more):
         seen.append(query.shape[2])
         return honest(query, *rest, **more)
 
-    monkeypatch.setattr(window_attention, "block_attention", spy)
+    monkeypatch.setattr(windows, "block_attention", spy)
     train = {"steps": 1, "gradient_accumulation": 1, "seq_length": 512}
     ctxext.finetune(
         str(tmp_path / "base"), output_dir=tmp_path / "run", device="cpu",

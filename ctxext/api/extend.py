@@ -1,0 +1,250 @@
+"""`ctxext extend`: a checkpoint with a longer window; the weights stay as they are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ctxext.checkpoints.config.detect import Position, detect
+from ctxext.checkpoints.config.patch import Patch, config_diff, plan_patch, resolve_target
+from ctxext.checkpoints.config.rope_block import Dialect
+from ctxext.checkpoints.config.windows import Origin
+from ctxext.checkpoints.folder import CONFIG
+from ctxext.checkpoints.live.check import check_in_transformers, check_written
+from ctxext.checkpoints.live.tokenizer import missing_tokenizer
+from ctxext.checkpoints.opened import open_checkpoint
+from ctxext.checkpoints.provenance import record, write_record
+from ctxext.checkpoints.weights.carry import (
+    WeightsMode,
+    base_license,
+    carry_side_files,
+    carry_weights,
+    listing,
+    patch_tokenizer,
+    raise_generation_length,
+)
+from ctxext.checkpoints.weights.files import read_weights
+from ctxext.errors import BadInput
+from ctxext.methods import get_method
+from ctxext.runs.json_file import dump_json
+from ctxext.runs.output import staged_folder
+from ctxext.runs.recipe.extend_config import ExtendConfig
+
+
+@dataclass(frozen=True)
+class Extended:
+    """What `ctxext extend` did, or would do (`dry_run`); `to_dict` is its JSON document.
+
+    `checked` is the largest relative difference to transformers' own frequencies, where asked for.
+    """
+
+    output_dir: str | None
+    method: str
+    parameters: Mapping[str, Any]
+    original: int
+    target: int
+    config_diff: Mapping[str, tuple[Any, Any]]
+    weights: Literal["linked", "copied", "rewritten"]
+    files: tuple[str, ...]
+    warnings: tuple[str, ...]
+    dry_run: bool
+    checked: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema": "ctxext.extend/1",
+            "output_dir": self.output_dir,
+            "method": self.method,
+            "parameters": dict(self.parameters),
+            "window": {"original": self.original, "target": self.target},
+            "config_diff": {key: list(pair) for key, pair in self.config_diff.items()},
+            "weights": self.weights,
+            "files": list(self.files),
+            "warnings": list(self.warnings),
+            "dry_run": self.dry_run,
+            "checked_relative_difference": self.checked,
+        }
+
+
+def extend(
+    model: str,
+    *,
+    method: str = "yarn",
+    target: int | None = None,
+    factor: float | None = None,
+    output_dir: str | Path | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    original_length: int | None = None,
+    prefer: Dialect | None = None,
+    sliding_window: int | str | None = "keep",
+    weights: WeightsMode = "auto",
+    revision: str | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    check: bool = False,
+) -> Extended:
+    """Write a checkpoint whose position encoding reaches `target` tokens.
+
+    Weights are reflinked, hard-linked or copied; config.json gets both rope dialects; tokenizer,
+    chat template, generation config, license and custom files come along. What was written is
+    read back and compared with the method's own frequencies.
+
+    Args:
+        model: folder or Hub repository id.
+        method: a name in `ctxext.methods`.
+        target: window to reach, tokens; or
+        factor: times the original window. One of the two.
+        output_dir: new folder; not needed for `dry_run`.
+        parameters: of the method, e.g. `{"beta_fast": 16}`.
+        original_length: trained window in tokens, where the config says something else.
+        prefer: rope dialect that counts where a config's two disagree.
+        sliding_window: `"keep"`; None = off; or tokens.
+        weights: `"copy"` never links.
+        overwrite: replace an earlier output of ctxext.
+        dry_run: plan and report only.
+        check: also build the rotary module in transformers and compare (needs torch).
+
+    Raises:
+        BadInput: anything the user can mend.
+        CtxextError: corrupt weights, a full disk, or a file that does not read back as meant.
+    """
+    if output_dir is None and not dry_run:
+        raise BadInput("--output-dir is missing", "say where to write, or add --dry-run")
+    get_method(method)
+    opened = open_checkpoint(
+        model, revision=revision, original_length=original_length, prefer=prefer
+    )
+    source = opened.source
+    if opened.position.doubts:
+        raise opened.position.doubts[0]
+    held = read_weights(source.folder)
+    patch, after = _planned(
+        opened.config,
+        opened.position,
+        method=method,
+        target=target,
+        factor=factor,
+        parameters=parameters or {},
+        sliding_window=sliding_window,
+        where=f"{source.name}/{CONFIG}",
+    )
+    warnings = [*opened.warnings, *patch.warnings, *missing_tokenizer(source)]
+    diff = config_diff(opened.config, patch.config)
+    numbers = dict(patch.extension.parameters) if patch.extension else {"factor": 1.0}
+    result: dict[str, Any] = {
+        "method": method,
+        "parameters": numbers,
+        "original": patch.original,
+        "target": patch.target,
+        "dry_run": dry_run,
+    }
+    if dry_run:
+        return Extended(
+            output_dir=None,
+            config_diff=diff,
+            weights="linked" if weights == "auto" else "copied",
+            files=(),
+            warnings=tuple(dict.fromkeys(warnings)),
+            checked=None,
+            **result,
+        )
+
+    out = Path(output_dir or "")
+    needed = held.bytes if weights == "copy" else 0
+    with staged_folder(
+        out, overwrite=overwrite, inputs=(source.folder,), needed_bytes=needed
+    ) as folder:
+        carry_side_files(source.folder, folder, warnings)
+        how = carry_weights(held, folder, weights)
+        (folder / CONFIG).write_text(dump_json(patch.config), encoding="utf-8")
+        diff |= patch_tokenizer(source.folder, folder, patch.target, warnings)
+        window = opened.position.window.current
+        diff |= raise_generation_length(source.folder, folder, window, patch.target)
+        checked = None
+        if patch.extension is not None:
+            check_written(folder, patch.extension, patch.original)
+            if check:
+                checked = check_in_transformers(folder, patch.extension, patch.target)
+        write_record(
+            folder,
+            record(
+                "extend",
+                base=source,
+                position=after,
+                method=method,
+                parameters=numbers,
+                license=base_license(source.folder),
+                config_diff={key: list(pair) for key, pair in diff.items()},
+                training=None,
+                evaluations=[],
+            ),
+        )
+        files = listing(folder)
+    return Extended(
+        output_dir=str(out),
+        config_diff=diff,
+        weights=how,
+        files=tuple(files),
+        warnings=tuple(dict.fromkeys(warnings)),
+        checked=checked,
+        **result,
+    )
+
+
+def planned_window(
+    config: Mapping[str, Any],
+    wanted: ExtendConfig,
+    *,
+    where: str = CONFIG,
+    origin: Origin | None = None,
+) -> Position:
+    """The window and the rope that a checkpoint would have after `extend`; no file is touched.
+
+    Args:
+        config: the parsed config.json of the checkpoint; no weights are needed.
+        wanted: section `extend` of a recipe.
+        where: its path, for messages.
+        origin: the unscaled base, where a `ctxext.json` beside the config tells it
+            (`release.provenance.origin_of`).
+
+    Returns:
+        As `detect` will read the extended checkpoint: `window.current` is the target.
+
+    Raises:
+        BadInput: as `extend`; the keys of the section are named.
+    """
+    position = detect(config, where=where, original_length=wanted.original_length, origin=origin)
+    _, after = _planned(config, position, **wanted.arguments(), where=where, flag="extend.")
+    return after
+
+
+def _planned(
+    config: Mapping[str, Any],
+    position: Position,
+    *,
+    method: str,
+    target: int | None,
+    factor: float | None,
+    parameters: Mapping[str, Any],
+    sliding_window: int | str | None,
+    where: str,
+    flag: str = "--",
+) -> tuple[Patch, Position]:
+    """The new config, and what `detect` will read in it."""
+    patch = plan_patch(
+        config,
+        position,
+        method=method,
+        target=resolve_target(position, target, factor, flag=flag),
+        parameters=parameters,
+        sliding_window=sliding_window,
+        where=where,
+    )
+    rope = position.rope
+    after = detect(
+        patch.config,
+        where=CONFIG,
+        original_length=patch.original,
+        origin=Origin(patch.original, rope.spec.rope_theta) if rope else None,
+    )
+    return patch, after

@@ -1,0 +1,478 @@
+"""`ctxext finetune`: LoRA at the target length, then the adapter merged into a checkpoint."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ctxext.api.extend import planned_window
+from ctxext.api.merge import MergeResult, merge, write_merged
+from ctxext.api.stage_run import (
+    Run,
+    StartListener,
+    Texts,
+    position_skips,
+    public_recipe,
+    read_texts,
+    run_record,
+    train_stage,
+    trained_on,
+)
+from ctxext.checkpoints.config.detect import Position
+from ctxext.checkpoints.config.dtype import check_dtype
+from ctxext.checkpoints.config.quantised import read_unquantised
+from ctxext.checkpoints.config.windows import Window
+from ctxext.checkpoints.folder import CONFIG
+from ctxext.checkpoints.live.tensors import check_tensors
+from ctxext.checkpoints.opened import Opened, open_checkpoint
+from ctxext.checkpoints.provenance import origin_of, read_record, write_record
+from ctxext.checkpoints.weights.files import Weights
+from ctxext.checkpoints.weights.safetensors_file import dtype_bytes
+from ctxext.checkpoints.weights.trained import read_trained
+from ctxext.errors import BadInput, shown
+from ctxext.evaluation.texts import check_texts
+from ctxext.machine.launch import Launch, launched, was_launched
+from ctxext.progress import Note, Progress, silent, unheard
+from ctxext.runs.output import check_output, locked, write_file
+from ctxext.runs.recipe.config import ALL_LINEAR, FinetuneConfig
+from ctxext.training.run.stages import (
+    STAGES,
+    Stage,
+    drop_checkpoints,
+    is_complete,
+    joined_log,
+    lift,
+    named,
+    read_summary,
+    stages_of,
+    to_compare,
+    trained_path,
+    whole_recipe,
+    write_log,
+)
+
+
+@dataclass(frozen=True)
+class FinetuneResult:
+    """What `ctxext finetune` made; `to_dict` is its JSON document.
+
+    `merged` is None when the run was stopped before its last step, or only planned; `stage` is the
+    number of the stage it was stopped in, where its recipe has stages.
+    """
+
+    output_dir: str
+    adapter: str | None
+    merged: str | None
+    steps: int
+    tokens: int
+    final_loss: float | None
+    tokens_per_second: float | None
+    peak_memory_bytes: int
+    stopped: bool
+    warnings: tuple[str, ...]
+    stage: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema": "ctxext.finetune/1",
+            "output_dir": self.output_dir,
+            "adapter": self.adapter,
+            "merged": self.merged,
+            "steps": self.steps,
+            "tokens": self.tokens,
+            "final_loss": self.final_loss,
+            "tokens_per_second": self.tokens_per_second,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "stopped": self.stopped,
+            "stage": self.stage,
+            "warnings": list(self.warnings),
+        }
+
+
+def finetune(
+    model: str,
+    *,
+    output_dir: str | Path,
+    recipe: Mapping[str, Any],
+    resume: bool = False,
+    overwrite: bool = False,
+    revision: str | None = None,
+    tokenizer: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    merge_dtype: str = "auto",
+    trust_remote_code: bool = False,
+    report_to: str | None = None,
+    on_note: Note = unheard,
+    on_start: StartListener | None = None,
+    on_progress: Progress = silent,
+) -> FinetuneResult:
+    """Train LoRA adapters on an extended checkpoint, at its length, and merge them.
+
+    A recipe with a section `extend` extends the checkpoint first, into `extended/`; its list
+    `stages` does so and trains several times, each time from what was trained before.
+
+    Under `torchrun` or `accelerate launch` all processes call this together: rank 0 alone writes
+    and reports, and all return the same.
+
+    Leaves `adapter/`, `merged/`, `checkpoints/step-N/`, `log.jsonl`, `loss.png`, `recipe.yaml`,
+    `ctxext.json`.
+
+    Args:
+        model: an *extended* checkpoint whose window reaches `train.seq_length`, or, with a section
+            `extend`, any.
+        output_dir: new folder, or with `resume` the folder of the run to go on with.
+        recipe: sections `extend`, `data`, `lora`, `train`, `memory`, `parallel` and the list
+            `stages`, as in a recipe file.
+        tokenizer: folder or repository whose tokenizer reads the data, and goes into `merged/`;
+            None = the model's own.
+        dtype: of the computation: `auto` = bfloat16 on a GPU, float32 on a CPU.
+        merge_dtype: of the merged checkpoint; `auto` = as stored in the base.
+        report_to: a tracker that accelerate knows and whose package is installed.
+        on_note: told when a step is left out, or a damaged checkpoint passed over.
+        on_start: told what is trained (`training.finetune.StartReport`) before the first step.
+
+    Raises:
+        BadInput: anything the user can mend: recipe, data, window, `--resume` of another run.
+        CtxextError: a failed self-check, a loss that is not finite, corrupt files, a full disk.
+    """
+    kind = check_dtype(dtype)
+    merged_kind = check_dtype(merge_dtype, flag="--merge-dtype")
+    out = Path(output_dir)
+    stages = stages_of(recipe, out)
+    if report_to is not None:
+        from ctxext.training.run.trackers import check_tracker
+
+        check_tracker(report_to)
+    with launched(device) as launch, ExitStack() as held:
+
+        def look() -> tuple[Opened, tuple[Stage, ...]]:
+            opened = open_checkpoint(model, revision=revision, tokenizer=tokenizer)
+            found = tuple(_checked(stage, opened, launch) for stage in stages)
+            if launch.main:
+                inputs = (opened.source.folder,)
+                check_output(out, overwrite=overwrite or resume, inputs=inputs)
+            weights = read_unquantised(opened.source, "train")
+            check_targets(found[0].config, weights)
+            if launch.main:
+                held.enter_context(locked(out))
+            return opened, found
+
+        opened, stages = launch.agree(look)
+        run = Run(
+            launch, model, opened, out, resume=resume, dtype=kind, device=device,
+            merge_dtype=merged_kind, trust_remote_code=trust_remote_code, report_to=report_to,
+            on_note=on_note, on_start=on_start, on_progress=on_progress,
+        )  # fmt: skip
+        return _run(run, stages)
+
+
+def _run(run: Run, stages: Sequence[Stage]) -> FinetuneResult:
+    launch, out = run.launch, run.out
+    if stages[0].config.train.quantize != "none":
+        from ctxext.training.model.quantize import check_quantize
+
+        check_quantize(stages[0].config.train.quantize)
+    launch.agree(lambda: _check_texts(stages))
+    launch.agree(lambda: _check_machine(run, stages))
+    # Everything that can be known to fail does so here: below, an old run is removed.
+    launch.agree(lambda: check_tensors(run.opened.source, trust_remote_code=run.trust_remote_code))
+    texts = launch.agree(lambda: read_texts(run, stages))
+    recipe = whole_recipe([s.config.to_dict() for s in stages], staged=stages[0].index is not None)
+
+    def begin() -> None:
+        if run.resume:
+            _check_resumable(stages, texts, out, to_compare(recipe))
+        else:
+            shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True, exist_ok=True)
+        _write_recipe(out, recipe)
+        begun = {"steps": 0, "recipe": public_recipe(stages, texts)}
+        write_record(out, run_record("finetune", run.opened, begun))
+
+    launch.on_main(begin)
+
+    from ctxext.training.run.stop import graceful_stop
+
+    done: list[Mapping[str, Any]] = []
+    with graceful_stop(launched=was_launched()) as stop:
+        start = None
+        for stage, text in zip(stages, texts, strict=True):
+            if launch.on_main(partial(is_complete, stage)):
+                summary: Mapping[str, Any] = launch.on_main(partial(read_summary, stage))
+            else:
+                summary = train_stage(run, stage, stages, text, recipe, start, stop)
+            done.append(summary)
+            steps = stage.config.train.steps
+            if summary["steps"] < steps or launch.any(stop.signal is not None):
+                break
+            start = trained_path(stage.folder, steps)
+    return launch.on_main(lambda: _finish(run, stages, texts, done))
+
+
+def _check_texts(stages: Sequence[Stage]) -> None:
+    """What can be said of the texts before anything large is imported.
+
+    Raises:
+        BadInput: naming the text, and the stage where there are several.
+    """
+    for stage in stages:
+        with named(stage.name):
+            check_texts(stage.config.data)
+
+
+def _check_machine(run: Run, stages: Sequence[Stage]) -> None:
+    """Whether this device computes what the stages ask for, before a model is loaded.
+
+    Raises:
+        BadInput: no such device, a dtype that it has not, or no compiler where one is needed.
+    """
+    from ctxext.checkpoints.live.load import device_of
+    from ctxext.training.attention.flex import flex_reason
+    from ctxext.training.memory.compiled import check_compile
+    from ctxext.training.model.precision import dtype_of_run
+
+    place = device_of(run.device, run.launch)
+    opened = run.opened
+    for stage in stages:
+        config = stage.config
+        with named(stage.name):
+            dtypes = dtype_of_run(run.dtype, opened.source, opened.position, place, config.train)
+            _check_parked(run, config, dtypes.compute, pinned=place.type == "cuda")
+            layers = planned_position(config, opened).layers
+            reason = flex_reason(config, opened.position.model_type, layers, place.type)
+            if config.train.compile:
+                check_compile(place)
+                return
+            if reason:
+                check_compile(place, reason, "train on rows no longer than a window, as one stream")
+                return
+
+
+def _check_parked(run: Run, config: FinetuneConfig, dtype: str, *, pinned: bool) -> None:
+    """Whether host memory holds what `memory.offload` parks, as far as the config tells.
+
+    How many layers `recompute: auto` comes to is known later, and checked then.
+
+    Raises:
+        BadInput: it does not.
+    """
+    from ctxext.machine.available import host_memory
+    from ctxext.machine.host_memory import check_host_memory, parked_bytes
+
+    text = run.opened.config.get("text_config") or run.opened.config
+    layers, hidden = text.get("num_hidden_layers"), text.get("hidden_size")
+    wanted = config.memory.layers(config.train.gradient_checkpointing)
+    if config.memory.offload == "none" or wanted == "auto" or not (layers and hidden):
+        return
+    train = config.train
+    tokens = train.batch_size * train.seq_length // config.parallel.context
+    recomputed = min(wanted, layers) if isinstance(wanted, int) else layers
+    parked = parked_bytes(recomputed, tokens * hidden * (dtype_bytes(dtype) or 2), pinned=pinned)
+    check_host_memory(parked, run.launch.local_ranks, host_memory())
+
+
+def _check_resumable(
+    stages: Sequence[Stage], texts: Sequence[Texts], out: Path, recipe: Mapping[str, Any]
+) -> None:
+    """Every checkpoint in the output folder is of this run.
+
+    Raises:
+        BadInput: one is not; the differing keys are named.
+    """
+    from ctxext.training.run.state import check_same_run, newest_state
+
+    hashes = {s.folder: t.data["tokens_sha256"] for s, t in zip(stages, texts, strict=True)}
+    for folder in (out, *sorted((out / STAGES).glob("*"))):
+        state = newest_state(folder)
+        if state is not None:
+            check_same_run(state, recipe, hashes.get(folder, state.data_sha256))
+
+
+def _finish(
+    run: Run,
+    stages: Sequence[Stage],
+    texts: Sequence[Texts],
+    done: Sequence[Mapping[str, Any]],
+) -> FinetuneResult:
+    """What comes after the last step, on rank 0: merge, record, result."""
+    out, now = run.out, stages[len(done) - 1]
+    staged = now.index is not None
+    stopped = now is not stages[-1] or done[-1]["steps"] < now.config.train.steps
+    log = joined_log(stages)
+    warnings = [*run.opened.warnings, *(w for text in texts for w in text.warnings)]
+    if any(stage.config.train.attention == "s2" for stage in stages):
+        from ctxext.training.attention.shifted import WARNING
+
+        warnings.append(WARNING)
+    summary = {
+        "steps": sum(each["steps"] for each in done),
+        "tokens": sum(each["tokens"] for each in done),
+        "final_loss": done[-1]["final_loss"],
+        "recipe": public_recipe(stages, texts),
+        "data": texts[len(done) - 1].data,
+    }
+    if staged:
+        summary["stages"] = [
+            _stage_summary(*each) for each in zip(stages, texts, done, strict=False)
+        ]
+        write_log(out, log)
+    home, merged = now, None
+    if not stopped:
+        merged = out / "merged"
+        if staged:
+            lift(now, out)
+            home = replace(now, folder=out)
+        warnings += _merge(run, now, home, merged, summary).warnings
+        drop_checkpoints(stages[:-1])
+    write_record(out, run_record("finetune", trained_on(run, home), summary))
+    adapter = home.folder / "adapter" if home.config.train.what == "lora" else None
+    last = log[-1] if log else {}
+    return FinetuneResult(
+        output_dir=str(out),
+        adapter=str(adapter) if adapter else None,
+        merged=str(merged) if merged else None,
+        steps=summary["steps"],
+        tokens=summary["tokens"],
+        final_loss=summary["final_loss"],
+        tokens_per_second=last.get("tokens_per_second"),
+        peak_memory_bytes=max((line.get("peak_memory_bytes") or 0 for line in log), default=0),
+        stopped=stopped,
+        warnings=tuple(dict.fromkeys(warnings)),
+        stage=now.index + 1 if now.index is not None and stopped else None,
+    )
+
+
+def _stage_summary(stage: Stage, texts: Texts, done: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of `training.stages` in ctxext.json."""
+    train = stage.config.train
+    record = read_record(stage.folder) or {}
+    return {
+        **{key: done[key] for key in ("steps", "tokens", "final_loss")},
+        "window": (record.get("window") or {}).get("target"),
+        "method": record.get("method"),
+        "parameters": record.get("parameters"),
+        "seq_length": train.seq_length,
+        "lr": train.lr,
+        "data": texts.data,
+    }
+
+
+def _merge(
+    run: Run, stage: Stage, home: Stage, merged: Path, summary: Mapping[str, Any]
+) -> MergeResult:
+    """The adapter, or after full fine-tuning every weight, as a checkpoint like the base.
+
+    Args:
+        stage: the last one; `home`: the same, where its adapter and its base lie in the end.
+    """
+    opened = trained_on(run, home)
+    if stage.config.train.what == "lora":
+        return merge(
+            home.folder / "adapter", base=str(opened.source.folder), output_dir=merged,
+            dtype=run.merge_dtype, overwrite=True, training=summary, on_progress=run.on_progress,
+            tokenizer=str(opened.tokenizer.folder) if opened.tokenizer else None,
+        )  # fmt: skip
+    from ctxext.training.model.full import PREFIX
+
+    tensors = read_trained(trained_path(stage.folder, stage.config.train.steps), PREFIX)
+    return write_merged(
+        opened, tensors, merged, adapter=None, dtype=run.merge_dtype, overwrite=True,
+        verify=False, training=summary, warnings=[], on_progress=run.on_progress,
+    )  # fmt: skip
+
+
+def _checked(stage: Stage, opened: Opened, launch: Launch) -> Stage:
+    """A stage with `seq_length` filled in, refused where its window or its ranks do not do.
+
+    Raises:
+        BadInput: naming the key, and the stage where there are several.
+    """
+    with named(stage.name):
+        config = at_length(stage.config, opened)
+        config.parallel.check(launch.ranks, config.train.seq_length)
+        if not config.data.texts:
+            raise BadInput("--data is missing", "e.g. --data book.txt or --data builtin:python")
+    return replace(stage, config=config)
+
+
+def window_of(config: FinetuneConfig, opened: Opened) -> Window:
+    """The window that is trained: what section `extend` will make of the base's, or the base's.
+
+    Raises:
+        BadInput: the base cannot be extended so.
+    """
+    return planned_position(config, opened).window
+
+
+def planned_position(config: FinetuneConfig, opened: Opened) -> Position:
+    """How the checkpoint that is trained encodes position: after section `extend`, or the base.
+
+    Raises:
+        BadInput: the base cannot be extended so.
+    """
+    if config.extend is None:
+        return opened.position
+    where, origin = f"{opened.source.name}/{CONFIG}", origin_of(opened.source.folder)
+    return planned_window(opened.config, config.extend, where=where, origin=origin)
+
+
+def at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:
+    """The config with `seq_length` filled in, refused where the rope does not reach it.
+
+    What has to lie in the window is the last position: with PoSE the target's, and a row is as long
+    as the window that the checkpoint came with.
+    """
+    window, train, name = window_of(config, opened), config.train, opened.source.name
+    length = train.seq_length or (window.original if train.pose_target else window.current)
+    flag, reach = "--seq-length", length
+    if train.pose_target > length:
+        flag, reach = "train.pose_target", train.pose_target
+    if reach > window.current:
+        if config.extend is not None:
+            raise BadInput(
+                f"{flag} {reach} is beyond the window that extend reaches, {window.current} tokens",
+                "extend further, or train on shorter rows",
+            )
+        raise BadInput(
+            f"{flag} {reach} is beyond the window of {name}, {window.current} tokens",
+            f"extend it first: ctxext extend {name} --target {reach}",
+        )
+    config = replace(config, train=replace(train, seq_length=length))
+    position_skips(config)
+    return config
+
+
+def check_targets(config: FinetuneConfig, weights: Weights) -> None:
+    """Every name in `lora.targets` is a matrix of the checkpoint; `add_adapters` looks closer.
+
+    Raises:
+        BadInput: one is none.
+    """
+    targets = config.lora.targets
+    if config.train.what != "lora" or targets == (ALL_LINEAR,):
+        return
+    parts = [name.split(".") for name, (_, info) in weights.tensors.items() if len(info.shape) == 2]
+    known = {part[-2] for part in parts if part[-1] == "weight" and len(part) > 1}
+    known -= {"lm_head", "embed_tokens"}
+    for target in targets:
+        if target not in known:
+            raise BadInput(
+                f"lora.targets names {shown(target)}, which is no linear layer of this model",
+                f"it has: {', '.join(sorted(known))}",
+            )
+
+
+def _write_recipe(out: Path, recipe: Mapping[str, Any]) -> None:
+    head = (
+        "# The recipe of this run, with every default filled in; to repeat the run:\n"
+        "#   ctxext finetune MODEL --recipe recipe.yaml --output-dir NEW\n"
+    )
+    if STAGES in recipe:
+        head += "# Each stage says all of its own; the sections above them are those of the last.\n"
+    write_file(out / "recipe.yaml", head + yaml.safe_dump(dict(recipe), sort_keys=False))

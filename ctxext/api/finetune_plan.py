@@ -1,0 +1,362 @@
+"""`ctxext finetune --dry-run`: what a run takes, on this machine or on a card by its name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ctxext.api.finetune import at_length, check_targets, window_of
+from ctxext.checkpoints.config.dtype import DtypeName, check_dtype, compute_dtype, has_grouped_keys
+from ctxext.checkpoints.config.quantised import refuse_quantised
+from ctxext.checkpoints.folder import CONFIG
+from ctxext.checkpoints.live.load import pick_device
+from ctxext.checkpoints.live.tensors import check_tensors
+from ctxext.checkpoints.live.tokenizer import missing_tokenizer
+from ctxext.checkpoints.opened import Opened, open_checkpoint, tokenizer_of
+from ctxext.checkpoints.weights.files import tied_head
+from ctxext.checkpoints.weights.safetensors_file import dtype_bytes
+from ctxext.data.cache import check_cache_folder
+from ctxext.errors import BadInput, shown
+from ctxext.evaluation.texts import check_texts
+from ctxext.machine.gpus import Gpu, get_gpu
+from ctxext.runs.recipe.config import FinetuneConfig, TrainConfig
+from ctxext.training.estimate.memory import Shape, model_parameters
+from ctxext.training.estimate.plan import (
+    FIRST_PASS,
+    Base,
+    Machine,
+    Memory,
+    Switch,
+    fits,
+    longest_sequence,
+    planned_flops,
+    planned_memory,
+    planned_pass,
+    switches,
+    trained_parameters,
+)
+from ctxext.training.estimate.rates import Rates
+from ctxext.training.model.run_dtype import RunDtype, run_dtype
+from ctxext.training.run.stages import named, stages_of
+
+_SHARE = 0.4  # of a card's stated peak: what good training code reaches, and not measured here
+_MOST_GPUS = 2**16
+_CUDA_RUNTIME = 700 * 2**20  # context, cuBLAS and the allocator's slack; not measured here
+
+
+@dataclass(frozen=True)
+class Stint:
+    """The steps of a run that are alike: all of them, or those of one stage.
+
+    Attributes:
+        name: `stages[0]`; empty for a run without stages.
+        seq_length: tokens in a row.
+        rows_per_step: read by all processes in one optimizer step.
+        seconds_per_step: that all processes take together.
+    """
+
+    name: str
+    seq_length: int
+    steps: int
+    rows_per_step: int
+    seconds_per_step: float
+
+    @property
+    def tokens(self) -> int:
+        return self.steps * self.rows_per_step * self.seq_length
+
+    @property
+    def seconds(self) -> float:
+        return self.steps * self.seconds_per_step
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "stage": self.name,
+            "seq_length": self.seq_length,
+            "steps": self.steps,
+            "rows_per_step": self.rows_per_step,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "seconds_per_step": self.seconds_per_step,
+        }
+
+
+@dataclass(frozen=True)
+class FinetunePlan:
+    """What a fine-tuning run will take; `to_dict` is its JSON document.
+
+    Attributes:
+        stints: stage by stage; one where there are no stages.
+        largest: the stint that memory, switches and `longest` speak of: it needs the most memory.
+        window: that the checkpoint reads in it.
+        speed_source: where the time comes from, in words.
+        longest: tokens in a row that fit with the recipe's switches; 0 = none.
+    """
+
+    model: str
+    machine: Machine
+    dtype: str
+    stints: tuple[Stint, ...]
+    largest: Stint
+    window: int
+    layers: int
+    parameters: int
+    trained: int
+    memory: Memory
+    speed_source: str
+    longest: int
+    switches: tuple[Switch, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def steps(self) -> int:
+        return sum(stint.steps for stint in self.stints)
+
+    @property
+    def tokens(self) -> int:
+        """That the whole run trains on."""
+        return sum(stint.tokens for stint in self.stints)
+
+    @property
+    def seconds(self) -> float:
+        """That the whole run takes."""
+        return sum(stint.seconds for stint in self.stints)
+
+    @property
+    def fits(self) -> bool:
+        return fits(self.memory, self.machine)
+
+    def to_dict(self) -> dict[str, Any]:
+        memory, machine = self.memory, self.machine
+        return {
+            "schema": "ctxext.finetune-plan/1",
+            "model": self.model,
+            "machine": {
+                "name": machine.name,
+                "memory_bytes": machine.memory,
+                "devices": machine.devices,
+            },
+            "dtype": self.dtype,
+            "seq_length": self.largest.seq_length,
+            "window": self.window,
+            "steps": self.steps,
+            "tokens": self.tokens,
+            "stages": [stint.to_dict() for stint in self.stints],
+            "parameters": self.parameters,
+            "trained_parameters": self.trained,
+            "memory": {
+                "parts": memory.parts(),
+                "peak_bytes": memory.peak,
+                "host_bytes": memory.host,
+                "host_available_bytes": machine.host,
+                "fits": self.fits,
+                "recomputed_layers": memory.recomputed,
+                "layers": self.layers,
+            },
+            "time": {
+                "seconds": self.seconds,
+                "tokens_per_second": self.tokens / self.seconds,
+                "source": self.speed_source,
+            },
+            "longest_sequence": self.longest,
+            "switches": [
+                {
+                    "switch": row.name or "as it is",
+                    "peak_bytes": row.peak,
+                    "longest_sequence": row.longest,
+                    "arithmetic": row.arithmetic,
+                }
+                for row in self.switches
+            ],
+            "warnings": list(self.warnings),
+        }
+
+
+def plan_finetune(
+    model: str,
+    *,
+    recipe: Mapping[str, Any],
+    gpu: str | None = None,
+    gpus: int | None = None,
+    revision: str | None = None,
+    tokenizer: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    merge_dtype: str = "auto",
+    report_to: str | None = None,
+    trust_remote_code: bool = False,
+) -> FinetunePlan:
+    """What `finetune` with the same arguments would take; nothing is written, no weights are read.
+
+    Args:
+        model: a checkpoint, or a folder with no more than its config.json.
+        recipe: as for `finetune`; `data` may be missing.
+        gpu: a card by its name (`training.gpus.GPUS`); None = this machine, whose speed is measured
+            for a few seconds.
+        gpus: how many; None = as many as the recipe's section `parallel` needs.
+
+    Raises:
+        BadInput: as `finetune`; a card that is not known; a config without the sizes.
+    """
+    stages = stages_of(recipe, Path())
+    kind = check_dtype(dtype)
+    check_dtype(merge_dtype, flag="--merge-dtype")
+    if report_to is not None:
+        from ctxext.training.run.trackers import check_tracker
+
+        check_tracker(report_to)
+    if gpus is not None and not 1 <= gpus <= _MOST_GPUS:
+        raise BadInput(f"--gpus is {shown(gpus)}, and has to be between 1 and {_MOST_GPUS}")
+    card = get_gpu(gpu) if gpu is not None else None
+    opened = open_checkpoint(model, revision=revision, weights=False, tokenizer=tokenizer)
+    refuse_quantised(opened.config, opened.source, "train")
+    configs = []
+    for stage in stages:
+        with named(stage.name):
+            config = at_length(stage.config, opened)
+            config.parallel.check(gpus or config.parallel.processes, config.train.seq_length)
+            check_texts(config.data)
+            configs.append(config)
+    check_cache_folder()
+    missing = _check_tokenizer(opened, trust_remote_code)
+    devices = gpus or max(config.parallel.processes for config in configs)
+    place: Any = None
+    if card is not None:
+        machine = _card(str(gpu), card, devices)
+    else:
+        place = pick_device(device)
+        machine = _this_machine(place, devices)
+    dtypes = _dtypes(opened, kind, configs[0].train, place)
+    name = dtypes.compute if dtypes.compute != "auto" else opened.position.dtype or "bfloat16"
+    width = dtype_bytes(name)
+    if width is None:
+        raise BadInput(f"--dry-run does not know how large {name} is", "give --dtype")
+    fused = not (_on_cuda(place) and name == "float32" and has_grouped_keys(opened.config))
+    base = _base(opened, width, configs[0], fused=fused, trust_remote_code=trust_remote_code)
+    memories = [planned_memory(base, config, machine) for config in configs]
+    index = max(
+        range(len(configs)), key=lambda i: (not fits(memories[i], machine), memories[i].peak, i)
+    )
+    config, memory = configs[index], memories[index]
+    if card is not None:
+        rates = Rates.of_peak(card.teraflops * 1e12, _SHARE)
+        source = f"{_SHARE:.0%} of {card.teraflops:g} teraflops, which is a guess"
+    else:
+        from ctxext.training.memory.probe import measure_model
+
+        rates = measure_model(
+            opened.source, config.lora, planned_pass(base, config), place, name,
+            trust_remote_code=trust_remote_code,
+        )  # fmt: skip
+        source = "a layer and a piece of the head, timed here"
+    stints = tuple(
+        _stint(stage.name, each, rates.seconds(planned_flops(base, each, its.recomputed)), devices)
+        for stage, each, its in zip(stages, configs, memories, strict=True)
+    )
+    return FinetunePlan(
+        model=opened.source.name,
+        machine=machine,
+        dtype=name,
+        stints=stints,
+        largest=stints[index],
+        window=window_of(config, opened).current,
+        layers=base.shape.layers,
+        parameters=base.parameters,
+        trained=trained_parameters(base, config),
+        memory=memory,
+        speed_source=source,
+        longest=longest_sequence(base, config, machine),
+        switches=tuple(switches(base, config, machine)),
+        warnings=(*opened.warnings, *missing, *dtypes.notes),
+    )
+
+
+def _on_cuda(place: Any) -> bool:
+    """Args: place: a device of this machine; None = a card of the table."""
+    return place is None or place.type == "cuda"
+
+
+def _dtypes(opened: Opened, asked: DtypeName, train: TrainConfig, place: Any) -> RunDtype:
+    """What `--dtype` will come to in the run, on a card or here."""
+    if place is not None:
+        from ctxext.training.model.precision import dtype_of_run
+
+        return dtype_of_run(asked, opened.source, opened.position, place, train)
+    chosen = compute_dtype(
+        asked,
+        stored=opened.position.dtype,
+        device_type="cuda",
+        grouped=has_grouped_keys(opened.config),
+    )
+    return run_dtype(chosen, full=train.what == "full")
+
+
+def _check_tokenizer(opened: Opened, trust_remote_code: bool) -> list[str]:
+    """Load the tokenizer that the run will read with; a warning where there is none yet.
+
+    Raises:
+        BadInput: it is there and does not load, or does not fit.
+    """
+    missing = [] if opened.tokenizer is not None else missing_tokenizer(opened.source)
+    if not missing:
+        tokenizer_of(opened, trust_remote_code=trust_remote_code)
+    return missing
+
+
+def _stint(name: str, config: FinetuneConfig, seconds: float, devices: int) -> Stint:
+    """Args: seconds: of one forward and backward pass."""
+    train = config.train
+    data_ranks = devices // config.parallel.context
+    rows = train.batch_size * train.gradient_accumulation * data_ranks
+    return Stint(name, train.seq_length, train.steps, rows, seconds * train.gradient_accumulation)
+
+
+def _card(name: str, card: Gpu, devices: int) -> Machine:
+    label = f"{name} x {devices}" if devices > 1 else name
+    memory, host = int(card.memory_gib * 2**30), card.host_gib * 2**30
+    return Machine(label, memory, _CUDA_RUNTIME, devices, host=host)
+
+
+def _base(
+    opened: Opened, width: int, first: FinetuneConfig, *, fused: bool, trust_remote_code: bool
+) -> Base:
+    config = opened.config.get("text_config", opened.config)
+    try:
+        shape = Shape.of(config)
+        if not fused:
+            shape = replace(shape, eager=True)
+        counted = model_parameters(shape, config)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadInput(
+            f"{opened.source.name}/{CONFIG} does not say {error}, so that nothing can be planned",
+            "leave out --dry-run",
+        ) from error
+    tied = tied_head(config)
+    if opened.source.weights_local and any(opened.source.folder.glob("*.safetensors*")):
+        weights = check_tensors(opened.source, trust_remote_code=trust_remote_code)
+        check_targets(first, weights)
+        counted = weights.parameters_once(tied=tied)
+    return Base(shape, counted, tied, width)
+
+
+def _this_machine(place: Any, devices: int) -> Machine:
+    import torch
+
+    from ctxext.machine.available import available_bytes, host_memory
+    from ctxext.runs.log import memory_bytes
+
+    if place.type == "cuda":
+        total = torch.cuda.get_device_properties(place).total_memory
+        free = host_memory()
+        host = free // devices if free is not None else None
+        name = torch.cuda.get_device_name(place)
+        return Machine(name, total, _CUDA_RUNTIME, devices, host=host)
+    import accelerate  # noqa: F401 - what a run imports is part of its size
+    import peft  # noqa: F401
+    import transformers  # noqa: F401
+
+    own = memory_bytes() + FIRST_PASS
+    free = available_bytes(place)
+    if free is None:
+        raise BadInput("--dry-run: nothing says how much memory is free here", "name a --gpu")
+    return Machine("this machine's CPU", (free + own) // devices, own, devices, is_host=True)

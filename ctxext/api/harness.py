@@ -1,0 +1,406 @@
+"""`ctxext eval-harness`: lm-evaluation-harness as it is, called with the right window."""
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctxext.checkpoints.config.dtype import check_dtype
+from ctxext.checkpoints.config.quantised import read_unquantised
+from ctxext.checkpoints.folder import CONFIG, Source
+from ctxext.checkpoints.live.load import load_model, pick_device
+from ctxext.checkpoints.live.quiet import quiet_transformers
+from ctxext.checkpoints.live.tensors import check_tensors
+from ctxext.checkpoints.opened import Opened, open_checkpoint, tokenizer_of
+from ctxext.checkpoints.provenance import SCHEMA, command_line, versions, write_record
+from ctxext.encodings.kinds import ROTARY
+from ctxext.errors import BadInput, CtxextError, is_out_of_memory
+from ctxext.evaluation.harness.results import publishable, rows_of
+from ctxext.evaluation.harness.tasks import Tasks, unreachable, words
+from ctxext.progress import Progress, silent
+from ctxext.runs.json_file import dump_json, read_json_object
+from ctxext.runs.output import staged_folder, write_file
+
+KIND = "eval-harness"
+DOCUMENT = f"{KIND}.json"
+FULL = "harness.json"
+"""The harness's own results beside it."""
+OLDEST = "0.4.13"
+"""Of lm-eval: before, RULER never ends at short lengths."""
+SEEDS = (0, 1234, 1234, 1234)
+"""The harness's own, of Python's random, numpy, torch and the few-shot sampler."""
+_EXPECTED = (  # said for every run, or by us in better words
+    "ype `str`", "already-initialized", "runcat", "Custom kwargs", "using default",
+    "No aggregation function",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class HarnessResult:
+    """Scores of one checkpoint; `to_dict` is the eval-harness JSON document.
+
+    `tasks` has a row for each task, metric and filter; `cut` in it counts the documents that lost
+    their beginning because they are longer than `window`. `full` is what the harness returned.
+    """
+
+    model: str
+    window: int
+    original_window: int
+    harness_version: str
+    tasks: tuple[dict[str, Any], ...]
+    lengths: tuple[int, ...]
+    num_fewshot: int | None
+    limit: int | None
+    batch_size: int
+    seeds: tuple[int, ...]
+    full: dict[str, Any]
+    warnings: tuple[str, ...]
+    output_dir: str | None
+    tokenizer: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema": "ctxext.eval-harness/1",
+            "model": self.model,
+            "window": self.window,
+            "original_window": self.original_window,
+            "harness_version": self.harness_version,
+            "tasks": list(self.tasks),
+            "lengths": list(self.lengths),
+            "num_fewshot": self.num_fewshot,
+            "limit": self.limit,
+            "batch_size": self.batch_size,
+            "seeds": list(self.seeds),
+            "tokenizer": self.tokenizer,
+            "warnings": list(self.warnings),
+            "output_dir": self.output_dir,
+        }
+
+
+def harness(
+    model: str,
+    *,
+    tasks: Sequence[str],
+    lengths: Sequence[int] = (),
+    max_length: int | None = None,
+    num_fewshot: int | None = None,
+    limit: int | None = None,
+    batch_size: int = 1,
+    include_path: str | Path | None = None,
+    seed: int | None = None,
+    output_dir: str | Path | None = None,
+    overwrite: bool = False,
+    revision: str | None = None,
+    tokenizer: str | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    on_progress: Progress = silent,
+) -> HarnessResult:
+    """Run tasks of lm-evaluation-harness on a checkpoint, in the window that it claims to read.
+
+    Args:
+        model: a checkpoint.
+        tasks: the harness's names of tasks, groups and tags; `mmlu_*` stands for all that match.
+        lengths: tokens, for tasks that make their documents at lengths (RULER); none = the window.
+        max_length: tokens, prompt and answer together; None = the window, also where only the
+            scaling factor says it (dynamic).
+        num_fewshot: examples in the prompt; None = as the task says.
+        limit: documents of each task, and of each of its lengths; None = all.
+        batch_size: requests that are read together.
+        include_path: folder with YAML files of further tasks.
+        seed: of everything random; None = the harness's own seeds.
+        tokenizer: folder or repository whose tokenizer is used; None = the checkpoint's own.
+        output_dir: gets `eval-harness.json`, `harness.json` and `ctxext.json`.
+
+    Raises:
+        BadInput: anything the user can mend, the harness not being installed included.
+        CtxextError: a task's data cannot be had, out of memory, the model returned NaN.
+    """
+    _check(tasks, lengths, num_fewshot, limit, batch_size, include_path)
+    _require_harness()
+    kind = check_dtype(dtype)
+    opened = open_checkpoint(model, revision=revision, tokenizer=tokenizer)
+    source = opened.source
+    read_unquantised(source, "evaluate")
+    window = _window(opened, max_length, lengths)
+    seeds = SEEDS if seed is None else (seed,) * 4
+    with contextlib.ExitStack() as held:
+        folder = None
+        if output_dir is not None:
+            folder = held.enter_context(
+                staged_folder(
+                    Path(output_dir), overwrite=overwrite, inputs=(source.folder,),
+                    may_lie_inside=True,
+                )
+            )  # fmt: skip
+        said = held.enter_context(_kept_quiet())
+        _set_seeds(seeds)
+        check_tensors(source, trust_remote_code=trust_remote_code)
+        loaded = tokenizer_of(opened, trust_remote_code=trust_remote_code)
+        place = pick_device(device)
+        found = Tasks.load(
+            tasks, include_path, lengths or (window,),
+            tokenizer=_readable_by_tasks(opened.tokens_from, trust_remote_code),
+            on_progress=on_progress,
+        )  # fmt: skip
+        if lengths and not found.at_lengths():
+            raise BadInput(
+                "--lengths is given, and none of --tasks makes its documents at lengths",
+                "leave it out; RULER's tasks do",
+            )
+        found.configure(num_fewshot, seeds[3])
+        notes: list[str] = []
+        live = load_model(
+            source, opened.position, dtype=kind, device=place,
+            trust_remote_code=trust_remote_code, on_note=notes.append,
+        )  # fmt: skip
+        from ctxext.evaluation.harness.model import Windowed
+
+        reader = Windowed(
+            live, loaded, window=window, batch_size=batch_size, name=source.name,
+            on_progress=on_progress,
+        )  # fmt: skip
+        full = _evaluate(reader, found, limit)
+        cut = Counter(task for task, _ in reader.cut)
+        result = HarnessResult(
+            model=source.name,
+            window=window,
+            original_window=opened.position.window.original,
+            harness_version=importlib.metadata.version("lm_eval"),
+            tasks=tuple(rows_of(full, at_length=found.at_lengths(limit), cut=cut)),
+            lengths=tuple(lengths or (window,)) if found.at_lengths() else (),
+            num_fewshot=num_fewshot,
+            limit=limit,
+            batch_size=batch_size,
+            seeds=seeds,
+            full=full,
+            warnings=(*opened.warnings, *notes, *_warnings(opened, reader, cut, full), *said()),
+            output_dir=str(output_dir) if output_dir is not None else None,
+            tokenizer=opened.tokenizer.name if opened.tokenizer else None,
+        )
+        if folder is not None:
+            _write(folder, result, _folders(source, include_path))
+    return result
+
+
+def _check(
+    tasks: Sequence[str],
+    lengths: Sequence[int],
+    num_fewshot: int | None,
+    limit: int | None,
+    batch_size: int,
+    include_path: str | Path | None,
+) -> None:
+    if not [task for task in tasks if task.strip()]:
+        raise BadInput("--tasks names no task", "e.g. --tasks hellaswag,niah_single_1")
+    if lengths and min(lengths) < 1:
+        raise BadInput(f"--lengths has {min(lengths)}, and has to be at least 1")
+    if num_fewshot is not None and num_fewshot < 0:
+        raise BadInput(f"--num-fewshot is {num_fewshot}, and has to be 0 or more")
+    if limit is not None and limit < 1:
+        raise BadInput(f"--limit is {limit}, and has to be at least 1")
+    if batch_size < 1:
+        raise BadInput(f"--batch-size is {batch_size}, and has to be at least 1")
+    if include_path is not None and not Path(include_path).is_dir():
+        raise BadInput(f"--include-path {include_path} is no folder")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise BadInput(
+            "eval-harness runs as one process, and a launcher started several",
+            "run `ctxext eval-harness` by itself",
+        )
+
+
+def _require_harness() -> None:
+    """Raises:
+    BadInput: lm-eval is not installed, or too old to be called this way.
+    """
+    hint = "pip install 'ctxext[harness]'"
+    if importlib.util.find_spec("lm_eval") is None:
+        raise BadInput("eval-harness needs lm-evaluation-harness, which is not installed", hint)
+    from packaging.version import Version
+
+    found = importlib.metadata.version("lm_eval")
+    if Version(found) < Version(OLDEST):
+        raise BadInput(f"eval-harness needs lm-eval {OLDEST} or newer, and {found} is here", hint)
+    try:
+        import lm_eval.models.huggingface
+        import lm_eval.tasks  # noqa: F401
+    except ImportError as error:
+        raise BadInput(f"lm-evaluation-harness cannot be imported: {words(error)}", hint) from error
+
+
+def _window(opened: Opened, wanted: int | None, lengths: Sequence[int]) -> int:
+    """Tokens that the harness may use.
+
+    Raises:
+        BadInput: more than there are learned positions, or `lengths` beyond it.
+    """
+    current = opened.position.window.current
+    window = wanted or current
+    for length in lengths:
+        if length > window:
+            raise BadInput(
+                f"--lengths has {length}, and {opened.source.name} is read at {window} tokens",
+                f"shorter lengths, or --max-length {length}",
+            )
+    if window > current and opened.position.encoding not in (*ROTARY, "alibi", "none"):
+        raise BadInput(
+            f"--max-length is {window}, and {opened.source.name} has {current} positions",
+            "leave it out",
+        )
+    return window
+
+
+def _readable_by_tasks(source: Source, trust_remote_code: bool) -> str | None:
+    """The tokenizer for tasks that cut their documents by it; they run any code it brings."""
+    for name in ("tokenizer_config.json", CONFIG):
+        path = source.folder / name
+        if path.is_file() and "auto_map" in read_json_object(path)[0] and not trust_remote_code:
+            return None
+    return str(source.folder)
+
+
+def _evaluate(reader: Any, found: Tasks, limit: int | None) -> dict[str, Any]:
+    """What `lm_eval.evaluate` returns, without the environment it would report."""
+    import jinja2
+    from lm_eval import evaluate
+
+    names = ", ".join(found.tasks)
+    loaded = {
+        "tasks": found.tasks,
+        "groups": found.groups,
+        "group_map": {name: group.child_names for name, group in found.groups.items()},
+    }
+    samples = found.chosen(limit) if limit is not None else None
+    try:
+        full = evaluate(lm=reader, task_dict=loaded, samples=samples, log_samples=False)
+    except ConnectionError as error:  # of a metric or few-shot examples that are fetched late
+        raise unreachable(names, error) from error
+    except OverflowError as error:
+        raise CtxextError(f"a metric of --tasks {names} is too large for a number") from error
+    except jinja2.TemplateError as error:
+        raise BadInput(f"--tasks {names}: a template fails: {words(error)}") from error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise CtxextError(
+            f"out of memory at {reader.batch_size} x up to {reader.max_length} tokens",
+            "--batch-size 1, or a shorter --max-length",
+        ) from error
+    return dict(full)
+
+
+def _warnings(opened: Opened, reader: Any, cut: Counter[str], full: Mapping[str, Any]) -> list[str]:
+    out = []
+    window, batch_size = reader.max_length, reader.batch_size
+    current = opened.position.window.current
+    if window > current:
+        out.append(f"--max-length {window} is beyond the window of {current} tokens")
+    if reader.starts_after_new_line:
+        out.append("the tokenizer has neither BOS nor EOS: texts begin after a new line")
+    rope = opened.position.rope
+    if batch_size > 1 and rope and rope.block.rope_type in ("dynamic", "longrope"):
+        out.append(
+            f"{rope.block.rope_type} scaling depends on the longest of a batch: with --batch-size "
+            f"{batch_size} numbers are not those of --batch-size 1"
+        )
+    for task, count in sorted(cut.items()):
+        total = full["n-samples"].get(task, {}).get("effective", count)
+        out.append(
+            f"{task}: {count} of {total} documents are longer than the window of {window} tokens "
+            "with their answer, and the harness cut off their beginning"
+        )
+    return out
+
+
+def _set_seeds(seeds: Sequence[int]) -> None:
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(seeds[0])
+    np.random.seed(seeds[1])
+    torch.manual_seed(seeds[2])
+
+
+class _Heard(logging.Handler):
+    """The harness's own warnings, one of each place that warns."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: dict[tuple[str, int], str] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = " ".join(record.getMessage().split())
+        if not any(part in text for part in _EXPECTED):
+            self.said.setdefault((record.pathname, record.lineno), f"the harness: {text[:300]}")
+
+
+@contextmanager
+def _kept_quiet() -> Iterator[Any]:
+    """Keep the harness's prints, bars and log off the terminal.
+
+    Yields:
+        A function that gives its warnings.
+    """
+    heard = _Heard()
+    logger = logging.getLogger("lm_eval")
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(heard)
+    try:
+        with (
+            open(os.devnull, "w") as sink,  # noqa: PTH123
+            quiet_transformers(),
+            contextlib.redirect_stdout(sink),
+            contextlib.redirect_stderr(sink),
+        ):
+            yield lambda: list(heard.said.values())
+    finally:
+        logger.removeHandler(heard)
+        logger.propagate = propagate
+
+
+def _folders(source: Source, include_path: str | Path | None) -> list[Path]:
+    """Whose paths are nobody else's business."""
+    import lm_eval
+
+    out = [Path(lm_eval.__file__).parent, source.folder, source.folder.resolve()]
+    out += [Path.cwd(), Path.home()]
+    if include_path is not None:
+        out += [Path(include_path).resolve(), Path(include_path)]
+    return [path for path in out if path.is_absolute()]
+
+
+def _write(folder: Path, result: HarnessResult, folders: Sequence[Path]) -> None:
+    document = result.to_dict()
+    del document["output_dir"]
+    names = ("random_seed", "numpy_seed", "torch_seed", "fewshot_seed")
+    config = {
+        "model": result.model,
+        "model_args": {"max_length": result.window},
+        "batch_size": result.batch_size,
+        "limit": result.limit,
+        **dict(zip(names, result.seeds, strict=True)),
+    }
+    write_file(folder / DOCUMENT, dump_json(publishable(document, folders)))
+    full = publishable({**result.full, "config": config}, folders)
+    write_file(folder / FULL, dump_json(full))
+    write_record(
+        folder,
+        {
+            "schema": SCHEMA,
+            "kind": KIND,
+            "versions": {**versions(), "lm_eval": result.harness_version},
+            "evaluations": [DOCUMENT],
+            "command": command_line(),
+        },
+    )

@@ -1,0 +1,322 @@
+"""`ctxext inspect`: how a checkpoint encodes position, and what is suspicious about it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctxext.checkpoints.config import families
+from ctxext.checkpoints.config.detect import Position, reads_alike_in_transformers_4
+from ctxext.checkpoints.config.layouts import Layer
+from ctxext.checkpoints.config.quantised import quantised_by
+from ctxext.checkpoints.config.rope_block import Dialect
+from ctxext.checkpoints.config.windows import Window
+from ctxext.checkpoints.live.tokenizer import TOKENIZER, missing_tokenizer
+from ctxext.checkpoints.opened import Opened, open_checkpoint
+from ctxext.checkpoints.weights.carry import TOKENIZER_CONFIG, fixed_lengths
+from ctxext.checkpoints.weights.files import Weights, read_weights, tied_head
+from ctxext.checkpoints.weights.safetensors_file import DTYPE_NAMES, dtype_bytes
+from ctxext.encodings.kinds import ROTARY
+from ctxext.encodings.rope import wavelengths
+from ctxext.engines.notes import engine_notes
+from ctxext.errors import BadInput
+from ctxext.methods import METHODS
+from ctxext.report.plots import plot_wavelengths
+from ctxext.runs.json_file import read_json_object
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `ctxext inspect` found; `to_dict` is its JSON document."""
+
+    opened: Opened
+    parameters: int | None
+    dtype: str | None
+    kv_bytes_per_token: int | None
+    kv_bytes_at: Mapping[int, int]
+    methods: tuple[Mapping[str, Any], ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def position(self) -> Position:
+        return self.opened.position
+
+    def to_dict(self) -> dict[str, Any]:
+        position, rope = self.position, self.position.rope
+        window = position.stated_window
+        return {
+            "schema": "ctxext.inspect/1",
+            "model": self.opened.source.name,
+            "revision": self.opened.source.revision,
+            "architecture": position.architecture,
+            "model_type": position.model_type,
+            "parameters": self.parameters,
+            "dtype": self.dtype,
+            "position_encoding": position.encoding,
+            "window": {
+                "original": window.original if window else None,
+                "current": window.current if window else None,
+                "source": window.source if window else None,
+            },
+            "rope": None
+            if rope is None
+            else {
+                "rope_type": rope.block.rope_type,
+                "rope_theta": rope.block.rope_theta,
+                "factor": rope.block.factor,
+                "attention_factor": rope.attention_factor,
+                "head_dim": rope.head_dim,
+                "rotary_dim": rope.spec.rotary_dim,
+                "inv_freq": rope.inv_freq,
+                "wavelengths": wavelengths(rope.inv_freq) if rope.inv_freq else None,
+                "sha256": rope.sha256,
+                "dialects": {name: dict(d) for name, d in rope.block.dialects.items()},
+            },
+            "layers": [
+                {
+                    "index": layer.index,
+                    "position_encoding": layer.position_encoding,
+                    "attention": layer.attention,
+                    "window": layer.window,
+                }
+                for layer in position.layers
+            ],
+            "kv_cache": {
+                "bytes_per_token": self.kv_bytes_per_token,
+                "bytes_at": {str(length): size for length, size in self.kv_bytes_at.items()},
+            },
+            "methods": [dict(m) for m in self.methods],
+            "warnings": list(self.warnings),
+        }
+
+
+def inspect(
+    model: str,
+    *,
+    target: int | None = None,
+    revision: str | None = None,
+    original_length: int | None = None,
+    prefer: Dialect | None = None,
+) -> Inspection:
+    """Read a checkpoint's config and weight headers; loads no weights and runs no model code.
+
+    Args:
+        model: folder or Hub repository id (of which only the small files are fetched).
+        target: a window in tokens to judge against, e.g. sliding attention.
+        original_length: the trained window, where the config is known to be wrong.
+        prefer: which rope dialect counts where the two disagree.
+
+    Raises:
+        BadInput: as `find_checkpoint`, `detect` and `read_weights`.
+        CtxextError: corrupt weights.
+    """
+    opened = open_checkpoint(
+        model, revision=revision, original_length=original_length, prefer=prefer, weights=False
+    )
+    position = opened.position
+    warnings = list(opened.warnings)
+    weights = _weights(opened, warnings)
+    dtype = position.dtype
+    if dtype is None and weights is not None and weights.dtype:
+        dtype = DTYPE_NAMES.get(weights.dtype, weights.dtype)
+    element = dtype_bytes(dtype)
+    lengths = {4096, 32768, 131072, *([target] if target else [])}
+    if (window := position.stated_window) is not None:
+        lengths |= {window.original, window.current}
+    per_token = None if element is None else _kv_bytes(position, 1, element)
+    at = {
+        length: size
+        for length in sorted(lengths)
+        if element is not None and (size := _kv_bytes(position, length, element)) is not None
+    }
+    warnings += _suspicions(opened, target)
+    return Inspection(
+        opened=opened,
+        parameters=weights.parameters_once(tied=tied_head(opened.config)) if weights else None,
+        dtype=dtype,
+        kv_bytes_per_token=per_token,
+        kv_bytes_at=at,
+        methods=tuple(_methods(position, target)),
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
+
+
+def plot(found: Inspection, path: Path, *, target: int | None = None) -> None:
+    """Draw the wavelength of every rotary pair against the window, for each method with a target.
+
+    Args:
+        found: an inspection.
+        path: .png or .svg.
+        target: window in tokens that the methods should reach; None = the checkpoint as it is.
+
+    Raises:
+        BadInput: the checkpoint does not rotate, or the file's ending is unknown.
+    """
+    rope, window = found.position.rope, found.position.window
+    if rope is None or rope.inv_freq is None:
+        raise BadInput(f"--plot: {found.opened.source.name} has no rotary pairs that can be drawn")
+    if path.suffix not in (".png", ".svg"):
+        raise BadInput(f"--plot {path} has to end in .png or .svg")
+    if not path.parent.is_dir():
+        raise BadInput(f"--plot {path}: {path.parent} is no folder")
+    curves = {"as it is": wavelengths(rope.inv_freq)}
+    if target is not None and target > window.original:
+        for name in ("linear", "ntk", "yarn"):
+            curves[name] = wavelengths(METHODS[name](rope.spec, target).inv_freq)
+    plot_wavelengths(path, curves, original=window.original, target=target)
+
+
+def _weights(opened: Opened, warnings: list[str]) -> Weights | None:
+    if not opened.source.weights_local:
+        return None
+    try:
+        weights = read_weights(opened.source.folder)
+    except BadInput as error:
+        if any(opened.source.folder.glob("*.safetensors*")):
+            raise
+        warnings.append(str(error))
+        return None
+    if method := quantised_by(opened.config, weights.tensors):
+        warnings.append(
+            f"the weights are quantised ({method}): parameters counts the numbers that are stored"
+        )
+    for name in weights.shards:
+        if (opened.source.folder / name).stat().st_nlink > 1:
+            warnings.append(
+                f"{name} is hard-linked: editing it in place changes its other name too"
+            )
+            break
+    return weights
+
+
+def _kv_bytes(position: Position, length: int, element: int) -> int | None:
+    """Bytes that the cache keeps of one sequence; a sliding layer keeps no more than its window.
+
+    Returns:
+        None where it is not known of every layer.
+    """
+    layers = [layer for layer in position.layers if layer.attention != "linear"]
+    if not layers:
+        return 0
+    if position.kept is None or any(layer.attention is None for layer in layers):
+        return None
+    tokens = sum(min(length, layer.window) if layer.window else length for layer in layers)
+    return position.kept * element * tokens
+
+
+def _methods(position: Position, target: int | None) -> list[dict[str, Any]]:
+    rows = []
+    for name, method in sorted(METHODS.items()):
+        why = method.training
+        applies = position.encoding in method.applies_to
+        if not applies:
+            why = f"not for position encoding '{position.encoding or 'unknown'}'"
+        elif position.model_type not in families.EXTENDABLE:
+            applies, why = False, f"model_type '{position.model_type}' is not supported yet"
+        notes = []
+        if applies:
+            notes = engine_notes(name, {}, target or position.window.original * 4)
+        rows.append({"name": name, "applies": applies, "why": why, "engines": notes})
+    return rows
+
+
+def _suspicions(opened: Opened, target: int | None) -> list[str]:
+    position, found = opened.position, []
+    rope, window = position.rope, position.stated_window
+    if window is None:
+        found.append("no key of the config states a window, so it is unknown")
+        return found
+    sliding = [x for x in position.layers if x.attention == "sliding" and x.window]
+    reach = max((x.window or 0 for x in sliding), default=0)
+    wanted = target or window.current
+    if sliding and reach < wanted:
+        found.append(_sliding_warning(sliding, position.layers, reach, wanted))
+    if rope is not None and position.encoding in ROTARY:
+        if not rope.block.dialects_agree:
+            found.append(
+                "rope_scaling and rope_parameters disagree: transformers 4 and most engines read "
+                "rope_scaling, transformers 5 takes rope_scaling where it is an object and "
+                "rope_parameters where it is null, vLLM and llama.cpp prefer rope_parameters"
+            )
+        elif not reads_alike_in_transformers_4(opened.config, rope):
+            found.append(
+                "only transformers 5 reads this config rightly: there is no rope_theta or "
+                "rope_scaling for transformers 4 and older engines (ctxext extend writes both)"
+            )
+        if rope.inv_freq is None:
+            found.append(f"rope_type '{rope.block.rope_type}' is not known to ctxext")
+        if rope.scaled and window.current > window.original:
+            found.append(_scaling_words(window, rope.block.rope_type))
+    claimed = families.CLAIMS_MORE.get((position.model_type, window.original))
+    if claimed:
+        found.append(
+            f"the config says {window.original}, and {position.model_type} checkpoints were "
+            f"trained at {claimed}: use --original-length {claimed}"
+        )
+    elif window.original & (window.original - 1):
+        found.append(
+            f"a window of {window.original} is not a power of two; if it includes room for an "
+            "answer, give the trained one with --original-length"
+        )
+    found += missing_tokenizer(opened.source)
+    return found + tokenizer_suspicions(opened.source.folder, window.current)
+
+
+def _scaling_words(window: Window, rope_type: str) -> str:
+    """How far an earlier scaling reaches, and whether the config says so where engines look."""
+    claim = f"{window.original} trained, {window.current} claimed by {rope_type} scaling"
+    said = window.max_position_embeddings
+    if said == window.current:
+        return f"max_position_embeddings was already raised: {claim}"
+    if rope_type == "dynamic":  # which has to keep it
+        return f"already scaled: {claim}"
+    return (
+        f"already scaled: {claim}, and max_position_embeddings says {said}, where many engines stop"
+    )
+
+
+def _sliding_warning(
+    sliding: list[Layer], layers: tuple[Layer, ...], reach: int, wanted: int
+) -> str:
+    which = (
+        "every layer attends" if len(sliding) == len(layers) else f"{len(sliding)} layers attend"
+    )
+    return (
+        f"{which} to the last {reach} tokens only, less than {wanted}: rope scaling cannot help "
+        "there (extend needs --sliding-window off or N)"
+    )
+
+
+def tokenizer_suspicions(folder: Path, window: int) -> list[str]:
+    """What in a checkpoint's tokenizer files keeps a reader from its window, in tokens."""
+    return _length_suspicion(folder, window) + _cut_suspicion(folder, window)
+
+
+def _length_suspicion(folder: Path, window: int) -> list[str]:
+    path = folder / TOKENIZER_CONFIG
+    if not path.exists():
+        return []
+    tokenizer, _ = read_json_object(path)
+    length = tokenizer.get("model_max_length")
+    if isinstance(length, bool) or not isinstance(length, int | float) or length > 1e20:
+        return []
+    if length == window:
+        return []
+    return [f"the tokenizer's model_max_length is {length:g}, and the window is {window}"]
+
+
+def _cut_suspicion(folder: Path, window: int) -> list[str]:
+    """Lengths in tokenizer.json that its readers (TGI, TEI) enforce whatever is asked of them."""
+    path = folder / TOKENIZER
+    if not path.exists():
+        return []
+    cut, padded = fixed_lengths(read_json_object(path)[0])
+    found = []
+    if cut is not None and cut <= window:
+        found.append(
+            f"{TOKENIZER} cuts every text at {cut} tokens (truncation), in readers that use it "
+            "as it is; extend lifts it to the target"
+        )
+    if padded is not None:
+        found.append(f"{TOKENIZER} pads every text to {padded} tokens (padding)")
+    return found

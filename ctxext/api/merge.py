@@ -1,0 +1,275 @@
+"""`ctxext merge`: an adapter and the checkpoint it was trained on become one checkpoint."""
+
+import resource
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctxext.checkpoints.config.dtype import DtypeName, check_dtype
+from ctxext.checkpoints.config.quantised import read_unquantised
+from ctxext.checkpoints.folder import CONFIG
+from ctxext.checkpoints.live.tensors import check_tensors
+from ctxext.checkpoints.opened import Opened, open_checkpoint, tokenizer_record
+from ctxext.checkpoints.provenance import read_record, record, write_record
+from ctxext.checkpoints.weights.adapter import ROPE_KEY, Adapter, read_adapter
+from ctxext.checkpoints.weights.carry import (
+    base_license,
+    carry_side_files,
+    carry_tokenizer,
+    patch_tokenizer,
+)
+from ctxext.checkpoints.weights.files import stale_weights, stray_adapter
+from ctxext.checkpoints.weights.merge import merge_into
+from ctxext.checkpoints.weights.merge_check import verify_merge
+from ctxext.checkpoints.weights.rounding import Rounding
+from ctxext.checkpoints.weights.safetensors_file import printable
+from ctxext.errors import BadInput
+from ctxext.masking import masked
+from ctxext.progress import Progress, silent
+from ctxext.runs.json_file import dump_json
+from ctxext.runs.output import check_output, staged_folder
+
+
+@dataclass(frozen=True)
+class MergeResult:
+    """What `ctxext merge` wrote; `to_dict` is its JSON document.
+
+    `rounding` says what storing the merged tensors in their dtype cost; `verified` counts the
+    tensors that were read back and compared, None without `verify`.
+    """
+
+    output_dir: str
+    tensors: int
+    merged_tensors: int
+    bytes: int
+    peak_memory_bytes: int
+    rounding: Rounding
+    verified: int | None
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema": "ctxext.merge/1",
+            "output_dir": self.output_dir,
+            "tensors": self.tensors,
+            "merged_tensors": self.merged_tensors,
+            "bytes": self.bytes,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "rounding": self.rounding.to_dict(),
+            "verified": self.verified,
+            "warnings": list(self.warnings),
+        }
+
+
+def merge(
+    adapter: str | Path,
+    *,
+    output_dir: str | Path,
+    base: str | None = None,
+    dtype: str = "auto",
+    revision: str | None = None,
+    tokenizer: str | None = None,
+    overwrite: bool = False,
+    verify: bool = False,
+    training: Mapping[str, Any] | None = None,
+    on_progress: Progress = silent,
+) -> MergeResult:
+    """Merge a LoRA adapter into its base's shards, one tensor in memory at a time.
+
+    Config, tokenizer and side files are the base's, so the rope is the one the adapter was trained
+    under; an adapter that carries the hash of another rope is refused.
+
+    Args:
+        adapter: folder of a peft adapter.
+        output_dir: new folder.
+        base: the *extended* checkpoint; default: what the adapter names, if that is a folder here.
+        dtype: `auto` keeps each tensor's.
+        tokenizer: folder or repository whose tokenizer goes into the output; None = the base's.
+        verify: read a sample of the written tensors back and compare them with base + adapter,
+            computed again in float64.
+        training: summary for ctxext.json.
+
+    Raises:
+        BadInput: the adapter cannot be merged exactly, does not fit, or saw another rope.
+        CtxextError: corrupt files, non-finite numbers, a full disk, a failed `verify`; nothing is
+            left of the output then.
+    """
+    kind = check_dtype(dtype)
+    loaded = read_adapter(Path(adapter))
+    opened = open_checkpoint(_base_of(loaded, base), revision=revision, tokenizer=tokenizer)
+    check_output(
+        Path(output_dir), overwrite=overwrite, inputs=(opened.source.folder, Path(adapter))
+    )
+    warnings = _check_rope(loaded, opened)
+    if base is not None and not _names(loaded.base_name, base, opened):
+        shown = masked(printable(str(loaded.base_name)))
+        warnings.append(f"the adapter names another base ({shown}); --base counts")
+    return write_merged(
+        opened, loaded, Path(output_dir), adapter=_adapter_record(loaded), dtype=kind,
+        overwrite=overwrite, verify=verify, training=training, warnings=warnings,
+        on_progress=on_progress,
+    )  # fmt: skip
+
+
+def write_merged(
+    opened: Opened,
+    changes: Adapter,
+    out: Path,
+    *,
+    adapter: Mapping[str, Any] | None,
+    dtype: DtypeName,
+    overwrite: bool,
+    verify: bool,
+    training: Mapping[str, Any] | None,
+    warnings: list[str],
+    on_progress: Progress,
+) -> MergeResult:
+    """Write base + changes as a whole checkpoint, config, tokenizer and record included.
+
+    Args:
+        opened: the base.
+        changes: an adapter, or the tensors of a full fine-tuning (`checkpoints.trained`).
+        adapter: what ctxext.json says of the adapter; None = there was none.
+        warnings: found so far.
+
+    Raises:
+        BadInput, CtxextError: as `merge`.
+    """
+    inputs = (opened.source.folder, changes.file.parent)
+    folder = opened.source.folder
+    weights = read_unquantised(opened.source, "merge")
+    if verify and "auto_map" not in opened.config:  # no code is run for a merge
+        check_tensors(opened.source)
+    warnings += stale_weights(folder)
+    if changes.file.parent.resolve() != folder.resolve():
+        warnings += stray_adapter(folder)
+    verified = None
+    with staged_folder(out, overwrite=overwrite, inputs=inputs, needed_bytes=weights.bytes) as new:
+        carry_side_files(opened.source.folder, new, warnings)
+        if opened.tokenizer is not None:
+            carry_tokenizer(opened.tokenizer.folder, new, warnings)
+            window = opened.position.window.current
+            patch_tokenizer(opened.tokenizer.folder, new, window, warnings)
+        tied = _tied(opened)
+        done = merge_into(
+            weights, changes, new, tie_word_embeddings=tied, dtype=dtype, on_progress=on_progress
+        )
+        config = dict(opened.config)
+        if done.tied is not None:
+            config["tie_word_embeddings"] = tied = done.tied
+        for key in ("dtype", "torch_dtype"):
+            if dtype != "auto" and key in config:
+                config[key] = dtype
+        if verify:
+            verified = verify_merge(weights, done.applied, new, dtype=dtype, tied=tied)
+        (new / CONFIG).write_text(dump_json(config), encoding="utf-8")
+        write_record(new, _record(opened, adapter, training))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    warnings += _lost(done.rounding)
+    return MergeResult(
+        output_dir=str(out),
+        tensors=done.tensors,
+        merged_tensors=done.merged_tensors,
+        bytes=done.bytes,
+        peak_memory_bytes=peak if sys.platform == "darwin" else peak * 1024,
+        rounding=done.rounding,
+        verified=verified,
+        warnings=tuple(dict.fromkeys([*warnings, *done.warnings])),
+    )
+
+
+def _lost(rounding: Rounding) -> list[str]:
+    """A warning where rounding is much of what training changed."""
+    if rounding.of_update <= 0.5:
+        return []
+    return [
+        f"rounding is {rounding.of_update:.0%} of what training changed in {rounding.tensor}; "
+        "--dtype float32 (--merge-dtype in finetune) keeps all of it"
+    ]
+
+
+def _base_of(adapter: Adapter, base: str | None) -> str:
+    if base is not None:
+        return base
+    name = adapter.base_name
+    try:
+        if name is not None and Path(name).is_dir():
+            return name
+    except (OSError, ValueError):  # too long for a path, or none at all
+        pass
+    raise BadInput(
+        f"the adapter names {masked(printable(str(name)))!r} as its base, which is no folder here",
+        "give the extended checkpoint it was trained on with --base",
+    )
+
+
+def _names(name: str | None, base: str, opened: Opened) -> bool:
+    """Whether an adapter means this base: by its name, or by that of what it was extended from.
+
+    Where a recipe's section `extend` made the base, the adapter names the checkpoint before.
+    """
+    before = (read_record(opened.source.folder) or {}).get("base") or {}
+    if name is None or name in (base, opened.source.name, f"./{opened.source.name}"):
+        return True
+    return before.get("id") in (name, Path(name).name) or Path(name) == Path(base)
+
+
+def _check_rope(adapter: Adapter, base: Opened) -> list[str]:
+    trained = adapter.header.metadata.get(ROPE_KEY)
+    now = base.position.rope.sha256 if base.position.rope else None
+    if trained is None:
+        return [
+            "the adapter does not say under which rope it was trained; make sure it is this one"
+        ]
+    if trained != now:
+        raise BadInput(
+            f"the adapter was trained under another rope than {base.source.name} has",
+            "give the extended checkpoint it was trained on with --base",
+        )
+    return []
+
+
+def _tied(base: Opened) -> bool:
+    """`tie_word_embeddings`, or what transformers assumes for the family (true only for some)."""
+    flag = base.config.get("tie_word_embeddings")
+    return bool(flag) if flag is not None else False
+
+
+def _targets(names: str | list[str]) -> list[str]:
+    """peft takes a list of names, or one regular expression."""
+    return [names] if isinstance(names, str) else sorted(names)
+
+
+def _adapter_record(adapter: Adapter) -> dict[str, Any]:
+    return {
+        "rank": adapter.config.get("r"),
+        "alpha": adapter.config.get("lora_alpha"),
+        "targets": _targets(adapter.config.get("target_modules") or []),
+        "modules_to_save": adapter.config.get("modules_to_save"),
+        "rslora": bool(adapter.config.get("use_rslora")),
+        "dora": bool(adapter.config.get("use_dora")),
+    }
+
+
+def _record(
+    base: Opened, adapter: Mapping[str, Any] | None, training: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The merged checkpoint's ctxext.json; how the base was extended is told once more."""
+    before = read_record(base.source.folder) or {}
+    return record(
+        "merge",
+        base=base.source,
+        position=base.position,
+        extended_from=before.get("base"),
+        method=before.get("method"),
+        parameters=before.get("parameters"),
+        license=before.get("license") or base_license(base.source.folder),
+        config_diff=before.get("config_diff"),
+        extend_command=before.get("command"),
+        adapter=adapter,
+        tokenizer=tokenizer_record(base),
+        training=training,
+        evaluations=[],
+    )

@@ -1,0 +1,283 @@
+"""`ctxext push`: a finished run, with a card made of what was measured, to the Hub."""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ctxext.api import perplexity, retrieval
+from ctxext.checkpoints.folder import CONFIG
+from ctxext.checkpoints.live.tokenizer import missing_tokenizer
+from ctxext.checkpoints.opened import open_checkpoint
+from ctxext.checkpoints.provenance import check_record, read_record, sha256_of
+from ctxext.checkpoints.weights.carry import TOKENIZER_FOLDERS, listing
+from ctxext.checkpoints.weights.files import ADAPTER_CONFIG, INDEX, Weights, read_weights
+from ctxext.errors import BadInput
+from ctxext.progress import Progress, silent
+from ctxext.release.card import CardFacts, is_llama_license, model_card
+from ctxext.release.published_base import HubModel, adapter_base, card_base, check_base_model
+from ctxext.release.upload import Item, upload
+from ctxext.runs.json_file import dump_json, read_json_object
+from ctxext.runs.output import MARK, write_file
+from ctxext.runs.run_documents import read_document
+
+CARD = "README.md"
+_PICTURES = {perplexity.KIND: "perplexity.png", retrieval.KIND: "retrieval.png"}
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What `ctxext push` did, or would do (`dry_run`); `to_dict` is its JSON document."""
+
+    repo_id: str
+    url: str | None
+    card: str
+    files: tuple[tuple[str, int], ...]
+    private: bool
+    dry_run: bool
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "schema": "ctxext.push/1",
+            "repo_id": self.repo_id,
+            "url": self.url,
+            "card": self.card,
+            "files": [{"path": path, "bytes": size} for path, size in self.files],
+            "private": self.private,
+            "dry_run": self.dry_run,
+            "warnings": list(self.warnings),
+        }
+
+
+def push(
+    run: str | Path,
+    *,
+    repo_id: str,
+    private: bool = False,
+    revision: str | None = None,
+    commit_message: str | None = None,
+    create_pr: bool = False,
+    base_model: str | None = None,
+    token: str | None = None,
+    dry_run: bool = False,
+    on_progress: Progress = silent,
+) -> Pushed:
+    """Upload a run: weights, config and tokenizer at the top, the adapter in `adapter/`, a card.
+
+    The card's numbers come from the run's `ctxext.json` and from the evaluations in the run
+    folder, or one folder below, that measured exactly this checkpoint.
+
+    Args:
+        run: what `finetune`, `merge` or `extend` wrote.
+        repo_id: `name` or `org/name`; made when it does not exist.
+        base_model: Hub id of the base, where the run was made from a local copy.
+        token: None = HF_TOKEN or the stored login; never written anywhere.
+        dry_run: write the card into the run folder and list the files only.
+
+    Raises:
+        BadInput: not a run, not finished, no right to write.
+        CtxextError: the checkpoint is not what its record says, or the network failed.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise BadInput(
+            f"--repo-id {repo_id!r} is no name of a repository", "e.g. --repo-id you/Model-32k"
+        ) from error
+    folder = Path(run)
+    checkpoint, record = _checkpoint(folder)
+    weights = read_weights(checkpoint)
+    opened = open_checkpoint(str(checkpoint))
+    check_record(opened.position, record)
+    warnings = [*opened.warnings, *missing_tokenizer(opened.source)]
+    if base_model is not None:
+        warnings += check_base_model(base_model)
+    identity = (sha256_of(checkpoint / CONFIG), sha256_of(checkpoint / MARK))
+    evaluations = _evaluations(folder, checkpoint, identity, warnings)
+    of = {kind: [e for e in evaluations if e.kind == kind] for kind in _PICTURES}
+    adapter = folder / "adapter" if (folder / "adapter" / ADAPTER_CONFIG).exists() else None
+    facts = CardFacts(
+        repo_id=repo_id,
+        record=record,
+        identity=identity,
+        evaluations=[e.document for e in of[perplexity.KIND]],
+        retrievals=[e.document for e in of[retrieval.KIND]],
+        base_model=card_base(record, base_model),
+        adapter=adapter is not None,
+        plots=[e.picture for e in of[perplexity.KIND] if e.has_plot],
+        heat_maps=[e.picture for e in of[retrieval.KIND] if e.has_plot],
+    )
+    if facts.base_model is None:
+        warnings.append("the base is a local folder: --base-model ORG/NAME links the card to it")
+    name = repo_id.rpartition("/")[2]
+    if is_llama_license(facts.license) and not name.lower().startswith("llama"):
+        warnings.append(f"Llama's license asks for a name that begins with Llama, not {name!r}")
+    card = model_card(facts)
+    write_file(folder / CARD, card)
+    items = _items(folder, weights, record, evaluations)
+    if adapter is not None:
+        base = adapter_base(record, base_model, repo_id)
+        if base.id == repo_id:
+            warnings.append(
+                "the adapter names this repository as its base, where it is merged in already: "
+                "--base-model ORG/NAME names the weights that it was trained on"
+            )
+        items += _adapter_items(adapter, base)
+    items.append(Item(CARD, card.encode()))
+    url = None
+    if not dry_run:
+        url = upload(
+            items,
+            repo_id,
+            private=private,
+            revision=revision,
+            message=commit_message or "Upload with ctxext",
+            create_pr=create_pr,
+            token=token,
+            on_progress=on_progress,
+        )
+    return Pushed(
+        repo_id=repo_id,
+        url=url,
+        card=str(folder / CARD),
+        files=tuple((item.path, item.bytes) for item in items),
+        private=private,
+        dry_run=dry_run,
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
+
+
+def _checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
+    """The folder of a run that is published, and its record."""
+    record = read_record(run) if run.is_dir() else None
+    if record is None:
+        raise BadInput(
+            f"{run} has no {MARK}, so it is no run of ctxext",
+            "give the folder that ctxext finetune, merge or extend wrote",
+        )
+    if record.get("kind") in ("extend", "merge"):
+        return run, _complete(run, record)
+    if record.get("kind") != "finetune":
+        raise BadInput(f"{run} is a {record.get('kind')} folder, which is not pushed")
+    merged = run / "merged"
+    own = read_record(merged) if merged.is_dir() else None
+    if own is None:
+        raise BadInput(
+            f"{run} has no merged checkpoint: the run was stopped before its last step",
+            "finish it with ctxext finetune --resume",
+        )
+    return merged, _complete(merged, own)
+
+
+def _complete(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """The record, if it has what a card cannot be without."""
+    for key in ("base", "window"):
+        if record.get(key) is None:
+            raise BadInput(
+                f"{folder / MARK} has no {key}, so the card cannot say what was made of what",
+                "make the checkpoint again",
+            )
+    return record
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """An evaluation's folder; `prefix` keeps the names of several apart in the repository."""
+
+    kind: str
+    folder: Path
+    document: dict[str, Any]
+    prefix: str
+
+    @property
+    def has_plot(self) -> bool:
+        return (self.folder / _PICTURES[self.kind]).exists()
+
+    @property
+    def picture(self) -> str:
+        return f"{self.prefix}{_PICTURES[self.kind]}"
+
+
+def _evaluations(
+    run: Path, checkpoint: Path, identity: tuple[str | None, str | None], warnings: list[str]
+) -> list[_Evaluation]:
+    """Every evaluation in the run, or in its checkpoint, that measured this checkpoint."""
+    folders = {run: None, **{p: None for p in sorted(run.iterdir()) if p.is_dir()}}
+    folders |= {p: None for p in sorted(checkpoint.iterdir()) if p.is_dir()}
+    found: list[_Evaluation] = []
+    for folder, kind in itertools.product(folders, _PICTURES):
+        name = f"{kind}.json"
+        if not (folder / name).exists():
+            continue
+        try:
+            document = read_document(folder, kind)
+        except BadInput as error:
+            warnings.append(f"{error}: left out")
+            continue
+        rows = document["results"]
+        if not any((r["config_sha256"], r["record_sha256"]) == identity for r in rows):
+            warnings.append(
+                f"{folder.name}/{name} did not measure this checkpoint as it is now: left out"
+            )
+            continue
+        before = sum(each.kind == kind for each in found)
+        found.append(_Evaluation(kind, folder, document, f"{before + 1}-" if before else ""))
+    if not any(each.kind == perplexity.KIND for each in found):
+        warnings.append(
+            f'no evaluation in {run}, so the card says "not measured"; make one: ctxext eval-ppl '
+            f"BASE {checkpoint} --data FILE --output-dir {run}/eval"
+        )
+    return found
+
+
+def _items(
+    run: Path,
+    weights: Weights,
+    record: dict[str, Any],
+    evaluations: list[_Evaluation],
+) -> list[Item]:
+    """Everything that goes up but the adapter and the card."""
+    items = [Item(path, weights.folder / path) for path in _published(weights)]
+    recipe = (record.get("training") or {}).get("recipe")
+    if recipe:  # as recorded: the text by its name, not by where it lies on this machine
+        text = yaml.safe_dump(recipe, sort_keys=False)
+        items.append(Item("recipe.yaml", text.encode()))
+    if (run / "log.jsonl").exists():
+        items.append(Item("log.jsonl", run / "log.jsonl"))
+    for evaluation in evaluations:
+        name = f"{evaluation.kind}.json"
+        items.append(Item(f"{evaluation.prefix}{name}", evaluation.folder / name))
+        if evaluation.has_plot:
+            picture = evaluation.folder / _PICTURES[evaluation.kind]
+            items.append(Item(evaluation.picture, picture))
+    return items
+
+
+def _published(weights: Weights) -> list[str]:
+    """The files of a checkpoint, without stale weights and a stray adapter: they are not read."""
+    unread = {CARD, ADAPTER_CONFIG, *(() if weights.index is not None else (INDEX,))}
+    return [
+        path
+        for path in listing(weights.folder)
+        if path in weights.shards
+        or (
+            ("/" not in path or path.partition("/")[0] in TOKENIZER_FOLDERS)
+            and path not in unread
+            and not path.endswith(".safetensors")
+        )
+    ]
+
+
+def _adapter_items(adapter: Path, base: HubModel) -> list[Item]:
+    """The adapter's files, its config with a base that others can load."""
+    config, _ = read_json_object(adapter / ADAPTER_CONFIG)
+    config |= {"base_model_name_or_path": base.id, "revision": base.revision}
+    items = [Item(f"adapter/{path}", adapter / path) for path in listing(adapter)]
+    text = Item(f"adapter/{ADAPTER_CONFIG}", dump_json(config).encode())
+    return [text if item.path == text.path else item for item in items]

@@ -1,0 +1,170 @@
+"""`ctxext report`: what runs measured, side by side, and as one page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ctxext.checkpoints.provenance import read_record
+from ctxext.errors import BadInput
+from ctxext.report.findings import Findings, Run, findings
+from ctxext.runs.output import MARK, write_file
+from ctxext.runs.run_documents import KINDS, read_document
+
+_BARE = ("extend", "finetune", "merge", "adapter", "base")  # kinds that a record alone describes
+_HOLDS = ("demo", "finetune", "extend", "merge")  # kinds whose folder may hold other runs
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report shows; `to_dict` is its JSON document."""
+
+    findings: Findings
+    output: str | None
+    bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        found = self.findings
+        return {
+            "schema": "ctxext.report/1",
+            "output": self.output,
+            "bytes": self.bytes,
+            "runs": [{"name": run.name, "kind": run.kind} for run in found.runs],
+            "verdicts": [one.to_dict() for one in found.verdicts],
+            "differences": {
+                "by_length": [
+                    one.to_dict() for group in found.perplexity for one in group.length_differences
+                ],
+                "by_position": [
+                    one.to_dict()
+                    for group in found.perplexity
+                    for one in group.position_differences
+                ],
+                "retrieval": [
+                    one.to_dict() for group in found.retrieval for one in group.differences
+                ],
+                "harness": [
+                    one.to_dict() for one in (found.harness.differences if found.harness else ())
+                ],
+            },
+            "failed": [dict(row) for row in found.failed],
+            "not_measured": list(found.not_measured),
+        }
+
+
+def make_report(
+    runs: Sequence[str | Path],
+    *,
+    output: str | Path | None = "report.html",
+    overwrite: bool = False,
+) -> Report:
+    """`ctxext report`: put runs side by side, and write them as one self-contained HTML file.
+
+    Not named `report`: `ctxext.report` is the room that draws.
+
+    Args:
+        runs: run folders of any kind; a demo's, a fine-tuning's or an extended checkpoint's also
+            brings the runs one folder below.
+        output: the file; None = write none.
+        overwrite: replace an earlier report.
+
+    Raises:
+        BadInput: a folder is no run, a document is broken or newer than this ctxext, nothing is
+            in it to show, or the file cannot be written.
+    """
+    if not runs:
+        raise BadInput("no RUN given")
+    target = Path(output) if output is not None else None
+    if target is not None:
+        _check_file(target, overwrite)
+    found = findings(_read_all([Path(run) for run in runs]))
+    size = 0
+    if target is not None:
+        from ctxext.report.page import page
+
+        text = page(found)
+        size = len(text.encode())
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_file(target, text)
+        except OSError as error:
+            raise BadInput(f"--output {target} cannot be written: {error.strerror}") from error
+    return Report(found, str(target) if target is not None else None, size)
+
+
+def _check_file(path: Path, overwrite: bool) -> None:
+    """Refuse, before any work, a file that must not be replaced."""
+    from ctxext.report.page import GENERATOR
+
+    if path.is_dir():
+        raise BadInput(f"--output {path} is a folder", "name a file, e.g. report.html in it")
+    if not path.exists():
+        return
+    if not overwrite:
+        raise BadInput(f"--output {path} exists", "choose another with -o, or add --overwrite")
+    if not path.is_file():
+        raise BadInput(f"--output {path} is not a regular file")
+    with path.open("rb") as file:
+        if GENERATOR.encode() not in file.read(1024):
+            raise BadInput(f"--output {path} is no report of ctxext, and is not replaced")
+
+
+def _read_all(folders: Sequence[Path]) -> list[Run]:
+    """The runs and those inside them, each once."""
+    found: dict[Path, Run] = {}
+    for folder in folders:
+        if folder.is_file():
+            raise BadInput(f"{folder} is a file", "give the run's folder")
+        if not folder.is_dir():
+            raise BadInput(f"{folder} does not exist")
+        run = _read(folder)
+        if run is None:
+            inside = sorted(p.parent.name for p in folder.glob(f"*/{MARK}"))
+            hint = f"it holds runs: {', '.join(inside[:8])}" if inside else ""
+            raise BadInput(f"{folder} has no {MARK}, so it is no run of ctxext", hint)
+        found.setdefault(folder.resolve(), run)
+        if run.kind in _HOLDS:
+            for path in sorted(folder.glob(f"*/{MARK}")):
+                inner = _read(path.parent)
+                # The merged checkpoint and the adapter say what their run says.
+                if inner is not None and inner.kind not in ("merge", "adapter", "stage"):
+                    found.setdefault(path.parent.resolve(), inner)
+    names = _names(list(found))
+    return [replace(run, name=name) for name, run in zip(names, found.values(), strict=True)]
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The shortest end of each path that is its own."""
+    names = []
+    for folder in folders:
+        parts = 1
+        while parts < len(folder.parts) and any(
+            other != folder and other.parts[-parts:] == folder.parts[-parts:] for other in folders
+        ):
+            parts += 1
+        names.append("/".join(folder.parts[-parts:]))
+    return names
+
+
+def _read(folder: Path) -> Run | None:
+    """One folder; None where there is no record in it.
+
+    Raises:
+        BadInput: naming the folder, and the file in it that cannot be used.
+    """
+    record = read_record(folder)
+    if record is None:
+        return None
+    kind = str(record.get("kind"))
+    if kind in KINDS:
+        return Run(folder.name, kind, record, read_document(folder, kind))
+    if kind not in _BARE and kind != "stage":
+        raise BadInput(
+            f"{folder / MARK} is of the kind {kind!r}, which this ctxext does not know",
+            "upgrade ctxext",
+        )
+    from ctxext.runs.log import read_log
+
+    notes: list[str] = []
+    lines = read_log(folder / "log.jsonl", notes.append)
+    return Run(folder.name, kind, record, log=lines, notes=notes)

@@ -1,0 +1,277 @@
+"""One stage of a fine-tuning run, or all of it: texts read, base extended, adapter trained."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctxext.api.extend import extend
+from ctxext.checkpoints.config.dtype import DtypeName
+from ctxext.checkpoints.folder import CONFIG
+from ctxext.checkpoints.opened import Opened, open_checkpoint, tokenizer_of, tokenizer_record
+from ctxext.checkpoints.provenance import read_record, record, write_record
+from ctxext.data.cache import check_cache_folder
+from ctxext.data.mixture import Mixture
+from ctxext.data.positions import PositionSkips
+from ctxext.data.store import tokenizer_digest
+from ctxext.data.tokens import check_top
+from ctxext.evaluation.texts import mixed_rows, token_files, training_data, unreadable
+from ctxext.machine.launch import Launch
+from ctxext.progress import Note, Progress
+from ctxext.report.live import Lines, LossPlot
+from ctxext.runs.numbers import whole
+from ctxext.runs.output import MARK
+from ctxext.runs.recipe.config import FinetuneConfig
+from ctxext.training.run.stages import (
+    EXTENDED,
+    Stage,
+    counted_on,
+    joined_log,
+    named,
+    to_compare,
+    whole_recipe,
+)
+
+if TYPE_CHECKING:
+    from ctxext.training.run.stop import StopRequest
+
+LOSS = "loss.png"
+
+# Loaded when training begins: these import torch.
+StartListener = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all stages of a run share: where it comes from and goes, and who is told.
+
+    Attributes:
+        model: the base as typed, before any extension; opened, it is `opened`.
+        out: the output folder; the rest is as `finetune` was called.
+    """
+
+    launch: Launch
+    model: str
+    opened: Opened
+    out: Path
+    resume: bool
+    dtype: DtypeName
+    device: str
+    merge_dtype: DtypeName
+    trust_remote_code: bool
+    report_to: str | None
+    on_note: Note
+    on_start: StartListener | None
+    on_progress: Progress
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a stage reads: rows, and what is written down about them."""
+
+    mixture: Mixture
+    data: Mapping[str, Any]
+    warnings: tuple[str, ...]
+
+
+def read_texts(run: Run, stages: Sequence[Stage]) -> list[Texts]:
+    """The rows of every stage; a text that several read is tokenised once.
+
+    Raises:
+        BadInput: all that can be wrong with a text; the stage is named.
+    """
+    source = run.opened.source
+    embeddings = whole(run.opened.config, "vocab_size", f"{source.name}/{CONFIG}")
+    check_cache_folder()
+    tokenizer = tokenizer_of(run.opened, trust_remote_code=run.trust_remote_code)
+    separator = getattr(tokenizer, "eos_token_id", None)
+    digest = tokenizer_digest(run.opened.tokens_from.folder)
+    texts = []
+    for stage in stages:
+        with named(stage.name):
+            config = stage.config
+            files = token_files(config.data, tokenizer, digest, separator)
+            check_top(max(file.top for file in files), embeddings or 2**31)
+            data = training_data(config.data, files)
+            texts.append(Texts(mixed_rows(config, files), data, tuple(unreadable(files))))
+    return texts
+
+
+def train_stage(
+    run: Run,
+    stage: Stage,
+    stages: Sequence[Stage],
+    texts: Texts,
+    recipe: Mapping[str, Any],
+    start: Path | None,
+    stop: "StopRequest",
+) -> Mapping[str, Any]:
+    """One stage, or a run without stages, from extending its base to its adapter.
+
+    Args:
+        stages: all of them.
+        recipe: the whole run's.
+        start: what the stage before has trained.
+
+    Returns:
+        `steps`, `tokens` and, on rank 0, `final_loss`.
+    """
+    from accelerate.utils.memory import clear_device_cache
+
+    from ctxext.training.model.batch import TrainingRows
+    from ctxext.training.run.train import train_adapter
+
+    config = stage.config
+    run.launch.on_main(lambda: _extend(run, stage))
+    opened = run.launch.agree(lambda: trained_on(run, stage))
+    separate = config.data.documents == "separate"
+    rows = TrainingRows(
+        texts.mixture, texts.data["tokens_sha256"], separate, position_skips(config)
+    )
+    clear_device_cache(garbage_collection=True)  # of the stage before
+    with LossPlot(run.out / LOSS, run.on_note, whole=_from_the_first(stage, stages)) as plot:
+        trained = train_adapter(
+            opened.source,
+            opened.position,
+            rows,
+            config,
+            stage.folder,
+            base_name=_public_name(run.model, run.opened),
+            recipe=to_compare(recipe),
+            start=start,
+            run_name=run.out.name + ("" if stage.index is None else f"-stage-{stage.index + 1}"),
+            dtype=run.dtype,
+            device=run.device,
+            trust_remote_code=run.trust_remote_code,
+            resume=run.resume,
+            launch=run.launch,
+            report_to=run.report_to,
+            stop=stop,
+            on_note=run.on_note,
+            on_start=_numbered(run.on_start, stage, len(stages)),
+            on_log=plot.update,
+            on_progress=_named_progress(run.on_progress, stage, len(stages)),
+        )
+    summary = {
+        "steps": trained.state.step,
+        "tokens": trained.state.tokens,
+        "final_loss": trained.log[-1].get("loss") if trained.log else None,
+    }
+    if stage.index is not None:
+        run.launch.on_main(lambda: _write_stage(opened, stage, texts, summary))
+    return summary
+
+
+def _from_the_first(stage: Stage, stages: Sequence[Stage]) -> Callable[[Lines], Lines]:
+    """What makes the log of a run of the log of one stage."""
+    if stage.index is None:
+        return tuple
+    before = joined_log(stages[: stage.index]) if stage.index else []
+    return partial(counted_on, before, stage.index + 1)
+
+
+def _numbered(listener: StartListener | None, stage: Stage, stages: int) -> StartListener | None:
+    """A listener that is also told which stage begins."""
+    if listener is None or stage.index is None:
+        return listener
+    note = f"stage {stage.index + 1} of {stages}"
+    return lambda report: listener(replace(report, notes=(note, *report.notes)))
+
+
+def _named_progress(listener: Progress, stage: Stage, stages: int) -> Progress:
+    """A listener that hears the number of the stage as the task's name."""
+    if stage.index is None:
+        return listener
+    task = f"stage {stage.index + 1} of {stages}"
+    return lambda _, *rest: listener(task, *rest)
+
+
+def _extend(run: Run, stage: Stage) -> None:
+    """Write the checkpoint that a stage trains on; one that is there since the run began stays."""
+    from ctxext.training.run.state import saved_steps
+
+    wanted, folder = stage.config.extend, stage.folder / EXTENDED
+    stage.folder.mkdir(parents=True, exist_ok=True)
+    if wanted is None or (saved_steps(stage.folder) and (folder / MARK).exists()):
+        return
+    done = extend(
+        run.model,
+        **wanted.arguments(),
+        output_dir=folder,
+        original_length=wanted.original_length,
+        revision=run.opened.source.revision,
+        overwrite=True,
+    )
+    for warning in done.warnings:
+        if warning not in run.opened.warnings:  # which the result has
+            run.on_note(warning)
+
+
+def trained_on(run: Run, stage: Stage) -> Opened:
+    """The checkpoint that a stage trains on: what its section `extend` made, or the base."""
+    if stage.config.extend is None:
+        return run.opened
+    return replace(open_checkpoint(str(stage.folder / EXTENDED)), tokenizer=run.opened.tokenizer)
+
+
+def _write_stage(opened: Opened, stage: Stage, texts: Texts, summary: Mapping[str, Any]) -> None:
+    """The record of a stage: that it is done is read from there."""
+    recipe = _public_config(stage.config, texts.data)
+    training = {**summary, "recipe": recipe, "data": texts.data}
+    write_record(stage.folder, run_record("stage", opened, training))
+
+
+def position_skips(config: FinetuneConfig) -> PositionSkips | None:
+    """How positions are spread (PoSE), where they are; refuses what cannot be spread."""
+    train = config.train
+    if not train.pose_target:
+        return None
+    return PositionSkips(train.seq_length, train.pose_target, train.pose_chunks, train.seed)
+
+
+def _public_name(model: str, opened: Opened) -> str:
+    """What the adapter calls its base: a repository, or a folder that cannot be taken for one.
+
+    `runs/ext` as typed would be somebody's repository to all who load the adapter elsewhere, and
+    an absolute path is nobody's business; `push` writes what others can load.
+    """
+    if opened.source.revision is not None:
+        return opened.source.name
+    path = Path(opened.source.name if Path(model).expanduser().is_absolute() else model)
+    return f"./{path.as_posix()}"
+
+
+def public_recipe(stages: Sequence[Stage], texts: Sequence[Texts]) -> dict[str, Any]:
+    """The whole recipe as it may be published."""
+    configs = [_public_config(s.config, t.data) for s, t in zip(stages, texts, strict=True)]
+    return whole_recipe(configs, staged=stages[0].index is not None)
+
+
+def _public_config(config: FinetuneConfig, data: Mapping[str, Any]) -> dict[str, Any]:
+    """A config as it may be published: texts by their names, not by where they lie here."""
+    recipe = config.to_dict()
+    if config.data.source:
+        recipe["data"]["source"] = data["source"]
+    for entry, public in zip(recipe["data"]["sources"], data.get("sources", ()), strict=True):
+        entry["source"] = public["source"]
+    return recipe
+
+
+def run_record(kind: str, opened: Opened, training: Mapping[str, Any]) -> dict[str, Any]:
+    """The ctxext.json of a run or a stage, which tells once more how its base was extended."""
+    before = read_record(opened.source.folder) or {}
+    return record(
+        kind,
+        base=opened.source,
+        position=opened.position,
+        extended_from=before.get("base"),
+        method=before.get("method"),
+        parameters=before.get("parameters"),
+        license=before.get("license") or {},
+        config_diff=before.get("config_diff"),
+        extend_command=before.get("command"),
+        tokenizer=tokenizer_record(opened),
+        training=training,
+        evaluations=[],
+    )

@@ -1,0 +1,319 @@
+"""How a checkpoint encodes position, read from its config.json alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ctxext.checkpoints.config import families
+from ctxext.checkpoints.config.heads import first_of, read_heads
+from ctxext.checkpoints.config.layouts import Layer, read_layers, rotates_everywhere
+from ctxext.checkpoints.config.rope_block import Dialect, read_rope_block
+from ctxext.checkpoints.config.rope_families import WINDOW_WHEN_ABSENT
+from ctxext.checkpoints.config.rotation import Rope, read_rope
+from ctxext.checkpoints.config.windows import (
+    WINDOW_KEYS,
+    Origin,
+    Window,
+    believed,
+    claimed_window,
+    read_windows,
+)
+from ctxext.encodings.kinds import ROTARY, PositionEncoding
+from ctxext.errors import BadInput, shown
+
+_ROPE_KEYS = (
+    "rope_theta", "rope_scaling", "rope_parameters", "rotary_emb_base", "rotary_pct",
+    "partial_rotary_factor",
+)  # fmt: skip
+_LAYERS = ("decoder_layers", "num_hidden_layers", "n_layer", "num_layers", "n_layers")
+_LONGEST_NAME = 100
+
+
+@dataclass(frozen=True)
+class Position:
+    """Everything that a config says about where tokens sit; None where ctxext does not know.
+
+    Attributes:
+        stated_window: the window, where a key or the family's class states one.
+        kept: numbers that a layer with attention keeps of each token in the KV cache.
+        doubts: where the config contradicts itself; transformers reads it, and so do we, but no
+            window is extended on such a ground.
+    """
+
+    model_type: str
+    architecture: str
+    encoding: PositionEncoding | None
+    stated_window: Window | None
+    rope: Rope | None
+    layers: tuple[Layer, ...]
+    kv_heads: int | None
+    head_dim: int | None
+    kept: int | None
+    dtype: str | None
+    warnings: tuple[str, ...]
+    doubts: tuple[BadInput, ...] = ()
+
+    @property
+    def window(self) -> Window:
+        """The window, for what cannot do without one.
+
+        Raises:
+            BadInput: none is stated.
+        """
+        if self.stated_window is None:
+            raise BadInput(
+                f"the config of this {self.model_type} has no max_position_embeddings, so its "
+                "window is unknown",
+                "add the key, as the base model's card gives it",
+            )
+        return self.stated_window
+
+
+def detect(
+    config: Mapping[str, Any],
+    *,
+    where: str,
+    original_length: int | None = None,
+    prefer: Dialect | None = None,
+    origin: Origin | None = None,
+) -> Position:
+    """Read position encoding, window and attention layout from a parsed config.json.
+
+    Args:
+        config: the parsed file.
+        where: its path, for messages.
+        original_length: the trained window, where the config is known to say something else.
+        prefer: which rope dialect counts where the two disagree.
+        origin: the unscaled base, where a `ctxext.json` beside the config tells it.
+
+    Raises:
+        BadInput: not a decoder, or a value that no reader could use; the key is named.
+    """
+    warnings: list[str] = []
+    doubts: list[BadInput] = []
+    model_type = _decoder_type(config, where)
+    config = _as_its_class_reads(config, model_type)
+    count = _count(config, model_type, where)
+    heads = read_heads(config, model_type, where, warnings)
+    encoding = _encoding(config, model_type, count, where, warnings)
+    window: Window | None = None
+    rope = None
+    if _states_window(config, model_type, encoding):
+        window = claimed_window(config, model_type, where, warnings)
+    if window is not None and encoding in ROTARY and _one_rope(config, model_type, where, warnings):
+        if heads.turning is None or heads.head_dim is None:
+            raise BadInput(f"{where} has no qk_rope_head_dim or no qk_nope_head_dim")
+        block = read_rope_block(
+            config, where=where, model_type=model_type, prefer=prefer, warnings=warnings
+        )
+        origin = believed(origin, block, window.current, where, warnings)
+        doubts += block.doubts
+        window = read_windows(
+            config, block, window, original_length, origin, where, warnings, doubts
+        )
+        rope = read_rope(config, block, model_type, heads.turning, window, origin, where, warnings)
+        rope = replace(rope, head_dim=heads.head_dim)
+        if rope.spec.rotary_dim < heads.head_dim and encoding == "rope":
+            encoding = "partial-rope"
+    elif original_length is not None:
+        window = _of_length(window, original_length)
+    layers = read_layers(config, model_type, encoding, count, where, warnings)
+    if not isinstance(dtype := config.get("dtype", config.get("torch_dtype")), str):
+        dtype = None
+    architectures = config.get("architectures") or ["unknown"]
+    return Position(
+        model_type=model_type,
+        architecture=str(architectures[0] if isinstance(architectures, list) else architectures),
+        encoding=encoding,
+        stated_window=window,
+        rope=rope,
+        layers=layers,
+        kv_heads=heads.kv_heads,
+        head_dim=heads.head_dim,
+        kept=heads.kept,
+        dtype=dtype,
+        warnings=tuple(dict.fromkeys([*warnings, *map(str, doubts)])),
+        doubts=tuple(doubts),
+    )
+
+
+def _decoder_type(config: Mapping[str, Any], where: str) -> str:
+    """The model_type of a config that is a decoder's."""
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or not model_type:
+        raise BadInput(f"{where} has no model_type, so it is not a transformers config")
+    if not model_type.isprintable() or len(model_type) > _LONGEST_NAME:
+        raise BadInput(f"{where}: model_type is {shown(model_type, 40)}, which is no name")
+    if isinstance(config.get("text_config"), dict):
+        raise BadInput(
+            f"{where} nests the decoder in text_config ({model_type} is multimodal), "
+            "which ctxext does not read yet"
+        )
+    if config.get("is_encoder_decoder"):
+        raise BadInput(f"{where}: {model_type} is an encoder-decoder, not a decoder")
+    return model_type
+
+
+def _one_rope(config: Mapping[str, Any], model_type: str, where: str, warnings: list[str]) -> bool:
+    """Whether a config has one rope for all layers that turn, as far as ctxext reads it."""
+    if model_type in families.ROTARY_IN_CODE:
+        return False
+    for key in ("rope_scaling", "rope_parameters"):
+        block = config.get(key)
+        if not isinstance(block, dict) or not _all_blocks(block):
+            continue
+        if model_type not in families.EXTENDABLE:
+            kinds = ", ".join(shown(kind, 40) for kind in list(block)[:8])
+            warnings.append(
+                f"{where}: {key} differs by layer type ({kinds}), which "
+                "ctxext does not read yet: the rope is unknown"
+            )
+            return False
+    attention = config.get("attn_config")
+    if isinstance(attention, dict) and attention.get("rope_theta") and "rope_theta" not in config:
+        warnings.append(
+            f"{where}: attn_config.rope_theta is read by transformers 4 and not by 5, so the rope "
+            "is unknown"
+        )
+        return False
+    if model_type in families.ROTARY_BY_LAYER_TYPE:
+        warnings.append(
+            f"{model_type} has a rope for each kind of layer, which ctxext does not read yet: the "
+            "rope is unknown"
+        )
+        return False
+    if model_type in families.FLAT_ROPE_OF_FULL_LAYERS:
+        warnings.append(
+            f"{model_type} turns its sliding layers without the scaling, some by a theta of their "
+            "own: what is shown is the rope of the full-attention layers"
+        )
+    return True
+
+
+def _all_blocks(block: Mapping[str, Any]) -> bool:
+    """Whether a rope block holds a block for each layer type (null: that type does not turn)."""
+    values = list(block.values())
+    return any(isinstance(v, dict) for v in values) and all(
+        v is None or isinstance(v, dict) for v in values
+    )
+
+
+def _states_window(
+    config: Mapping[str, Any], model_type: str, encoding: PositionEncoding | None
+) -> bool:
+    """Whether a config, or its class, states a window; one that rotates has to."""
+    if encoding in ROTARY and model_type not in families.NO_WINDOW:
+        return True
+    stated = any(config.get(key) is not None for key in WINDOW_KEYS)
+    return stated or model_type in WINDOW_WHEN_ABSENT
+
+
+def _of_length(window: Window | None, length: int) -> Window:
+    if window is None:
+        return Window(length, length, "--original-length", length)
+    return replace(window, original=length)
+
+
+def _as_its_class_reads(config: Mapping[str, Any], model_type: str) -> Mapping[str, Any]:
+    """The config with what its class calls by another name, or assumes, under the usual key."""
+    key = families.WINDOW_KEY.get(model_type)
+    if key is not None and config.get(key) is not None:
+        config = {"max_position_embeddings": config[key], **config}
+    block = families.ROPE_WHEN_ABSENT.get(model_type)
+    if block is not None and not any(key in config for key in _ROPE_KEYS):
+        config = {**config, "rope_parameters": dict(block)}
+    return config
+
+
+def _count(config: Mapping[str, Any], model_type: str, where: str) -> int:
+    """How many layers there are."""
+    blocks = config.get("layers_block_type") or config.get("hybrid_override_pattern")
+    if model_type == "nemotron_h" and isinstance(blocks, list | str) and blocks:
+        return len(blocks)  # its class takes no other number
+    count = first_of(config, _LAYERS, where)
+    if count is None:
+        raise BadInput(f"{where} has no num_hidden_layers")
+    return count
+
+
+def _encoding(
+    config: Mapping[str, Any], model_type: str, count: int, where: str, warnings: list[str]
+) -> PositionEncoding | None:
+    """The word for how positions are told, from `model_type` and telling keys; None = unknown."""
+    if model_type in families.ALIBI or config.get("alibi") is True:
+        return "alibi"
+    if model_type in families.LEARNED:
+        return "learned"
+    if model_type in families.SINUSOIDAL:
+        return "sinusoidal"
+    if model_type in families.NO_ATTENTION:
+        warnings.append(
+            f"{model_type} has no attention, so there is no position encoding to extend and no "
+            "KV cache that grows"
+        )
+        return "none"
+    if model_type in families.RELATIVE:
+        warnings.append(
+            f"{model_type} tells positions by their distance (a relative bias), for which ctxext "
+            "has no word"
+        )
+        return None
+    if _turns_nowhere(config, model_type):
+        return "none"
+    return _rotary_word(config, model_type, count, where, warnings)
+
+
+def _turns_nowhere(config: Mapping[str, Any], model_type: str) -> bool:
+    """Whether attention of a family that may rotate is told no positions at all."""
+    if model_type in families.NO_ENCODING or config.get("position_embedding_type") == "nope":
+        return True
+    if model_type == "zamba2":
+        return config.get("use_mem_rope") is not True
+    if model_type == "granitemoehybrid":
+        return config.get("position_embedding_type") != "rope"
+    if model_type == "olmo_hybrid" and "rope_theta" in config:
+        blocks = (config.get("rope_parameters"), config.get("rope_scaling"))
+        thetas = [block.get("rope_theta") for block in blocks if isinstance(block, dict)]
+        return config["rope_theta"] is None and not any(thetas)
+    return False
+
+
+def _rotary_word(
+    config: Mapping[str, Any], model_type: str, count: int, where: str, warnings: list[str]
+) -> PositionEncoding | None:
+    everywhere = rotates_everywhere(config, model_type, count, where)
+    if everywhere is not None:  # flags of single layers
+        return "rope" if everywhere else "mixed"
+    if model_type in families.NO_ROPE_IN_FULL_LAYERS:
+        off = "sliding_window" in config and not config["sliding_window"]
+        return "rope" if off and model_type in families.ROTATES_WITHOUT_WINDOW else "mixed"
+    if model_type == "roformer":
+        return "rope"
+    parts = families.ROTARY_IN_CODE | families.LATENT | families.TURNS_PARTS
+    if model_type in parts:
+        return "partial-rope"
+    if model_type in families.KNOWN:
+        return "rope"
+    turns = any(config.get(key) is not None for key in _ROPE_KEYS)
+    how = (
+        "its rope keys are read as any family's"
+        if turns
+        else "no key that it reads says where tokens sit"
+    )
+    warnings.append(
+        f"{where}: model_type '{model_type}' is not known to ctxext: {how}, and its layers and KV "
+        "cache are unknown"
+    )
+    return "rope" if turns else None
+
+
+def reads_alike_in_transformers_4(config: Mapping[str, Any], rope: Rope) -> bool:
+    """Whether a reader of `rope_scaling` and `rope_theta` gets the rotation that we read."""
+    old = {k: v for k, v in config.items() if k != "rope_parameters"}
+    try:
+        position = detect(
+            old, where="config.json", original_length=rope.spec.original_max_position_embeddings
+        )
+    except BadInput:  # what is left of the file says nothing that can be used
+        return False
+    return position.rope is not None and position.rope.sha256 == rope.sha256

@@ -1,0 +1,363 @@
+"""From a config and a method's result to the new config, as a value: nothing is written here."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ctxext.checkpoints.config import families
+from ctxext.checkpoints.config.detect import Position
+from ctxext.checkpoints.config.rotation import Rope
+from ctxext.engines.notes import engine_notes
+from ctxext.errors import BadInput
+from ctxext.methods import Extension, Method, get_method
+from ctxext.methods.yarn import yarn_attention
+
+_ORIGINAL = "original_max_position_embeddings"
+ABSENT = "(absent)"
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A new config, and how it came about.
+
+    Attributes:
+        config: the whole new config.json.
+        extension: what the method computed; None when there is nothing to extend (factor 1).
+        method: its name.
+        original, target: windows in tokens.
+        warnings: what the user should know.
+    """
+
+    config: dict[str, Any]
+    extension: Extension | None
+    method: str
+    original: int
+    target: int
+    warnings: tuple[str, ...]
+
+
+def resolve_target(
+    position: Position, target: int | None, factor: float | None, *, flag: str = "--"
+) -> int:
+    """The window to reach, in tokens, from `--target` or `--factor`.
+
+    Args:
+        flag: what messages put before the two names: `extend.` in a recipe.
+
+    Raises:
+        BadInput: both or neither given; below the trained window; not a whole, even number of
+            tokens; a factor that readers would not get back from the two windows.
+    """
+    original = position.window.original
+    if (target is None) == (factor is None):
+        raise BadInput(
+            f"give either {flag}target or {flag}factor", f"e.g. {flag}target {original * 4}"
+        )
+    if target is None:
+        target = _target_of(original, factor or 0.0, flag)
+    if target % 2:
+        raise BadInput(f"{flag}target {target} is odd", f"nearest: {target + 1}")
+    if target < original:
+        raise BadInput(
+            f"{flag}target {target} is below the trained window of {original} tokens",
+            "give a larger one",
+        )
+    if round(original * (target / original)) != target or (target / original) * original != target:
+        raise BadInput(
+            f"{flag}target {target} / {original} has no exact factor, and some engines compute the "
+            "window from the factor",
+            f"nearest that works: {flag}target {_nearest(original, target)}",
+        )
+    return target
+
+
+def _target_of(original: int, factor: float, flag: str) -> int:
+    if not factor >= 1:
+        raise BadInput(f"{flag}factor is {factor:g}, and has to be at least 1")
+    if factor * original >= 2**31:
+        raise BadInput(f"{flag}factor {factor:g} x {original} tokens is beyond 2**31")
+    target = round(factor * original)
+    if target != factor * original or target % 2:
+        raise BadInput(
+            f"{flag}factor {factor:g} x {original} is not a whole, even number of tokens",
+            f"nearest that works: {flag}target {_nearest(original, factor * original)}",
+        )
+    return target
+
+
+def _nearest(original: int, wanted: float) -> int:
+    """The multiple of a quarter of the window that is closest to `wanted`, and not below it."""
+    step = max(2, original // 4 // 2 * 2)
+    return max(original, round(wanted / step) * step)
+
+
+def plan_patch(
+    config: Mapping[str, Any],
+    position: Position,
+    *,
+    method: str,
+    target: int,
+    parameters: Mapping[str, Any],
+    sliding_window: int | str | None = "keep",
+    where: str = "config.json",
+) -> Patch:
+    """Compute the config of the extended checkpoint.
+
+    A checkpoint that is already scaled is extended from its original window: the old scaling is
+    replaced, never stacked, and a warning says so.
+
+    Args:
+        config: the base's config.json.
+        position: what `detect` read in it.
+        method, target, parameters: as for `ctxext.methods`.
+        sliding_window: `"keep"`; None switches it off; a number of tokens replaces it.
+
+    Raises:
+        BadInput: the family or its encoding cannot be extended this way, dialects disagree,
+            sliding attention hides the target whatever the rope does, or the checkpoint turns
+            already as it would.
+    """
+    chosen = get_method(method)
+    rope = _extendable_rope(position, chosen, where)
+    warnings: list[str] = []
+    new = dict(config)
+    _patch_sliding_window(new, position, target, sliding_window, warnings)
+    original = position.window.original
+    unchanged = Patch(new, None, method, original, target, tuple(warnings))
+    if target == original and not rope.scaled:
+        note = f"factor 1: {original} tokens is the window already, so the rope stays as it is"
+        return _with_warnings(unchanged, [*warnings, note])
+    if target == original:
+        raise BadInput(
+            f"--target {target} is the original window of a checkpoint that is already scaled to "
+            f"{position.window.current}",
+            "use its unscaled base for that",
+        )
+
+    kept = _kept_parameters(method, rope, position.window.current, target)
+    kept = {key: value for key, value in kept.items() if key not in parameters}
+    extension = chosen(rope.spec, target, **kept, **parameters)
+    if _rotates_alike(extension, position):
+        raise _nothing_extended(position, method, target, where)
+    if target < position.window.current:
+        warnings.append(
+            f"the target of {target} tokens is shorter than the {position.window.current} that the "
+            "checkpoint claims to read already"
+        )
+    if rope.scaled:
+        warnings += _replaced(position, method, target)
+    warnings += _dropped(config, rope, extension)
+    warnings += _kept(chosen, kept)
+    _write_rope(new, extension, rope)
+    if new.get("head_dim") is None and position.model_type in families.NEEDS_HEAD_DIM:
+        new["head_dim"] = position.head_dim
+    warnings += engine_notes(method, extension.rope_block, target)
+    return Patch(new, extension, method, original, target, tuple(warnings))
+
+
+def _extendable_rope(position: Position, method: Method, where: str) -> Rope:
+    """The rope of a checkpoint that a method can extend.
+
+    Raises:
+        BadInput: the family, its encoding or its config does not allow it.
+    """
+    if position.encoding not in method.applies_to:
+        raise BadInput(
+            f"{where}: position encoding is '{position.encoding}', which {method.name} does not "
+            "extend",
+            f"{method.name} is for: {', '.join(method.applies_to)}",
+        )
+    if position.model_type not in families.EXTENDABLE or position.rope is None:
+        raise BadInput(
+            f"{where}: model_type '{position.model_type}' cannot be extended yet",
+            f"supported: {', '.join(sorted(families.EXTENDABLE))}",
+        )
+    rope = position.rope
+    if position.doubts:
+        raise position.doubts[0]
+    if rope.inv_freq is None:
+        raise BadInput(f"{where}: unknown rope_type '{rope.block.rope_type}', so it is not touched")
+    if not (rope.block.dialects_agree or rope.block.preferred):
+        raise BadInput(
+            f"{where}: rope_scaling and rope_parameters disagree; transformers 4 and most engines "
+            "read the first, some only the second",
+            "say which is right with --prefer rope_scaling or --prefer rope_parameters",
+        )
+    return rope
+
+
+def _kept_parameters(method: str, rope: Rope, current: int, target: int) -> dict[str, Any]:
+    """Parameters of a method that a checkpoint was trained with, where the method stays the same.
+
+    llama3's factor is a number of its own: it stays as it is up to the claimed window (`current`
+    tokens), and grows in proportion beyond.
+    """
+    block, numbers = rope.block, rope.block.numbers
+    if block.rope_type != method or block.factor is None:
+        return {}
+    if method == "llama3":
+        ends = {key: numbers[key] for key in ("low_freq_factor", "high_freq_factor")}
+        ordered = ends["high_freq_factor"] > ends["low_freq_factor"]
+        return {"factor": block.factor * max(1.0, target / current), **(ends if ordered else {})}
+    if method != "yarn":
+        return {}
+    kept: dict[str, Any] = {} if block.truncate else {"truncate": False}
+    fast, slow = numbers.get("beta_fast") or 32.0, numbers.get("beta_slow") or 1.0
+    if fast > slow and (fast, slow) != (32.0, 1.0):
+        kept |= {"beta_fast": fast, "beta_slow": slow}
+    scale, all_dims = numbers.get("mscale"), numbers.get("mscale_all_dim")
+    given = numbers.get("attention_factor")
+    factor = target / rope.spec.original_max_position_embeddings
+    if given is not None and not math.isclose(given, yarn_attention(block.factor), rel_tol=1e-6):
+        kept["attention_factor"] = given
+    elif given is None and scale and all_dims:
+        ratio = yarn_attention(factor, scale) / yarn_attention(factor, all_dims)
+        kept["attention_factor"] = ratio
+    return kept
+
+
+def _rotates_alike(extension: Extension, position: Position) -> bool:
+    """Whether an extension turns every pair as the checkpoint does already, at any length."""
+    rope = position.rope
+    if rope is None or rope.inv_freq is None or rope.attention_factor is None:
+        return False
+    follows_length = "dynamic" in (extension.rope_block["rope_type"], rope.block.rope_type)
+    if follows_length and (
+        extension.rope_block["rope_type"] != rope.block.rope_type
+        or extension.max_position_embeddings != position.window.max_position_embeddings
+    ):
+        return False
+    ours = [*extension.inv_freq, extension.attention_factor]
+    theirs = [*rope.inv_freq, rope.attention_factor]
+    return all(math.isclose(a, b, rel_tol=1e-9) for a, b in zip(ours, theirs, strict=True))
+
+
+def _nothing_extended(position: Position, method: str, target: int, where: str) -> BadInput:
+    window = position.window
+    unraised = window.max_position_embeddings < window.current and method != "dynamic"
+    return BadInput(
+        f"{where}: nothing was extended: {method} at {target} tokens turns as the checkpoint does "
+        f"already, whose window is {window.current}",
+        f"to serve it so, write {window.current} as its max_position_embeddings"
+        if unraised
+        else f"give a target beyond {max(target, window.current)}",
+    )
+
+
+def _replaced(position: Position, method: str, target: int) -> list[str]:
+    """What to say when the scaling of a checkpoint gives way to another."""
+    rope, original = position.rope, position.window.original
+    scaling = "ntk" if rope is None or rope.block.rope_type == "default" else rope.block.rope_type
+    warnings = [
+        f"the checkpoint was scaled before ({scaling}, {original} to {position.window.current} "
+        f"tokens); that scaling is replaced, and the factor {target / original:g} counts from "
+        f"the original window of {original}"
+    ]
+    if scaling not in (method, "ntk"):
+        warnings.append(
+            f"its weights were trained under {scaling}: --method {scaling}, if it reaches far "
+            "enough, changes less than another method"
+        )
+    return warnings
+
+
+def _dropped(config: Mapping[str, Any], rope: Rope, extension: Extension) -> list[str]:
+    """What of the old rope is not written again, and what else of the config acts on positions."""
+    numbers = [k for k in rope.block.numbers if "mscale" in k or k == "attention_factor"]
+    gone = [k[:40] for k in (*rope.block.other_keys, *numbers) if k not in extension.rope_block]
+    warnings = []
+    if gone:
+        names = ", ".join(dict.fromkeys(gone[:8]))
+        warnings.append(f"of the old rope block these keys are dropped: {names}")
+    if isinstance(config.get("dual_chunk_attention_config"), dict):
+        warnings.append(
+            "dual_chunk_attention_config stays in the config: an engine that reads it (vLLM) adds "
+            "dual chunk attention to this scaling"
+        )
+    return warnings
+
+
+def _kept(method: Method, kept: Mapping[str, Any]) -> list[str]:
+    """What the checkpoint's own training decides, where it is not the method's default."""
+    words = [f"{k} {v:g}" for k, v in kept.items() if v != method.parameters[k]]
+    if not words:
+        return []
+    return [f"the checkpoint was trained with {method.name}, which decides: {', '.join(words)}"]
+
+
+def _with_warnings(patch: Patch, warnings: list[str]) -> Patch:
+    return Patch(
+        patch.config, patch.extension, patch.method, patch.original, patch.target, tuple(warnings)
+    )
+
+
+def _write_rope(config: dict[str, Any], extension: Extension, rope: Rope) -> None:
+    """Put both dialects in place, so that transformers 4 and 5 and every engine read the same."""
+    fraction = rope.block.numbers.get("partial_rotary_factor")
+    if rope.spec.rotary_dim == rope.head_dim:  # a smaller one was ignored, and would count now
+        fraction = None
+        config.pop("partial_rotary_factor", None)
+    block = dict(extension.rope_block)
+    rope_type = block.pop("rope_type")
+    both = {"rope_type": rope_type, "type": rope_type, **block}
+    if fraction is not None:
+        both["partial_rotary_factor"] = fraction
+    config["max_position_embeddings"] = extension.max_position_embeddings
+    config["rope_theta"] = float(extension.rope_theta)
+    config["rope_scaling"] = None if rope_type == "default" else both
+    config["rope_parameters"] = {**both, "rope_theta": float(extension.rope_theta)}
+    if "dtype" in config and "torch_dtype" not in config:
+        config["torch_dtype"] = config["dtype"]  # its name in transformers 4
+    # llama.cpp, TGI and TensorRT-LLM look for it at the top for these two, and for no other.
+    config.pop(_ORIGINAL, None)
+    if rope_type in ("llama3", "longrope"):
+        config[_ORIGINAL] = block[_ORIGINAL]
+
+
+def _patch_sliding_window(
+    config: dict[str, Any],
+    position: Position,
+    target: int,
+    wanted: int | str | None,
+    warnings: list[str],
+) -> None:
+    sliding = [layer for layer in position.layers if layer.attention == "sliding"]
+    if wanted == "keep":
+        short = [layer for layer in sliding if layer.window and layer.window < target]
+        if short and len(short) == len(position.layers):
+            raise BadInput(
+                f"every layer attends to the last {short[0].window} tokens only (sliding_window), "
+                f"so no rope scaling makes it read {target}",
+                "add --sliding-window off, or --sliding-window N with a larger N",
+            )
+        if short:
+            warnings.append(
+                f"{len(short)} of {len(position.layers)} layers attend to the last "
+                f"{short[0].window} tokens only"
+            )
+        return
+    if wanted is None:
+        config["sliding_window"] = None
+        if "use_sliding_window" in config:
+            config["use_sliding_window"] = False
+        if isinstance(config.get("layer_types"), list):
+            config["layer_types"] = [
+                "full_attention" if t == "sliding_attention" else t for t in config["layer_types"]
+            ]
+        if sliding:
+            warnings.append("sliding attention is off; the weights were trained with it: measure")
+        return
+    config["sliding_window"] = wanted
+    if isinstance(wanted, int) and wanted < target:
+        warnings.append(f"--sliding-window {wanted} is below the target of {target} tokens")
+
+
+def config_diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Changed top-level keys, each with its value before and after (`(absent)` where none)."""
+    keys = list(dict.fromkeys([*before, *after]))
+    return {
+        key: (before.get(key, ABSENT), after.get(key, ABSENT))
+        for key in keys
+        if before.get(key, ABSENT) != after.get(key, ABSENT)
+    }

@@ -1,0 +1,283 @@
+"""The window of a checkpoint: trained, and claimed now."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from ctxext.checkpoints.config import rope_families
+from ctxext.checkpoints.config.rope_block import RopeBlock
+from ctxext.errors import BadInput
+from ctxext.runs.numbers import whole
+
+_ORIGINAL: Final = "original_max_position_embeddings"
+WINDOW_KEYS: Final = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "n_ctx",
+)
+# Other names under which files state a length. No class of transformers reads them.
+_STATED: Final = (
+    "max_sequence_length", "model_max_length", "max_seq_length", "max_seq_len", "seq_length",
+    "max_model_len", "max_context_length", "context_length", "n_positions", "n_ctx",
+)  # fmt: skip
+_DUAL_CHUNK: Final = "dual_chunk_attention_config"
+# No decoder that rotates was trained on less before it was interpolated: a quotient below this
+# means that max_position_embeddings was never multiplied.
+_SHORTEST_TRAINED: Final = 2048
+_TOO_LONG: Final = 2**31
+
+
+@dataclass(frozen=True)
+class Window:
+    """Tokens: trained (`original`), claimed now (`current`), and which key said so.
+
+    `max_position_embeddings` is what the config says, which need be neither.
+    """
+
+    original: int
+    current: int
+    source: str
+    max_position_embeddings: int
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an earlier `ctxext extend` wrote down: the base before any scaling."""
+
+    window: int
+    rope_theta: float
+
+
+def claimed_window(
+    config: Mapping[str, Any], model_type: str, where: str, warnings: list[str]
+) -> Window:
+    """The window that the config's own key names, before any scaling is looked at.
+
+    Raises:
+        BadInput: it names none, and neither does the family's class.
+    """
+    for key in WINDOW_KEYS:
+        tokens = whole(config, key, where)
+        if tokens is not None:
+            return Window(tokens, tokens, key, tokens)
+    tokens = rope_families.WINDOW_WHEN_ABSENT.get(model_type)
+    if tokens is None or WINDOW_KEYS[0] in config:
+        raise BadInput(
+            f"{where} has no max_position_embeddings, so its window is unknown",
+            "add the key, as the base model's card gives it",
+        )
+    warnings.append(
+        f"{where} has no max_position_embeddings; {tokens}, which transformers assumes for "
+        f"{model_type}, is taken"
+    )
+    return Window(tokens, tokens, f"transformers' default for {model_type}", tokens)
+
+
+def believed(
+    origin: Origin | None, block: RopeBlock, current: int, where: str, warnings: list[str]
+) -> Origin | None:
+    """What a `ctxext.json` says of the base, unless the config beside it contradicts: it may stem
+    from another checkpoint, and an extension only ever makes window and base larger."""
+    if origin is None:
+        return None
+    said = ""
+    if origin.window > current:
+        said = f"a trained window of {origin.window} tokens, and {where} claims {current}"
+    elif block.rope_type == "default" and origin.rope_theta > block.rope_theta:
+        said = f"an original rope_theta of {origin.rope_theta:g}, above {block.rope_theta:g} now"
+    if said:
+        warnings.append(f"ctxext.json says {said}: it is not believed")
+    return None if said else origin
+
+
+def read_windows(
+    config: Mapping[str, Any],
+    block: RopeBlock,
+    said: Window,
+    original_length: int | None,
+    origin: Origin | None,
+    where: str,
+    warnings: list[str],
+    doubts: list[BadInput],
+) -> Window:
+    """Trained and claimed window of a rotary checkpoint, whatever scaling it already has.
+
+    The claimed window is the longer of what the config says and what its rope block reaches:
+    original x factor.
+
+    Args:
+        config, block: of the same file.
+        said: as `claimed_window` read it.
+        original_length: the trained window as the user knows it.
+        origin: the unscaled base, where a `ctxext.json` beside the config tells it.
+        where: the file, for messages.
+        warnings: gets what was assumed, and lengths that contradict each other.
+        doubts: gets a trained window that is larger than the config's own.
+
+    Raises:
+        BadInput: a window of 2**31 tokens or more.
+    """
+    tokens, stated = said.max_position_embeddings, block.original_max_position_embeddings
+    if stated is not None and stated > tokens and _states_original(config):
+        doubts.append(
+            BadInput(
+                f"{where}: {_ORIGINAL} {stated} is larger than max_position_embeddings {tokens}"
+            )
+        )
+    match block.rope_type:
+        case "yarn" | "llama3" | "longrope":
+            window = _of_stated(block, said, where, warnings)
+        case "linear":
+            window = _of_linear(config, block, said, origin, where, warnings)
+        case "dynamic":
+            window = _of_dynamic(block, said, where, warnings)
+        case _:
+            window = _of_unscaled(config, block, said, origin, where, warnings)
+    if window.current >= _TOO_LONG:
+        raise BadInput(
+            f"{where}: {window.original} x factor {block.factor or 1:g} is beyond 2**31 tokens"
+        )
+    _name_contradictions(config, window, where, warnings)
+    if original_length is not None:
+        longest = max(window.current, original_length)
+        return replace(
+            window, original=original_length, current=longest, source="--original-length"
+        )
+    return window
+
+
+def _states_original(config: Mapping[str, Any]) -> bool:
+    """Whether the file says it; a class may have a value of its own."""
+    blocks = (config, config.get("rope_scaling"), config.get("rope_parameters"))
+    return any(isinstance(block, dict) and _ORIGINAL in block for block in blocks)
+
+
+def _of_stated(block: RopeBlock, said: Window, where: str, warnings: list[str]) -> Window:
+    """Of the types whose formula holds the trained window; without one transformers takes ours."""
+    tokens, factor = said.max_position_embeddings, block.factor or 1.0
+    original, source = block.original_max_position_embeddings, _ORIGINAL
+    if original is None:
+        original, source = tokens, said.source
+        if factor > 1:
+            warnings.append(
+                f"{where} does not say its original window; transformers takes "
+                f"max_position_embeddings, {tokens} tokens (correct it with --original-length)"
+            )
+    reached = round(original * factor)
+    if block.rope_type == "yarn":
+        if original < tokens and reached < tokens and block.factor is not None:
+            warnings.append(
+                f"{where}: max_position_embeddings says {tokens}, and yarn's factor {factor:g} "
+                f"reaches {reached} tokens from {original}"
+            )
+        return Window(original, max(original, tokens, reached), source, tokens)
+    # The factor of llama3 is a number of its own, and longrope has lists in its place.
+    current = max(original, reached) if tokens == original else max(original, tokens)
+    return Window(original, current, source, tokens)
+
+
+def _of_linear(
+    config: Mapping[str, Any],
+    block: RopeBlock,
+    said: Window,
+    origin: Origin | None,
+    where: str,
+    warnings: list[str],
+) -> Window:
+    """Some files raise max_position_embeddings with the factor, some do not, and few say which."""
+    tokens, factor = said.max_position_embeddings, block.factor or 1.0
+    stated = block.original_max_position_embeddings
+    if stated is not None:
+        return Window(stated, max(stated, tokens, round(stated * factor)), _ORIGINAL, tokens)
+    if origin is not None:
+        return Window(origin.window, max(tokens, origin.window), "ctxext.json", tokens)
+    if factor <= 1:
+        return said
+    lengths, quotient, reached = _stated_lengths(config), tokens / factor, round(tokens * factor)
+    for key, length in lengths.items():
+        if length == reached:
+            return replace(said, current=reached)
+        if length == quotient:
+            return Window(length, tokens, key, tokens)
+    raised = quotient >= _SHORTEST_TRAINED and quotient == round(quotient)
+    if raised or (tokens in lengths.values() and quotient >= 1):
+        original = round(quotient)
+        warnings.append(
+            f"{where} does not say its original window: {tokens} / {factor:g} = {original} is "
+            "assumed (correct it with --original-length)"
+        )
+        return Window(original, tokens, f"{said.source} / factor", tokens)
+    warnings.append(
+        f"{where} does not say its original window: {tokens} is assumed, because nothing is "
+        f"trained on {tokens} / {factor:g} tokens (correct it with --original-length)"
+    )
+    return replace(said, current=reached)
+
+
+def _of_dynamic(block: RopeBlock, said: Window, where: str, warnings: list[str]) -> Window:
+    """max_position_embeddings is the trained window by the formula; a file may say another."""
+    tokens, factor = said.max_position_embeddings, block.factor or 1.0
+    stated = block.original_max_position_embeddings
+    if stated is not None and stated != tokens:
+        warnings.append(
+            f"{where} states {_ORIGINAL} {stated}, and dynamic scaling counts from "
+            f"max_position_embeddings, {tokens}: it does nothing up to there"
+        )
+        if stated < tokens:
+            return Window(stated, max(tokens, round(stated * factor)), _ORIGINAL, tokens)
+    return replace(said, current=max(tokens, round(tokens * factor)))
+
+
+def _of_unscaled(
+    config: Mapping[str, Any],
+    block: RopeBlock,
+    said: Window,
+    origin: Origin | None,
+    where: str,
+    warnings: list[str],
+) -> Window:
+    tokens, stated = said.max_position_embeddings, block.original_max_position_embeddings
+    if origin is not None:
+        return replace(said, original=origin.window, source="ctxext.json")
+    if stated is not None and stated < tokens:
+        return replace(said, original=stated, source=_ORIGINAL)
+    chunked = config.get(_DUAL_CHUNK)
+    trained = _length(chunked.get(_ORIGINAL)) if isinstance(chunked, dict) else None
+    if trained is not None and trained < tokens:
+        warnings.append(
+            f"{where}: trained at {trained} tokens, says {_DUAL_CHUNK}; the rest of {tokens} is "
+            "reached by dual chunk attention, which vLLM does and transformers does not"
+        )
+        return replace(said, original=trained, source=f"{_DUAL_CHUNK}.{_ORIGINAL}")
+    return said
+
+
+def _length(value: object) -> int | None:
+    """A number of tokens, where it is one; what is not decides nothing in these keys."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 < value < _TOO_LONG and value == value // 1 else None
+
+
+def _stated_lengths(config: Mapping[str, Any]) -> dict[str, int]:
+    lengths = {key: _length(config.get(key)) for key in _STATED}
+    return {key: length for key, length in lengths.items() if length is not None}
+
+
+def _name_contradictions(
+    config: Mapping[str, Any], window: Window, where: str, warnings: list[str]
+) -> None:
+    """Say which other key of the file states a length that is none of the window's."""
+    lengths = _stated_lengths(config)
+    chunked = config.get(_DUAL_CHUNK)
+    if isinstance(chunked, dict) and (trained := _length(chunked.get(_ORIGINAL))) is not None:
+        lengths[f"{_DUAL_CHUNK}.{_ORIGINAL}"] = trained
+    known = {window.original, window.current, window.max_position_embeddings}
+    for key, length in lengths.items():
+        if length not in known and key != window.source:
+            warnings.append(
+                f"{where}: {key} says {length} tokens, and the window is {window.original} "
+                f"trained, {window.current} claimed"
+            )

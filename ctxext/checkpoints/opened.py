@@ -1,0 +1,82 @@
+"""A checkpoint opened for reading: where it is, its config, and how it encodes position."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ctxext.checkpoints.config.detect import Position, detect
+from ctxext.checkpoints.config.rope_block import Dialect
+from ctxext.checkpoints.folder import (
+    CONFIG,
+    Source,
+    find_checkpoint,
+    find_tokenizer,
+    read_config,
+)
+from ctxext.checkpoints.live.tokenizer import check_fits, load_tokenizer
+from ctxext.checkpoints.provenance import origin_of
+from ctxext.checkpoints.weights.files import stale_weights, stray_adapter
+from ctxext.runs.numbers import whole
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint's folder, parsed config.json, detected position encoding, and warnings.
+
+    `tokenizer`: where another tokenizer lies, if one was named (`--tokenizer`).
+    """
+
+    source: Source
+    config: dict[str, Any]
+    position: Position
+    warnings: tuple[str, ...]
+    tokenizer: Source | None = None
+
+    @property
+    def tokens_from(self) -> Source:
+        """Whose tokenizer reads its texts: the one that was named, or its own."""
+        return self.tokenizer or self.source
+
+
+def open_checkpoint(
+    model: str,
+    *,
+    revision: str | None = None,
+    original_length: int | None = None,
+    prefer: Dialect | None = None,
+    weights: bool = True,
+    tokenizer: str | None = None,
+) -> Opened:
+    """Find a checkpoint and read its config; see `find_checkpoint` and `detect` for the errors."""
+    source = find_checkpoint(model, revision=revision, weights=weights)
+    config, warnings = read_config(source)
+    origin = origin_of(source.folder, warnings)
+    position = detect(
+        config,
+        where=f"{source.name}/{CONFIG}",
+        original_length=original_length,
+        prefer=prefer,
+        origin=origin,
+    )
+    stray = stale_weights(source.folder) + stray_adapter(source.folder)
+    other = find_tokenizer(tokenizer) if tokenizer is not None else None
+    return Opened(source, config, position, (*warnings, *position.warnings, *stray), other)
+
+
+def tokenizer_of(opened: Opened, *, trust_remote_code: bool = False) -> Any:
+    """The tokenizer that reads a checkpoint's texts, loaded.
+
+    Raises:
+        BadInput: as `load_tokenizer`; or the one that was named knows words that have no row in the
+            checkpoint's embedding.
+    """
+    tokenizer = load_tokenizer(opened.tokens_from, trust_remote_code=trust_remote_code)
+    if opened.tokenizer is not None:
+        rows = whole(opened.config, "vocab_size", f"{opened.source.name}/{CONFIG}")
+        check_fits(tokenizer, rows or 2**31, opened.tokenizer.name)
+    return tokenizer
+
+
+def tokenizer_record(opened: Opened) -> dict[str, str | None] | None:
+    """Which tokenizer was named in place of the checkpoint's own; None = none."""
+    other = opened.tokenizer
+    return None if other is None else {"id": other.name, "revision": other.revision}

@@ -1,0 +1,177 @@
+"""ctxext.json: what was made of what, by which numbers. Never a token, never an absolute path."""
+
+import hashlib
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ctxext.checkpoints.config.detect import Position
+from ctxext.checkpoints.config.windows import Origin
+from ctxext.checkpoints.folder import CONFIG, Source
+from ctxext.checkpoints.record_shape import RECORD
+from ctxext.checkpoints.weights.files import INDEX
+from ctxext.errors import CtxextError
+from ctxext.masking import masked
+from ctxext.runs.checked import (
+    Broken,
+    Shape,
+    checked,
+    maybe,
+    read_checked,
+    section,
+    theta,
+    tokens,
+)
+from ctxext.runs.json_file import dump_json
+from ctxext.runs.output import MARK, write_file
+
+SCHEMA = "ctxext.run/1"
+_LIBRARIES = ("torch", "transformers", "accelerate", "peft", "datasets", "safetensors")
+_ORIGINAL: Shape = {"window": tokens, "rope_theta": theta}
+
+
+def sha256_of(path: Path) -> str | None:
+    """Hex digest of a file; None when there is none."""
+    if not path.is_file():
+        return None
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of ctxext, Python and the libraries that decide results; absent ones left out."""
+    found = {"python": platform.python_version()}
+    for name in ("ctxext", *_LIBRARIES):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def base_record(source: Source) -> dict[str, Any]:
+    """Which checkpoint something was made of."""
+    return {
+        "id": source.name,
+        "revision": source.revision,
+        "config_sha256": sha256_of(source.folder / CONFIG),
+        "index_sha256": sha256_of(source.folder / INDEX),
+    }
+
+
+def rope_record(position: Position) -> dict[str, Any] | None:
+    """The encoding of a checkpoint: its hash, and the unscaled base it can be extended from."""
+    if position.rope is None:
+        return None
+    return {
+        "sha256": position.rope.sha256,
+        "original": {
+            "window": position.window.original,
+            "rope_theta": position.rope.spec.rope_theta,
+        },
+    }
+
+
+def command_line(arguments: Sequence[str] | None = None) -> str:
+    """The command as typed, with secrets masked and absolute paths cut to their last part."""
+    out = []
+    previous = ""
+    for argument in arguments if arguments is not None else sys.argv:
+        shown = masked(argument)
+        if previous == "--token":
+            shown = "***"
+        flag, equals, value = shown.partition("=")
+        if flag == "--token" and equals:
+            shown = "--token=***"
+        elif equals and Path(value).is_absolute():
+            shown = f"{flag}={Path(value).name}"
+        elif Path(shown).is_absolute():
+            shown = Path(shown).name
+        out.append(shown)
+        previous = argument
+    return " ".join(out)
+
+
+def record(kind: str, *, base: Source, position: Position, **parts: Any) -> dict[str, Any]:
+    """A ctxext.json document.
+
+    Args:
+        kind: what made the folder: `extend`, `finetune`, `stage` (of a fine-tuning), `merge`,
+            `adapter`, `base`.
+        base: the checkpoint it was made of.
+        position: of the checkpoint in the folder, as it is now.
+        parts: further keys (method, parameters, training, ...), JSON values.
+    """
+    return {
+        "schema": SCHEMA,
+        "kind": kind,
+        "versions": versions(),
+        "base": base_record(base),
+        "model_type": position.model_type,
+        "window": {"original": position.window.original, "target": position.window.current},
+        "rope": rope_record(position),
+        **parts,
+        "command": command_line(),
+    }
+
+
+def write_record(folder: Path, document: Mapping[str, Any]) -> None:
+    """Write `ctxext.json` into a folder, in one step."""
+    write_file(folder / MARK, dump_json(document))
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """The folder's ctxext.json, every key checked but `rope`, which `origin_of` and `check_record`
+    look at; None where there is none.
+
+    Raises:
+        BadInput: broken, or of another schema than this version reads.
+    """
+    path = folder / MARK
+    if not path.exists():
+        return None
+    return read_checked(
+        path, SCHEMA, RECORD, hint=f"restore it, or remove {MARK}: the config counts then"
+    )
+
+
+def origin_of(folder: Path, warnings: list[str] | None = None) -> Origin | None:
+    """The unscaled base that an earlier `ctxext extend` recorded, if one did.
+
+    Args:
+        warnings: gets why a record is not believed.
+
+    Raises:
+        BadInput: as `read_record`.
+    """
+    recorded = (read_record(folder) or {}).get("rope")
+    if recorded is None:
+        return None
+    try:
+        rope = checked(
+            recorded, {"original": maybe(section({"window": tokens, "rope_theta": theta}))}
+        )
+    except Broken as error:
+        if warnings is not None:
+            warnings.append(f"{MARK} is not believed: in rope, {error}")
+        return None
+    original = rope["original"]
+    return None if original is None else Origin(original["window"], original["rope_theta"])
+
+
+def check_record(position: Position, document: Mapping[str, Any]) -> None:
+    """The config beside a record still rotates as the record says.
+
+    Raises:
+        CtxextError: it was edited since, so what is written down about it is not true.
+    """
+    rope = document.get("rope")
+    written = rope.get("sha256") if isinstance(rope, dict) else rope
+    now = position.rope.sha256 if position.rope else None
+    if written != now:
+        raise CtxextError(
+            "config.json was changed after ctxext wrote it: its rope is not the recorded one",
+            "make the checkpoint again with ctxext extend",
+        )

@@ -1,0 +1,1 @@
+"""Weight files and adapters: read, checked, merged and written one tensor at a time."""

@@ -1,0 +1,235 @@
+"""The weight files of a checkpoint folder: which there are, what is in them, whether they agree."""
+
+import stat
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ctxext.checkpoints.config import families
+from ctxext.checkpoints.weights.safetensors_file import (
+    Header,
+    TensorInfo,
+    printable,
+    read_bytes,
+    read_header,
+)
+from ctxext.errors import BadInput, CtxextError
+from ctxext.runs.json_file import read_json_object
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+"""Names of the two matrices that are one where a model is tied."""
+# Ends of the names that families give to the token embedding and to the head.
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
+_HEADS = ("lm_head.weight", "embed_out.weight")
+_MAX_SHARDS = 10_000
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint's shards by file name, in order, each with its checked header."""
+
+    folder: Path
+    shards: Mapping[str, Header]
+    index: Mapping[str, Any] | None
+
+    @property
+    def tensors(self) -> dict[str, tuple[str, TensorInfo]]:
+        """Tensor name -> (file name, info)."""
+        return {
+            name: (file, info)
+            for file, header in self.shards.items()
+            for name, info in header.tensors.items()
+        }
+
+    @property
+    def parameters(self) -> int:
+        """Numbers stored."""
+        return sum(info.elements for _, info in self.tensors.values())
+
+    def parameters_once(self, *, tied: bool) -> int:
+        """`parameters`, where a head stored beside the embedding it is tied to is no second one."""
+        shapes = {name: tuple(info.shape) for name, (_, info) in self.tensors.items()}
+        tables = {shape for name, shape in shapes.items() if name.endswith(_EMBEDDINGS)}
+        heads = [
+            info.elements
+            for name, (_, info) in self.tensors.items()
+            if tied and name.endswith(_HEADS) and shapes[name] in tables
+        ]
+        return self.parameters - sum(heads)
+
+    @property
+    def bytes(self) -> int:
+        return sum(info.end - info.start for _, info in self.tensors.values())
+
+    @property
+    def dtype(self) -> str | None:
+        """The dtype of most numbers, in safetensors' spelling (`BF16`)."""
+        votes: Counter[str] = Counter()
+        for _, info in self.tensors.values():
+            votes[info.dtype] += info.elements
+        return votes.most_common(1)[0][0] if votes else None
+
+
+def tied_head(config: Mapping[str, Any]) -> bool:
+    """Whether the head is the embedding: the config's word, or its family's where it has none."""
+    flag = config.get("tie_word_embeddings")
+    return config.get("model_type") in families.TIED_WHEN_ABSENT if flag is None else bool(flag)
+
+
+def inside(folder: Path, name: str, *, what: str) -> Path:
+    """The path of a file that a checkpoint names, made sure to lie in its folder.
+
+    A symlink may lead out of the folder in one case: from `snapshots/REVISION/` to `blobs/` of the
+    same repository in the Hub's cache.
+
+    Raises:
+        BadInput: absolute, with `..` or backslash, or a link to somewhere else.
+    """
+    shown = printable(name)
+    parts = PurePosixPath(name).parts
+    bad = not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in parts[0]
+    if bad or not name.isprintable():
+        raise BadInput(f"{what} names {shown!r}, which is not a file inside {folder}")
+    path = folder / name
+    try:
+        resolved = path.resolve(strict=True)
+    except FileNotFoundError:
+        return path
+    except (OSError, RuntimeError) as error:  # a loop of symlinks
+        raise BadInput(f"{what} names {shown!r}, which cannot be followed: {error}") from error
+    root = folder.resolve()
+    cache = root.parent.parent / "blobs" if root.parent.name == "snapshots" else None
+    if not resolved.is_relative_to(root) and not (cache and resolved.is_relative_to(cache)):
+        raise BadInput(f"{what} names {shown!r}, a link that leads out of {folder}")
+    return path
+
+
+def read_tensor(weights: Weights, name: str) -> bytearray:
+    """The bytes of one stored tensor."""
+    file, info = weights.tensors[name]
+    with (weights.folder / file).open("rb") as source:
+        return read_bytes(source, weights.shards[file], info)
+
+
+def read_weights(folder: Path) -> Weights:
+    """Find the safetensors of a checkpoint folder, read every header, and check the index.
+
+    Which files count is what transformers says: a single file before an index, and of the shards
+    those that the index names; `stale_weights` tells of the others.
+
+    Raises:
+        BadInput: no safetensors, only pickles, or an index that points outside the folder.
+        CtxextError: a corrupt shard, or an index and shards that do not agree (the first five).
+    """
+    if (folder / SINGLE).exists():
+        path = inside(folder, SINGLE, what="the checkpoint")
+        return Weights(folder, {SINGLE: read_header(path)}, None)
+    if (folder / INDEX).exists():
+        return _sharded(folder)
+    present = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    if ADAPTER_CONFIG in present:
+        raise adapter_alone(folder)
+    if any(name.endswith(PICKLES) for name in present):
+        raise BadInput(
+            f"{folder} has its weights as pickles only, and loading a pickle can run code",
+            "convert them to safetensors first (transformers: save_pretrained)",
+        )
+    raise BadInput(f"{folder} has no {SINGLE} and no {INDEX}")
+
+
+def adapter_alone(model: Path | str) -> BadInput:
+    """What is said of an adapter where a whole model is asked for."""
+    return BadInput(
+        f"{model} is an adapter, not a whole model",
+        f"merge it first: ctxext merge {model} --base ITS_BASE --output-dir MERGED",
+    )
+
+
+def stale_weights(folder: Path) -> list[str]:
+    """Warnings about weights that are not read: shards that no index names, or beside one file."""
+    warnings = []
+    shards = {p.name for p in folder.glob("model-*-of-*.safetensors")}
+    if (folder / SINGLE).exists():
+        stale = sorted(shards | ({INDEX} if (folder / INDEX).exists() else set()))
+        if stale:
+            warnings.append(
+                f"{SINGLE} alone is read, as transformers does, and not what lies beside it: "
+                f"{_first(stale)}"
+            )
+    elif (folder / INDEX).exists():
+        try:
+            weight_map = read_json_object(folder / INDEX)[0].get("weight_map")
+        except BadInput:  # which who reads the weights will say
+            weight_map = None
+        named = weight_map.values() if isinstance(weight_map, dict) else shards
+        stale = sorted(shards - {name for name in named if isinstance(name, str)})
+        if stale:
+            warnings.append(
+                f"shards that {INDEX} does not name are not read, as in transformers: "
+                f"{_first(stale)}"
+            )
+    return warnings
+
+
+def stray_adapter(folder: Path) -> list[str]:
+    """A warning about an adapter beside the weights, which transformers would apply unasked."""
+    if not (folder / ADAPTER_CONFIG).exists():
+        return []
+    return [
+        f"an adapter lies beside the weights ({ADAPTER_CONFIG}); it is neither applied nor carried "
+        "over: ctxext merge makes one checkpoint of the two"
+    ]
+
+
+def _sharded(folder: Path) -> Weights:
+    index, _ = read_json_object(folder / INDEX, refuse_twice=("weight_map",))
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise BadInput(f"{folder / INDEX} has no weight_map")
+    if not all(isinstance(v, str) for v in weight_map.values()):
+        raise BadInput(f"{folder / INDEX}: weight_map has a value that is not a file name")
+    files = list(dict.fromkeys(weight_map.values()))
+    if len(files) > _MAX_SHARDS:
+        raise BadInput(f"{folder / INDEX} names {len(files)} shards; no checkpoint has so many")
+    paths = {file: inside(folder, file, what=INDEX) for file in files}
+    missing = [file for file, path in paths.items() if not path.exists()]
+    if missing:
+        raise CtxextError(f"{folder} lacks shards that its index names: {_first(missing)}")
+    for file, path in paths.items():
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise BadInput(f"{INDEX} names {printable(file)!r}, which is not a regular file")
+    shards = {file: read_header(path) for file, path in paths.items()}
+    listed: dict[str, set[str]] = {file: set() for file in files}
+    for name, file in weight_map.items():
+        listed[file].add(name)
+    for file, header in shards.items():
+        own = listed[file]
+        absent, unlisted = own - set(header.tensors), set(header.tensors) - own
+        if absent:
+            raise CtxextError(
+                f"shard {printable(file)} lacks tensors of the index: {_first(absent)}"
+            )
+        if unlisted:
+            raise CtxextError(
+                f"shard {printable(file)} has tensors not in the index: {_first(unlisted)}"
+            )
+    weights = Weights(folder, shards, index)
+    metadata = index.get("metadata")
+    total = metadata.get("total_size") if isinstance(metadata, dict) else None
+    if total is not None and total != weights.bytes:
+        raise CtxextError(
+            f"{INDEX} says total_size {total}, and the shards hold {weights.bytes} bytes",
+            "fetch the checkpoint again, or correct metadata.total_size",
+        )
+    return weights
+
+
+def _first(names: list[str] | set[str]) -> str:
+    shown = ", ".join(printable(name) for name in sorted(names)[:5])
+    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,268 @@
+"""Perplexity of a model on documents: by length, and by position inside a window.
+
+perplexity = exp(sum of negative log-likelihoods / tokens scored), natural logarithm.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ctxext.data.tokens import Tokens
+from ctxext.errors import CtxextError
+from ctxext.evaluation.reading.reading import Floats, Reading
+from ctxext.evaluation.reading.windows import (
+    Plan,
+    Window,
+    aligned_windows,
+    disjoint_windows,
+    position_edges,
+    sliding_windows,
+    step_within,
+)
+from ctxext.evaluation.statistics.bootstrap import ratio_stderr
+
+Protocol = Literal["sliding", "disjoint", "yarn"]
+MEANINGLESS = 1e7  # nats a token: float32 logits of that size tell no two tokens apart
+_MOST_NATS = 700  # e^709 is the last that has a float
+Marks = Sequence[npt.NDArray[np.bool_]]
+"""For each document, which of its tokens are meant: (tokens,) bool."""
+
+
+@dataclass(frozen=True)
+class LengthScore:
+    """Perplexity with windows of `length` tokens; `stderr` is of `nll`, nats, by block bootstrap.
+
+    `perplexity` is None where exp(nll) has no float. `bits_per_byte` = nll / ln 2 x tokens scored /
+    bytes of their text; None when unknown. `stride`: tokens between windows.
+    """
+
+    length: int
+    perplexity: float | None
+    nll: float
+    stderr: float | None
+    tokens: int
+    seconds: float
+    stride: int
+    bits_per_byte: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | _note(self)
+
+
+@dataclass(frozen=True)
+class PositionScore:
+    """Perplexity of the tokens at positions [start, end) of a window; `stderr` of `nll`, nats."""
+
+    start: int
+    end: int
+    perplexity: float | None
+    nll: float
+    stderr: float | None
+    tokens: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | _note(self)
+
+
+@dataclass(frozen=True)
+class KeyScore:
+    """LongPPL: perplexity of the key tokens among those scored, and their share of them."""
+
+    length: int
+    perplexity: float | None
+    nll: float | None
+    stderr: float | None
+    tokens: int
+    share: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | _note(self)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A length's score, with the sums of NLL (nats) and the tokens of each window behind it."""
+
+    score: LengthScore
+    sums: Floats
+    counts: Floats
+    keys: KeyScore | None = None
+
+    def gain_over(self, shorter: "Measured") -> tuple[float, float | None]:
+        """What this length gains over a shorter one on the same tokens, nats, and its error.
+
+        Aligned windows only. The difference is taken window by window: what makes both easy or
+        hard alike is no noise of it.
+        """
+        differences = shorter.sums - self.sums
+        return float(differences.sum() / self.counts.sum()), ratio_stderr(differences, self.counts)
+
+
+@dataclass(frozen=True)
+class Protocols:
+    """How windows are cut.
+
+    Attributes:
+        protocol: `sliding`; `disjoint` (stride = length); `yarn` (sliding windows, but the mean
+            over windows of each window's mean, as in the YaRN paper's script).
+        stride: tokens between windows; `step` says what becomes of one longer than a window.
+        aligned: all lengths that are compared; every length then scores the same tokens, the last
+            `stride` of each window of the longest. Empty: each length scores all the text.
+    """
+
+    protocol: Protocol = "sliding"
+    stride: int = 256
+    aligned: tuple[int, ...] = ()
+
+    def step(self, length: int) -> int:
+        """Tokens between windows of `length`."""
+        if self.aligned:
+            return self.stride
+        return length if self.protocol == "disjoint" else step_within(self.stride, length)
+
+    def plan(self, documents: Sequence[Tokens], length: int) -> Plan:
+        """The windows of all documents, each with its document's index."""
+        return Plan(
+            (index, window)
+            for index, document in enumerate(documents)
+            for window in self._windows(len(document), length)
+        )
+
+    def _windows(self, tokens: int, length: int) -> Iterator[Window]:
+        if self.aligned:
+            return aligned_windows(tokens, length, self.aligned, self.stride)
+        return sliding_windows(tokens, length, self.step(length))
+
+
+def by_length(
+    reading: Reading,
+    documents: Sequence[Tokens],
+    length: int,
+    protocols: Protocols | None = None,
+    *,
+    sizes: Sequence[Tokens] | None = None,
+    keys: Marks | None = None,
+    keys_name: str = "",
+) -> Measured:
+    """Perplexity at one window length, of all scored tokens and of key tokens among them.
+
+    Args:
+        reading: the model.
+        documents: token ids; each is one stream, windows never cross from one to the next.
+        length: tokens.
+        protocols: how windows are cut; None = `Protocols()`.
+        sizes: for each document, the bytes of text of each token.
+        keys: the key tokens.
+        keys_name: what they depend on, for the journal.
+
+    Raises:
+        CtxextError: the model returned NaN or infinity.
+    """
+    began = time.monotonic()
+    protocols = protocols or Protocols()
+    plan = protocols.plan(documents, length)
+
+    def reduce(document: int, window: Window, nll: Floats) -> list[float]:
+        if keys is None:
+            return [float(nll.sum())]
+        of_keys = keys[document][window.end - window.scored : window.end]
+        return [float(nll.sum()), float(nll[of_keys].sum())]
+
+    step = protocols.step(length)
+    key = f"length {length} step {step} {protocols} {keys_name if keys is not None else ''}"
+    width = 1 if keys is None else 2
+    sums = np.array(
+        reading.windows(
+            documents, plan, reduce, what=f"at {length}", key=key, width=lambda _: width
+        )
+    )
+    counts = plan.scored
+    once = protocols.protocol == "yarn"
+    mean, stderr = _mean(sums[:, 0], counts, each_window_once=once)
+    _check_finite(mean, reading.name, length)
+    tokens = int(counts.sum())
+    per_byte = None
+    if sizes is not None:
+        size = sum(int(sizes[d][w.end - w.scored : w.end].sum()) for d, w in plan)
+        per_byte = mean / math.log(2) * tokens / size if size else None
+    score = LengthScore(
+        length, _exp(mean), mean, stderr, tokens, round(time.monotonic() - began, 3), step,
+        per_byte,
+    )  # fmt: skip
+    if keys is None:
+        return Measured(score, sums[:, 0], counts)
+    chosen = np.array([float(keys[d][w.end - w.scored : w.end].sum()) for d, w in plan])
+    return Measured(score, sums[:, 0], counts, _key_score(length, sums[:, 1], chosen, tokens))
+
+
+def by_position(reading: Reading, documents: Sequence[Tokens], length: int) -> list[PositionScore]:
+    """Perplexity by where in a window a token stands: whole disjoint windows, powers of two.
+
+    Raises:
+        CtxextError: the model returned NaN or infinity.
+    """
+    plan = Plan(
+        (index, window)
+        for index, document in enumerate(documents)
+        for window in disjoint_windows(len(document), length, whole=True)
+    )
+    # Column i of a window is the token at position i + 1: the first has nothing before it.
+    buckets = [(max(a - 1, 0), b - 1) for a, b in itertools.pairwise(position_edges(length))]
+
+    def reduce(document: int, window: Window, nll: Floats) -> list[float]:
+        return [float(nll[begin:end].sum()) for begin, end in buckets]
+
+    key = f"positions {length}"
+    table = np.array(
+        reading.windows(
+            documents, plan, reduce, what="by position", key=key, width=lambda _: len(buckets)
+        )
+    )
+    scores = []
+    edges = itertools.pairwise(position_edges(length))
+    for (start, end), (begin, stop), sums in zip(edges, buckets, table.T, strict=True):
+        counts = np.full(len(sums), float(stop - begin))
+        mean, stderr = _mean(sums, counts)
+        _check_finite(mean, reading.name, length)
+        scores.append(PositionScore(start, end, _exp(mean), mean, stderr, int(counts.sum())))
+    return scores
+
+
+def _mean(sums: Floats, counts: Floats, *, each_window_once: bool = False) -> Any:
+    """Mean NLL and its standard error, windows being what varies."""
+    if each_window_once:
+        sums, counts = sums / counts, np.ones_like(counts)
+    return float(sums.sum() / counts.sum()), ratio_stderr(sums, counts)
+
+
+def _key_score(length: int, sums: Floats, counts: Floats, tokens: int) -> KeyScore:
+    chosen = int(counts.sum())
+    if not chosen:
+        return KeyScore(length, None, None, None, 0, 0.0)
+    mean = float(sums.sum() / chosen)
+    return KeyScore(length, _exp(mean), mean, ratio_stderr(sums, counts), chosen, chosen / tokens)
+
+
+def _exp(nll: float) -> float | None:
+    """exp, None where it has no float: JSON knows no infinity."""
+    return math.exp(nll) if nll < _MOST_NATS else None
+
+
+def _note(score: LengthScore | PositionScore | KeyScore) -> dict[str, str]:
+    """Why a perplexity is missing, where it is."""
+    if score.perplexity is not None or score.nll is None:
+        return {}
+    return {"note": f"exp({score.nll:.0f}), the perplexity, is beyond what a number can hold"}
+
+
+def _check_finite(value: float, name: str, length: int) -> None:
+    if not abs(value) < MEANINGLESS:
+        raise CtxextError(
+            f"{name} returned {value:.6g} at length {length}, so its numbers mean nothing"
+        )

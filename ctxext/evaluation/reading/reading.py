@@ -1,0 +1,105 @@
+"""How the windows of a text go through a model: in batches, on several processes, each once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ctxext.checkpoints.live.load import reset_dynamic_rope
+from ctxext.data.tokens import Tokens
+from ctxext.errors import CtxextError, is_out_of_memory
+from ctxext.evaluation.reading.scoring import Scorer
+from ctxext.evaluation.reading.sharing import shared_rows
+from ctxext.evaluation.reading.windows import Plan, Window
+from ctxext.machine.launch import Launch
+from ctxext.progress import Progress, silent
+from ctxext.runs.journal import Journal, Rows
+
+Floats = npt.NDArray[np.float64]
+_TOKENS_AT_ONCE = 8192  # short windows are batched up to this
+
+Reduce = Callable[[int, Window, Floats], list[float]]
+"""(document, window, NLL of its scored tokens) -> the numbers that are kept of it."""
+
+
+@dataclass
+class Reading:
+    """A model that is being measured: with whom, what is known already, and who listens.
+
+    Attributes:
+        scorer: the model.
+        name: what progress calls it.
+        identity: what the model's numbers depend on, for the journal.
+        journal: measured already, by this process or one that was killed.
+        launch: the processes that share the windows.
+    """
+
+    scorer: Scorer
+    name: str = "model"
+    identity: str = ""
+    journal: Journal = field(default_factory=Journal)
+    launch: Launch = field(default_factory=Launch)
+    on_progress: Progress = silent
+
+    def windows(
+        self,
+        documents: Sequence[Tokens],
+        plan: Plan,
+        reduce: Reduce,
+        *,
+        what: str,
+        key: str,
+        width: Callable[[Window], int],
+    ) -> Rows:
+        """Read every window of a plan once.
+
+        Args:
+            documents: token ids.
+            plan: the windows; the same on every process.
+            reduce: what is kept of a window.
+            what: the task's name for progress.
+            key: what the numbers depend on, the model aside.
+            width: how many numbers `reduce` keeps of a window.
+
+        Returns:
+            For each window of the plan, in its order, what `reduce` gave; on every process alike.
+
+        Raises:
+            CtxextError: memory ran out, on this process or another.
+        """
+        batches = plan.batches(_TOKENS_AT_ONCE)
+        # Batches are cut before they are shared out: which process reads one changes no number.
+        done, total = 0, len(plan)
+        reset_dynamic_rope(self.scorer.model)
+
+        def heard(index: int) -> None:
+            nonlocal done
+            done += len(batches[index])
+            self.on_progress(f"{self.name} {what}", done, total, "")
+
+        rows = shared_rows(
+            len(batches), lambda index: self._batch(documents, batches[index], reduce),
+            key=f"{self.identity} {key}", journal=self.journal, launch=self.launch, on_done=heard,
+            fits=lambda index, part: _widths(part) == [width(w) for _, w in batches[index]],
+        )  # fmt: skip
+        return [row for part in rows for row in part]
+
+    def _batch(self, documents: Sequence[Tokens], batch: Plan, reduce: Reduce) -> Rows:
+        ids = np.stack([documents[d][w.begin : w.end] for d, w in batch]).astype(np.int64)
+        rows = torch.from_numpy(ids).to(self.scorer.device)
+        try:
+            nll = self.scorer.nll(rows, batch[0][1].scored).double().numpy()
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise CtxextError(
+                f"{self.name}: out of memory at {len(batch)} x {rows.shape[1]} tokens",
+                "--prefill-chunk 4096 needs less",
+            ) from error
+        return [reduce(d, w, row) for (d, w), row in zip(batch, nll, strict=True)]
+
+
+def _widths(rows: Rows) -> list[int]:
+    return [len(row) for row in rows]

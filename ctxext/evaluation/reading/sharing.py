@@ -1,0 +1,47 @@
+"""Many pieces of work, each done once: shared by processes, and kept for a run that goes on."""
+
+from collections.abc import Callable
+
+from ctxext.machine.launch import Launch
+from ctxext.runs.journal import Journal, Rows
+
+
+def shared_rows(
+    pieces: int,
+    work: Callable[[int], Rows],
+    *,
+    key: str,
+    journal: Journal,
+    launch: Launch,
+    fits: Callable[[int, Rows], bool],
+    on_done: Callable[[int], None],
+) -> list[Rows]:
+    """What `work` gives for each piece, on every process.
+
+    Args:
+        pieces: how many there are, the same on every process.
+        work: makes the rows of a piece, whichever process does it.
+        key: what the rows depend on.
+        fits: whether rows of an earlier run can be those of a piece; else it is done again.
+        on_done: told of each piece that is known, the ones of an earlier run first.
+
+    Raises:
+        CtxextError: `work` failed, here or on another process.
+    """
+    kept = journal.known(key)
+    known = {n: kept[n] for n in range(pieces) if n in kept and fits(n, kept[n])}
+    missing = [index for index in range(pieces) if index not in known]
+    mine = missing[launch.rank :: launch.ranks]
+    for index in known:
+        on_done(index)
+
+    def do() -> None:
+        for index in mine:
+            known[index] = work(index)
+            journal.add(key, index, known[index])
+            on_done(index)
+
+    launch.agree(do)
+    for part in launch.gather({index: known[index] for index in mine}):
+        known.update(part)
+    return [known[index] for index in range(pieces)]

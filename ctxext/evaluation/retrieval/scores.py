@@ -1,0 +1,269 @@
+"""Does a model use what stands far back: questions over length x depth x sample.
+
+Scored without generating (base and tiny models follow no instructions, but all can continue):
+
+- exact: every token of the answer is ranked first, with the truth before it. The score of a
+  question with several answers is the share of them that are.
+- choice: the right answer against distractors of as many tokens, by log-probability less that of
+  the same words behind a text without the needle, so that what the model would say anyway cancels
+  out. A tie of n is one n-th right.
+- gain: negative log-likelihood of the answer without the needle less that with it, nats per token:
+  it moves long before an answer is right.
+
+`generate` decodes greedily instead and looks for the answers in what comes (RULER's string match).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from ctxext.errors import BadInput, CtxextError, is_out_of_memory
+from ctxext.evaluation.perplexity.scores import MEANINGLESS
+from ctxext.evaluation.reading.sharing import shared_rows
+from ctxext.evaluation.retrieval.answering import Answerer
+from ctxext.evaluation.retrieval.fitting import Encoder, Question, fit, own_tokens
+from ctxext.evaluation.retrieval.haystack import Haystack
+from ctxext.evaluation.retrieval.tasks import Draw, Task, Wording
+from ctxext.evaluation.statistics.intervals import wilson
+from ctxext.machine.launch import Launch
+from ctxext.progress import Progress, silent
+from ctxext.runs.journal import Journal, Rows
+
+Score = Literal["logprob", "generate"]
+_NEW_TOKENS = 8  # beyond the answer's own: room for a space or a quote before it
+
+
+@dataclass(frozen=True)
+class Cell:
+    """All samples of a task at one length and depth.
+
+    `accuracy` with its 95 % interval (Wilson); `choice` against `chance`, where there are
+    distractors; `gain` in nats per token with its standard error. None: not measured.
+    """
+
+    task: str
+    length: int
+    depth: float
+    accuracy: float
+    low: float
+    high: float
+    samples: int
+    choice: float | None
+    choice_low: float | None
+    choice_high: float | None
+    chance: float | None
+    gain: float | None
+    gain_stderr: float | None
+
+
+@dataclass
+class Asking:
+    """A model that is asked, with whom, and what is known already.
+
+    Attributes:
+        answerer, encode: the model and its tokenizer.
+        haystack: what the needles are hidden in.
+        identity: what the answers depend on, for the journal.
+    """
+
+    answerer: Answerer
+    encode: Encoder
+    haystack: Haystack
+    score: Score = "logprob"
+    name: str = "model"
+    identity: str = ""
+    journal: Journal = field(default_factory=Journal)
+    launch: Launch = field(default_factory=Launch)
+    on_progress: Progress = silent
+
+    def cells(
+        self,
+        task: Task,
+        wording: Wording,
+        length: int,
+        *,
+        depths: Sequence[float],
+        samples: int,
+        seed: int,
+    ) -> list[Cell]:
+        """One cell for each depth.
+
+        Raises:
+            BadInput: the words alone are longer than `length`.
+            CtxextError: out of memory, or the model returned NaN.
+        """
+        questions = [(depth, sample) for depth in depths for sample in range(samples)]
+        done = 0
+
+        def ask(index: int) -> list[list[float]]:
+            depth, sample = questions[index]
+            # Lengths and models share draws, to be compared; depths do not, to be pooled.
+            question = self.question(task, wording, length, depth, f"{seed} {depth} {sample}")
+            return [self._answered(question, length)]
+
+        def heard(_: int) -> None:
+            nonlocal done
+            done += 1
+            self.on_progress(f"{self.name} {task.name} at {length}", done, len(questions), "")
+
+        key = f"{self.identity} {self.score} {task.name} {wording} {length} {seed} {list(depths)}"
+        rows = shared_rows(
+            len(questions), ask, key=f"{key} {samples}", journal=self.journal, launch=self.launch,
+            on_done=heard, fits=lambda _, rows: _is_answer(rows),
+        )  # fmt: skip
+        table = np.array([row for (row,) in rows], dtype=float).reshape(len(depths), samples, 4)
+        return [_cell(task.name, length, *pair) for pair in zip(depths, table, strict=True)]
+
+    def question(
+        self, task: Task, wording: Wording, length: int, depth: float, seed: str
+    ) -> Question:
+        """One sample: the same for the same arguments, whoever makes it.
+
+        Names and numbers depend on the seed alone, not on where the needle stands.
+        """
+        item = task.make(Draw(f"{task.name} {seed}", self.encode.size), task.words(wording), depth)
+        reserve = _NEW_TOKENS if self.score == "generate" else 0
+        return fit(item, self.haystack, self.encode, length, seed=seed, reserve=reserve)
+
+    def _answered(self, question: Question, length: int) -> list[float]:
+        """[score, choice or NaN, chance or NaN, gain or NaN]"""
+        try:
+            if self.score == "generate":
+                return [self._generated(question), math.nan, math.nan, math.nan]
+            return self._scored(question)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise CtxextError(
+                f"{self.name}: out of memory at {length} tokens", "--prefill-chunk 4096 needs less"
+            ) from error
+
+    def _generated(self, question: Question) -> float:
+        ids = self.answerer.generate(question.prompt, len(question.truth.ids) + _NEW_TOKENS)
+        said = self.encode.decode(ids).lower()
+        return sum(a.strip().lower() in said for a in question.answers) / len(question.answers)
+
+    def _scored(self, question: Question) -> list[float]:
+        truth = question.truth
+        everything = [truth.ids, *(wrong.ids for wrong in question.wrong)]
+        with_needle = self.answerer.told(question.prompt, everything)
+        without = self.answerer.told(question.without, everything)
+        right, before = with_needle[0], without[0]
+        for told in (*with_needle, *without):
+            if not abs(told.nll()) < MEANINGLESS * len(told.logprobs):
+                raise CtxextError(
+                    f"{self.name} returned {told.nll():.6g}, so its numbers mean nothing"
+                )
+        score = sum(right.exact(*span) for span in truth.spans) / len(truth.spans)
+        tokens = sum(end - begin for begin, end in truth.spans)
+        gain = sum(before.nll(*s) - right.nll(*s) for s in truth.spans) / tokens
+        if not question.wrong:
+            return [score, math.nan, math.nan, gain]
+        gains = [a.nll() - b.nll() for a, b in zip(without, with_needle, strict=True)]
+        best = max(gains)
+        choice = (gains[0] == best) / gains.count(best)
+        return [score, choice, 1 / len(gains), gain]
+
+
+def pooled(cells: Sequence[Cell]) -> Cell:
+    """Cells of one task and length as one, over all their depths (its own `depth` is the mean)."""
+    samples = sum(cell.samples for cell in cells)
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [v * c.samples for v, c in zip(values, cells, strict=True) if v is not None]
+        return sum(known) / samples if len(known) == len(cells) else None
+
+    accuracy = sum(cell.accuracy * cell.samples for cell in cells) / samples
+    low, high = wilson(accuracy * samples, samples)
+    choice = mean([cell.choice for cell in cells])
+    choices = wilson(choice * samples, samples) if choice is not None else (None, None)
+    errors = [c.gain_stderr for c in cells]
+    known = [e * c.samples for e, c in zip(errors, cells, strict=True) if e is not None]
+    return Cell(
+        task=cells[0].task,
+        length=cells[0].length,
+        depth=sum(cell.depth for cell in cells) / len(cells),
+        accuracy=accuracy,
+        low=low,
+        high=high,
+        samples=samples,
+        choice=choice,
+        choice_low=choices[0],
+        choice_high=choices[1],
+        chance=cells[0].chance,
+        gain=mean([cell.gain for cell in cells]),
+        gain_stderr=math.hypot(*known) / samples if len(known) == len(cells) else None,
+    )
+
+
+def wording_of(task: Task, encode: Encoder, shortest: int) -> Wording:
+    """The full wording where it takes at most half of the shortest length, else the compact one.
+
+    Raises:
+        BadInput: the compact one does not fit either, or the tokenizer cannot write the words.
+    """
+    item = task.make(Draw("words", encode.size), task.words("compact"), 0.5)
+    for text in (*item.answers, *(words for _, words in item.needles)):
+        if encode.lacks(text):
+            raise BadInput(
+                f"--tasks {task.name}: the tokenizer has no tokens for {text.strip()!r}, so that "
+                "every answer would look the same to the model",
+                f"leave out {task.name}",
+            )
+    if _words(task, "full", encode) * 2 <= shortest:
+        return "full"
+    needed = _words(task, "compact", encode)
+    if needed > shortest:
+        raise BadInput(
+            f"--tasks {task.name} needs {needed} tokens for its words alone with this tokenizer, "
+            f"and the shortest of --lengths is {shortest}",
+            f"leave out that length, or {task.name}",
+        )
+    return "compact"
+
+
+def _words(task: Task, wording: Wording, encode: Encoder) -> int:
+    """The most tokens that some samples' words take, with a few to spare."""
+    sizes = []
+    for sample in range(8):
+        item = task.make(Draw(f"size {sample}", encode.size), task.words(wording), 0.5)
+        sizes.append(own_tokens(item, encode))
+    return max(sizes) + 8
+
+
+def _is_answer(rows: Rows) -> bool:
+    """Whether these can be the numbers of one question: shares, and a gain in nats a token."""
+    if len(rows) != 1 or len(rows[0]) != 4:
+        return False
+    score, choice, chance, _ = rows[0]
+    return 0 <= score <= 1 and all(math.isnan(n) or 0 <= n <= 1 for n in (choice, chance))
+
+
+def _cell(task: str, length: int, depth: float, table: Any) -> Cell:
+    """Of (samples, 4) rows as `_answered` gives them."""
+    samples = len(table)
+    score, choice, chance, gain = table.T
+    low, high = wilson(float(score.sum()), samples)
+    chosen = not np.isnan(choice).any()
+    choices = wilson(float(choice.sum()), samples) if chosen else (None, None)
+    gained = not np.isnan(gain).any()
+    return Cell(
+        task=task,
+        length=length,
+        depth=depth,
+        accuracy=float(score.mean()),
+        low=low,
+        high=high,
+        samples=samples,
+        choice=float(choice.mean()) if chosen else None,
+        choice_low=choices[0],
+        choice_high=choices[1],
+        chance=float(chance[0]) if chosen else None,
+        gain=float(gain.mean()) if gained else None,
+        gain_stderr=float(gain.std(ddof=1) / math.sqrt(samples))
+        if gained and samples > 1
+        else None,
+    )

@@ -1,0 +1,1 @@
+"""Intervals, bootstrap and where a curve ends. Plain numbers; imports no room."""

@@ -1,0 +1,98 @@
+"""The texts of a recipe's `data:` section: tokenised, chosen from, and mixed into rows."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from ctxext.data.documents import choose_documents
+from ctxext.data.mixture import Mixture
+from ctxext.data.packing import PackedRows
+from ctxext.data.sources import Source
+from ctxext.data.store import TokenFile, stored_tokens
+from ctxext.runs.recipe.config import DataConfig, FinetuneConfig
+
+
+def check_texts(data: DataConfig) -> None:
+    """Read every text up to its first word: what is wrong there is said before much work is done.
+
+    Raises:
+        BadInput: as `Source.pieces`.
+    """
+    for text in data.texts:
+        Source(text.source, text.field).check()
+
+
+def token_files(
+    data: DataConfig, tokenizer: Any, tokenizer_sha256: str, separator: int | None
+) -> list[TokenFile]:
+    """The tokens of each text in `data.texts`, in that order; one named twice is read once.
+
+    Raises:
+        BadInput, CtxextError: as `stored_tokens`.
+    """
+    known: dict[tuple[str, str, int], TokenFile] = {}
+    for text in data.texts:
+        key = (text.source, text.field, text.tokens)
+        if key not in known:
+            source = Source(text.source, text.field)
+            known[key] = stored_tokens(source, tokenizer, tokenizer_sha256, separator, text.tokens)
+    return [known[text.source, text.field, text.tokens] for text in data.texts]
+
+
+def mixed_rows(config: FinetuneConfig, files: Sequence[TokenFile]) -> Mixture:
+    """The rows that a run reads.
+
+    Raises:
+        BadInput: bounds that leave no document, or less than one row of a text; it is named.
+    """
+    parts = []
+    for index, (text, file) in enumerate(zip(config.data.texts, files, strict=True)):
+        name = f"data.sources[{index}] {file.source}" if config.data.sources else "--data"
+        stream = choose_documents(
+            file.ids,
+            file.ends,
+            min_tokens=text.min_tokens,
+            max_tokens=text.max_tokens,
+            name=name,
+        )
+        part = index + 1 if len(files) > 1 else 0
+        train = config.train
+        parts.append(PackedRows(stream, train.seq_length, train.seed, part, name))
+    weights = tuple(text.weight for text in config.data.texts)
+    return Mixture(tuple(parts), weights, config.train.seed)
+
+
+def training_data(data: DataConfig, files: Sequence[TokenFile]) -> dict[str, Any]:
+    """What is written down about the texts: names, hashes, tokens; with several, each by itself."""
+    distinct = list(dict.fromkeys(files))
+    out: dict[str, Any] = {
+        "source": ", ".join(dict.fromkeys(file.source for file in distinct)),
+        "sha256": _joined([file.text_sha256 for file in distinct]),
+        "tokens": sum(len(file.ids) for file in distinct),
+        "tokens_sha256": _joined([file.sha256 for file in files]),
+    }
+    if data.sources:
+        out["sources"] = [
+            {
+                "source": file.source,
+                "sha256": file.text_sha256,
+                "tokens": len(file.ids),
+                "weight": text.weight,
+            }
+            for text, file in zip(data.sources, files, strict=True)
+        ]
+    return out
+
+
+def unreadable(files: Sequence[TokenFile]) -> list[str]:
+    """A warning for each text with bytes that were not UTF-8."""
+    return [
+        f"--data {file.source}: {file.replaced} bytes were not UTF-8"
+        for file in dict.fromkeys(files)
+        if file.replaced
+    ]
+
+
+def _joined(hashes: Sequence[str]) -> str:
+    """One hash as it is, several hashed together."""
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -1,0 +1,294 @@
+"""What a fine-tuning run is made of: one frozen dataclass per recipe section."""
+
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from ctxext.errors import BadInput, shown
+from ctxext.runs.recipe.bounds import MOST_TOKENS, TOKENS, bounded, check_bounds
+from ctxext.runs.recipe.extend_config import ExtendConfig
+from ctxext.runs.recipe.memory_config import MemoryConfig
+
+ALL_LINEAR = "all-linear"
+"""In `lora.targets`: every linear layer but the head."""
+LLAMA_MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# Far above what anybody means, and far below what an estimate or a library stumbles over.
+_MOST_STEPS, _MOST_ROWS, _MOST_TEXT = 10**9, 10**6, 10**15
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """One text among several.
+
+    Attributes:
+        source, field: as in `DataConfig`.
+        weight: its share of the tokens read is weight / sum of all weights.
+        min_tokens, max_tokens: only documents of such lengths, both included; 0 = no bound.
+        tokens: only the first so many of the text; 0 = all.
+    """
+
+    source: str = ""
+    weight: float = bounded(1.0, above=0, most=1e9)
+    min_tokens: int = bounded(0, least=0, most=_MOST_TEXT, unit=TOKENS)
+    max_tokens: int = bounded(0, least=0, most=_MOST_TEXT, unit=TOKENS)
+    tokens: int = bounded(0, least=0, most=_MOST_TEXT, unit=TOKENS)
+    field: str = "text"  # last: it hides the function above
+
+    def __post_init__(self) -> None:
+        name = "data.sources " + shown(self.source).strip("'")
+        if not self.source:
+            raise BadInput("an entry of data.sources has no source", "e.g. - source: book.txt")
+        check_bounds(self, name)
+        if self.max_tokens and self.max_tokens < self.min_tokens:
+            raise BadInput(
+                f"{name}: min_tokens {self.min_tokens} is above max_tokens {self.max_tokens}"
+            )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is read: one text, or several (in a recipe `data:` may also be the list of them).
+
+    Attributes:
+        source: `--data`: file, folder, `hf:NAME[:config[:split[:field]]]` or `builtin:python`.
+        field: the text's field in .jsonl and .parquet files.
+        tokens: only the first so many of the one text; 0 = all.
+        sources: several texts, in place of `source`.
+        documents: `stream`: one stream of text, cut into rows, attention over the whole row;
+            `separate`: attention stays inside documents, whose positions begin at 0.
+    """
+
+    source: str = ""
+    sources: tuple[SourceConfig, ...] = ()
+    documents: str = bounded("stream", words=("stream", "separate"))
+    tokens: int = bounded(0, least=0, most=_MOST_TEXT, unit=TOKENS)
+    field: str = "text"  # last: it hides the function above
+
+    def __post_init__(self) -> None:
+        if self.source and self.sources:
+            raise BadInput("data.source and data.sources contradict each other", "give one of them")
+        if self.sources and self.tokens:
+            raise BadInput("data.tokens is of data.source", "give it to each of data.sources")
+        check_bounds(self, "data")
+
+    @property
+    def texts(self) -> tuple[SourceConfig, ...]:
+        """All texts; empty when none is named."""
+        if self.source:
+            return (SourceConfig(self.source, field=self.field, tokens=self.tokens),)
+        return self.sources
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """What is trained.
+
+    Attributes:
+        rank, alpha: of every adapter; the update is scaled by alpha / rank.
+        dropout: of the adapter's input.
+        targets: names of the linear layers that get an adapter; `all-linear`: all but the head.
+        train_norms: all norm weights too; with the embeddings they close most of the gap to full
+            fine-tuning at long context (LongLoRA, arXiv:2309.12307, table 2).
+        train_embeddings: the embedding (and an untied head) too.
+        rslora: scale by alpha / sqrt(rank) instead.
+        dora: train each output row's magnitude apart from its direction (arXiv:2402.09353).
+        plus_ratio: LoRA+ (arXiv:2402.12354): learning rate of every B matrix over that of the
+            rest; the paper advises 16 with a lower `train.lr`. 1 = one rate for all.
+    """
+
+    rank: int = bounded(16, least=1, most=16384)
+    alpha: float = bounded(32.0, above=0, most=1e6)
+    dropout: float = bounded(0.0, least=0, below=1)
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    train_norms: bool = False
+    train_embeddings: bool = False
+    rslora: bool = False
+    dora: bool = False
+    plus_ratio: float = bounded(1.0, above=0, most=1e6)
+
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        """`targets` with `all-linear` as the names in a Llama, for estimates of its size."""
+        return LLAMA_MATRICES if ALL_LINEAR in self.targets else self.targets
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "lora")
+        if not self.targets:
+            raise BadInput("lora.targets is empty, so nothing would be trained")
+        if ALL_LINEAR in self.targets and len(self.targets) > 1:
+            raise BadInput(f"lora.targets names {ALL_LINEAR} and others", "write one or the other")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How it is trained.
+
+    Attributes:
+        what: `lora`: adapters (section `lora`); `full`: every weight, in float32.
+        quantize: `4bit`: the frozen base in NF4 (QLoRA); merged against the base as it is stored.
+        attention: `s2`: LongLoRA's shifted sparse attention, in training only.
+        seq_length: tokens in a row; 0 = the checkpoint's whole window.
+        steps: optimizer steps.
+        batch_size: rows in one forward pass.
+        gradient_accumulation: forward passes in one optimizer step.
+        lr: peak learning rate.
+        schedule: after a linear warm-up `cosine` to 10 % of the peak, or `constant`.
+        warmup_steps: optimizer steps.
+        weight_decay: of AdamW, on what is trained; with `what: full` not on norms and biases.
+        max_grad_norm: gradients are clipped to this global norm.
+        gradient_checkpointing: recompute activations in the backward pass, unless
+            `memory.recompute` says more.
+        compile: torch.compile of each decoder layer, for speed; it takes a minute or more at first.
+        loss_chunk: positions whose logits exist at the same time; 0 = as many as fill 128 MiB, at
+            most 1024.
+        save_every: optimizer steps between checkpoints of the run.
+        spike_factor: a step whose loss is more than this many times the running median is left out;
+            0 = none is.
+        max_skipped: after so many steps left out in a row (not finite, or a spike) the run stops.
+        seed: of adapters, dropout and data order.
+        self_check: compare rope and loss with plain ones before the first step.
+        pose_target: window to train for with rows of `seq_length`, their positions spread over it
+            (PoSE); 0 = the rows' own positions.
+        pose_chunks: pieces that a row is cut into for that.
+    """
+
+    what: str = bounded("lora", words=("lora", "full"))
+    quantize: str = bounded("none", words=("none", "4bit"))
+    attention: str = bounded("sdpa", words=("sdpa", "s2"))
+    seq_length: int = bounded(0, least=0, most=MOST_TOKENS, unit=TOKENS)
+    steps: int = bounded(200, least=1, most=_MOST_STEPS)
+    batch_size: int = bounded(1, least=1, most=_MOST_ROWS)
+    gradient_accumulation: int = bounded(8, least=1, most=_MOST_ROWS)
+    lr: float = bounded(2e-4, above=0, most=100)
+    schedule: str = bounded("cosine", words=("cosine", "constant"))
+    warmup_steps: int = bounded(10, least=0, most=_MOST_STEPS)
+    weight_decay: float = bounded(0.0, least=0, most=100)
+    max_grad_norm: float = bounded(1.0, above=0, most=1e9)
+    gradient_checkpointing: bool = True
+    compile: bool = False
+    loss_chunk: int = bounded(0, least=0, most=MOST_TOKENS, unit=TOKENS)
+    save_every: int = bounded(50, least=1, most=_MOST_STEPS)
+    spike_factor: float = bounded(10.0, least=0, most=1e9)
+    max_skipped: int = bounded(5, least=1, most=_MOST_STEPS)
+    seed: int = bounded(0, least=0, most=2**32 - 1)
+    self_check: bool = True
+    pose_target: int = bounded(0, least=0, most=MOST_TOKENS, unit=TOKENS)
+    pose_chunks: int = bounded(2, least=2, most=_MOST_ROWS)
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "train")
+        if self.seq_length == 1:
+            raise BadInput("train.seq_length is 1, and a row needs 2 tokens")
+        if not (self.spike_factor == 0 or self.spike_factor > 1):
+            raise BadInput(
+                f"train.spike_factor is {self.spike_factor}, and has to be above 1",
+                "0 = no step is left out for its loss",
+            )
+        if self.attention == "s2" and self.seq_length % 8:
+            raise BadInput(
+                f"train.attention: s2 cuts rows in eight, and train.seq_length is "
+                f"{self.seq_length}",
+                f"e.g. --seq-length {max(self.seq_length // 8, 1) * 8}",
+            )
+        if self.what == "full" and self.quantize != "none":
+            raise BadInput(
+                "train.what: full trains every weight, and --quantize freezes them in 4 bits",
+                "leave out one of the two",
+            )
+
+
+@dataclass(frozen=True)
+class ParallelConfig:
+    """How several processes share the work; their number is the launcher's (`torchrun`).
+
+    Attributes:
+        context: processes that hold each row together; the others read rows of their own.
+        shard: processes that hold weights, gradients and optimizer states together, whatever rows
+            they read; 1 = each holds all. Groups of so many are replicas of one another.
+    """
+
+    context: int = bounded(1, least=1, most=2**16)
+    shard: int = bounded(1, least=1, most=2**16)
+
+    def __post_init__(self) -> None:
+        check_bounds(self, "parallel")
+
+    @property
+    def processes(self) -> int:
+        """The fewest processes that can do it."""
+        return math.lcm(self.context, self.shard)
+
+    def check(self, ranks: int, seq_length: int) -> None:
+        """Whether so many processes can share rows of so many tokens.
+
+        Raises:
+            BadInput: they cannot; each number is named.
+        """
+        for name, size in (("context", self.context), ("shard", self.shard)):
+            if ranks % size:
+                raise BadInput(
+                    f"parallel.{name} is {size} and {ranks} processes were started, which is no "
+                    "multiple of it",
+                    f"start {size} processes, or a multiple: torchrun --nproc_per_node {size} "
+                    "-m ctxext finetune ...",
+                )
+        unit = 2 * self.context  # a rank holds two chunks of each row
+        if self.context > 1 and seq_length % unit:
+            raise BadInput(
+                f"train.seq_length is {seq_length}, which is no multiple of {unit}, twice "
+                "parallel.context",
+                f"e.g. --seq-length {seq_length - seq_length % unit or unit}",
+            )
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """The sections that `ctxext finetune` reads of a recipe, for one stage of it.
+
+    Without `extend` the checkpoint is trained at the window that it has.
+    """
+
+    data: DataConfig = field(default_factory=DataConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    extend: ExtendConfig | None = None
+
+    def __post_init__(self) -> None:
+        if self.train.attention == "s2" and (
+            self.data.documents == "separate" or self.parallel.context > 1
+        ):
+            raise BadInput(
+                "train.attention: s2 shifts whole rows, so neither data.documents: separate nor "
+                "--context-parallel goes with it",
+                "leave one of them out",
+            )
+        if self.train.pose_target and self.data.documents == "separate":
+            raise BadInput(
+                "train.pose_target and data.documents: separate contradict each other",
+                "positions cannot both restart and skip: leave one of them out",
+            )
+        if self.train.quantize != "none" and self.parallel.shard > 1:
+            raise BadInput(
+                "--shard cannot cut the 4-bit weights of --quantize",
+                "leave out one of the two",
+            )
+        if self.train.what != "full":
+            return
+        for own in fields(self.lora):
+            if getattr(self.lora, own.name) != own.default:
+                raise BadInput(
+                    f"train.what: full has no adapters, and lora.{own.name} is set",
+                    "leave section lora out, or train.what",
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they stand in a recipe."""
+        out = asdict(self)
+        own = out.pop("extend")
+        if own is not None:
+            out = {"extend": own, **out}
+        out["lora"]["targets"] = list(self.lora.targets)
+        out["data"]["sources"] = list(out["data"]["sources"])
+        return out

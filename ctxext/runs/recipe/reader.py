@@ -1,0 +1,253 @@
+"""Recipes: YAML files that fix a run, read with distrust and checked key by key."""
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from ctxext.errors import BadInput, shown
+from ctxext.lengths import parse_length
+
+T = TypeVar("T")
+_MAX_BYTES = 1024 * 1024
+_LISTS = {"data": "sources"}  # sections that may be written as the list in one of their keys
+
+
+def as_section(name: str, value: Any) -> Any:
+    """A section written as the list in one of its keys (`data: [...]`) as that section."""
+    return {_LISTS[name]: value} if name in _LISTS and isinstance(value, list) else value
+
+
+ALTERNATIVES = {
+    "data.source": "sources",
+    "data.sources": "source",
+    "extend.target": "factor",
+    "extend.factor": "target",
+}
+"""Keys that say the same in two ways: who sets one means it in place of the other."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader without aliases (a few lines of them can fill any memory), tags and doubles."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        refused = "aliases (*name)" if isinstance(event, yaml.AliasEvent) else None
+        # A tag makes something else of a value: an object, or no number of what is none.
+        if (tag := getattr(event, "tag", None)) is not None:
+            refused = f"tags ({shown(tag)})"
+        if refused:
+            raise yaml.composer.ComposerError(
+                None, None, f"{refused} are not allowed in a recipe", event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {shown(key)} is not text (quote it)", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {shown(key)} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+# YAML 1.1 reads 1e-4 as a string, because it has no dot. Everybody means the number.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """A recipe file as nested plain values.
+
+    Raises:
+        BadInput: missing, not YAML, aliases, tags, doubled keys, not a mapping; with the line.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for without end
+            raise BadInput(f"--recipe {path} is not a regular file")
+        if path.stat().st_size > _MAX_BYTES:
+            raise BadInput(f"--recipe {path} is larger than 1 MiB, which no recipe is")
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise BadInput(f"--recipe {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"--recipe {path} is not UTF-8 text") from error
+    value = read_yaml(text, f"--recipe {path}")
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise BadInput(f"--recipe {path} holds no sections")
+    return value
+
+
+def read_yaml(text: str, where: str) -> Any:
+    """YAML as plain values: no aliases, tags or doubled keys, and 1e-4 is a number.
+
+    Raises:
+        BadInput: anything else; `where` and the line are named.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        words = " ".join(str(error.problem or error.context).split())
+        raise BadInput(f"{where}{line}: {words[:200]}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # 2020-13-45 is no day
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise BadInput(f"{where} is not YAML: {words[:200]}") from error
+
+
+def find_recipe(given: str) -> Path:
+    """`--recipe`: a file, or a recipe that comes with ctxext, by its name.
+
+    Raises:
+        BadInput: it looks like a name, and is none.
+    """
+    path = Path(given)
+    # By its ending, not by having one: qwen2.5-7b is a name.
+    named = path.name == given and path.suffix not in (".yaml", ".yml") and not path.exists()
+    return shipped_recipe(given) if named else path
+
+
+def shipped_recipe(name: str) -> Path:
+    """The file of a recipe that comes with ctxext, by its name without `.yaml`.
+
+    Raises:
+        BadInput: there is no such recipe; the nearest is offered.
+    """
+    package = Path(__file__).parents[2]
+    # In a wheel the recipes lie inside the package, in a checkout beside it.
+    folders = [f for f in (package / "recipes", package.parent / "recipes") if f.is_dir()]
+    known = {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        raise BadInput(
+            f"there is no recipe {shown(name)}",
+            f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}",
+        )
+    return known[name]
+
+
+def override(recipe: Mapping[str, Any], changes: Mapping[str, Any], *, flag: str) -> dict[str, Any]:
+    """A recipe with `{"train.lr": 1e-4}` put in place; sections are made where they are missing.
+
+    Raises:
+        BadInput: a path with fewer or more than two parts, or into the stages of a recipe, or to a
+            key that a stage sets by itself; whether it exists is checked later.
+    """
+    out = {key: as_section(key, value) for key, value in recipe.items()}
+    out = {key: dict(value) if isinstance(value, dict) else value for key, value in out.items()}
+    for path, value in changes.items():
+        section, dot, key = path.partition(".")
+        if re.match(r"stages\b", section):
+            raise BadInput(
+                f"{flag} {path}: nothing reaches into the stages of a recipe",
+                "write it in the recipe, or set SECTION.KEY for all stages that do not say it",
+            )
+        if not dot or not key or "." in key or "[" in path:
+            raise BadInput(f"{flag} {path}: write SECTION.KEY=VALUE", "e.g. --set train.lr=1e-4")
+        inner = out.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise BadInput(f"{flag} {path}: '{section}' is no section")
+        if twice := _set_in_a_stage(recipe.get("stages"), section, key):
+            raise BadInput(
+                f"{flag} {path} is for all stages of the recipe, and {twice} is set in it",
+                "change it in the recipe, or leave it out there",
+            )
+        inner[key] = value
+    return out
+
+
+def _set_in_a_stage(stages: Any, section: str, key: str) -> str | None:
+    """`stages[0].train.lr`: the first stage that has this key, or the one that says the same."""
+    for number, stage in enumerate(stages if isinstance(stages, list) else []):
+        own = as_section(section, stage.get(section)) if isinstance(stage, dict) else None
+        for name in (key, ALTERNATIVES.get(f"{section}.{key}")):
+            if isinstance(own, dict) and name in own:
+                return f"stages[{number}].{section}.{name}"
+    return None
+
+
+def build(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
+    """A (nested) dataclass from plain values, every key and type checked.
+
+    Raises:
+        BadInput: an unknown key (with the nearest known one), a value of the wrong type, or one
+            that the dataclass itself refuses.
+    """
+    hints = typing.get_type_hints(kind)
+    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, n=1)
+            raise BadInput(
+                f"{where} has no key {shown(key)}",
+                f"did you mean {near[0]}?" if near else f"known: {', '.join(fields)}",
+            )
+        hint, path = _section_or(hints[key], value), f"{where}.{key}"
+        if dataclasses.is_dataclass(hint):
+            value = as_section(key, value)
+            if not isinstance(value, Mapping):
+                raise BadInput(f"{path} has to be a section with keys, and is {shown(value)}")
+            out[key] = build(hint, value, where=path)  # type: ignore[arg-type]
+        else:
+            tokens = fields[key].metadata.get("unit") == "tokens"
+            out[key] = _value(hint, value, path, tokens=tokens)
+    return kind(**out)
+
+
+def _section_or(hint: Any, value: Any) -> Any:
+    """The section in `Section | None`, where there is a value for it; else the hint as it is."""
+    kinds = hint.__args__ if isinstance(hint, types.UnionType) and value is not None else ()
+    return next((kind for kind in kinds if dataclasses.is_dataclass(kind)), hint)
+
+
+def _value(hint: Any, value: Any, path: str, *, tokens: bool) -> Any:
+    if isinstance(hint, types.UnionType):
+        if value is None and type(None) in hint.__args__:
+            return None
+        kinds = [h for h in hint.__args__ if h is not type(None)]
+        hint = next((h for h in kinds if type(value) is h), kinds[0])
+    if tokens and isinstance(value, str):
+        return parse_length(value, flag=path)
+    if typing.get_origin(hint) is Mapping:
+        if not isinstance(value, Mapping):
+            raise BadInput(f"{path} has to be keys with values, and is {shown(value)}")
+        return dict(value)
+    inner: type[Any] = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else type(None)
+    if dataclasses.is_dataclass(inner):
+        if not isinstance(value, list) or not all(isinstance(i, Mapping) for i in value):
+            raise BadInput(f"{path} has to be a list of sections, and is {shown(value)}")
+        return tuple(build(inner, item, where=f"{path}[{n}]") for n, item in enumerate(value))
+    if typing.get_origin(hint) is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list) or not all(isinstance(i, str) for i in items):
+            raise BadInput(f"{path} has to be a list of names, and is {shown(value)}")
+        return tuple(item.strip() for item in items)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            raise BadInput(f"{path} has more than 308 digits") from None
+    if type(value) is not hint:
+        names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        raise BadInput(f"{path} has to be {names.get(hint, hint)}, and is {shown(value)}")
+    return value

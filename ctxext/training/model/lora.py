@@ -1,0 +1,130 @@
+"""What is trained: LoRA adapters (through peft), and on request norms and embeddings."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ctxext.checkpoints.live.head import decoder_of, head_of, without_peft
+from ctxext.errors import BadInput
+from ctxext.runs.recipe.config import ALL_LINEAR, LoraConfig
+from ctxext.training.model.batch import Batch
+from ctxext.training.model.loss import IGNORED, summed_nll
+from ctxext.training.model.router_loss import router_loss, wants_router_loss
+
+
+@dataclass(frozen=True)
+class TrainedGroup:
+    """Trained tensors whose names differ only in the layer number."""
+
+    name: str
+    tensors: int
+    parameters: int
+
+
+class LossModel(nn.Module):
+    """A model, peft's or plain, as one module from token ids to summed loss, for DDP to wrap."""
+
+    def __init__(self, model: Any, loss_chunk: int) -> None:
+        super().__init__()
+        self.model = model
+        self.loss_chunk = loss_chunk
+
+    def forward(self, batch: Batch | None, work: Callable[[Any], Any] | None = None) -> Any:
+        """Summed NLL of the batch's labels, nats; with `work`, what that makes of the model.
+
+        A mixture of experts that asks for it adds its auxiliary loss, once for each token.
+
+        Args:
+            work: called in place of the loss: a sharded model can be read in here only.
+        """
+        if batch is None:
+            return work(self.model) if work is not None else None
+        base = without_peft(self.model)
+        routed = wants_router_loss(base)
+        asked = {"output_router_logits": True} if routed else {}
+        out = decoder_of(base)(**batch.decoder_inputs(), use_cache=False, **asked)
+        labels = batch.labels
+        total = summed_nll(out.last_hidden_state, head_of(base), labels, chunk=self.loss_chunk)
+        if routed:
+            total = total + router_loss(base, out.router_logits) * (labels != IGNORED).sum()
+        return total
+
+
+def add_adapters(model: Any, config: LoraConfig, base_name: str) -> Any:
+    """Wrap a causal language model with peft's LoRA; what is not listed is frozen.
+
+    Args:
+        base_name: what the adapter calls its base; never an absolute path.
+
+    Raises:
+        BadInput: a name in `config.targets` that matches no linear layer.
+    """
+    import peft
+
+    linear = {
+        name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear)
+    }
+    head = {"lm_head", "embed_tokens"}
+    targets = sorted(linear - head) if ALL_LINEAR in config.targets else list(config.targets)
+    for target in targets:
+        if target not in linear or target in head:
+            raise BadInput(
+                f"lora.targets names '{target}', which is no linear layer of this model",
+                f"it has: {', '.join(sorted(linear - head))}",
+            )
+    tied = bool(getattr(model.config, "tie_word_embeddings", False))
+    saved: list[str] = []
+    if config.train_norms:
+        saved += _norm_names(model)
+    if config.train_embeddings:
+        saved += ["embed_tokens"] if tied else ["embed_tokens", "lm_head"]
+    lora = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=targets,
+        modules_to_save=saved or None,
+        use_rslora=config.rslora,
+        use_dora=config.dora,
+        # Without it a trained tied embedding parts from its head, and the merge is wrong.
+        ensure_weight_tying=config.train_embeddings and tied,
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base_name,
+    )
+    model.name_or_path = base_name  # peft copies it into the adapter's config
+    with warnings.catch_warnings():  # peft still asks transformers by its older names
+        warnings.simplefilter("ignore", FutureWarning)
+        wrapped = peft.get_peft_model(model, lora)
+    for parameter in wrapped.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return wrapped
+
+
+def _norm_names(model: Any) -> list[str]:
+    names = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if "norm" in type(module).__name__.lower() and hasattr(module, "weight")
+    }
+    return sorted(names)
+
+
+def trained_groups(model: nn.Module) -> list[TrainedGroup]:
+    """A row for each kind of trained tensor, for the table shown before the first step."""
+    groups: dict[str, tuple[int, int]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parts = ["*" if part.isdigit() else part for part in name.split(".")]
+            short = ".".join(p for p in parts if p not in ("base_model", "model", "default"))
+            tensors, numbers = groups.get(short, (0, 0))
+            groups[short] = (tensors + 1, numbers + parameter.numel())
+    return [TrainedGroup(name, *counts) for name, counts in groups.items()]
+
+
+def trained_tensors(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Name -> parameter of everything that is trained, in a fixed order; shared ones once."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -1,0 +1,255 @@
+"""The list `stages` of a recipe: one run in parts, each at a window of its own.
+
+A stage is a training run in `OUT/stages/N`, begun from what the stage before has trained. What the
+last one leaves is lifted to `OUT`, where a run without stages leaves it.
+"""
+
+import copy
+import difflib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ctxext.checkpoints.provenance import read_record
+from ctxext.checkpoints.weights.carry import link_or_copy, listing
+from ctxext.checkpoints.weights.safetensors_file import printable
+from ctxext.errors import BadInput, shown
+from ctxext.runs.output import write_file
+from ctxext.runs.recipe.config import DataConfig, FinetuneConfig, ParallelConfig, TrainConfig
+from ctxext.runs.recipe.extend_config import ExtendConfig
+from ctxext.runs.recipe.memory_config import MemoryConfig
+from ctxext.runs.recipe.reader import ALTERNATIVES, as_section, build
+
+STAGES = "stages"
+EXTENDED = "extended"
+LOG = "log.jsonl"
+_SECTIONS: dict[str, type[Any]] = {
+    "extend": ExtendConfig,
+    "data": DataConfig,
+    "train": TrainConfig,
+    "memory": MemoryConfig,
+    "parallel": ParallelConfig,
+}
+_FIXED = ("what", "quantize", "seed")  # of section train: the same in all stages
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage, or the whole of a run without stages.
+
+    Attributes:
+        config: with everything filled in.
+        folder: where it runs.
+        index: its place in the list, from 0; None = the run has no stages.
+    """
+
+    config: FinetuneConfig
+    folder: Path
+    index: int | None = None
+
+    @property
+    def name(self) -> str:
+        """`stages[0]`, as its keys are called in messages."""
+        return "" if self.index is None else f"{STAGES}[{self.index}]"
+
+
+def stages_of(recipe: Mapping[str, Any], out: Path) -> tuple[Stage, ...]:
+    """The stages of a recipe, in order; a recipe without has one, in `out` itself.
+
+    Raises:
+        BadInput: as `build`, and as the list `stages` may be wrong; the stage is named.
+    """
+    top = {key: as_section(key, value) for key, value in recipe.items() if key != STAGES}
+    config = build(FinetuneConfig, top, where="recipe")
+    if STAGES not in recipe:
+        return (Stage(config, out),)
+    entries = recipe[STAGES]
+    if not isinstance(entries, list) or not entries:
+        raise BadInput(
+            f"{STAGES} has to be a list of at least one stage, and is {shown(entries)}",
+            "leave it out to train in one go",
+        )
+    return tuple(
+        Stage(_stage_config(top, entry, f"{STAGES}[{index}]"), out / STAGES / f"{index + 1}", index)
+        for index, entry in enumerate(entries)
+    )
+
+
+def _stage_config(top: Mapping[str, Any], entry: Any, where: str) -> FinetuneConfig:
+    """The sections at the top of the recipe with those of one stage laid over them."""
+    if not isinstance(entry, Mapping):
+        raise BadInput(f"{where} has to be sections with keys, and is {shown(entry)}")
+    values = dict(top)
+    for section, given in entry.items():
+        if section == "lora":
+            raise BadInput(
+                f"{where}.lora: what is trained stays the same in all stages",
+                "write the section at the top of the recipe",
+            )
+        if section not in _SECTIONS:
+            raise _unknown(f"{where}.{printable(section)}", section, list(_SECTIONS))
+        if section == "extend" and given is None:
+            values["extend"] = None
+            continue
+        own = as_section(section, given)
+        if not isinstance(own, Mapping):
+            raise BadInput(f"{where}.{section} has to be a section with keys, and is {shown(own)}")
+        known = [field.name for field in fields(_SECTIONS[section])]
+        for key in own:
+            if key not in known:
+                raise _unknown(f"{where}.{section}.{printable(key)}", key, known)
+            if section == "train" and key in _FIXED:
+                raise BadInput(
+                    f"{where}.train.{key} is set, and stays the same in all stages",
+                    f"write train.{key} at the top of the recipe",
+                )
+        values[section] = _laid_over(section, values.get(section) or {}, own)
+    with named(where):
+        return build(FinetuneConfig, values, where=where)
+
+
+def _unknown(path: str, key: str, known: Sequence[str]) -> BadInput:
+    near = difflib.get_close_matches(str(key), known, n=1)
+    return BadInput(
+        f"{path} is no key of a recipe's stage",
+        f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}",
+    )
+
+
+def _laid_over(section: str, old: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A section at the top with a stage's keys over it.
+
+    A key takes the place of the one that says the same in another way, and a method does not
+    inherit the parameters of another.
+    """
+    kept = dict(old)
+    for key, value in own.items():
+        other = ALTERNATIVES.get(f"{section}.{key}")
+        if other is not None and value:
+            kept.pop(other, None)
+    default = ExtendConfig.method
+    changed = own.get("method", old.get("method", default)) != old.get("method", default)
+    if section == "extend" and changed:
+        kept.pop("parameters", None)
+    return {**kept, **own}
+
+
+@contextmanager
+def named(stage: str) -> Iterator[None]:
+    """Say in a message of which stage it is, unless it says so by itself."""
+    try:
+        yield
+    except BadInput as error:
+        if not stage or str(error).startswith(stage):
+            raise
+        raise BadInput(f"{stage}: {error}", error.hint) from error
+
+
+def whole_recipe(configs: Sequence[Mapping[str, Any]], *, staged: bool) -> dict[str, Any]:
+    """The recipe of a run, which read again gives the same stages.
+
+    Args:
+        configs: of each stage, as `FinetuneConfig.to_dict` gives it. What a stage may not say, and
+            what a reader who knows of no stages finds, is the last one's.
+        staged: False = there is one, and it is the recipe.
+    """
+    last = dict(configs[-1])
+    if not staged:
+        return last
+    entries = []
+    for config in configs:
+        entry = {key: value for key, value in config.items() if key in _SECTIONS}
+        if "extend" in last and "extend" not in entry:
+            entry = {"extend": None, **entry}
+        entry["train"] = {k: v for k, v in config["train"].items() if k not in _FIXED}
+        entries.append(copy.deepcopy(entry))  # what is shared YAML would write as aliases
+    return {**last, STAGES: entries}
+
+
+def to_compare(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A `whole_recipe` without what its stages say once more."""
+    if STAGES not in recipe:
+        return dict(recipe)
+    fixed = {key: recipe["train"][key] for key in _FIXED}
+    return {"lora": recipe["lora"], "train": fixed, STAGES: recipe[STAGES]}
+
+
+def is_complete(stage: Stage) -> bool:
+    """Whether a stage of a list ran to its last step, and what it leaves is written."""
+    if stage.index is None:
+        return False  # a run without stages looks at its own checkpoint
+    done = (read_record(stage.folder) or {}).get("training") or {}
+    return bool(done.get("steps") == stage.config.train.steps)
+
+
+def read_summary(stage: Stage) -> dict[str, Any]:
+    """Steps, tokens and loss of a complete stage, from its record."""
+    training = (read_record(stage.folder) or {})["training"]
+    return {key: training[key] for key in ("steps", "tokens", "final_loss")}
+
+
+def trained_path(folder: Path, steps: int) -> Path:
+    """The tensors that a complete stage has trained."""
+    from ctxext.training.run.state import trained_file
+
+    return trained_file(folder, steps)
+
+
+def joined_log(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """The lines of all stages begun, `step` and `tokens` counted on, with the stage's number.
+
+    A run without stages has its own lines, as they are.
+    """
+    from ctxext.runs.log import read_log
+
+    if stages[0].index is None:
+        return read_log(stages[0].folder / LOG)
+
+    lines: list[dict[str, Any]] = []
+    for number, stage in enumerate(stages, start=1):
+        lines = counted_on(lines, number, read_log(stage.folder / LOG))
+    return lines
+
+
+def counted_on(
+    before: Sequence[Mapping[str, Any]], number: int, own: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """The lines of the stages before, then a stage's own with `step` and `tokens` counted on."""
+    steps, tokens = (before[-1]["step"], before[-1]["tokens"]) if before else (0, 0)
+    lines = [dict(line) for line in before]
+    for line in own:
+        counted = {"step": steps + line["step"], "tokens": tokens + line["tokens"]}
+        lines.append({**line, **counted, "stage": number})
+    return lines
+
+
+def lift(last: Stage, out: Path) -> None:
+    """Put what the last stage leaves where a run without stages leaves it; files are linked."""
+    for name in ("adapter", EXTENDED):
+        shutil.rmtree(out / name, ignore_errors=True)
+        if (last.folder / name).is_dir():
+            _link_tree(last.folder / name, out / name)
+
+
+def write_log(out: Path, log: Sequence[Mapping[str, Any]]) -> None:
+    """`OUT/log.jsonl` of a run with stages, in one step."""
+    write_file(out / LOG, "".join(json.dumps(line) + "\n" for line in log))
+
+
+def drop_checkpoints(stages: Sequence[Stage]) -> None:
+    """Remove what only a resumed run needs."""
+    for stage in stages:
+        shutil.rmtree(stage.folder / "checkpoints", ignore_errors=True)
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    staging = target.with_name(f".{target.name}-tmp")
+    shutil.rmtree(staging, ignore_errors=True)
+    for name in listing(source):
+        (staging / name).parent.mkdir(parents=True, exist_ok=True)
+        link_or_copy(source / name, staging / name, "auto")
+    staging.rename(target)

@@ -1,0 +1,379 @@
+"""What a killed run needs to go on exactly: adapters, optimizer, randomness, place in the data.
+
+`OUT/checkpoints/step-N/` holds two safetensors files and a JSON file, never a pickle. A folder is
+complete or not there; the newest two are kept.
+"""
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from ctxext.errors import BadInput, CtxextError
+from ctxext.machine.launch import Launch
+from ctxext.runs.checked import Broken
+from ctxext.runs.recipe.config import FinetuneConfig, TrainConfig
+from ctxext.training.model.lora import trained_tensors
+from ctxext.training.parallel.sharding import share_of, whole
+from ctxext.training.run.state_check import (
+    RNG,
+    check_counts,
+    check_optimizer,
+    check_trained,
+    outline,
+    read_numbers,
+    read_tensors,
+    rng_name,
+)
+
+_KEPT = 2
+_STEP = re.compile(r"step-(0|[1-9][0-9]{0,11})")
+_STATE, _TRAINED, _OPTIMIZER = "state.json", "trained.safetensors", "optimizer.safetensors"
+_TEMPORARY = ".tmp-"
+# Keys that may change on the way.
+_FREE = re.compile(r"(stages\[\d+\]\.)?((memory|parallel)\.|train\.compile$)")
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run stands.
+
+    Attributes:
+        step: optimizer steps done.
+        tokens: seen so far, by all ranks.
+        recipe, data_sha256: of which run.
+        rows_per_step: rows that all ranks read in one step; 0 in checkpoints of version 0.1.
+        ranks: processes that wrote this.
+        recent_losses: of the last steps that were not left out (`guard.harm`).
+        skipped: steps left out in a row, up to this one.
+    """
+
+    step: int
+    tokens: int
+    recipe: Mapping[str, Any]
+    data_sha256: str
+    rows_per_step: int = 0
+    ranks: int = 1
+    recent_losses: tuple[float, ...] = ()
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint of a run, read: tensors on the CPU, and what was wrong with newer ones."""
+
+    state: RunState
+    trained: Mapping[str, torch.Tensor]
+    optimizer: Mapping[str, torch.Tensor]
+    problems: tuple[str, ...]
+
+
+Randomness = Mapping[str, torch.Tensor]
+"""States of one rank's generators, by device type."""
+
+
+def save_state(
+    out: Path,
+    state: RunState,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    launch: Launch | None = None,
+) -> Path:
+    """Write `checkpoints/step-N` beside its final name, rename it, drop all but the newest two.
+
+    What is sharded is made whole for it, one tensor at a time, and collected on rank 0.
+
+    Args:
+        launch: the processes of the run, which all call this together, and rank 0 writes; None =
+            this one alone.
+
+    Raises:
+        CtxextError: the disk is full; the checkpoints before are as they were.
+    """
+    launch = launch or Launch()
+    randomness = launch.gather(own_randomness())
+    trained = whole_trained(model, keep=launch.main)
+    moments = _optimizer_tensors(model, optimizer, keep=launch.main)
+    return launch.on_main(lambda: _write(out, state, trained, moments, randomness))
+
+
+def whole_trained(model: nn.Module, *, keep: bool = True) -> dict[str, torch.Tensor]:
+    """Name -> whole tensor, on the CPU, of everything that is trained; all ranks call it together.
+
+    Args:
+        keep: False = this rank only helps the others, and gets nothing.
+    """
+    out = {}
+    for name, parameter in trained_tensors(model).items():
+        tensor = whole(parameter.detach())
+        if keep:
+            out[name] = tensor.cpu().contiguous()
+    return out
+
+
+def _write(
+    out: Path,
+    state: RunState,
+    trained: dict[str, torch.Tensor],
+    moments: Mapping[str, torch.Tensor],
+    randomness: Sequence[Randomness],
+) -> Path:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    root = out / "checkpoints"
+    root.mkdir(parents=True, exist_ok=True)
+    final = root / f"step-{state.step}"
+    for leftover in root.glob(f"{_TEMPORARY}*"):  # of a killed run; the output's lock is ours
+        shutil.rmtree(leftover, ignore_errors=True)
+    staging = Path(tempfile.mkdtemp(dir=root, prefix=_TEMPORARY))
+    try:
+        save_file(trained, staging / _TRAINED)
+        kept = dict(moments)
+        for rank, states in enumerate(randomness):
+            kept |= {rng_name(rank, kind): value for kind, value in states.items()}
+        save_file(kept, staging / _OPTIMIZER)
+        text = json.dumps(asdict(state) | {"tensors": outline(trained, kept)}, indent=2) + "\n"
+        (staging / _STATE).write_text(text, encoding="utf-8")
+        if final.exists():
+            shutil.rmtree(final)
+        staging.rename(final)
+    except (SafetensorError, OSError) as error:  # the first are its words for a full disk
+        raise CtxextError(
+            f"{final} cannot be written: {error}",
+            "free some space; --resume goes on from the checkpoint before",
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    saved = saved_steps(out)
+    kept_steps = [step for step in saved if step <= state.step][-_KEPT:]
+    for old in set(saved) - set(kept_steps):  # later ones were damaged, and are made again
+        shutil.rmtree(root / f"step-{old}", ignore_errors=True)
+    return final
+
+
+def trained_file(out: Path, step: int) -> Path:
+    """Where the checkpoint of a step holds what was trained: float32 safetensors."""
+    return out / "checkpoints" / f"step-{step}" / _TRAINED
+
+
+def start_from(file: Path, model: nn.Module, launch: Launch) -> None:
+    """Put what a stage before has trained in place of what was initialised.
+
+    Args:
+        file: its `trained_file`, read on rank 0; the others are told a tensor at a time.
+        launch: the processes of the run, which all call this together.
+
+    Raises:
+        CtxextError: the file is damaged or gone, or holds other tensors than are trained here.
+    """
+    box: dict[str, torch.Tensor] = {}
+
+    def read() -> None:
+        try:
+            box.update(read_tensors(file))
+            check_trained(box, model)
+        except Broken as error:
+            where = "/".join(file.parts[-4:-1])
+            raise CtxextError(
+                f"{where}, which the next stage begins from, cannot be read: {error}",
+                "begin the run again, without --resume",
+            ) from error
+
+    launch.on_main(read)
+    with torch.no_grad():
+        for name, parameter in trained_tensors(model).items():
+            parameter.copy_(share_of(launch.on_main(partial(box.__getitem__, name)), parameter))
+
+
+def saved_steps(out: Path) -> list[int]:
+    """Steps with a complete checkpoint, ascending."""
+    root = out / "checkpoints"
+    if not root.is_dir():
+        return []
+    found = [_STEP.fullmatch(p.name) for p in root.iterdir() if (p / _STATE).exists()]
+    return sorted(int(match[1]) for match in found if match)
+
+
+def read_state(
+    out: Path,
+    recipe: Mapping[str, Any],
+    data_sha256: str,
+    model: nn.Module,
+    train: TrainConfig | None = None,
+) -> Saved | None:
+    """The newest checkpoint of a run; one that is damaged is passed over.
+
+    Args:
+        model: what is trained: the tensors have to be its own.
+        train: the section of the recipe that the numbers have to fit; None = they are not compared.
+
+    Returns:
+        None when the run has no checkpoint yet.
+
+    Raises:
+        BadInput: another recipe (the differing keys are named) or other data.
+        CtxextError: every checkpoint is damaged.
+    """
+    problems = []
+    for step in reversed(saved_steps(out)):
+        folder = out / "checkpoints" / f"step-{step}"
+        try:
+            values = read_numbers(folder / _STATE, step)
+            if train is not None:
+                check_counts(values, train)
+            state = _state_of(values)
+            check_same_run(state, recipe, data_sha256)
+            trained, kept = read_tensors(folder / _TRAINED), read_tensors(folder / _OPTIMIZER)
+            check_trained(trained, model)
+            check_optimizer(kept, model, values)
+            if values["tensors"] not in (None, outline(trained, kept)):
+                raise Broken("its tensors are not those that were saved")
+        except Broken as error:
+            problems.append(f"step-{step}: {error}")
+            continue
+        return Saved(state, trained, kept, tuple(problems))
+    if problems:
+        raise CtxextError(
+            f"--resume: every checkpoint in {out} is damaged ({problems[0]})",
+            "begin again in another folder",
+        )
+    return None
+
+
+def restore(
+    saved: Saved | None,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    launch: Launch | None = None,
+) -> None:
+    """Put a checkpoint back in place, with the random numbers of this rank where it has them.
+
+    Args:
+        saved: on rank 0, not read on the others. They are told one parameter at a time and keep
+            their share of it: all of a model and its optimizer, once a process, may not fit.
+        launch: the processes of the run, which all call this together; None = this one alone.
+    """
+    launch = launch or Launch()
+    keys, states = launch.on_main(partial(_beside_tensors, cast(Saved, saved)))
+    for name, parameter in trained_tensors(model).items():
+        tensor, moments = launch.on_main(partial(_of_parameter, cast(Saved, saved), name, keys))
+        with torch.no_grad():
+            parameter.copy_(share_of(tensor, parameter))
+        # AdamW keeps its step count on the CPU, the moments where, and cut as, the parameter is.
+        optimizer.state[parameter] = {
+            key: value if key == "step" else share_of(value, parameter)
+            for key, value in moments.items()
+        }
+    if (name := rng_name(launch.rank, "cpu")) in states:
+        torch.set_rng_state(states[name])
+    if torch.cuda.is_available() and (name := rng_name(launch.rank, "cuda")) in states:
+        torch.cuda.set_rng_state(states[name])
+
+
+def _beside_tensors(saved: Saved) -> tuple[list[str], dict[str, torch.Tensor]]:
+    """What the optimizer keeps of a tensor, and the states of all generators."""
+    states = {name: v for name, v in saved.optimizer.items() if name.startswith(RNG)}
+    keys = {name.partition("|")[0] for name in saved.optimizer if name not in states}
+    return sorted(keys), states
+
+
+def _of_parameter(
+    saved: Saved, name: str, keys: Sequence[str]
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """One tensor, and what the optimizer kept of it."""
+    kept = saved.optimizer
+    return saved.trained[name], {
+        key: kept[f"{key}|{name}"] for key in keys if f"{key}|{name}" in kept
+    }
+
+
+def load_state(
+    out: Path,
+    recipe: Mapping[str, Any],
+    data_sha256: str,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> RunState | None:
+    """`read_state` and `restore` in one, for a run of one process."""
+    saved = read_state(out, recipe, data_sha256, model)
+    if saved is None:
+        return None
+    restore(saved, model, optimizer)
+    return saved.state
+
+
+def own_randomness() -> Randomness:
+    """The states of this process's generators."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def newest_state(out: Path) -> RunState | None:
+    """Where the newest readable checkpoint of a run stands, its tensors left alone."""
+    for step in reversed(saved_steps(out)):
+        try:
+            return _state_of(read_numbers(out / "checkpoints" / f"step-{step}" / _STATE, step))
+        except Broken:
+            continue
+    return None
+
+
+def _state_of(values: Mapping[str, Any]) -> RunState:
+    return RunState(**{field.name: values[field.name] for field in fields(RunState)})
+
+
+def check_same_run(state: RunState, recipe: Mapping[str, Any], data_sha256: str) -> None:
+    """A checkpoint is of this recipe and these texts.
+
+    Raises:
+        BadInput: it is not; the differing keys are named.
+    """
+    # A key that came with a later version had its default before.
+    defaults = flat(FinetuneConfig().to_dict())
+    old, new = defaults | flat(state.recipe), defaults | flat(recipe)
+    # A run may go on with less memory, compiled, or on more processes: none changes what it trains.
+    keys = [k for k in sorted(old | new) if not _FREE.match(k)]
+    changed = [k for k in keys if old.get(k) != new.get(k)]
+    if changed:
+        shown = ", ".join(f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in changed[:5])
+        raise BadInput(
+            f"--resume with another recipe: {shown}", "resume with the old one, or start a new run"
+        )
+    if state.data_sha256 != data_sha256:
+        raise BadInput("--resume: the text of --data has changed since the run began")
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as one level: {"train": {"lr": 1}} -> {"train.lr": 1}, {"a[0].b": 1}."""
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            out |= flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple) and any(isinstance(v, Mapping) for v in value):
+            out |= flat({f"{key}[{n}]": item for n, item in enumerate(value)}, prefix)
+        else:
+            out[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return out
+
+
+def _optimizer_tensors(
+    model: nn.Module, optimizer: torch.optim.Optimizer, *, keep: bool
+) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = {}
+    for name, parameter in trained_tensors(model).items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensor = whole(torch.as_tensor(value).detach())
+            if keep:
+                tensors[f"{key}|{name}"] = tensor.cpu().clone()
+    return tensors

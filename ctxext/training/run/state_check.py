@@ -1,0 +1,206 @@
+"""Whether a run's checkpoint is whole: read before anything of it is believed."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ctxext.errors import BadInput
+from ctxext.runs.checked import (
+    Broken,
+    Shape,
+    Wrong,
+    count,
+    mapping,
+    maybe,
+    printable_text,
+    read_checked,
+    sha256,
+    text,
+)
+from ctxext.runs.numbers import finite
+from ctxext.runs.recipe.config import TrainConfig
+from ctxext.training.model.lora import trained_tensors
+
+Tensors = Mapping[str, torch.Tensor]
+
+RNG = "rng."
+_MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's
+_CUDA_STATE = 16  # bytes of a GPU's generator
+_MOST_RANKS = 2**20
+
+
+def _losses(value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list | None) or any(finite(loss) is None for loss in value or ()):
+        raise Wrong
+    return tuple(float(loss) for loss in value or ())
+
+
+def _ranks(value: Any) -> int:
+    known = 1 if value is None else count(value)
+    if not 1 <= known <= _MOST_RANKS:
+        raise Wrong
+    return known
+
+
+def _or_none(value: Any) -> int:
+    return 0 if value is None else count(value)
+
+
+STATE: Shape = {
+    "step": count,
+    "tokens": count,
+    "recipe": mapping,
+    "data_sha256": text,
+    "rows_per_step": _or_none,
+    "ranks": _ranks,
+    "recent_losses": _losses,
+    "skipped": _or_none,
+    "tensors": maybe(sha256),
+}
+
+
+def read_numbers(path: Path, step: int) -> dict[str, Any]:
+    """A checkpoint's state.json, whose folder is named after `step`; keys as in `STATE`.
+
+    Raises:
+        Broken: it is not what a run writes, or of another step.
+    """
+    try:
+        values = read_checked(path, None, STATE)
+    except BadInput as error:
+        raise Broken(str(error).replace(f"{path}", path.name)) from error
+    if values["step"] != step:
+        raise Broken(f"{path.name} is of step {values['step']}")
+    if values["skipped"] > step:
+        raise Broken(f"{path.name} left out {values['skipped']} of {step} steps")
+    return {key: values[key] for key in STATE}
+
+
+def check_counts(values: Mapping[str, Any], train: TrainConfig) -> None:
+    """Steps, rows and tokens fit each other and the recipe.
+
+    Raises:
+        Broken: they do not.
+    """
+    step, rows = values["step"], values["rows_per_step"]
+    if step > train.steps:
+        raise Broken(f"step {step} is beyond the {train.steps} of the recipe")
+    if rows and values["tokens"] != step * rows * train.seq_length:
+        raise Broken(f"{step} steps of {rows} rows are not {values['tokens']} tokens")
+
+
+def outline(*files: Tensors) -> str:
+    """Hash of the names, types and shapes of all tensors: whether none was lost is told by it."""
+    lines = [
+        [[name, str(t.dtype), list(t.shape)] for name, t in sorted(file.items())] for file in files
+    ]
+    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file.
+
+    Raises:
+        Broken: it is missing, no regular file, or damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():  # a pipe would be waited for without end
+        raise Broken(f"{path.name} is missing")
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        # The last four: types and shapes that safetensors takes and torch does not.
+        words = printable_text(f"{error}".split("\n")[0])[:200]
+        raise Broken(f"{path.name} is damaged: {words}") from error
+    return tensors
+
+
+def check_trained(trained: Tensors, model: nn.Module) -> None:
+    """The tensors are those that the model trains: names, shapes and types.
+
+    Raises:
+        Broken: one is not.
+    """
+    own = trained_tensors(model)
+    if wrong := sorted(set(own) ^ set(trained)):
+        verb = "is missing" if wrong[0] in own else "is not trained"
+        raise Broken(f"the tensor {printable_text(wrong[0])[:200]} {verb}")
+    for name, parameter in own.items():
+        _check_like(name, trained[name], parameter)
+
+
+def check_optimizer(kept: Tensors, model: nn.Module, values: Mapping[str, Any]) -> None:
+    """What the optimizer keeps is whole: of each trained tensor all of AdamW's moments or, where
+    it never had a gradient, none; and of each rank the state of its random numbers.
+
+    Args:
+        kept: moments as `KEY|NAME`, random numbers as `rng.*`.
+        values: of state.json.
+
+    Raises:
+        Broken: it is not.
+    """
+    own = trained_tensors(model)
+    for name in kept:
+        key, _, owner = name.partition("|")
+        if not name.startswith(RNG) and (key not in _MOMENTS or owner not in own):
+            raise Broken(f"the optimizer keeps {printable_text(name)[:200]}, which nothing needs")
+    moved = 0
+    for name, parameter in own.items():
+        moments = {key: kept[f"{key}|{name}"] for key in _MOMENTS if f"{key}|{name}" in kept}
+        if not moments:
+            continue
+        if missing := _MOMENTS - set(moments):
+            raise Broken(f"the optimizer lacks {min(missing)} of {name}")
+        for key in ("exp_avg", "exp_avg_sq"):
+            _check_like(f"{key} of {name}", moments[key], parameter)
+        _check_count(name, moments["step"], values["step"])
+        moved += 1
+    if not moved and values["step"] > values["skipped"]:
+        raise Broken("the optimizer keeps nothing of the steps done")
+    _check_randomness(kept, values["ranks"])
+
+
+def _check_like(name: str, tensor: torch.Tensor, parameter: torch.Tensor) -> None:
+    if tensor.shape != parameter.shape:
+        raise Broken(f"{name} is {list(tensor.shape)}, and has to be {list(parameter.shape)}")
+    if tensor.dtype != parameter.dtype:
+        raise Broken(f"{name} is {tensor.dtype}, and has to be {parameter.dtype}")
+
+
+def _check_count(name: str, tensor: torch.Tensor, step: int) -> None:
+    done = float(tensor) if tensor.numel() == 1 and not tensor.is_complex() else math.nan
+    if tensor.shape or not tensor.is_floating_point() or not 1 <= done <= step:
+        raise Broken(f"the optimizer's count of steps of {name} is not from 1 to {step}")
+
+
+def _check_randomness(kept: Tensors, ranks: int) -> None:
+    for rank in range(ranks):
+        if rng_name(rank, "cpu") not in kept:
+            raise Broken(f"the random numbers of rank {rank} are missing")
+    for name, state in kept.items():
+        if not name.startswith(RNG):
+            continue
+        fits = state.dtype == torch.uint8 and state.ndim == 1
+        if name.endswith("cuda"):
+            fits = fits and len(state) == _CUDA_STATE
+        elif fits:
+            try:
+                torch.Generator().set_state(state)
+            except RuntimeError:
+                fits = False
+        if not fits:
+            raise Broken(f"{printable_text(name)[:200]} is no state of random numbers")
+
+
+def rng_name(rank: int, device: str) -> str:
+    """What the state of a rank's generator is called in the optimizer's file."""
+    return f"{RNG}{device}" if rank == 0 else f"{RNG}{rank}.{device}"

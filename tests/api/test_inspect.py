@@ -1,0 +1,80 @@
+"""What inspect says of real folders, in its document and in its table."""
+
+import json
+
+from conftest import build_tiny, run_ctxext
+
+from ctxext.api.extend import extend
+from ctxext.api.inspect import inspect, plot
+
+
+def change(folder, **changes):
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_document(tiny_llama):
+    done = run_ctxext("inspect", tiny_llama, "--target", "1k", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["schema"] == "ctxext.inspect/1"
+    assert found["position_encoding"] == "rope"
+    assert found["window"] == {
+        "original": 128, "current": 128, "source": "max_position_embeddings",
+    }  # fmt: skip
+    assert found["rope"]["head_dim"] == found["rope"]["rotary_dim"] == 16
+    assert found["rope"]["inv_freq"][0] == 1.0
+    assert len(found["rope"]["inv_freq"]) == 8
+    # 2 layers x keys and values x 2 heads x 16 dims x 4 bytes
+    assert found["kv_cache"]["bytes_per_token"] == 2 * 2 * 2 * 16 * 4
+    assert found["kv_cache"]["bytes_at"]["1024"] == 1024 * 512
+    assert [layer["attention"] for layer in found["layers"]] == ["full", "full"]
+    assert {m["name"] for m in found["methods"] if m["applies"]} >= {"linear", "ntk", "yarn"}
+    # embeddings and head 2 x 256 x 64; a layer's q, k, v, o, MLP and norms; the last norm
+    layer = 64 * (64 + 32 + 32 + 64) + 3 * 64 * 96 + 2 * 64
+    assert found["parameters"] == 2 * 256 * 64 + 2 * layer + 64
+
+
+def test_table_says_the_same(tiny_llama):
+    done = run_ctxext("inspect", tiny_llama)
+    assert "rope" in done.stdout
+    assert "128 tokens" in done.stdout
+    assert "| yarn | yes |" in done.stdout
+
+
+def test_sliding_attention_bounds_the_cache_and_is_warned_of(tmp_path):
+    base = build_tiny(tmp_path / "base", "mistral")
+    change(base, sliding_window=64)
+    found = inspect(str(base), target=1024)
+    assert found.kv_bytes_at[1024] == 64 * found.kv_bytes_per_token
+    assert any("last 64 tokens only, less than 1024" in w for w in found.warnings)
+
+
+def test_suspicions(tmp_path, tiny_llama):
+    extend(str(tiny_llama), target=512, output_dir=tmp_path / "yarn")
+    scaled = inspect(str(tmp_path / "yarn"))
+    assert any("already raised: 128 trained, 512 claimed by yarn" in w for w in scaled.warnings)
+    base = build_tiny(tmp_path / "base", window=160)
+    change(base, rope_parameters={"rope_type": "default", "rope_theta": 5e5})
+    tokenizer = json.loads((base / "tokenizer_config.json").read_text())
+    tokenizer["model_max_length"] = 100
+    (base / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    warnings = inspect(str(base)).warnings
+    assert any("model_max_length is 100, and the window is 160" in w for w in warnings)
+    assert any("160 is not a power of two" in w for w in warnings)
+    assert any("only transformers 5 reads this config" in w for w in warnings)  # as 5 saves it
+
+
+def test_a_lying_qwen3_is_known(tmp_path):
+    base = build_tiny(tmp_path / "base", "qwen3", window=40960)
+    assert any("--original-length 32768" in w for w in inspect(str(base)).warnings)
+
+
+def test_plot(tmp_path, tiny_llama):
+    for suffix in ("png", "svg"):
+        path = tmp_path / f"waves.{suffix}"
+        plot(inspect(str(tiny_llama), target=1024), path, target=1024)
+        assert path.stat().st_size > 5000
+    text = (tmp_path / "waves.svg").read_text()
+    for word in ("as it is", "linear", "ntk", "yarn", "trained window, 128", "target, 1k"):
+        assert f"<!-- {word} -->" in text, word

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ctxext.api._arguments import tokens
 from ctxext.checkpoints.config.detect import Position, detect
 from ctxext.checkpoints.config.patch import Patch, config_diff, plan_patch, resolve_target
 from ctxext.checkpoints.config.rope_block import Dialect
@@ -70,11 +71,11 @@ def extend(
     model: str,
     *,
     method: str = "yarn",
-    target: int | None = None,
+    target: int | str | None = None,
     factor: float | None = None,
     output_dir: str | Path | None = None,
     parameters: Mapping[str, Any] | None = None,
-    original_length: int | None = None,
+    original_length: int | str | None = None,
     prefer: Dialect | None = None,
     sliding_window: int | str | None = "keep",
     weights: WeightsMode = "auto",
@@ -92,7 +93,7 @@ def extend(
     Args:
         model: folder or Hub repository id.
         method: a name in `ctxext.methods`.
-        target: window to reach, tokens; or
+        target: window to reach, tokens or `128k`; or
         factor: times the original window. One of the two.
         output_dir: new folder; not needed for `dry_run`.
         parameters: of the method, e.g. `{"beta_fast": 16}`.
@@ -111,6 +112,9 @@ def extend(
     if output_dir is None and not dry_run:
         raise BadInput("--output-dir is missing", "say where to write, or add --dry-run")
     get_method(method)
+    target = tokens(target, "target") if target is not None else None
+    if original_length is not None:
+        original_length = tokens(original_length, "original_length")
     opened = open_checkpoint(
         model, revision=revision, original_length=original_length, prefer=prefer
     )

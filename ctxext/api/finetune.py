@@ -1,5 +1,6 @@
 """`ctxext finetune`: LoRA at the target length, then the adapter merged into a checkpoint."""
 
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -156,7 +157,13 @@ def finetune(
             found = tuple(_checked(stage, opened, launch) for stage in stages)
             if launch.main:
                 inputs = (opened.source.folder,)
-                check_output(out, overwrite=overwrite or resume, inputs=inputs)
+                goes_on = "add --resume to go on, " if (out / "recipe.yaml").exists() else ""
+                check_output(
+                    out,
+                    overwrite=overwrite or resume,
+                    inputs=inputs,
+                    ways_out=f"{goes_on}choose another, or add --overwrite",
+                )
             weights = read_unquantised(opened.source, "train")
             check_targets(found[0].config, weights)
             if launch.main:
@@ -430,6 +437,8 @@ def at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:
     """
     window, train, name = window_of(config, opened), config.train, opened.source.name
     length = train.seq_length or (window.original if train.pose_target else window.current)
+    source = opened.source
+    where = source.name if source.revision else shlex.quote(str(source.folder))
     flag, reach = "--seq-length", length
     if train.pose_target > length:
         flag, reach = "train.pose_target", train.pose_target
@@ -441,7 +450,7 @@ def at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:
             )
         raise BadInput(
             f"{flag} {reach} is beyond the window of {name}, {window.current} tokens",
-            f"extend it first: ctxext extend {name} --target {reach}",
+            f"extend it first: ctxext extend {where} --target {reach} --output-dir FOLDER",
         )
     config = replace(config, train=replace(train, seq_length=length))
     position_skips(config)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctxext.api._arguments import tokens
 from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import Position, reads_alike_in_transformers_4
 from ctxext.checkpoints.config.layouts import Layer
@@ -18,9 +19,10 @@ from ctxext.checkpoints.weights.files import Weights, read_weights, tied_head
 from ctxext.checkpoints.weights.safetensors_file import DTYPE_NAMES, dtype_bytes
 from ctxext.encodings.kinds import ROTARY
 from ctxext.encodings.rope import wavelengths
+from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.engines.notes import engine_notes
 from ctxext.errors import BadInput
-from ctxext.methods import METHODS
+from ctxext.methods import METHODS, name_of_scaling
 from ctxext.report.plots import plot_wavelengths
 from ctxext.runs.json_file import read_json_object
 
@@ -93,9 +95,9 @@ class Inspection:
 def inspect(
     model: str,
     *,
-    target: int | None = None,
+    target: int | str | None = None,
     revision: str | None = None,
-    original_length: int | None = None,
+    original_length: int | str | None = None,
     prefer: Dialect | None = None,
 ) -> Inspection:
     """Read a checkpoint's config and weight headers; loads no weights and runs no model code.
@@ -110,6 +112,9 @@ def inspect(
         BadInput: as `find_checkpoint`, `detect` and `read_weights`.
         CtxextError: corrupt weights.
     """
+    target = tokens(target, "target") if target is not None else None
+    if original_length is not None:
+        original_length = tokens(original_length, "original_length")
     opened = open_checkpoint(
         model, revision=revision, original_length=original_length, prefer=prefer, weights=False
     )
@@ -247,12 +252,9 @@ def _suspicions(opened: Opened, target: int | None) -> list[str]:
             found.append(f"rope_type '{rope.block.rope_type}' is not known to ctxext")
         if rope.scaled and window.current > window.original:
             found.append(_scaling_words(window, rope.block.rope_type))
-    claimed = families.CLAIMS_MORE.get((position.model_type, window.original))
-    if claimed:
-        found.append(
-            f"the config says {window.original}, and {position.model_type} checkpoints were "
-            f"trained at {claimed}: use --original-length {claimed}"
-        )
+    claims_more = families.trained_shorter(position.model_type, window.original)
+    if claims_more:
+        found.append(claims_more)
     elif window.original & (window.original - 1):
         found.append(
             f"a window of {window.original} is not a power of two; if it includes room for an "
@@ -264,11 +266,12 @@ def _suspicions(opened: Opened, target: int | None) -> list[str]:
 
 def _scaling_words(window: Window, rope_type: str) -> str:
     """How far an earlier scaling reaches, and whether the config says so where engines look."""
-    claim = f"{window.original} trained, {window.current} claimed by {rope_type} scaling"
+    scaling = name_of_scaling(rope_type)
+    claim = f"{window.original} trained, {window.current} claimed by {scaling} scaling"
     said = window.max_position_embeddings
     if said == window.current:
         return f"max_position_embeddings was already raised: {claim}"
-    if rope_type == "dynamic":  # which has to keep it
+    if rope_type_facts(rope_type).keeps_window:
         return f"already scaled: {claim}"
     return (
         f"already scaled: {claim}, and max_position_embeddings says {said}, where many engines stop"

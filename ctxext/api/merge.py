@@ -13,7 +13,7 @@ from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.live.tensors import check_tensors
 from ctxext.checkpoints.opened import Opened, open_checkpoint, tokenizer_record
 from ctxext.checkpoints.provenance import read_record, record, write_record
-from ctxext.checkpoints.weights.adapter import ROPE_KEY, Adapter, read_adapter
+from ctxext.checkpoints.weights.adapter import ROPE_KEY, Adapter, for_family, read_adapter
 from ctxext.checkpoints.weights.carry import (
     base_license,
     carry_side_files,
@@ -102,6 +102,7 @@ def merge(
     check_output(
         Path(output_dir), overwrite=overwrite, inputs=(opened.source.folder, Path(adapter))
     )
+    loaded = for_family(loaded, opened.position.model_type)
     warnings = _check_rope(loaded, opened)
     if base is not None and not _names(loaded.base_name, base, opened):
         shown = masked(printable(str(loaded.base_name)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ctxext.api._arguments import several, several_lengths
 from ctxext.checkpoints.config.dtype import check_dtype
 from ctxext.checkpoints.config.quantised import read_unquantised
 from ctxext.checkpoints.folder import CONFIG
@@ -19,6 +20,7 @@ from ctxext.data.cache import check_cache_folder
 from ctxext.data.sources import Source as TextSource
 from ctxext.data.store import TokenFile, stored_tokens, tokenizer_digest
 from ctxext.data.tokens import Tokens, check_top
+from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import BadInput, CtxextError
 from ctxext.evaluation.measuring import Measuring, free_gpu, weights_state
 from ctxext.evaluation.reading.windows import readable
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 PROTOCOLS = ("sliding", "disjoint", "yarn")
 KIND = "eval-ppl"
 DOCUMENT = f"{KIND}.json"
-_CHANGES_WITH_LENGTH = ("dynamic", "longrope")
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,10 @@ class KeyTokens:
 
 
 def perplexity(
-    models: Sequence[str],
+    models: str | Sequence[str],
     *,
     data: str,
-    lengths: Sequence[int],
+    lengths: str | Sequence[int | str],
     names: Sequence[str] | None = None,
     stride: int = 256,
     protocol: "Protocol" = "sliding",
@@ -127,7 +128,7 @@ def perplexity(
     Args:
         models: checkpoints, measured one after the other.
         data: as `--data`.
-        lengths: window lengths in tokens.
+        lengths: window lengths in tokens, or as `1k,8k`.
         names: what the rows call the models; None = the ends of their paths.
         stride: tokens between windows, for `sliding` and `yarn`.
         aligned: score the same tokens at every length.
@@ -142,7 +143,7 @@ def perplexity(
         BadInput: anything the user can mend, text shorter than a window included.
         CtxextError: nothing could be measured, corrupt weights.
     """
-    lengths = sorted(set(lengths))
+    models, lengths = several(models), several_lengths(lengths, "lengths")
     _check(models, lengths, stride, protocol, aligned=aligned)
     kind = check_dtype(dtype)
     rule = _rule(key_tokens, lengths[-1])
@@ -556,7 +557,7 @@ def _check(
 def _check_chunks(one: Opened, chunk: int) -> None:
     """Frequencies that follow the length of the input would be others in every chunk."""
     rope = one.position.rope
-    if chunk and rope and rope.block.rope_type in _CHANGES_WITH_LENGTH:
+    if chunk and rope and rope_type_facts(rope.block.rope_type).follows_length:
         raise BadInput(
             f"--prefill-chunk: {one.source.name} has {rope.block.rope_type} scaling, whose "
             "frequencies depend on how much is read at once",

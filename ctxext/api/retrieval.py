@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ctxext.api._arguments import several, several_lengths
 from ctxext.checkpoints.config.dtype import check_dtype
 from ctxext.checkpoints.config.quantised import read_unquantised
 from ctxext.checkpoints.folder import CONFIG
@@ -89,10 +90,10 @@ class RetrievalResult:
 
 
 def retrieval(
-    models: Sequence[str],
+    models: str | Sequence[str],
     *,
-    lengths: Sequence[int],
-    tasks: Sequence[str] = ("passkey",),
+    lengths: str | Sequence[int | str],
+    tasks: str | Sequence[str] = ("passkey",),
     depths: Sequence[float] = DEPTHS,
     samples: int = 10,
     score: Literal["logprob", "generate"] = "logprob",
@@ -139,7 +140,8 @@ def retrieval(
     from ctxext.evaluation.retrieval.haystack import NOISE
     from ctxext.evaluation.statistics.effective_length import parse_threshold
 
-    lengths, depths = sorted(set(lengths)), sorted(set(depths))
+    models, tasks = several(models), several(tasks)
+    lengths, depths = several_lengths(lengths, "lengths"), sorted(set(depths))
     _check(models, lengths, depths, samples, score)
     chosen = _tasks(tasks)
     rule = parse_threshold(threshold)

@@ -6,11 +6,18 @@ May import `encodings` only, and no torch: a method is a pure function of plain 
 import importlib
 import pkgutil
 
-from ctxext.methods._registry import METHODS, Extension, Method, get_method
+from ctxext.methods._registry import (
+    METHODS,
+    Extension,
+    Method,
+    Scaling,
+    get_method,
+    name_of_scaling,
+)
 
 # Every file of this folder registers itself: a new method is a new file, and no list to edit.
 for _module in pkgutil.iter_modules(__path__):
     if not _module.name.startswith("_"):
         importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["METHODS", "Extension", "Method", "get_method"]
+__all__ = ["METHODS", "Extension", "Method", "Scaling", "get_method", "name_of_scaling"]

@@ -9,6 +9,7 @@ from typing import Any
 
 from ctxext.encodings.kinds import PositionEncoding
 from ctxext.encodings.rope import RopeSpec
+from ctxext.encodings.rope_types import RopeType, rope_type_facts
 from ctxext.errors import BadInput
 
 Value = float | int | bool | None
@@ -39,6 +40,31 @@ Extend = Callable[..., Extension]
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """What a checkpoint is scaled by already, where that is the method's own `rope_type`.
+
+    Attributes:
+        factor: of the block.
+        reached: tokens that the checkpoint claims to read.
+        numbers: the block's other numeric keys.
+        truncate: yarn's flag.
+    """
+
+    factor: float
+    reached: int
+    numbers: Mapping[str, float]
+    truncate: bool = True
+
+
+def keep_nothing(scaling: Scaling, spec: RopeSpec, target: int) -> dict[str, Value]:
+    """Start from the defaults, whatever the checkpoint was trained with."""
+    return {}
+
+
+Keep = Callable[[Scaling, RopeSpec, int], dict[str, Value]]
+
+
+@dataclass(frozen=True)
 class Method:
     """One registered method.
 
@@ -47,14 +73,25 @@ class Method:
         applies_to: position encodings it can extend.
         paper: where it comes from.
         training: what it needs before it can be trusted, one phrase.
+        rope_type: what its result is written as.
+        since: the first transformers release that computes it rightly; `any` for all.
         extend: (spec, target, *, parameters) -> Extension; target in tokens >= the window.
+        keep: parameters that a checkpoint was trained with, where it is scaled so already.
     """
 
     name: str
     applies_to: tuple[PositionEncoding, ...]
     paper: str
     training: str
+    rope_type: str
+    since: str
     extend: Extend
+    keep: Keep = keep_nothing
+
+    @property
+    def facts(self) -> RopeType:
+        """Of what it is written as."""
+        return rope_type_facts(self.rope_type)
 
     @property
     def parameters(self) -> dict[str, Value]:
@@ -101,7 +138,13 @@ METHODS: dict[str, Method] = {}
 
 
 def method(
-    *, applies_to: tuple[PositionEncoding, ...], paper: str, training: str
+    *,
+    applies_to: tuple[PositionEncoding, ...],
+    paper: str,
+    training: str,
+    rope_type: str,
+    since: str,
+    keep: Keep = keep_nothing,
 ) -> Callable[[Extend], Extend]:
     """Register a function under the name of its file."""
 
@@ -109,10 +152,16 @@ def method(
         name = extend.__module__.rpartition(".")[2]
         if name in METHODS:
             raise ValueError(f"{extend.__module__} registers two methods: one file, one method")
-        METHODS[name] = Method(name, applies_to, paper, training, extend)
+        METHODS[name] = Method(name, applies_to, paper, training, rope_type, since, extend, keep)
         return extend
 
     return register
+
+
+def name_of_scaling(rope_type: str) -> str:
+    """The method that is written as a `rope_type`, or the type itself where none is."""
+    names = [name for name, each in METHODS.items() if each.rope_type == rope_type]
+    return rope_type if rope_type in names or not names else names[0]
 
 
 def get_method(name: str) -> Method:

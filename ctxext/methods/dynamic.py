@@ -19,6 +19,8 @@ def dynamic_theta(spec: RopeSpec, factor: float, length: float) -> float:
     applies_to=("rope", "partial-rope", "mixed"),
     paper="emozilla, Dynamically scaled RoPE, 2023; as in arXiv:2309.00071, section 3.3",
     training="none, it is made for use without training; short texts are untouched",
+    rope_type="dynamic",
+    since="4.31",
 )
 def dynamic(spec: RopeSpec, target: int) -> Extension:
     """NTK scaling whose scale follows the current length l > L.

@@ -8,6 +8,8 @@ from ctxext.methods._registry import Extension, method
     applies_to=("rope", "partial-rope", "mixed"),
     paper="Chen et al., Position Interpolation, arXiv:2306.15595, equation 4",
     training="200 to 1000 steps; without training only to about twice the window",
+    rope_type="linear",
+    since="4.31",
 )
 def linear(spec: RopeSpec, target: int) -> Extension:
     """Divide every frequency by s, which is the same as dividing every position by s.

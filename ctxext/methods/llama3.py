@@ -4,7 +4,7 @@ import math
 
 from ctxext.encodings.rope import RopeSpec, inv_freq_of
 from ctxext.errors import BadInput
-from ctxext.methods._registry import Extension, method
+from ctxext.methods._registry import Extension, Scaling, Value, method
 
 
 def llama3_inv_freq(
@@ -35,10 +35,21 @@ def llama3_inv_freq(
     return inv_freq
 
 
+def keep_llama3(scaling: Scaling, spec: RopeSpec, target: int) -> dict[str, Value]:
+    """Keep the factor up to the window that is reached, and let it grow in proportion beyond."""
+    low, high = (scaling.numbers[f"{end}_freq_factor"] for end in ("low", "high"))
+    ends: dict[str, Value] = {"low_freq_factor": low, "high_freq_factor": high}
+    factor = scaling.factor * max(1.0, target / scaling.reached)
+    return {"factor": factor, **(ends if high > low else {})}
+
+
 @method(
     applies_to=("rope", "partial-rope", "mixed"),
     paper="Llama team, The Llama 3 Herd of Models, arXiv:2407.21783; formula in the released code",
     training="made with long training; prefer yarn for short runs",
+    rope_type="llama3",
+    since="4.43",
+    keep=keep_llama3,
 )
 def llama3(
     spec: RopeSpec,

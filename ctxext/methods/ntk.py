@@ -33,6 +33,8 @@ def ntk_theta(spec: RopeSpec, scale: float) -> float:
     applies_to=("rope", "partial-rope", "mixed"),
     paper="bloc97, NTK-aware scaled RoPE, 2023; as in arXiv:2309.00071, section 3.1",
     training="none to 2-4 times the window, where it reads somewhat less than the target",
+    rope_type="default",
+    since="any",
 )
 def ntk(spec: RopeSpec, target: int, *, alpha: float | None = None) -> Extension:
     """Raise the base once and for all ("static" NTK).

@@ -4,7 +4,7 @@ import math
 
 from ctxext.encodings.rope import RopeSpec, inv_freq_of
 from ctxext.errors import BadInput
-from ctxext.methods._registry import Extension, method
+from ctxext.methods._registry import Extension, Scaling, Value, method
 
 
 def yarn_inv_freq(
@@ -41,10 +41,29 @@ def yarn_attention(factor: float, mscale: float = 1.0) -> float:
     return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
+def keep_yarn(scaling: Scaling, spec: RopeSpec, target: int) -> dict[str, Value]:
+    """Keep what is not the default: betas, `truncate`, the attention factor or its two parts."""
+    numbers = scaling.numbers
+    kept: dict[str, Value] = {} if scaling.truncate else {"truncate": False}
+    fast, slow = numbers.get("beta_fast") or 32.0, numbers.get("beta_slow") or 1.0
+    if fast > slow and (fast, slow) != (32.0, 1.0):
+        kept |= {"beta_fast": fast, "beta_slow": slow}
+    scale, all_dims = numbers.get("mscale"), numbers.get("mscale_all_dim")
+    given = numbers.get("attention_factor")
+    if given is not None and not math.isclose(given, yarn_attention(scaling.factor), rel_tol=1e-6):
+        kept["attention_factor"] = given
+    elif given is None and scale and all_dims:
+        kept |= {"mscale": scale, "mscale_all_dim": all_dims}
+    return kept
+
+
 @method(
     applies_to=("rope", "partial-rope", "mixed"),
     paper="Peng et al., YaRN, arXiv:2309.00071, sections 3.2 and 3.4",
     training="usable without; 200 to 400 steps make it the best of these",
+    rope_type="yarn",
+    since="4.51",
+    keep=keep_yarn,
 )
 def yarn(
     spec: RopeSpec,
@@ -53,6 +72,8 @@ def yarn(
     beta_fast: float = 32.0,
     beta_slow: float = 1.0,
     attention_factor: float | None = None,
+    mscale: float | None = None,
+    mscale_all_dim: float | None = None,
     truncate: bool = True,
 ) -> Extension:
     """Blend "no change" and linear interpolation, pair by pair.
@@ -70,6 +91,8 @@ def yarn(
         beta_fast, beta_slow: full turns in the original window, beta_fast > beta_slow > 0.
         attention_factor: None: 0.1 ln s + 1, the paper's, which every reader computes itself.
             Another value is written to the config, where several engines ignore it.
+        mscale, mscale_all_dim: DeepSeek's form, both or none: without an `attention_factor` it is
+            (0.1 mscale ln s + 1) / (0.1 mscale_all_dim ln s + 1).
         truncate: round `low` and `high` outwards; False is read by transformers only.
 
     Returns:
@@ -77,12 +100,16 @@ def yarn(
         so logits grow by its square.
 
     Raises:
-        BadInput: betas or attention_factor out of range.
+        BadInput: betas, attention_factor or one of its parts out of range.
     """
     if not beta_fast > beta_slow > 0:
         raise BadInput(f"YaRN needs beta_fast > beta_slow > 0, and got {beta_fast} and {beta_slow}")
     if attention_factor is not None and not attention_factor > 0:
         raise BadInput(f"attention_factor must be positive, and is {attention_factor}")
+    if (mscale is None) != (mscale_all_dim is None):
+        raise BadInput("YaRN takes mscale and mscale_all_dim together, or neither")
+    if min(mscale or 1, mscale_all_dim or 1) < 0 or 0 in (mscale, mscale_all_dim):
+        raise BadInput(f"mscale {mscale} and mscale_all_dim {mscale_all_dim} must be positive")
     window = spec.original_max_position_embeddings
     factor = target / window
     inv_freq = yarn_inv_freq(spec, factor, beta_fast, beta_slow, truncate=truncate)
@@ -99,7 +126,12 @@ def yarn(
     if not truncate:
         block["truncate"] = False
     default_attention = yarn_attention(factor)
-    if attention_factor is None:
+    pair: dict[str, float] = {}
+    if mscale is not None and mscale_all_dim is not None and attention_factor is None:
+        attention_factor = yarn_attention(factor, mscale) / yarn_attention(factor, mscale_all_dim)
+        pair = {"mscale": float(mscale), "mscale_all_dim": float(mscale_all_dim)}
+        block |= pair
+    elif attention_factor is None:
         attention_factor = default_attention
     elif attention_factor != default_attention:
         block["attention_factor"] = float(attention_factor)
@@ -109,6 +141,7 @@ def yarn(
             "beta_fast": float(beta_fast),
             "beta_slow": float(beta_slow),
             "attention_factor": attention_factor,
+            **pair,
             "truncate": truncate,
         },
         inv_freq=inv_freq,

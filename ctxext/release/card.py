@@ -346,7 +346,8 @@ def _stages(stages: Sequence[Mapping[str, Any]]) -> str:
 
 def _limits(facts: CardFacts) -> str:
     found = [f"- Beyond {facts.target:,} tokens nothing is claimed."]
-    if facts.record.get("method") != "dynamic":
+    method = METHODS.get(str(facts.record.get("method")))
+    if method is None or not method.facts.follows_length:
         found.append(
             "- The scaling is static: it also acts on short texts. The table above says what that "
             "costs, where it has lengths inside the original window."

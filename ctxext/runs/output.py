@@ -24,11 +24,13 @@ def check_output(
     overwrite: bool,
     inputs: tuple[Path, ...] = (),
     may_lie_inside: bool = False,
+    ways_out: str = "choose another, or add --overwrite",
 ) -> None:
     """Refuse, before any work, an output folder that cannot or must not be written.
 
     Args:
         may_lie_inside: whether a place within an input is fine (measurements of a checkpoint).
+        ways_out: of a folder that is not empty.
 
     Raises:
         BadInput: a file, non-empty without `overwrite`, the same as, inside or around an input,
@@ -39,7 +41,7 @@ def check_output(
         if output_dir.is_dir() and any(output_dir.iterdir()) and not overwrite:
             raise BadInput(
                 f"--output-dir {shown} exists and is not empty",
-                "choose another, or add --overwrite",
+                ways_out,
             )
         if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / MARK).exists():
             raise BadInput(

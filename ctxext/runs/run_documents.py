@@ -3,8 +3,9 @@
 Every value that a table, a chart or a card will touch is named here (`checkpoints.checked`).
 """
 
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ctxext.runs.checked import (
     words,
 )
 
+_LARGEST_NLL = 700.0  # nats; exp of more is no float
 _MODEL: Shape = {"model": name}
 _HASHES: Shape = {
     "config_sha256": maybe(sha256), "record_sha256": maybe(sha256), "rope_sha256": maybe(sha256)
@@ -139,4 +141,32 @@ def read_document(folder: Path, kind: str) -> dict[str, Any]:
             f"{folder} has no {path.name}: its {kind} was stopped before its end",
             "run its command again",
         )
-    return read_checked(path, f"ctxext.{kind}/1", _SHAPES[kind], hint="run its command again")
+    document = read_checked(path, f"ctxext.{kind}/1", _SHAPES[kind], hint="run its command again")
+    for key, place in _MEASURED.get(kind, {}).items():
+        wrong = _contradiction(document.get(key) or (), place)
+        if wrong:
+            raise BadInput(f"{path} is broken: {key}: {wrong}", "run its command again")
+    return document
+
+
+# What a row was measured at: no two rows of a model share it.
+_MEASURED: Mapping[str, Mapping[str, str]] = {
+    "eval-ppl": {"results": "length", "by_position": "start"},
+    "demo": {"by_position": "start"},
+}
+
+
+def _contradiction(measured_rows: Iterable[Mapping[str, Any]], place: str) -> str:
+    """Say where rows of perplexities contradict each other or themselves; empty where none does."""
+    seen = set()
+    for row in measured_rows:
+        model, at = row["model"], row[place]
+        if (model, at) in seen:
+            return f"{model} stands there twice at {place} {at}"
+        seen.add((model, at))
+        said, nll = row["perplexity"], row["nll"]
+        if said is None or nll is None or nll > _LARGEST_NLL:
+            continue
+        if not math.isclose(said, math.exp(nll), rel_tol=1e-3):
+            return f"{model} at {place} {at} has perplexity {said:g}, and exp(nll) is another"
+    return ""

@@ -1,6 +1,7 @@
 """What `extend` writes, for every family and method, as every reader will see it."""
 
 import json
+import math
 import shutil
 import subprocess
 
@@ -275,10 +276,66 @@ def test_a_target_within_what_is_read_already_is_called_shorter(tmp_path, tiny_l
     base = scaled(tmp_path / "base", tiny_llama, YARN)
     result = extend(base, target=256, dry_run=True)
     assert any("256 tokens is shorter than the 512" in w for w in result.warnings)
-    with pytest.raises(BadInput, match="nothing was extended") as caught:
-        extend(base, target=512, dry_run=True)
-    assert "write 512 as its max_position_embeddings" in caught.value.hint
     assert not any("shorter" in w for w in extend(base, target=1024, dry_run=True).warnings)
+
+
+def test_a_window_that_nobody_raised_is_raised_and_the_rotation_stays(tmp_path, tiny_llama):
+    """The block of Qwen's card, pasted: most readers would stop at max_position_embeddings."""
+    base = scaled(tmp_path / "base", tiny_llama, YARN)
+    before = open_checkpoint(base).position
+    result = extend(base, target=512, output_dir=tmp_path / "out", check=True)
+    assert any("from 128 to 512, where most readers look" in w for w in result.warnings)
+    assert not any("replaced" in w for w in result.warnings)
+    after = open_checkpoint(str(tmp_path / "out")).position
+    assert after.window.max_position_embeddings == after.window.current == before.window.current
+    assert after.rope.inv_freq == before.rope.inv_freq
+    assert after.rope.attention_factor == before.rope.attention_factor
+    with pytest.raises(BadInput, match="nothing was extended"):
+        extend(str(tmp_path / "out"), target=512, dry_run=True)
+
+
+@pytest.mark.parametrize("method", ["llama3", "yarn"])
+def test_a_trained_window_beyond_the_one_of_the_formula_is_refused(tmp_path, tiny_llama, method):
+    """Llama 3.1 was trained at 128k, and its frequencies come from 8k."""
+    block = {
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 128,
+    }  # fmt: skip
+    base = scaled(tmp_path / "base", tiny_llama, block, max_position_embeddings=2048)
+    with pytest.raises(BadInput, match="frequencies from a window of 128"):
+        extend(base, method=method, original_length=2048, target=4096, dry_run=True)
+    kept = extend(base, method="llama3", target=4096, dry_run=True)
+    assert kept.parameters["factor"] == 16.0
+    assert not any("factor 32" in w for w in kept.warnings)
+
+
+def test_two_steps_with_parts_of_the_attention_factor_are_one(tmp_path, tiny_llama):
+    block = YARN | {"mscale": 1.0, "mscale_all_dim": 0.707}
+    base = scaled(tmp_path / "base", tiny_llama, block, max_position_embeddings=512)
+    once = extend(base, target=2048, output_dir=tmp_path / "once", check=True)
+    extend(base, target=1024, output_dir=tmp_path / "half", check=True)
+    twice = extend(str(tmp_path / "half"), target=2048, output_dir=tmp_path / "twice", check=True)
+    s = math.log(2048 / 128)
+    wanted = (0.1 * s + 1) / (0.0707 * s + 1)
+    assert once.parameters["attention_factor"] == pytest.approx(wanted, rel=1e-12)
+    assert twice.parameters == once.parameters
+    assert config_of(tmp_path / "twice") == config_of(tmp_path / "once")
+
+
+def test_a_family_that_was_trained_on_less_than_it_claims_is_named(tmp_path):
+    folder = tmp_path / "qwen3"
+    build_tiny(folder, "qwen3", window=40960)
+    said = extend(str(folder), target="128k", dry_run=True).warnings
+    assert any("--original-length 32768" in w for w in said)
+    known = extend(str(folder), target="128k", original_length="32k", dry_run=True)
+    assert known.parameters["factor"] == 4.0
+    assert not any("--original-length" in w for w in known.warnings)
+
+
+@pytest.mark.parametrize("target", [2.5, True, "8 k", ["8k"]])
+def test_a_target_that_is_no_length_is_one_sentence(tiny_llama, target):
+    with pytest.raises(BadInput, match="no length in tokens"):
+        extend(str(tiny_llama), target=target, dry_run=True)
 
 
 def test_what_the_training_before_decided_is_kept_and_the_rest_dropped_by_name(
@@ -288,11 +345,12 @@ def test_what_the_training_before_decided_is_kept_and_the_rest_dropped_by_name(
     base = scaled(tmp_path / "base", tiny_llama, block, max_position_embeddings=512)
     result = extend(base, target=1024, output_dir=tmp_path / "out", check=True)
     said = " ".join(result.warnings)
-    assert "which decides: beta_fast 16, attention_factor 1" in said
-    assert "these keys are dropped: attn_factor, mscale, mscale_all_dim" in said
+    assert "which decides: beta_fast 16, mscale 1, mscale_all_dim 1" in said
+    assert "these keys are dropped: attn_factor" in said
     new = config_of(tmp_path / "out")["rope_scaling"]
-    assert (new["beta_fast"], new["attention_factor"]) == (16.0, 1.0)  # 1 / 1 at any factor
-    assert not {"attn_factor", "mscale", "mscale_all_dim"} & set(new)
+    assert (new["beta_fast"], new["mscale"], new["mscale_all_dim"]) == (16.0, 1.0, 1.0)
+    assert result.parameters["attention_factor"] == 1.0  # 1 / 1 at any factor
+    assert not {"attn_factor", "attention_factor"} & set(new)
     other = extend(base, target=1024, parameters={"attention_factor": 1.1}, dry_run=True)
     assert other.parameters["attention_factor"] == 1.1
     assert other.parameters["beta_fast"] == 16.0

@@ -80,6 +80,7 @@ def test_what_is_missing_or_not_finite_is_none(tmp_path):
     document = mutated(DOCUMENTS["eval-ppl"], ("results", 0, "perplexity"), math.nan)
     document = mutated(document, ("results", 1, "stderr"), ABSENT)
     document = mutated(document, ("results", 3, "perplexity"), 1e300)
+    document = mutated(document, ("results", 3, "nll"), math.log(1e300))
     del document["failed"], document["key_tokens"]
     folder = write_run(tmp_path / "run", "eval-ppl", document)
     rows = read_document(folder, "eval-ppl")["results"]
@@ -87,6 +88,25 @@ def test_what_is_missing_or_not_finite_is_none(tmp_path):
     assert rows[1]["stderr"] is None
     assert rows[2]["perplexity"] == 11.0
     assert rows[3]["perplexity"] == 1e300  # of a model that explodes
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        ([(("results", 1), "results", 0)], "twice at length"),
+        ([(("results", 0, "perplexity"), 1.5)], "exp(nll) is another"),
+        ([(("by_position", 1), "by_position", 0)], "twice at start"),
+    ],
+)
+def test_measurements_that_contradict_each_other_are_broken(tmp_path, places, words):
+    document = DOCUMENTS["eval-ppl"]
+    for place, *new in places:
+        value = document[new[0]][new[1]] if len(new) == 2 else new[0]
+        document = mutated(document, place, value)
+    folder = write_run(tmp_path / "run", "eval-ppl", document)
+    with pytest.raises(BadInput, match="is broken") as caught:
+        read_document(folder, "eval-ppl")
+    assert words in str(caught.value)
 
 
 def test_texts_are_printable(tmp_path):

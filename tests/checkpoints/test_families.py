@@ -1,5 +1,7 @@
 """What is said of families is what transformers' own classes do, or "unknown"; never another."""
 
+import copy
+
 import pytest
 from huggingface_hub.errors import StrictDataclassError
 from tiny_models import as_file, cached_numbers, tiny_config
@@ -259,3 +261,28 @@ def test_a_rope_for_each_kind_of_layer_is_unknown_not_refused(tmp_path):
     assert (position.encoding, position.rope) == ("rope", None)
     assert any("differs by layer type" in warning for warning in position.warnings)
     assert [layer.attention for layer in position.layers] == ["sliding"] * 5 + ["full"]
+
+
+@pytest.mark.parametrize("model_type", ["apertus", "cwm", "gpt_oss", "ministral3"])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"rope_theta": 5e5},
+        {"rope_scaling": None, "rope_theta": 5e5},
+        {"rope_parameters": None},
+        {"rope_parameters": None, "rope_scaling": None, "rope_theta": 5e5},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 3e5}},
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}, "rope_theta": 5e5},
+    ],
+)
+def test_the_rope_of_a_class_stands_in_wherever_the_file_has_no_block(model_type, keys):
+    whole = CONFIG_MAPPING[model_type](**copy.deepcopy(keys)).to_dict()
+    rope = {"rope_theta", "rope_scaling", "rope_parameters"}
+    wanted = read(whole)
+    got = read({key: value for key, value in whole.items() if key not in rope} | keys)
+    assert got.rope.inv_freq == wanted.rope.inv_freq
+    assert got.rope.attention_factor == wanted.rope.attention_factor
+    assert got.window.original == wanted.window.original
+    assert got.window.current == wanted.window.current

@@ -144,6 +144,19 @@ def test_gpt2_layers_equal_peft(tmp_path):
         assert [n for n in got if not torch.equal(got[n], expected[n])] == []
 
 
+def test_a_flag_of_gpt2_means_nothing_to_linear_layers(tmp_path):
+    """Square matrices would be merged the wrong way round; peft sets the flag back, so do we."""
+    base = build_tiny(tmp_path / "base")
+    make_adapter(base, tmp_path / "adapter", target_modules=["q_proj", "o_proj"])
+    path = tmp_path / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fan_in_fan_out": True}))
+    merge(tmp_path / "adapter", base=str(base), output_dir=tmp_path / "out", verify=True)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    expected = peft.PeftModel.from_pretrained(model, tmp_path / "adapter").merge_and_unload()
+    got = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(got[n], t) for n, t in expected.state_dict().items())
+
+
 def test_tied_and_stored_twice_both_are_what_was_trained(tmp_path):
     base = build_tiny(tmp_path / "base", tied=True)
     file = base / "model.safetensors"

@@ -59,6 +59,16 @@ def test_a_tensor_of_another_shape(model):
     says(model, LOST, "[95, 64] stored", "[96, 64] asked for")
 
 
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.int8, torch.uint8, torch.int32, torch.bool, torch.float8_e4m3fn, torch.complex64],
+)
+def test_codes_in_place_of_numbers(model, dtype):
+    """transformers would cast them to floats, and a perplexity would come out."""
+    rewrite(model, lambda t: t.update({LOST: torch.ones(96, 64).to(dtype)}))
+    says(model, "the weights of model hold 1 tensor", LOST, "codes and no numbers")
+
+
 def test_a_tensor_that_the_model_does_not_have(model):
     rewrite(model, lambda t: t.update({"model.layers.1.mlp.third.weight": torch.zeros(2)}))
     says(model, "no place in the model", "model.layers.1.mlp.third.weight")

@@ -25,6 +25,7 @@ _ROPE_KEYS = (
     "rope_theta", "rope_scaling", "rope_parameters", "rotary_emb_base", "rotary_pct",
     "partial_rotary_factor",
 )  # fmt: skip
+_BLOCKS = ("rope_scaling", "rope_parameters")
 _LAYERS = ("decoder_layers", "num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _LONGEST_NAME = 100
 
@@ -220,8 +221,10 @@ def _as_its_class_reads(config: Mapping[str, Any], model_type: str) -> Mapping[s
     if key is not None and config.get(key) is not None:
         config = {"max_position_embeddings": config[key], **config}
     block = families.ROPE_WHEN_ABSENT.get(model_type)
-    if block is not None and not any(key in config for key in _ROPE_KEYS):
-        config = {**config, "rope_parameters": dict(block)}
+    if block is not None and not any(isinstance(config.get(key), dict) for key in _BLOCKS):
+        theta = config.get("rope_theta") if model_type in families.THETA_BESIDE_ABSENT else None
+        config = {k: v for k, v in config.items() if k not in ("rope_theta", *_BLOCKS)}
+        config["rope_parameters"] = block if theta is None else {**block, "rope_theta": theta}
     return config
 
 

@@ -125,6 +125,8 @@ ROPE_WHEN_ABSENT: Final[dict[str, dict[str, Any]]] = {
         "original_max_position_embeddings": 16384,
     },
 }  # fmt: skip
+# Of these, the class puts a base that stands alone into its own rope; the others pass over it.
+THETA_BESIDE_ABSENT: Final = frozenset({"gpt_oss"})
 # A rope for each kind of layer; of flat keys the class makes what ctxext does not read yet.
 ROTARY_BY_LAYER_TYPE: Final = frozenset(
     {
@@ -201,3 +203,14 @@ TIED_WHEN_ABSENT: Final = frozenset(
 
 # The trained window stands below what the config claims.
 CLAIMS_MORE: Final = {("qwen3", 40960): 32768}
+
+
+def trained_shorter(model_type: str, window: int) -> str | None:
+    """Say that checkpoints of a family were trained on less than their config claims."""
+    trained = CLAIMS_MORE.get((model_type, window))
+    if trained is None:
+        return None
+    return (
+        f"the config says {window}, and {model_type} checkpoints were trained at {trained}: "
+        f"use --original-length {trained}"
+    )

@@ -8,10 +8,11 @@ from typing import Any
 from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.rotation import Rope
+from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.engines.notes import engine_notes
 from ctxext.errors import BadInput
-from ctxext.methods import Extension, Method, get_method
-from ctxext.methods.yarn import yarn_attention
+from ctxext.methods import Extension, Method, Scaling, get_method, name_of_scaling
+from ctxext.methods._registry import Value
 
 _ORIGINAL = "original_max_position_embeddings"
 ABSENT = "(absent)"
@@ -135,19 +136,33 @@ def plan_patch(
             "use its unscaled base for that",
         )
 
-    kept = _kept_parameters(method, rope, position.window.current, target)
+    kept = _kept_parameters(chosen, rope, position.window.current, target)
     kept = {key: value for key, value in kept.items() if key not in parameters}
     extension = chosen(rope.spec, target, **kept, **parameters)
-    if _rotates_alike(extension, position):
-        raise _nothing_extended(position, method, target, where)
+    said, reached = position.window.max_position_embeddings, position.window.current
+    alike = _rotates_alike(extension, position)
+    if alike and not said < extension.max_position_embeddings <= reached:
+        raise BadInput(
+            f"{where}: nothing was extended: {method} at {target} tokens turns as the checkpoint "
+            f"does already, whose window is {reached}",
+            f"give a target beyond {max(target, reached)}",
+        )
     if target < position.window.current:
         warnings.append(
             f"the target of {target} tokens is shorter than the {position.window.current} that the "
             "checkpoint claims to read already"
         )
-    if rope.scaled:
-        warnings += _replaced(position, method, target)
+    if alike:
+        warnings.append(
+            "the checkpoint turns so already; what changes is max_position_embeddings, from "
+            f"{said} to {target}, where most readers look"
+        )
+    elif rope.scaled:
+        warnings += _replaced(position, method, target, kept)
     warnings += _dropped(config, rope, extension)
+    claims_more = families.trained_shorter(position.model_type, original)
+    if claims_more and position.window.source != "--original-length":
+        warnings.append(claims_more)
     warnings += _kept(chosen, kept)
     _write_rope(new, extension, rope)
     if new.get("head_dim") is None and position.model_type in families.NEEDS_HEAD_DIM:
@@ -176,6 +191,14 @@ def _extendable_rope(position: Position, method: Method, where: str) -> Rope:
     rope = position.rope
     if position.doubts:
         raise position.doubts[0]
+    stated = rope.block.original_max_position_embeddings
+    if stated is not None and position.window.original > stated and rope.scaled:
+        raise BadInput(
+            f"--original-length {position.window.original}: {where} computes its "
+            f"{rope.block.rope_type} frequencies from a window of {stated}, and a checkpoint that "
+            "was trained beyond that was trained with them",
+            "leave out --original-length",
+        )
     if rope.inv_freq is None:
         raise BadInput(f"{where}: unknown rope_type '{rope.block.rope_type}', so it is not touched")
     if not (rope.block.dialects_agree or rope.block.preferred):
@@ -187,34 +210,13 @@ def _extendable_rope(position: Position, method: Method, where: str) -> Rope:
     return rope
 
 
-def _kept_parameters(method: str, rope: Rope, current: int, target: int) -> dict[str, Any]:
-    """Parameters of a method that a checkpoint was trained with, where the method stays the same.
-
-    llama3's factor is a number of its own: it stays as it is up to the claimed window (`current`
-    tokens), and grows in proportion beyond.
-    """
-    block, numbers = rope.block, rope.block.numbers
-    if block.rope_type != method or block.factor is None:
+def _kept_parameters(method: Method, rope: Rope, current: int, target: int) -> dict[str, Value]:
+    """Parameters that a checkpoint was trained with (`current` tokens), where its method stays."""
+    block = rope.block
+    if block.rope_type != method.rope_type or block.factor is None:
         return {}
-    if method == "llama3":
-        ends = {key: numbers[key] for key in ("low_freq_factor", "high_freq_factor")}
-        ordered = ends["high_freq_factor"] > ends["low_freq_factor"]
-        return {"factor": block.factor * max(1.0, target / current), **(ends if ordered else {})}
-    if method != "yarn":
-        return {}
-    kept: dict[str, Any] = {} if block.truncate else {"truncate": False}
-    fast, slow = numbers.get("beta_fast") or 32.0, numbers.get("beta_slow") or 1.0
-    if fast > slow and (fast, slow) != (32.0, 1.0):
-        kept |= {"beta_fast": fast, "beta_slow": slow}
-    scale, all_dims = numbers.get("mscale"), numbers.get("mscale_all_dim")
-    given = numbers.get("attention_factor")
-    factor = target / rope.spec.original_max_position_embeddings
-    if given is not None and not math.isclose(given, yarn_attention(block.factor), rel_tol=1e-6):
-        kept["attention_factor"] = given
-    elif given is None and scale and all_dims:
-        ratio = yarn_attention(factor, scale) / yarn_attention(factor, all_dims)
-        kept["attention_factor"] = ratio
-    return kept
+    scaling = Scaling(block.factor, current, block.numbers, block.truncate)
+    return method.keep(scaling, rope.spec, target)
 
 
 def _rotates_alike(extension: Extension, position: Position) -> bool:
@@ -222,9 +224,9 @@ def _rotates_alike(extension: Extension, position: Position) -> bool:
     rope = position.rope
     if rope is None or rope.inv_freq is None or rope.attention_factor is None:
         return False
-    follows_length = "dynamic" in (extension.rope_block["rope_type"], rope.block.rope_type)
-    if follows_length and (
-        extension.rope_block["rope_type"] != rope.block.rope_type
+    types = (extension.rope_block["rope_type"], rope.block.rope_type)
+    if any(rope_type_facts(each).follows_length for each in types) and (
+        types[0] != types[1]
         or extension.max_position_embeddings != position.window.max_position_embeddings
     ):
         return False
@@ -233,28 +235,18 @@ def _rotates_alike(extension: Extension, position: Position) -> bool:
     return all(math.isclose(a, b, rel_tol=1e-9) for a, b in zip(ours, theirs, strict=True))
 
 
-def _nothing_extended(position: Position, method: str, target: int, where: str) -> BadInput:
-    window = position.window
-    unraised = window.max_position_embeddings < window.current and method != "dynamic"
-    return BadInput(
-        f"{where}: nothing was extended: {method} at {target} tokens turns as the checkpoint does "
-        f"already, whose window is {window.current}",
-        f"to serve it so, write {window.current} as its max_position_embeddings"
-        if unraised
-        else f"give a target beyond {max(target, window.current)}",
-    )
-
-
-def _replaced(position: Position, method: str, target: int) -> list[str]:
+def _replaced(position: Position, method: str, target: int, kept: Mapping[str, Value]) -> list[str]:
     """What to say when the scaling of a checkpoint gives way to another."""
     rope, original = position.rope, position.window.original
-    scaling = "ntk" if rope is None or rope.block.rope_type == "default" else rope.block.rope_type
+    scaling = name_of_scaling("default" if rope is None else rope.block.rope_type)
+    counted = (
+        f", and the factor {target / original:g} counts from the original window of {original}"
+    )
     warnings = [
         f"the checkpoint was scaled before ({scaling}, {original} to {position.window.current} "
-        f"tokens); that scaling is replaced, and the factor {target / original:g} counts from "
-        f"the original window of {original}"
+        f"tokens); that scaling is replaced{'' if 'factor' in kept else counted}"
     ]
-    if scaling not in (method, "ntk"):
+    if scaling != method and rope is not None and rope.block.rope_type != "default":
         warnings.append(
             f"its weights were trained under {scaling}: --method {scaling}, if it reaches far "
             "enough, changes less than another method"
@@ -309,9 +301,8 @@ def _write_rope(config: dict[str, Any], extension: Extension, rope: Rope) -> Non
     config["rope_parameters"] = {**both, "rope_theta": float(extension.rope_theta)}
     if "dtype" in config and "torch_dtype" not in config:
         config["torch_dtype"] = config["dtype"]  # its name in transformers 4
-    # llama.cpp, TGI and TensorRT-LLM look for it at the top for these two, and for no other.
     config.pop(_ORIGINAL, None)
-    if rope_type in ("llama3", "longrope"):
+    if rope_type_facts(rope_type).original_at_top:
         config[_ORIGINAL] = block[_ORIGINAL]
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from ctxext.checkpoints.config import rope_families
 from ctxext.checkpoints.config.families import EXTENDABLE
+from ctxext.encodings.rope_types import ROPE_TYPES, rope_type_facts
 from ctxext.errors import BadInput, shown
 from ctxext.runs.numbers import real, whole
 
@@ -40,19 +41,6 @@ _NUMBERS = (
     "partial_rotary_factor",
 )
 _ALIASES = {"su": "longrope"}
-_STATES_ORIGINAL: Final = ("yarn", "llama3", "longrope")  # transformers reads the key for these
-# What transformers reads in a block, beside type, theta, partial factor and original window.
-_READ: Final = {
-    "default": frozenset[str](),
-    "linear": frozenset({"factor"}),
-    "dynamic": frozenset({"factor"}),
-    "yarn": frozenset(
-        {"factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim",
-         "truncate"}
-    ),
-    "llama3": frozenset({"factor", "low_freq_factor", "high_freq_factor"}),
-    "longrope": frozenset({"factor", "attention_factor", "short_factor", "long_factor"}),
-}  # fmt: skip
 _READ_ELSEWHERE: Final = {
     "attn_factor": "vLLM and SGLang multiply yarn's attention factor by it",
     "extrapolation_factor": "vLLM and SGLang weigh yarn's ramp by it",
@@ -307,7 +295,7 @@ def _original(
 ) -> int | None:
     """The trained window as stated; the top level's counts, as in transformers, if both say one."""
     inside, above = whole(block, _ORIGINAL, where), whole(config, _ORIGINAL, where)
-    if rope_type not in _STATES_ORIGINAL:
+    if not rope_type_facts(rope_type).states_original:
         return inside or above
     if _ORIGINAL not in config:
         above = rope_families.ORIGINAL_WHEN_ABSENT.get(model_type)
@@ -341,9 +329,9 @@ def _other_keys(
     rope_type: str, block: Mapping[str, Any], model_type: str, where: str, warnings: list[str]
 ) -> tuple[str, ...]:
     """Keys that transformers does not read here; those of other readers get a warning each."""
-    if rope_type not in _READ:
+    if rope_type not in ROPE_TYPES:
         return ()
-    read = _READ[rope_type] | rope_families.OWN_KEYS.get(model_type, frozenset())
+    read = ROPE_TYPES[rope_type].keys | rope_families.OWN_KEYS.get(model_type, frozenset())
     always = {"rope_type", "type", "rope_theta", "partial_rotary_factor", _ORIGINAL}
     others = tuple(key for key in block if key not in read | always)
     for key in others:
@@ -357,7 +345,7 @@ def _other_keys(
         warnings.append(
             f"{where}: transformers does not read {', '.join(rest[:8])} under rope_type {rope_type}"
         )
-    if rope_type == "yarn":
+    if "mscale" in read:
         pair = [key for key in ("mscale", "mscale_all_dim") if block.get(key)]
         if len(pair) == 2 and block.get("attention_factor") is None:
             warnings.append(

@@ -10,7 +10,7 @@ DEFAULT_THETA: Final = {
     "ernie4_5": 5e5, "ernie4_5_moe": 5e5, "flex_olmo": 5e5, "gpt_oss": 15e4,
     "helium": 1e5, "hy_v3": 11_158_840.0, "lfm2": 1e6, "lfm2_moe": 1e6, "llama4_text": 5e5,
     "longcat_flash": 1e7, "minimax": 1e6, "minimax_m2": 5e6, "minimax_m3_vl_text": 5e6,
-    "ministral3": 1e6, "mixtral": 1e6, "phimoe": 1e6, "smollm3": 2e6, "solar_open": 1e6,
+    "mixtral": 1e6, "phimoe": 1e6, "smollm3": 2e6, "solar_open": 1e6,
     "gemma3_text": 1e6, "gemma3n_text": 1e6, "olmo3": 5e5, "exaone": 5e5, "sarvam_moe": 8e6,
     "emu3_text_model": 1e6, "mllama_text_model": 5e5,
 }  # fmt: skip

@@ -12,6 +12,7 @@ from ctxext.checkpoints.config import rope_families
 from ctxext.checkpoints.config.rope_block import RopeBlock
 from ctxext.checkpoints.config.windows import Origin, Window
 from ctxext.encodings.rope import RopeSpec, inv_freq_of
+from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import BadInput
 from ctxext.methods.dynamic import dynamic_theta
 from ctxext.methods.llama3 import llama3_inv_freq
@@ -145,7 +146,8 @@ class _Wave:
         block = self.block
         if block.factor is not None:
             return block.factor
-        if block.rope_type == "longrope" or (block.rope_type == "yarn" and block.factor_is_null):
+        derived = rope_type_facts(block.rope_type).derives_factor
+        if derived == "absent" or (derived == "null" and block.factor_is_null):
             return self.max_position_embeddings / self.original
         raise BadInput(f"{self.where}: rope_type {block.rope_type} needs a factor")
 
@@ -263,9 +265,10 @@ def _rounding(block: RopeBlock) -> float:
     is kept then weighs as much as what is left of the other.
     """
     low, high = (block.numbers.get(f"{end}_freq_factor", 0.0) for end in ("low", "high"))
-    steepness = high / (high - low) if block.rope_type == "llama3" and high > low else 1.0
-    blends = block.rope_type in ("yarn", "llama3")
-    return min(1e-3, max(1e-5, 4e-7 * (block.factor or 1.0) * steepness)) if blends else 1e-5
+    facts = rope_type_facts(block.rope_type)
+    given = "low_freq_factor" in facts.keys and high > low
+    steepness = high / (high - low) if given else 1.0
+    return min(1e-3, max(1e-5, 4e-7 * (block.factor or 1.0) * steepness)) if facts.blends else 1e-5
 
 
 def _rope_hash(wave: _Wave) -> str:
@@ -279,7 +282,8 @@ def _rope_hash(wave: _Wave) -> str:
     block = wave.block
     content: dict[str, Any] = {"rope_type": block.rope_type, "rotary_dim": wave.rotary_dim}
     length = math.inf  # longrope's long set
-    if block.rope_type == "dynamic":
+    facts = rope_type_facts(block.rope_type)
+    if facts.keeps_window:
         length = wave.max_position_embeddings * wave.factor()
     effect = wave.at(length)
     if effect is None:
@@ -288,8 +292,8 @@ def _rope_hash(wave: _Wave) -> str:
     else:
         content["inv_freq"] = [f"{f:.9e}" for f in effect[0]]
         content["attention_factor"] = f"{effect[1]:.9e}"
-    if block.rope_type == "dynamic":  # the same at the target can differ on the way there
+    if facts.keeps_window:  # the same at the target can differ on the way there
         content["window"] = wave.max_position_embeddings
-    if block.rope_type == "longrope":
+    if "short_factor" in facts.keys:
         content["short_factor"] = [f"{f:.9e}" for f in block.short_factor]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

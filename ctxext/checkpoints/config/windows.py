@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from ctxext.checkpoints.config import rope_families
 from ctxext.checkpoints.config.rope_block import RopeBlock
+from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import BadInput
 from ctxext.runs.numbers import whole
 
@@ -126,8 +127,8 @@ def read_windows(
                 f"{where}: {_ORIGINAL} {stated} is larger than max_position_embeddings {tokens}"
             )
         )
-    match block.rope_type:
-        case "yarn" | "llama3" | "longrope":
+    match rope_type_facts(block.rope_type).window:
+        case "factor-of-original" | "stated":
             window = _of_stated(block, said, where, warnings)
         case "linear":
             window = _of_linear(config, block, said, origin, where, warnings)
@@ -166,7 +167,7 @@ def _of_stated(block: RopeBlock, said: Window, where: str, warnings: list[str]) 
                 f"max_position_embeddings, {tokens} tokens (correct it with --original-length)"
             )
     reached = round(original * factor)
-    if block.rope_type == "yarn":
+    if rope_type_facts(block.rope_type).window == "factor-of-original":
         if original < tokens and reached < tokens and block.factor is not None:
             warnings.append(
                 f"{where}: max_position_embeddings says {tokens}, and yarn's factor {factor:g} "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ctxext.checkpoints.config.decoder_config import decoder_config
 from ctxext.checkpoints.config.detect import Position, detect, reads_alike_in_transformers_4
 from ctxext.checkpoints.folder import CONFIG, Source
+from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import CtxextError
 from ctxext.methods import Extension
 from ctxext.runs.json_file import read_json_object
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 # What float32 costs transformers: the rounding of the exponent times ln(theta), below 1e-6, and
 # for llama3's blend up to 6e-6. A cast to bfloat16 costs 4e-3.
 FLOAT32_TOLERANCE = 1e-5
-CHANGING = ("dynamic", "longrope")
-"""Rope types whose frequencies follow the length of the sequence at hand."""
 
 
 def check_written(folder: Path, extension: Extension, original: int) -> None:
@@ -93,7 +92,7 @@ def check_live_rope(model: Any, position: Position, *, where: str) -> None:
         raise CtxextError(f"{where} has no rotary module, and its config says that it rotates")
     for module in modules:
         _check_float32(module, where)
-        if rope.block.rope_type in CHANGING:
+        if rope_type_facts(rope.block.rope_type).follows_length:
             if not type(module).__module__.startswith("transformers."):
                 continue  # a checkpoint's own code: how it is asked is not known
             live, factor = _rotation_at(module, position.window.current)

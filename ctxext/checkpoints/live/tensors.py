@@ -57,7 +57,7 @@ def check_tensors(source: Source, *, trust_remote_code: bool = False) -> Weights
         for name, (_, info) in weights.tensors.items()
     }
     with quiet_transformers(), said_of(source):
-        _, report = decoder_class(config).from_pretrained(
+        model, report = decoder_class(config).from_pretrained(
             None,
             config=config,
             state_dict=empty,
@@ -67,7 +67,30 @@ def check_tensors(source: Source, *, trust_remote_code: bool = False) -> Weights
             ignore_mismatched_sizes=True,
         )
     check_report(report, weights, source.name)
+    _check_dtypes(model, weights, source.name)
     return weights
+
+
+def _check_dtypes(model: Any, weights: Weights, name: str) -> None:
+    """Refuse whole numbers where the model has real ones: transformers would cast codes in silence.
+
+    Raises:
+        CtxextError: a parameter is stored as something else than a floating dtype.
+    """
+    prefix = f"{model.base_model_prefix}."
+    real = {key for key, each in model.named_parameters() if each.dtype.is_floating_point}
+    codes = {
+        key: info.dtype
+        for key, (_, info) in weights.tensors.items()
+        if info.dtype not in DTYPE_NAMES and real & {key, prefix + key, key.removeprefix(prefix)}
+    }
+    if codes:
+        dtype = codes[min(codes)]
+        raise CtxextError(
+            f"the weights of {name} hold {_named(codes)} as {dtype}, which are codes and no "
+            "numbers of the model",
+            "use the checkpoint before it was quantised",
+        )
 
 
 def decoder_class(config: "PretrainedConfig") -> Any:

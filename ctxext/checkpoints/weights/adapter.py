@@ -7,7 +7,7 @@ Everything else is refused by its name. Whether it fits a base is asked in `adap
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ _REFUSED_FLAGS = (
     "alora_invocation_tokens", "kasa_config", "monteclora_config", "velora_config",
 )  # fmt: skip
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initialisations
+# Whose layers keep their matrices as (in, out): `Conv1D` in transformers.
+_CONV1D = ("gpt2", "openai-gpt")
 _FLOATS = ("BF16", "F16", "F32", "F64")
 
 
@@ -97,6 +99,17 @@ def read_adapter(folder: Path) -> Adapter:
     if not header.tensors:
         raise BadInput(f"{folder / TENSORS} holds no tensors")
     return _sorted(printable(folder.name), config, folder / TENSORS, header)
+
+
+def for_family(adapter: Adapter, model_type: str) -> Adapter:
+    """Pass over `fan_in_fan_out` where a base keeps its matrices as (out, in), as peft does."""
+    if model_type in _CONV1D:
+        return adapter
+    low_rank = {
+        name: replace(update, transposed="embedding_A" in update.a)
+        for name, update in adapter.low_rank.items()
+    }
+    return replace(adapter, low_rank=low_rank)
 
 
 def _check_method(name: str, config: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch.autograd.function import once_differentiable
 
+from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import BadInput, CtxextError
 from ctxext.training.attention.blocks import Documents, Rows, block_attention, documents_of
 from ctxext.training.attention.windows import Window, only_the_window
@@ -117,7 +118,6 @@ def context_batch(batch: Batch, mesh: Mesh) -> Batch:
 
 
 _KINDS = ("full_attention", "sliding_attention")
-_CHANGING = {"dynamic", "longrope"}  # frequencies that depend on the largest position at hand
 
 
 def parallelize_context(model: Any, mesh: Mesh) -> None:
@@ -173,7 +173,7 @@ def parallelize_context(model: Any, mesh: Mesh) -> None:
     AttentionMaskInterface.register(name, only_the_window)
     model.set_attn_implementation(name)
     for module in model.modules():
-        if "RotaryEmbedding" in type(module).__name__ and _rope_types(model.config) & _CHANGING:
+        if "RotaryEmbedding" in type(module).__name__ and _follows_length(model.config):
             _share_largest_position(module, group)
 
 
@@ -209,10 +209,11 @@ def _check_model(model: Any) -> None:
 _OWN_ATTENTION = ("falcon", "gptj", "bloom", "mpt", "gpt_oss")
 
 
-def _rope_types(config: Any) -> set[str]:
+def _follows_length(config: Any) -> bool:
+    """Whether a rotation depends on the largest position at hand, in any kind of layer."""
     block = getattr(config, "rope_parameters", None) or {}
     nested = [value for value in block.values() if isinstance(value, dict)]
-    return {str(each.get("rope_type")) for each in (nested or [block])}
+    return any(rope_type_facts(each.get("rope_type")).follows_length for each in nested or [block])
 
 
 def _share_largest_position(rotary: Any, group: Any) -> None:

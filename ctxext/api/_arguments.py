@@ -1,0 +1,36 @@
+"""Arguments as people write them in Python: a name or several, 8192 or "8k"."""
+
+from collections.abc import Sequence
+
+from ctxext.errors import BadInput, shown
+from ctxext.lengths import parse_length
+
+
+def several(names: str | Sequence[str]) -> list[str]:
+    """Put one name into a list; several stay as they are."""
+    return [names] if isinstance(names, str) else list(names)
+
+
+def tokens(length: int | str, name: str) -> int:
+    """Read a length, as a number of tokens or as the command line takes it (`8k`).
+
+    Raises:
+        BadInput: it is neither; `name` is said.
+    """
+    if isinstance(length, str):
+        return parse_length(length, flag=name)
+    if isinstance(length, bool) or not isinstance(length, int):
+        raise BadInput(
+            f"{name} is {shown(length)}, which is no length in tokens", "write 8192 or '8k'"
+        )
+    return length
+
+
+def several_lengths(lengths: str | Sequence[int | str], name: str) -> list[int]:
+    """Read lengths, sorted and without doubles: `[1024, "8k"]`, or `"1k,8k"`.
+
+    Raises:
+        BadInput: as `tokens`.
+    """
+    parts = [part.strip() for part in lengths.split(",")] if isinstance(lengths, str) else lengths
+    return sorted({tokens(part, name) for part in parts})

@@ -1,0 +1,82 @@
+"""What each `rope_type` of a config.json means to whoever reads it: facts, and no formula.
+
+The list is transformers' own (`ROPE_INIT_FUNCTIONS` of `modeling_rope_utils.py`, 5.23), and what
+each one reads is what its function there reads. A method (`methods/`) says which of these its
+result is written as; a checkpoint may come with any of them.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+WindowRule = Literal["unscaled", "factor-of-original", "stated", "linear", "dynamic"]
+Derived = Literal["never", "null", "absent"]
+
+
+@dataclass(frozen=True)
+class RopeType:
+    """The facts of one `rope_type`.
+
+    Attributes:
+        keys: what transformers reads in the block, beside type, theta, partial factor and
+            `original_max_position_embeddings`.
+        states_original: transformers takes the trained window from the block.
+        original_at_top: llama.cpp, TGI and TensorRT-LLM look for the trained window at the top of
+            the config, beside the block.
+        derives_factor: when transformers takes claimed over trained window as the factor: where
+            the key is `null`, or where it is `absent` as well.
+        keeps_window: `max_position_embeddings` stays the trained window: it is part of the formula.
+        follows_length: frequencies depend on the length of the sequence at hand, so what one
+            chunk, batch or rank computes is not what another does.
+        blends: some pairs are a weighted sum of scaled and unscaled frequencies.
+        window: how the claimed window follows from the block: `stated` where the factor is a
+            number of its own, or none.
+    """
+
+    keys: frozenset[str] = frozenset()
+    states_original: bool = False
+    original_at_top: bool = False
+    derives_factor: Derived = "never"
+    keeps_window: bool = False
+    follows_length: bool = False
+    blends: bool = False
+    window: WindowRule = "unscaled"
+
+
+ROPE_TYPES: Final = {
+    "default": RopeType(),
+    "linear": RopeType(keys=frozenset({"factor"}), window="linear"),
+    "dynamic": RopeType(
+        keys=frozenset({"factor"}), keeps_window=True, follows_length=True, window="dynamic"
+    ),
+    "yarn": RopeType(
+        keys=frozenset(
+            {"factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim",
+             "truncate"}
+        ),
+        states_original=True,
+        derives_factor="null",
+        blends=True,
+        window="factor-of-original",
+    ),
+    "llama3": RopeType(
+        keys=frozenset({"factor", "low_freq_factor", "high_freq_factor"}),
+        states_original=True,
+        original_at_top=True,
+        blends=True,
+        window="stated",
+    ),
+    "longrope": RopeType(
+        keys=frozenset({"factor", "attention_factor", "short_factor", "long_factor"}),
+        states_original=True,
+        original_at_top=True,
+        derives_factor="absent",
+        follows_length=True,
+        window="stated",
+    ),
+}  # fmt: skip
+"""By the name in the config; `su` is an old name of longrope."""
+
+
+def rope_type_facts(name: object) -> RopeType:
+    """The facts of a `rope_type`; those of `default` for one that ctxext does not know."""
+    return ROPE_TYPES.get(str(name), ROPE_TYPES["default"])

@@ -8,7 +8,7 @@ result is written as; a checkpoint may come with any of them.
 from dataclasses import dataclass
 from typing import Final, Literal
 
-WindowRule = Literal["unscaled", "factor-of-original", "stated", "linear", "dynamic"]
+WindowRule = Literal["unscaled", "factor-of-original", "stated", "raised-or-not", "kept"]
 Derived = Literal["never", "null", "absent"]
 
 
@@ -29,7 +29,8 @@ class RopeType:
             chunk, batch or rank computes is not what another does.
         blends: some pairs are a weighted sum of scaled and unscaled frequencies.
         window: how the claimed window follows from the block: `stated` where the factor is a
-            number of its own, or none.
+            number of its own, or none; `raised-or-not` where files differ in whether
+            `max_position_embeddings` holds the factor already.
     """
 
     keys: frozenset[str] = frozenset()
@@ -44,9 +45,9 @@ class RopeType:
 
 ROPE_TYPES: Final = {
     "default": RopeType(),
-    "linear": RopeType(keys=frozenset({"factor"}), window="linear"),
+    "linear": RopeType(keys=frozenset({"factor"}), window="raised-or-not"),
     "dynamic": RopeType(
-        keys=frozenset({"factor"}), keeps_window=True, follows_length=True, window="dynamic"
+        keys=frozenset({"factor"}), keeps_window=True, follows_length=True, window="kept"
     ),
     "yarn": RopeType(
         keys=frozenset(

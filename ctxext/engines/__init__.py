@@ -1,4 +1,26 @@
-"""What serving engines make of the config that a method writes.
+"""What serving engines make of the config that a method writes: one file, one engine.
 
-May import `methods` and what lies below it; plain data, no torch.
+May import `methods` and what lies below it; plain data, no torch. `linear`, `ntk`, `llama3` and
+plain `yarn` were also run in llama.cpp and agree with transformers to rounding.
 """
+
+import importlib
+import pkgutil
+
+from ctxext.engines._registry import Engine, Reading
+
+# Every file of this folder holds one `ENGINE`: a new engine is a new file, and no list to edit.
+_FILES = [file.name for file in pkgutil.iter_modules(__path__)]
+_OWN = ("notes", "transformers")
+ENGINES: tuple[Engine, ...] = tuple(
+    sorted(
+        (
+            importlib.import_module(f"{__name__}.{name}").ENGINE
+            for name in _FILES
+            if not name.startswith("_") and name not in _OWN
+        ),
+        key=lambda engine: engine.rank,
+    )
+)
+
+__all__ = ["ENGINES", "Engine", "Reading"]

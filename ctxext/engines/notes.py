@@ -1,71 +1,64 @@
-"""What serving engines do with each method's config: data, read from their sources.
-
-One line for each thing that goes wrong; what is not listed works. `linear`, `ntk`, `llama3` and
-plain `yarn` were also run against llama.cpp and agree with transformers to rounding.
-"""
+"""What to know before a checkpoint is served: derived from what each engine reads."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-FIRST_TRANSFORMERS: Final = {
-    "linear": "4.31", "dynamic": "4.31", "ntk": "any", "llama3": "4.43", "yarn": "4.51",
-}  # fmt: skip
-"""The first transformers release that computes the method rightly."""
+from ctxext.engines import ENGINES, Engine, Reading
+from ctxext.methods import METHODS
 
-_FIRST_OF_MISTRAL: Final = "4.48"  # its class ignored rope_scaling before
-
-
-def first_transformers(method: str, model_type: str) -> str:
-    """The first transformers release in which a family's class computes a method rightly."""
-    first = FIRST_TRANSFORMERS.get(method, "4.51")
-    if model_type == "mistral" and first in ("4.31", "4.43"):
-        return _FIRST_OF_MISTRAL
-    return first
-
-
-_ALWAYS: Final = {
-    "linear": (
-        "TGI ignores linear scaling",
-        "vLLM and SGLang multiply the window by the factor once more: "
-        "pass --max-model-len / --context-length {target}",
-    ),
-    "dynamic": (
-        "dynamic scaling is lost in GGUF, ExLlamaV3 and Ollama: use ntk or yarn to serve there",
-        "engines offer the original window: pass --max-model-len / --context-length {target}",
-    ),
-    "ntk": (),
-    "llama3": (),
-    "yarn": (),
-}
-_YARN_KEYS: Final = {
-    "attention_factor": "attention_factor is ignored by llama.cpp, MLX, TGI and older vLLM",
-    "beta_fast": "beta_fast is ignored by llama.cpp and TGI",
-    "beta_slow": "beta_slow is ignored by llama.cpp and TGI",
-    "truncate": "truncate is ignored by llama.cpp and most engines",
+_NOTES: Final[dict[Reading, str]] = {
+    "ignored": "{rope_type} scaling is ignored by {names}",
+    "lost": "{rope_type} scaling is lost in {names}: use ntk or yarn to serve there",
+    "window-again": "the window is multiplied by the factor once more in {names}: "
+    "pass {flags} {target}",
+    "old-window": "the original window is offered by {names}: pass {flags} {target}",
 }
 
 
 def engine_notes(method: str, rope_block: Mapping[str, Any], target: int) -> list[str]:
-    """What to know before serving a checkpoint whose config holds this block."""
-    notes = [note.format(target=target) for note in _ALWAYS.get(method, ())]
-    if method == "yarn":
-        notes += [note for key, note in _YARN_KEYS.items() if key in rope_block]
+    """List what goes wrong, engines that err alike in one sentence.
+
+    Args:
+        method: what was written; an unknown one has no notes.
+        rope_block: the block in the config, whose keys some engines pass over.
+        target: the window in tokens, for their flags.
+    """
+    if method not in METHODS:
+        return []
+    rope_type = METHODS[method].rope_type
+    notes = []
+    for reading, note in _NOTES.items():
+        engines = [engine for engine in ENGINES if engine.reading(rope_type) == reading]
+        if engines:
+            notes.append(
+                note.format(
+                    rope_type=rope_type,
+                    names=_listed([engine.name for engine in engines]),
+                    flags=" / ".join(engine.window_flag for engine in engines),
+                    target=target,
+                )
+            )
+    for key in rope_block:
+        names = [_released(engine, key) for engine in ENGINES if key in engine.ignored_keys]
+        if names:
+            notes.append(f"{key} is ignored by {_listed(names)}")
     return notes
-
-
-_SERVE: Final = (
-    ("vLLM", "vllm serve {repo} --max-model-len {target}"),
-    ("SGLang", "python -m sglang.launch_server --model-path {repo} --context-length {target}"),
-    (
-        "llama.cpp",
-        "hf download {repo} --local-dir model && python convert_hf_to_gguf.py model "
-        "--outfile model.gguf && llama-server -m model.gguf -c {target}",
-    ),
-    ("Ollama", "FROM ./model.gguf and PARAMETER num_ctx {target} in a Modelfile"),
-    ("MLX", "mlx_lm.generate --model {repo} --prompt -"),
-)
 
 
 def serve_commands(repo_id: str, target: int) -> list[tuple[str, str]]:
     """(engine, command) with plain numbers of tokens: vLLM's own `k` is 1000."""
-    return [(engine, command.format(repo=repo_id, target=target)) for engine, command in _SERVE]
+    return [
+        (engine.name, engine.serve.format(repo=repo_id, target=target))
+        for engine in ENGINES
+        if engine.serve is not None
+    ]
+
+
+def _released(engine: Engine, key: str) -> str:
+    return f"{engine.ignored_keys[key]} {engine.name}".strip()
+
+
+def _listed(names: list[str]) -> str:
+    """`a, b and c`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last

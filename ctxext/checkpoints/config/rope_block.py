@@ -276,7 +276,7 @@ def _rope_type(block: Mapping[str, Any], model_type: str, where: str) -> str:
     if not name.isprintable() or len(name) > 100:
         raise BadInput(f"{where}: rope_type is {name[:40]!r}, which is no name")
     if name != "default" and model_type in rope_families.LONGROPE_ONLY:
-        if name not in ("longrope", "yarn", "su"):
+        if name not in rope_families.LONGROPE_NAMES:
             raise BadInput(
                 f"{where}: rope_type is {name[:40]!r}, and {model_type} takes longrope only in "
                 "transformers"

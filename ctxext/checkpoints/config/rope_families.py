@@ -48,6 +48,7 @@ ORIGINAL_WHEN_ABSENT: Final = {"phi3": 4096, "phi4_multimodal": 4096}
 
 # These take longrope and no other scaling, and what they call yarn or su is longrope.
 LONGROPE_ONLY: Final = frozenset({"phi3", "phi4_multimodal"})
+LONGROPE_NAMES: Final = ("longrope", "yarn", "su")
 
 # cos and sin are multiplied by `short_mscale` or `long_mscale`, and the short factors always count.
 OWN_MSCALE: Final = frozenset({"phimoe"})

@@ -130,9 +130,9 @@ def read_windows(
     match rope_type_facts(block.rope_type).window:
         case "factor-of-original" | "stated":
             window = _of_stated(block, said, where, warnings)
-        case "linear":
+        case "raised-or-not":
             window = _of_linear(config, block, said, origin, where, warnings)
-        case "dynamic":
+        case "kept":
             window = _of_dynamic(block, said, where, warnings)
         case _:
             window = _of_unscaled(config, block, said, origin, where, warnings)

@@ -1,0 +1,37 @@
+"""What an engine is, and the table of all of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Reading = Literal["read", "ignored", "lost", "window-again", "old-window"]
+"""What becomes of a `rope_type`. `ignored`: it serves the unscaled rope; `lost`: it cannot load or
+convert it; `window-again`: right, but it offers the window times the factor; `old-window`: right,
+but it offers the trained window."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One serving engine, as its source was read.
+
+    Attributes:
+        name: as its people write it.
+        rank: its place in lists, smallest first.
+        source: where its reading of configs was read: repository and file.
+        readings: by `rope_type`; what is not listed is read rightly.
+        ignored_keys: of the rope block, with the releases that ignore them (`older`, or empty).
+        window_flag: its flag for the window in tokens.
+        serve: the command for `{repo}` and `{target}`; None = none is offered.
+    """
+
+    name: str
+    rank: int
+    source: str
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    ignored_keys: Mapping[str, str] = field(default_factory=dict)
+    window_flag: str = ""
+    serve: str | None = None
+
+    def reading(self, rope_type: str) -> Reading:
+        """Say what becomes of a `rope_type` in it."""
+        return self.readings.get(rope_type, "read")

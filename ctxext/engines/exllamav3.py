@@ -1,0 +1,11 @@
+"""ExLlamaV3."""
+
+from ctxext.engines._registry import Engine
+
+ENGINE = Engine(
+    name="ExLlamaV3",
+    rank=7,
+    source="turboderp-org/exllamav3: exllamav3/util/rope.py, model/config.py",
+    readings={"dynamic": "lost"},
+    window_flag="max_seq_len",
+)

@@ -1,0 +1,14 @@
+"""llama.cpp, with its converter to GGUF."""
+
+from ctxext.engines._registry import Engine
+
+ENGINE = Engine(
+    name="llama.cpp",
+    rank=3,
+    source="ggml-org/llama.cpp: conversion/base.py, conversion/llama.py, src/llama-context.cpp",
+    readings={"dynamic": "lost"},  # GGUF has no word for it
+    ignored_keys={"attention_factor": "", "beta_fast": "", "beta_slow": "", "truncate": ""},
+    window_flag="-c",
+    serve="hf download {repo} --local-dir model && python convert_hf_to_gguf.py model "
+    "--outfile model.gguf && llama-server -m model.gguf -c {target}",
+)

@@ -1,0 +1,11 @@
+"""MLX-LM."""
+
+from ctxext.engines._registry import Engine
+
+ENGINE = Engine(
+    name="MLX",
+    rank=5,
+    source="ml-explore/mlx-lm: mlx_lm/models/rope_utils.py, models/llama.py",
+    ignored_keys={"attention_factor": "", "truncate": ""},
+    serve="mlx_lm.generate --model {repo} --prompt -",
+)

@@ -1,0 +1,14 @@
+"""SGLang."""
+
+from ctxext.engines._registry import Engine
+
+ENGINE = Engine(
+    name="SGLang",
+    rank=2,
+    source="sgl-project/sglang: python/sglang/srt/layers/rotary_embedding/factory.py, "
+    "hf_transformers_utils.py (get_context_length)",
+    readings={"linear": "window-again", "dynamic": "old-window"},
+    ignored_keys={"attention_factor": ""},
+    window_flag="--context-length",
+    serve="python -m sglang.launch_server --model-path {repo} --context-length {target}",
+)

@@ -1,0 +1,10 @@
+"""TensorRT-LLM."""
+
+from ctxext.engines._registry import Engine
+
+ENGINE = Engine(
+    name="TensorRT-LLM",
+    rank=8,
+    source="NVIDIA/TensorRT-LLM: tensorrt_llm/_torch/attention_backend/interface.py",
+    ignored_keys={"attention_factor": "", "truncate": ""},
+)

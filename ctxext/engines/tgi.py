@@ -1,0 +1,12 @@
+"""Text Generation Inference."""
+
+from ctxext.engines._registry import Engine
+
+ENGINE = Engine(
+    name="TGI",
+    rank=6,
+    source="huggingface/text-generation-inference: server/text_generation_server/layers/rotary.py",
+    readings={"linear": "ignored"},  # its branch for it does nothing
+    ignored_keys={"attention_factor": "", "beta_fast": "", "beta_slow": "", "truncate": ""},
+    window_flag="--max-total-tokens",
+)

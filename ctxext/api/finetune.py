@@ -157,13 +157,7 @@ def finetune(
             found = tuple(_checked(stage, opened, launch) for stage in stages)
             if launch.main:
                 inputs = (opened.source.folder,)
-                goes_on = "add --resume to go on, " if (out / "recipe.yaml").exists() else ""
-                check_output(
-                    out,
-                    overwrite=overwrite or resume,
-                    inputs=inputs,
-                    ways_out=f"{goes_on}choose another, or add --overwrite",
-                )
+                check_output(out, overwrite=overwrite or resume, inputs=inputs, begun="recipe.yaml")
             weights = read_unquantised(opened.source, "train")
             check_targets(found[0].config, weights)
             if launch.main:

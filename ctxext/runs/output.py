@@ -24,13 +24,13 @@ def check_output(
     overwrite: bool,
     inputs: tuple[Path, ...] = (),
     may_lie_inside: bool = False,
-    ways_out: str = "choose another, or add --overwrite",
+    begun: str | None = None,
 ) -> None:
     """Refuse, before any work, an output folder that cannot or must not be written.
 
     Args:
         may_lie_inside: whether a place within an input is fine (measurements of a checkpoint).
-        ways_out: of a folder that is not empty.
+        begun: the file by which a run is known that `--resume` can go on with.
 
     Raises:
         BadInput: a file, non-empty without `overwrite`, the same as, inside or around an input,
@@ -39,9 +39,11 @@ def check_output(
     shown = str(output_dir)
     try:
         if output_dir.is_dir() and any(output_dir.iterdir()) and not overwrite:
+            can_go_on = begun is not None and (output_dir / begun).exists()
+            goes_on = "add --resume to go on with its run, " if can_go_on else ""
             raise BadInput(
                 f"--output-dir {shown} exists and is not empty",
-                ways_out,
+                f"{goes_on}choose another, or add --overwrite",
             )
         if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / MARK).exists():
             raise BadInput(

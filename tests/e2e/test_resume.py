@@ -60,6 +60,15 @@ def test_sigkill_at_a_random_step(tmp_path, extended, book, uninterrupted):
         assert (out / name).read_bytes() == (uninterrupted / name).read_bytes()
 
 
+def test_who_starts_again_is_told_to_resume(tmp_path, extended, book):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "recipe.yaml").write_text("{}")
+    done = run_ctxext("finetune", extended, "--data", book, "-o", out, "--device", "cpu")
+    assert done.returncode == 2
+    assert "add --resume to go on with its run" in done.stderr
+
+
 def test_sigterm_saves_and_exits_0(tmp_path, extended, book, uninterrupted):
     out = tmp_path / "stopped"
     process = start(extended, book, out)

@@ -41,7 +41,7 @@ class Warm:
     """The server of one test process; started when it is first asked."""
 
     def __init__(self):
-        self.process = None
+        self.process = self.env = None
 
     def run(self, arguments, env, timeout):
         """As `subprocess.run(..., capture_output=True, text=True)`; None where it cannot be."""

@@ -3,12 +3,17 @@
 from collections.abc import Sequence
 
 from ctxext.errors import BadInput, shown
-from ctxext.lengths import parse_length
+from ctxext.lengths import parse_length, parse_lengths
 
 
 def several(names: str | Sequence[str]) -> list[str]:
     """Put one name into a list; several stay as they are."""
     return [names] if isinstance(names, str) else list(names)
+
+
+def maybe_tokens(length: int | str | None, name: str) -> int | None:
+    """Read a length that may be left out, as `tokens`."""
+    return None if length is None else tokens(length, name)
 
 
 def tokens(length: int | str, name: str) -> int:
@@ -32,5 +37,6 @@ def several_lengths(lengths: str | Sequence[int | str], name: str) -> list[int]:
     Raises:
         BadInput: as `tokens`.
     """
-    parts = [part.strip() for part in lengths.split(",")] if isinstance(lengths, str) else lengths
-    return sorted({tokens(part, name) for part in parts})
+    if isinstance(lengths, str):
+        return parse_lengths(lengths, flag=name)
+    return sorted({tokens(length, name) for length in lengths})

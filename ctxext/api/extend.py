@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ctxext.api._arguments import tokens
+from ctxext.api._arguments import maybe_tokens
 from ctxext.checkpoints.config.detect import Position, detect
 from ctxext.checkpoints.config.patch import Patch, config_diff, plan_patch, resolve_target
 from ctxext.checkpoints.config.rope_block import Dialect
@@ -112,9 +112,8 @@ def extend(
     if output_dir is None and not dry_run:
         raise BadInput("--output-dir is missing", "say where to write, or add --dry-run")
     get_method(method)
-    target = tokens(target, "target") if target is not None else None
-    if original_length is not None:
-        original_length = tokens(original_length, "original_length")
+    target = maybe_tokens(target, "target")
+    original_length = maybe_tokens(original_length, "original_length")
     opened = open_checkpoint(
         model, revision=revision, original_length=original_length, prefer=prefer
     )
@@ -209,7 +208,7 @@ def planned_window(
         wanted: section `extend` of a recipe.
         where: its path, for messages.
         origin: the unscaled base, where a `ctxext.json` beside the config tells it
-            (`release.provenance.origin_of`).
+            (`checkpoints.provenance.origin_of`).
 
     Returns:
         As `detect` will read the extended checkpoint: `window.current` is the target.

@@ -431,8 +431,6 @@ def at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:
     """
     window, train, name = window_of(config, opened), config.train, opened.source.name
     length = train.seq_length or (window.original if train.pose_target else window.current)
-    source = opened.source
-    where = source.name if source.revision else shlex.quote(str(source.folder))
     flag, reach = "--seq-length", length
     if train.pose_target > length:
         flag, reach = "train.pose_target", train.pose_target
@@ -442,6 +440,8 @@ def at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:
                 f"{flag} {reach} is beyond the window that extend reaches, {window.current} tokens",
                 "extend further, or train on shorter rows",
             )
+        source = opened.source
+        where = source.name if source.revision else shlex.quote(str(source.folder))
         raise BadInput(
             f"{flag} {reach} is beyond the window of {name}, {window.current} tokens",
             f"extend it first: ctxext extend {where} --target {reach} --output-dir FOLDER",

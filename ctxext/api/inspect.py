@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctxext.api._arguments import tokens
+from ctxext.api._arguments import maybe_tokens
 from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import Position, reads_alike_in_transformers_4
 from ctxext.checkpoints.config.layouts import Layer
@@ -112,9 +112,8 @@ def inspect(
         BadInput: as `find_checkpoint`, `detect` and `read_weights`.
         CtxextError: corrupt weights.
     """
-    target = tokens(target, "target") if target is not None else None
-    if original_length is not None:
-        original_length = tokens(original_length, "original_length")
+    target = maybe_tokens(target, "target")
+    original_length = maybe_tokens(original_length, "original_length")
     opened = open_checkpoint(
         model, revision=revision, original_length=original_length, prefer=prefer, weights=False
     )

@@ -131,7 +131,7 @@ def write_merged(
 
     Args:
         opened: the base.
-        changes: an adapter, or the tensors of a full fine-tuning (`checkpoints.trained`).
+        changes: an adapter, or the tensors of a full fine-tuning (`checkpoints.weights.trained`).
         adapter: what ctxext.json says of the adapter; None = there was none.
         warnings: found so far.
 

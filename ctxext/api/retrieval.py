@@ -120,7 +120,7 @@ def retrieval(
     Args:
         models: checkpoints, measured one after the other.
         lengths: tokens of prompt and answer together.
-        tasks: names of `evaluation.tasks`, or `all`.
+        tasks: names of `evaluation.retrieval.tasks`, or `all`.
         depths: where the needle stands, 0 = beginning, 1 = end.
         samples: questions for each task, length and depth.
         score: `logprob`, or `generate` (greedy, RULER's string match).

@@ -19,56 +19,60 @@ class RopeType:
     Attributes:
         keys: what transformers reads in the block, beside type, theta, partial factor and
             `original_max_position_embeddings`.
-        states_original: transformers takes the trained window from the block.
         original_at_top: llama.cpp, TGI and TensorRT-LLM look for the trained window at the top of
             the config, beside the block.
         derives_factor: when transformers takes claimed over trained window as the factor: where
             the key is `null`, or where it is `absent` as well.
-        keeps_window: `max_position_embeddings` stays the trained window: it is part of the formula.
         follows_length: frequencies depend on the length of the sequence at hand, so what one
             chunk, batch or rank computes is not what another does.
         blends: some pairs are a weighted sum of scaled and unscaled frequencies.
         window: how the claimed window follows from the block: `stated` where the factor is a
-            number of its own, or none; `raised-or-not` where files differ in whether
+            number of its own, or none; `kept` where `max_position_embeddings` stays the trained
+            window, because it is part of the formula; `raised-or-not` where files differ in whether
             `max_position_embeddings` holds the factor already.
     """
 
     keys: frozenset[str] = frozenset()
-    states_original: bool = False
     original_at_top: bool = False
     derives_factor: Derived = "never"
-    keeps_window: bool = False
     follows_length: bool = False
     blends: bool = False
     window: WindowRule = "unscaled"
+
+    @property
+    def states_original(self) -> bool:
+        """Whether transformers takes the trained window from the block."""
+        return self.window in ("factor-of-original", "stated")
+
+    @property
+    def keeps_window(self) -> bool:
+        """Whether `max_position_embeddings` stays the trained window, for every reader."""
+        return self.window == "kept"
 
 
 ROPE_TYPES: Final = {
     "default": RopeType(),
     "linear": RopeType(keys=frozenset({"factor"}), window="raised-or-not"),
     "dynamic": RopeType(
-        keys=frozenset({"factor"}), keeps_window=True, follows_length=True, window="kept"
+        keys=frozenset({"factor"}), follows_length=True, window="kept"
     ),
     "yarn": RopeType(
         keys=frozenset(
             {"factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim",
              "truncate"}
         ),
-        states_original=True,
         derives_factor="null",
         blends=True,
         window="factor-of-original",
     ),
     "llama3": RopeType(
         keys=frozenset({"factor", "low_freq_factor", "high_freq_factor"}),
-        states_original=True,
         original_at_top=True,
         blends=True,
         window="stated",
     ),
     "longrope": RopeType(
         keys=frozenset({"factor", "attention_factor", "short_factor", "long_factor"}),
-        states_original=True,
         original_at_top=True,
         derives_factor="absent",
         follows_length=True,

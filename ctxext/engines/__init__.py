@@ -10,14 +10,12 @@ import pkgutil
 from ctxext.engines._registry import Engine, Reading
 
 # Every file of this folder holds one `ENGINE`: a new engine is a new file, and no list to edit.
-_FILES = [file.name for file in pkgutil.iter_modules(__path__)]
-_OWN = ("notes", "transformers")
 ENGINES: tuple[Engine, ...] = tuple(
     sorted(
         (
-            importlib.import_module(f"{__name__}.{name}").ENGINE
-            for name in _FILES
-            if not name.startswith("_") and name not in _OWN
+            importlib.import_module(f"{__name__}.{file.name}").ENGINE
+            for file in pkgutil.iter_modules(__path__)
+            if not file.name.startswith("_") and file.name != "notes"
         ),
         key=lambda engine: engine.rank,
     )

@@ -6,6 +6,9 @@ from typing import Any, Final
 from ctxext.engines import ENGINES, Engine, Reading
 from ctxext.methods import METHODS
 
+_SINCE_YARN: Final = "4.51"
+# Its class in transformers ignored rope_scaling before.
+_FIRST_OF: Final = {"mistral": "4.48"}
 _NOTES: Final[dict[Reading, str]] = {
     "ignored": "{rope_type} scaling is ignored by {names}",
     "lost": "{rope_type} scaling is lost in {names}: use ntk or yarn to serve there",
@@ -43,6 +46,15 @@ def engine_notes(method: str, rope_block: Mapping[str, Any], target: int) -> lis
         if names:
             notes.append(f"{key} is ignored by {_listed(names)}")
     return notes
+
+
+def first_transformers(method: str, model_type: str) -> str:
+    """The first transformers release in which a family's class computes a method rightly."""
+    since = METHODS[method].since if method in METHODS else _SINCE_YARN
+    first = _FIRST_OF.get(model_type)
+    if first is None or since == "any":
+        return since
+    return max(since, first, key=lambda release: [int(part) for part in release.split(".")])
 
 
 def serve_commands(repo_id: str, target: int) -> list[tuple[str, str]]:

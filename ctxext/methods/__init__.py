@@ -11,6 +11,7 @@ from ctxext.methods._registry import (
     Extension,
     Method,
     Scaling,
+    Value,
     get_method,
     name_of_scaling,
 )
@@ -20,4 +21,4 @@ for _module in pkgutil.iter_modules(__path__):
     if not _module.name.startswith("_"):
         importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["METHODS", "Extension", "Method", "Scaling", "get_method", "name_of_scaling"]
+__all__ = ["METHODS", "Extension", "Method", "Scaling", "Value", "get_method", "name_of_scaling"]

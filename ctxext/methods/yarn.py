@@ -106,9 +106,10 @@ def yarn(
         raise BadInput(f"YaRN needs beta_fast > beta_slow > 0, and got {beta_fast} and {beta_slow}")
     if attention_factor is not None and not attention_factor > 0:
         raise BadInput(f"attention_factor must be positive, and is {attention_factor}")
-    if (mscale is None) != (mscale_all_dim is None):
+    parts = [part for part in (mscale, mscale_all_dim) if part is not None]
+    if len(parts) == 1:
         raise BadInput("YaRN takes mscale and mscale_all_dim together, or neither")
-    if min(mscale or 1, mscale_all_dim or 1) < 0 or 0 in (mscale, mscale_all_dim):
+    if not all(part > 0 for part in parts):
         raise BadInput(f"mscale {mscale} and mscale_all_dim {mscale_all_dim} must be positive")
     window = spec.original_max_position_embeddings
     factor = target / window
@@ -127,9 +128,10 @@ def yarn(
         block["truncate"] = False
     default_attention = yarn_attention(factor)
     pair: dict[str, float] = {}
-    if mscale is not None and mscale_all_dim is not None and attention_factor is None:
-        attention_factor = yarn_attention(factor, mscale) / yarn_attention(factor, mscale_all_dim)
-        pair = {"mscale": float(mscale), "mscale_all_dim": float(mscale_all_dim)}
+    if parts and attention_factor is None:
+        above, below = parts
+        attention_factor = yarn_attention(factor, above) / yarn_attention(factor, below)
+        pair = {"mscale": float(above), "mscale_all_dim": float(below)}
         block |= pair
     elif attention_factor is None:
         attention_factor = default_attention

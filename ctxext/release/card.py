@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctxext.checkpoints.config.patch import ABSENT
-from ctxext.engines.notes import engine_notes, serve_commands
-from ctxext.engines.transformers import first_transformers
+from ctxext.engines.notes import engine_notes, first_transformers, serve_commands
 from ctxext.lengths import show_length
 from ctxext.methods import METHODS
 from ctxext.report.comparison_tables import (

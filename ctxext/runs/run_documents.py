@@ -1,6 +1,6 @@
 """The JSON documents of runs, read back: what is missing is None, what is broken has a sentence.
 
-Every value that a table, a chart or a card will touch is named here (`checkpoints.checked`).
+Every value that a table, a chart or a card will touch is named here (`runs.checked`).
 """
 
 import math
@@ -124,6 +124,11 @@ _SHAPES: Mapping[str, Shape] = {
         "copying": rows({**_MODEL, "distance": tokens, "accuracy": maybe(share)}),
     },
 }  # fmt: skip
+# What a row was measured at: no two rows of a model share it.
+_MEASURED: Mapping[str, Mapping[str, str]] = {
+    "eval-ppl": {"results": "length", "by_position": "start"},
+    "demo": {"by_position": "start"},
+}
 KINDS = tuple(_SHAPES)
 """Kinds of runs that leave a document, `<kind>.json`."""
 
@@ -147,13 +152,6 @@ def read_document(folder: Path, kind: str) -> dict[str, Any]:
         if wrong:
             raise BadInput(f"{path} is broken: {key}: {wrong}", "run its command again")
     return document
-
-
-# What a row was measured at: no two rows of a model share it.
-_MEASURED: Mapping[str, Mapping[str, str]] = {
-    "eval-ppl": {"results": "length", "by_position": "start"},
-    "demo": {"by_position": "start"},
-}
 
 
 def _contradiction(measured_rows: Iterable[Mapping[str, Any]], place: str) -> str:

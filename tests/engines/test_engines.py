@@ -6,8 +6,7 @@ from typing import get_args
 import pytest
 
 from ctxext.engines import ENGINES, Reading
-from ctxext.engines.notes import engine_notes, serve_commands
-from ctxext.engines.transformers import first_transformers
+from ctxext.engines.notes import engine_notes, first_transformers, serve_commands
 from ctxext.methods import METHODS
 
 

@@ -21,11 +21,10 @@ from ctxext.checkpoints.config.windows import (
 from ctxext.encodings.kinds import ROTARY, PositionEncoding
 from ctxext.errors import BadInput, shown
 
-_ROPE_KEYS = (
-    "rope_theta", "rope_scaling", "rope_parameters", "rotary_emb_base", "rotary_pct",
-    "partial_rotary_factor",
-)  # fmt: skip
 _BLOCKS = ("rope_scaling", "rope_parameters")
+_ROPE_KEYS = (
+    "rope_theta", *_BLOCKS, "rotary_emb_base", "rotary_pct", "partial_rotary_factor",
+)  # fmt: skip
 _LAYERS = ("decoder_layers", "num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _LONGEST_NAME = 100
 

@@ -11,8 +11,7 @@ from ctxext.checkpoints.config.rotation import Rope
 from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.engines.notes import engine_notes
 from ctxext.errors import BadInput
-from ctxext.methods import Extension, Method, Scaling, get_method, name_of_scaling
-from ctxext.methods._registry import Value
+from ctxext.methods import Extension, Method, Scaling, Value, get_method, name_of_scaling
 
 _ORIGINAL = "original_max_position_embeddings"
 ABSENT = "(absent)"

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import run_ctxext
 
 import ctxext
+from support.command import run_ctxext
 
 COMMANDS = [
     "inspect",

@@ -3,10 +3,10 @@
 from datetime import timedelta
 
 import pytest
-from processes import run_ranks
 
 from ctxext.errors import BadInput, CtxextError
 from ctxext.machine.launch import Launch, environment_rank, launched
+from support.processes import run_ranks
 
 
 def outcome(work):

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from conftest import run_ctxext
 
 from ctxext.checkpoints.provenance import command_line
 from ctxext.masking import masked
+from support.command import run_ctxext
 
 SECRET = "s3cr3t" + "x" * 20
 

@@ -7,7 +7,6 @@ import subprocess
 
 import pytest
 import torch
-from conftest import build_tiny, run_ctxext
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -17,6 +16,8 @@ from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.checkpoints.provenance import origin_of
 from ctxext.errors import BadInput
 from ctxext.runs.recipe.extend_config import ExtendConfig
+from support.checkpoints import build_tiny
+from support.command import run_ctxext
 
 METHODS = ["linear", "ntk", "dynamic", "yarn", "llama3"]
 

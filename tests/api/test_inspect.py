@@ -2,10 +2,10 @@
 
 import json
 
-from conftest import build_tiny, run_ctxext
-
 from ctxext.api.extend import extend
 from ctxext.api.inspect import inspect, plot
+from support.checkpoints import build_tiny
+from support.command import run_ctxext
 
 
 def change(folder, **changes):

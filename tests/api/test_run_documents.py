@@ -6,11 +6,11 @@ import math
 import random
 
 import pytest
-from report_samples import DOCUMENTS, write_run
 
 from ctxext.api.report import make_report
 from ctxext.errors import BadInput
 from ctxext.runs.run_documents import KINDS, read_document
+from support.report_samples import DOCUMENTS, write_run
 
 ABSENT = object()
 VALUES = (None, "x", -1, 0, math.nan, math.inf, [], {}, True, 10**30, 1.5, "\0<", ABSENT)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import build_tiny
 from safetensors.torch import load_file, save_file
 from test_merge import make_adapter
 
@@ -11,6 +10,7 @@ from ctxext.checkpoints.weights.adapter import read_adapter
 from ctxext.checkpoints.weights.adapter_fit import check_fits
 from ctxext.checkpoints.weights.files import read_weights
 from ctxext.errors import BadInput
+from support.checkpoints import build_tiny
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings"),

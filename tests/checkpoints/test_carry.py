@@ -5,7 +5,6 @@ import os
 import shutil
 
 import pytest
-from conftest import build_tiny
 
 from ctxext.api.extend import extend
 from ctxext.api.inspect import inspect
@@ -17,6 +16,7 @@ from ctxext.checkpoints.weights.carry import (
     patch_tokenizer,
 )
 from ctxext.errors import BadInput
+from support.checkpoints import build_tiny
 
 
 def carried(source, out):

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from conftest import build_tiny
 
 from ctxext.checkpoints.config.dtype import compute_dtype, has_grouped_keys
 from ctxext.checkpoints.live import load
 from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.errors import BadInput
+from support.checkpoints import build_tiny
 
 AMPERE, TURING, VOLTA = (8, 0), (7, 5), (7, 0)
 

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
-from tiny_models import as_file, cached_numbers, tiny_config
 from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -12,6 +11,7 @@ from ctxext.api.inspect import inspect
 from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import detect
 from ctxext.errors import BadInput
+from support.tiny_models import as_file, cached_numbers, tiny_config
 
 # Its class cannot make its own defaults.
 TYPES = sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - {"gemma4_assistant"})
@@ -227,7 +227,7 @@ def write(folder, **config):
 
 
 def test_a_model_without_attention_is_called_that(tmp_path):
-    from conftest import run_ctxext
+    from support.command import run_ctxext
 
     model = write(tmp_path / "m", model_type="mamba2", num_hidden_layers=4, hidden_size=64,
                   num_heads=8, head_dim=16, torch_dtype="bfloat16")  # fmt: skip
@@ -244,7 +244,7 @@ def test_a_model_without_attention_is_called_that(tmp_path):
 
 
 def test_what_is_not_known_is_null_and_said(tmp_path):
-    from conftest import run_ctxext
+    from support.command import run_ctxext
 
     model = write(tmp_path / "m", **BASE, model_type="nobody-knows", torch_dtype="bfloat16")
     document = inspect(model).to_dict()

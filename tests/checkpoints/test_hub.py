@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from hub_server import running_hub
+
+from support.hub_server import running_hub
 
 SHA = "a" * 40
 INFO = {"id": "o/n", "sha": SHA, "siblings": [{"rfilename": "config.json"}]}

@@ -7,7 +7,6 @@ import peft
 import pytest
 import torch
 import transformers
-from conftest import build_tiny
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
@@ -20,6 +19,7 @@ from ctxext.checkpoints.weights.low_rank import add_low_rank
 from ctxext.checkpoints.weights.merge import merge_into
 from ctxext.checkpoints.weights.merge_check import verify_merge
 from ctxext.errors import BadInput, CtxextError
+from support.checkpoints import build_tiny
 
 
 def make_adapter(base, folder, **settings):

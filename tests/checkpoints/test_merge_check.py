@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 import torch
-from conftest import build_tiny, run_ctxext
 from safetensors.torch import load_file, save_file
 from test_merge import make_adapter
 
@@ -15,6 +14,8 @@ from ctxext.checkpoints.weights.adapter import read_adapter
 from ctxext.checkpoints.weights.files import read_weights
 from ctxext.checkpoints.weights.merge_check import verify_merge
 from ctxext.errors import CtxextError
+from support.checkpoints import build_tiny
+from support.command import run_ctxext
 
 Q = "model.layers.1.self_attn.q_proj.weight"
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from bad_inputs import content
-from conftest import build_tiny, run_ctxext
 from safetensors.torch import save_file
 from test_merge import make_adapter
+
+from support.bad_inputs import content
+from support.checkpoints import build_tiny
+from support.command import run_ctxext
 
 MIB = 1024 * 1024
 HIDDEN, LAYERS = 1024, 20

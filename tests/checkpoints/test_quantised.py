@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from bad_inputs import copy_of
 from safetensors.torch import load_file, save_file
 from test_merge import make_adapter
 
@@ -14,6 +13,7 @@ from ctxext.api.merge import merge
 from ctxext.api.perplexity import perplexity
 from ctxext.checkpoints.config.quantised import quantised_by
 from ctxext.errors import BadInput
+from support.bad_inputs import copy_of
 
 # As the libraries write them: transformers, AutoGPTQ, AutoAWQ, compressed-tensors, mlx-lm.
 BLOCKS = [

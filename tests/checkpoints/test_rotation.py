@@ -6,9 +6,7 @@ import math
 
 import pytest
 import torch
-from fuzzing import CASES, fuzzed
 from hypothesis import given, settings
-from rope_configs import FAMILIES, built, configs
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from transformers.utils import logging
 
@@ -17,6 +15,8 @@ from ctxext.checkpoints.config.detect import detect
 from ctxext.checkpoints.folder import Source
 from ctxext.checkpoints.live.load import load_model
 from ctxext.errors import BadInput
+from support.fuzzing import CASES, fuzzed
+from support.rope_configs import FAMILIES, built, configs
 
 
 def at(rotary, length):

@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 import torch
-from conftest import build_tiny, run_ctxext
 from safetensors.torch import load_file, save_file
 from test_merge import make_adapter
 from transformers import AutoModelForCausalLM
@@ -16,6 +15,8 @@ from ctxext.checkpoints.live.load import load_model
 from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.checkpoints.weights.files import read_weights, stale_weights
 from ctxext.errors import BadInput
+from support.checkpoints import build_tiny
+from support.command import run_ctxext
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 

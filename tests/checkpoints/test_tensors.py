@@ -7,7 +7,6 @@ import shutil
 import pytest
 import torch
 import transformers
-from conftest import build_tiny
 from safetensors.torch import load_file, save_file
 
 from ctxext.checkpoints.folder import Source
@@ -15,6 +14,7 @@ from ctxext.checkpoints.live.load import load_model
 from ctxext.checkpoints.live.tensors import check_tensors
 from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.errors import BadInput, CtxextError
+from support.checkpoints import build_tiny
 
 LOST = "model.layers.1.mlp.up_proj.weight"
 

@@ -9,7 +9,6 @@ import shutil
 
 import pytest
 import torch
-from conftest import build_tiny
 from safetensors.torch import load_file, save_file
 from test_merge import make_adapter
 from transformers import AutoModelForCausalLM
@@ -17,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from ctxext.api.merge import merge
 from ctxext.checkpoints.weights.adapter import read_adapter
 from ctxext.errors import BadInput
+from support.checkpoints import build_tiny
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings"),

@@ -6,8 +6,9 @@ The number in a test's id is that of the table of bad inputs.
 import json
 
 import pytest
-from bad_inputs import Q, accepted, adapter_in, content, copy_of, lora, names, refused
-from conftest import run_ctxext
+
+from support.bad_inputs import Q, accepted, adapter_in, content, copy_of, lora, names, refused
+from support.command import run_ctxext
 
 
 def test_34_a_base_that_is_a_url(tmp_path, tiny_llama):

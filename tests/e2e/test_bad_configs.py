@@ -6,7 +6,8 @@ The number in a test's id is that of the table of bad inputs.
 import json
 
 import pytest
-from bad_inputs import (
+
+from support.bad_inputs import (
     ABSENT,
     YARN,
     accepted,
@@ -17,7 +18,7 @@ from bad_inputs import (
     refused,
     with_config,
 )
-from conftest import run_ctxext
+from support.command import run_ctxext
 
 BIG = "9" * 5000  # more digits than Python turns into a number
 NESTED = '{"a":' * 100_000

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 import pytest
-from bad_inputs import (
+
+from support.bad_inputs import (
     accepted,
     adapter_in,
     config_text,
@@ -27,7 +28,7 @@ from bad_inputs import (
     shard,
     with_config,
 )
-from conftest import run_ctxext
+from support.command import run_ctxext
 
 CTXEXT = [sys.executable, "-m", "ctxext"]
 MIB = 1024 * 1024

@@ -10,8 +10,10 @@ import pickle
 import shutil
 
 import pytest
-from bad_inputs import Bomb, accepted, content, copy_of, names, refused
-from conftest import build_tiny, run_ctxext
+
+from support.bad_inputs import Bomb, accepted, content, copy_of, names, refused
+from support.checkpoints import build_tiny
+from support.command import run_ctxext
 
 # Import times on stderr show how far a run came: what loads models is imported just before.
 IMPORTS = {"PYTHONPROFILEIMPORTTIME": "1"}

@@ -13,7 +13,8 @@ import sys
 import time
 
 import pytest
-from bad_inputs import (
+
+from support.bad_inputs import (
     ADAPTER,
     Bomb,
     accepted,
@@ -26,7 +27,7 @@ from bad_inputs import (
     shard,
     with_config,
 )
-from conftest import run_ctxext
+from support.command import run_ctxext
 
 MIB = 1024 * 1024
 SECONDS, MEMORY = 10, 200 * MIB  # the machine of a test may be busy: seconds, not fractions

@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from bad_inputs import copy_of, names, refused
-from conftest import run_ctxext
+
+from support.bad_inputs import copy_of, names, refused
+from support.command import run_ctxext
 
 SHORT = ["--seq-length", 64, "--steps", 2, "--gradient-accumulation", 1, "--warmup-steps", 0]
 

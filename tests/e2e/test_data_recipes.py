@@ -4,7 +4,8 @@ import json
 import random
 
 import pytest
-from conftest import run_ctxext
+
+from support.command import run_ctxext
 
 RUN = ["--steps", "4", "--batch-size", "2", "--gradient-accumulation", "1", "--lr", "1e-3"]
 CPU = ["--dtype", "float32", "--device", "cpu"]

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import yaml
-from conftest import run_ctxext
 
 from ctxext.runs.recipe.reader import find_recipe
+from support.command import run_ctxext
 
 LLAMA_3_8B = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096,

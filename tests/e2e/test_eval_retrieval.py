@@ -9,9 +9,10 @@ import time
 
 import pytest
 import torch
-from conftest import build_tiny
-from torchrun import run_torchrun
 from transformers import AutoModelForCausalLM
+
+from support.checkpoints import build_tiny
+from support.torchrun import run_torchrun
 
 HELDOUT = ("--data", "builtin:python/heldout")
 

@@ -3,8 +3,10 @@
 import json
 
 import pytest
-from bad_inputs import names, refused
-from conftest import SHARED, run_ctxext
+
+from support.bad_inputs import names, refused
+from support.checkpoints import SHARED
+from support.command import run_ctxext
 
 TEXTS = {
     "en.txt": "All human beings are born free and equal.",

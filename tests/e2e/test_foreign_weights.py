@@ -4,7 +4,9 @@ import json
 import lzma
 
 import pytest
-from conftest import SHARED, run_ctxext
+
+from support.checkpoints import SHARED
+from support.command import run_ctxext
 
 
 @pytest.fixture(scope="module")

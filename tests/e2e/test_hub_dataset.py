@@ -6,8 +6,9 @@ import json
 import pyarrow
 import pyarrow.parquet as parquet
 import pytest
-from conftest import run_ctxext
-from hub_server import running_hub
+
+from support.command import run_ctxext
+from support.hub_server import running_hub
 
 TEXTS = [f"row {n}: " + "the quick brown fox jumps over the lazy dog. " * 12 for n in range(40)]
 

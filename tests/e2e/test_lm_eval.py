@@ -8,7 +8,6 @@ import shutil
 import pytest
 import torch
 import transformers
-from conftest import build_tiny, run_ctxext
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ctxext.api.extend import extend
@@ -17,6 +16,8 @@ from ctxext.checkpoints.live.load import load_model
 from ctxext.checkpoints.live.tokenizer import load_tokenizer
 from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.errors import BadInput, CtxextError
+from support.checkpoints import build_tiny
+from support.command import run_ctxext
 
 pytest.importorskip(
     "lm_eval", reason="lm-eval is not installed (the extra `harness`): nothing of it is tested"

@@ -3,13 +3,14 @@
 import json
 
 import pytest
-from bad_inputs import accepted, refused
-from conftest import build_tiny, run_ctxext
 
 from ctxext.api.fertility import fertility
 from ctxext.api.inspect import inspect
 from ctxext.api.perplexity import perplexity
 from ctxext.api.retrieval import retrieval
+from support.bad_inputs import accepted, refused
+from support.checkpoints import build_tiny
+from support.command import run_ctxext
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,10 @@ import re
 import signal
 
 import pytest
-from conftest import run_ctxext
-from runs import log_of, numbers, wait_for_step
-from torchrun import run_torchrun, start_torchrun, workers_of
+
+from support.command import run_ctxext
+from support.runs import log_of, numbers, wait_for_step
+from support.torchrun import run_torchrun, start_torchrun, workers_of
 
 STEPS = 10
 OPTIONS = [

@@ -8,8 +8,10 @@ import sys
 
 import pytest
 import yaml
-from conftest import build_tiny, run_ctxext
-from hub_server import running_hub
+
+from support.checkpoints import build_tiny
+from support.command import run_ctxext
+from support.hub_server import running_hub
 
 READ_BACK = """
 import sys, torch

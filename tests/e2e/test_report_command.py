@@ -3,9 +3,10 @@
 import json
 
 import pytest
-from bad_inputs import names, refused
-from conftest import run_ctxext
-from report_samples import every_kind, perplexity_document, retrieval_document, write_run
+
+from support.bad_inputs import names, refused
+from support.command import run_ctxext
+from support.report_samples import every_kind, perplexity_document, retrieval_document, write_run
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,9 @@ import random
 import signal
 
 import pytest
-from conftest import run_ctxext
-from runs import start_ctxext, wait_for_step
+
+from support.command import run_ctxext
+from support.runs import start_ctxext, wait_for_step
 
 STEPS = 14
 OPTIONS = [

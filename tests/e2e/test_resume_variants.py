@@ -8,7 +8,9 @@ import sys
 import time
 
 import pytest
-from conftest import build_tiny, run_ctxext
+
+from support.checkpoints import build_tiny
+from support.command import run_ctxext
 
 STEPS = 8
 OPTIONS = [

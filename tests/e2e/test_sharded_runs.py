@@ -6,10 +6,12 @@ import shutil
 import signal
 
 import pytest
-from conftest import build_tiny, run_ctxext
-from runs import numbers, wait_for_step
 from safetensors.torch import load_file
-from torchrun import run_torchrun, start_torchrun, workers_of
+
+from support.checkpoints import build_tiny
+from support.command import run_ctxext
+from support.runs import numbers, wait_for_step
+from support.torchrun import run_torchrun, start_torchrun, workers_of
 
 STEPS = 8
 OPTIONS = [

@@ -7,12 +7,12 @@ What is not run as it stands: two steps of one pass, texts from a file, one proc
 import json
 
 import pytest
-from conftest import build_tiny
 
 import ctxext
 from ctxext.lengths import parse_length
 from ctxext.runs.log import read_log
 from ctxext.runs.recipe.reader import find_recipe, read_recipe
+from support.checkpoints import build_tiny
 
 SCALE = 256
 # recipe -> family and window of its model

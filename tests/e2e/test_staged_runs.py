@@ -10,11 +10,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import run_ctxext
 from peft import PeftModel
-from runs import log_of, start_ctxext, wait_for_step
 from safetensors.torch import load_file
-from torchrun import run_torchrun
 from transformers import AutoModelForCausalLM
 
 from ctxext.api.extend import extend
@@ -22,6 +19,9 @@ from ctxext.api.finetune import finetune
 from ctxext.api.merge import merge
 from ctxext.api.push import push
 from ctxext.errors import BadInput
+from support.command import run_ctxext
+from support.runs import log_of, start_ctxext, wait_for_step
+from support.torchrun import run_torchrun
 
 STEPS = (4, 8)
 PLACE = ["--device", "cpu", "--dtype", "float32"]

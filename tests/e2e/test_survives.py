@@ -8,11 +8,12 @@ import sys
 import time
 
 import pytest
-from conftest import build_tiny, run_ctxext
-from runs import log_of
-from torchrun import start_torchrun
 
 from ctxext.data.packing import PackedRows
+from support.checkpoints import build_tiny
+from support.command import run_ctxext
+from support.runs import log_of
+from support.torchrun import start_torchrun
 
 LENGTH, STEPS = 64, 12
 POISON = "Z"

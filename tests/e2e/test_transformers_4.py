@@ -10,9 +10,9 @@ import sys
 
 import pytest
 import torch
-from conftest import build_tiny
 
 from ctxext.api.extend import extend
+from support.checkpoints import build_tiny
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import build_tiny
-from torchrun import run_torchrun
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ctxext.api.extend import extend
@@ -24,6 +22,8 @@ from ctxext.errors import BadInput, CtxextError
 from ctxext.evaluation.perplexity.scores import Protocols, by_length
 from ctxext.evaluation.reading.reading import Reading
 from ctxext.evaluation.reading.scoring import Scorer
+from support.checkpoints import build_tiny
+from support.torchrun import run_torchrun
 
 # Full, sliding and mixed windows, soft-capped logits, experts.
 FAMILIES = {

@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import build_tiny
 from transformers import AutoModelForCausalLM
 
 from ctxext.api.perplexity import perplexity
@@ -16,6 +15,7 @@ from ctxext.errors import CtxextError
 from ctxext.report.plots import plot_perplexity
 from ctxext.runs.journal import Journal
 from ctxext.runs.json_file import finite
+from support.checkpoints import build_tiny
 
 
 def strict(path):

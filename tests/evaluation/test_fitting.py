@@ -5,7 +5,6 @@ import itertools
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from readers import BYTES
 from transformers import AutoTokenizer
 
 from ctxext.errors import BadInput
@@ -13,6 +12,7 @@ from ctxext.evaluation.retrieval.fitting import Encoder, fit, own_tokens
 from ctxext.evaluation.retrieval.haystack import hide, noise, text_haystack
 from ctxext.evaluation.retrieval.scores import wording_of
 from ctxext.evaluation.retrieval.tasks import TASKS, Draw
+from support.readers import BYTES
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from conftest import build_tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
@@ -15,6 +14,7 @@ from ctxext.errors import BadInput
 from ctxext.evaluation.perplexity.key_tokens import KeyRule, carried_over, key_tokens, rule_for
 from ctxext.evaluation.reading.reading import Reading
 from ctxext.evaluation.reading.scoring import Scorer
+from support.checkpoints import build_tiny
 
 
 def token_nll(model, ids, token, begin):

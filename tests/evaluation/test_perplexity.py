@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import build_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ctxext.api.extend import extend
@@ -17,6 +16,7 @@ from ctxext.evaluation.perplexity.scores import Protocols, by_length, by_positio
 from ctxext.evaluation.reading.reading import Reading
 from ctxext.evaluation.reading.scoring import Scorer
 from ctxext.evaluation.reading.windows import readable
+from support.checkpoints import build_tiny
 
 
 def reference(folder, text, length, stride):

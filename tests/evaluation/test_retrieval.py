@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from conftest import build_tiny
-from readers import BYTES, Reader
 
 from ctxext.checkpoints.live.load import load_model
 from ctxext.checkpoints.opened import open_checkpoint
@@ -13,6 +11,8 @@ from ctxext.evaluation.retrieval.haystack import noise
 from ctxext.evaluation.retrieval.scores import Asking, pooled
 from ctxext.evaluation.retrieval.tasks import TASKS, get_task
 from ctxext.evaluation.statistics.middle import middle_of
+from support.checkpoints import build_tiny
+from support.readers import BYTES, Reader
 
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 

@@ -7,8 +7,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from conftest import build_tiny
-from fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
@@ -17,6 +15,8 @@ from ctxext.api.merge import merge
 from ctxext.checkpoints.weights.adapter import read_adapter
 from ctxext.checkpoints.weights.adapter_fit import check_fits
 from ctxext.checkpoints.weights.files import read_weights
+from support.checkpoints import build_tiny
+from support.fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 
 CONFIG = {
     "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 4, "bias": "none",

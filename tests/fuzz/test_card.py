@@ -4,15 +4,15 @@ import json
 
 import pytest
 import yaml
-from conftest import build_tiny
-from fuzzing import answers, as_text, broken, fuzzed
 from hypothesis import given
 from markdown_it import MarkdownIt
-from report_samples import perplexity_document, retrieval_document
 
 from ctxext.api.extend import extend
 from ctxext.api.push import push
 from ctxext.checkpoints.provenance import sha256_of
+from support.checkpoints import build_tiny
+from support.fuzzing import answers, as_text, broken, fuzzed
+from support.report_samples import perplexity_document, retrieval_document
 
 HEADINGS = [
     "What changed in the config", "Perplexity", "Retrieval", "How to load it", "Training", "Limits",

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ctxext.api.inspect import inspect
 from ctxext.checkpoints.config.patch import plan_patch
+from support.fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 
 _SIZES = {
     "num_hidden_layers": 4, "hidden_size": 256, "num_attention_heads": 8,

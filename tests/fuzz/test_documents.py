@@ -4,12 +4,12 @@ import json
 from html.parser import HTMLParser
 
 import pytest
-from fuzzing import CASES, answers, as_text, broken, broken_bytes, fuzzed
 from hypothesis import given, settings
-from report_samples import CONFIG_DIFF, DOCUMENTS, write_run
 
 from ctxext.api.report import make_report
 from ctxext.report.charts import Chart
+from support.fuzzing import CASES, answers, as_text, broken, broken_bytes, fuzzed
+from support.report_samples import CONFIG_DIFF, DOCUMENTS, write_run
 
 
 class Page(HTMLParser):

@@ -2,7 +2,6 @@
 
 import math
 
-from fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +9,7 @@ from ctxext.evaluation.reading.sharing import shared_rows
 from ctxext.machine.launch import Launch
 from ctxext.runs.journal import Journal
 from ctxext.runs.log import StepLog, read_log
+from support.fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 
 PIECES = [[[0.5, 1.5]], [[2.5, 3.5], [4.5, 5.5]], [[6.5, math.inf]]]
 ENTRIES = [["a", index, rows] for index, rows in enumerate(PIECES[:2])]

@@ -8,13 +8,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from fuzzing import answers, fuzzed
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ctxext.checkpoints.folder import find_checkpoint, find_tokenizer
 from ctxext.data.cache import cache_folder, check_cache_folder
 from ctxext.data.sources import Source
+from support.fuzzing import answers, fuzzed
 
 PARTS = st.sampled_from(
     ["my", "--", "..", ".", "/", "//", "~", "~nobody", "x.git", "a" * 97, ":", "@", "\0", "\n",

@@ -3,11 +3,11 @@
 import json
 import math
 
-from fuzzing import answers, as_text, broken, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ctxext.checkpoints.config.detect import detect
+from support.fuzzing import answers, as_text, broken, fuzzed
 
 SIZES = {"num_hidden_layers": 4, "hidden_size": 64, "num_attention_heads": 4,
          "num_key_value_heads": 2, "max_position_embeddings": 4096}  # fmt: skip

@@ -6,13 +6,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from fuzzing import answers, as_text, broken, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ctxext.api.finetune_plan import plan_finetune
 from ctxext.cli._plan import show_plan
 from ctxext.machine.gpus import GPUS
+from support.fuzzing import answers, as_text, broken, fuzzed
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096,

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from ctxext.cli._options import parse_set
 from ctxext.runs.recipe.config import FinetuneConfig
 from ctxext.runs.recipe.reader import override, read_recipe
 from ctxext.training.run.stages import stages_of
+from support.fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 
 RECIPE = {
     "extend": {"method": "yarn", "target": "1k", "parameters": {"beta_fast": 32.0},

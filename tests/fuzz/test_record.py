@@ -2,11 +2,11 @@
 
 import json
 
-from fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 from hypothesis import given
 
 from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.checkpoints.provenance import read_record
+from support.fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 
 CONFIG = {
     "model_type": "llama", "num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4,

@@ -5,13 +5,13 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 
 from ctxext.runs.recipe.config import TrainConfig
 from ctxext.training.run.state import RunState, newest_state, read_state, restore, save_state
+from support.fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 
 TRAIN = TrainConfig(steps=8, seq_length=16)
 RECIPE = {"train": {"lr": 0.1, "steps": 8, "seq_length": 16}}

@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from ctxext.checkpoints.weights.carry import (
     patch_tokenizer,
     raise_generation_length,
 )
+from support.fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 
 TOKENIZER = {
     "version": "1.0",

@@ -10,11 +10,11 @@ from decimal import Decimal
 import pyarrow
 import pyarrow.parquet
 import pytest
-from fuzzing import answers, broken, broken_bytes, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ctxext.data.sources import Source
+from support.fuzzing import answers, broken, broken_bytes, fuzzed
 
 TEXT = "The first line, naïve café.\r\nA second 上下文 one.\n" * 3
 ROW = {"text": TEXT, "n": 1, "meta": {"a": [1, 2.5, None], "b": "x"}}

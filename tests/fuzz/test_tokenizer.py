@@ -6,12 +6,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ctxext.checkpoints.folder import Source
 from ctxext.checkpoints.live.tokenizer import check_fits, load_tokenizer, tokenizer_errors
+from support.fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 
 TEXT = "def f(x):\n    return 'naïve' + x  # 漢字\n"
 WORDS = {"[UNK]": 0, "[PAD]": 1, "def": 2, "f": 3, "(": 4, "x": 5, "##x": 6, "▁": 7, "de": 8}

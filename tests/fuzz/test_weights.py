@@ -7,14 +7,14 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from conftest import build_tiny
-from fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ctxext.checkpoints.folder import Source
 from ctxext.checkpoints.live.tensors import check_tensors
 from ctxext.checkpoints.weights.files import INDEX, read_weights
+from support.checkpoints import build_tiny
+from support.fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 
 
 @pytest.fixture(scope="module")

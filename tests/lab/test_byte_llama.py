@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import run_ctxext
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ctxext.lab.byte_llama import MORE, STAGES, learning_rate, rows_of
+from support.command import run_ctxext
 
 
 def test_train_base_writes_a_checkpoint(tmp_path):

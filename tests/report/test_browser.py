@@ -3,9 +3,9 @@
 import shutil
 
 import pytest
-from report_samples import every_kind
 
 from ctxext.api.report import make_report
+from support.report_samples import every_kind
 
 LONG = ("org/base", "runs/a-rather-long-name-of-a-checkpoint-that-somebody-chose/yarn", "lora")
 CHROMIUM = next(

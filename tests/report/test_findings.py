@@ -1,16 +1,15 @@
 """Which numbers may stand side by side."""
 
-from report_samples import (
+from ctxext.report.comparison_tables import effective_table, threshold_words
+from ctxext.report.findings import Run, findings
+from ctxext.report.sections.training import thinned
+from support.report_samples import (
     CONFIG_DIFF,
     fertility_document,
     harness_document,
     perplexity_document,
     retrieval_document,
 )
-
-from ctxext.report.comparison_tables import effective_table, threshold_words
-from ctxext.report.findings import Run, findings
-from ctxext.report.sections.training import thinned
 
 
 def run(name, kind, document=None, log=(), **record):

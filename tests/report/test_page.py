@@ -5,12 +5,12 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from report_samples import every_kind, perplexity_document, retrieval_document, write_run
 
 from ctxext.api.report import make_report
 from ctxext.report.charts import Chart, inline_svg
 from ctxext.report.html import Html, data_table, tag
 from ctxext.report.style import new_figure
+from support.report_samples import every_kind, perplexity_document, retrieval_document, write_run
 
 NASTY = ("<script>alert(1)</script>", "a$b_{$</svg>", '_"x" & \x01 id="y"')
 
@@ -138,8 +138,8 @@ def test_missing_numbers_are_dashes(tmp_path):
 
 def test_a_large_run_stays_below_three_megabytes(tmp_path, monkeypatch):
     """Eight tasks, 11 lengths, 11 depths: what is drawn has an end, the tables hold the rest."""
-    monkeypatch.setattr("report_samples.LENGTHS", tuple(2**n for n in range(8, 19)))
-    monkeypatch.setattr("report_samples.DEPTHS", tuple(n / 10 for n in range(11)))
+    monkeypatch.setattr("support.report_samples.LENGTHS", tuple(2**n for n in range(8, 19)))
+    monkeypatch.setattr("support.report_samples.DEPTHS", tuple(n / 10 for n in range(11)))
     tasks = [f"task{n}" for n in range(8)]
     folder = write_run(tmp_path / "keys", "eval-retrieval", retrieval_document(tasks=tasks))
     make_report([folder], output=tmp_path / "report.html")

@@ -3,7 +3,6 @@
 import pytest
 import torch
 import transformers
-from dispatch import Largest
 from torch.nn import functional as F
 
 from ctxext.data.documents import choose_documents
@@ -18,6 +17,7 @@ from ctxext.training.attention.windows import Window
 from ctxext.training.model.batch import TrainingRows
 from ctxext.training.model.lora import LossModel, add_adapters, trained_tensors
 from ctxext.training.run.self_check import check_loss
+from support.dispatch import Largest
 
 CPU = torch.device("cpu")
 LENGTHS = [5, 40, 1, 23, 64, 27]  # of documents: 160 tokens in one row

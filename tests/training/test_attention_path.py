@@ -3,7 +3,6 @@
 import pytest
 import torch
 import transformers
-from dispatch import Largest
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -12,6 +11,7 @@ from ctxext.training.attention.windows import BLOCK, use_windows
 from ctxext.training.memory.recompute import recompute_first
 from ctxext.training.model.batch import plain_batch
 from ctxext.training.model.lora import LossModel, add_adapters
+from support.dispatch import Largest
 
 LENGTH = 48
 SHAPE = {

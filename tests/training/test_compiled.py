@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from adapted import adapted, gradients
-from conftest import run_ctxext
 
 from ctxext.checkpoints.live.tiling import tile_mlps
 from ctxext.runs.log import read_log
@@ -15,6 +13,8 @@ from ctxext.training.memory.offload import Offloader
 from ctxext.training.memory.recompute import recompute_first
 from ctxext.training.model.batch import plain_batch
 from ctxext.training.model.lora import LossModel
+from support.adapted import adapted, gradients
+from support.command import run_ctxext
 
 CPU = torch.device("cpu")
 SHAPE = {

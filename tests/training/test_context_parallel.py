@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 import torch
-from processes import run_ranks
 
 from ctxext.errors import BadInput
 from ctxext.runs.recipe.config import ParallelConfig
 from ctxext.training.parallel.context import Zigzag, by_rank, in_order
+from support.processes import run_ranks
 
 T = 96
 RANKS = 2

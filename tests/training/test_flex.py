@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import build_tiny
 
 from ctxext.api.finetune import finetune
 from ctxext.checkpoints.config.detect import Layer
@@ -22,6 +21,7 @@ from ctxext.training.model.batch import Batch
 from ctxext.training.model.lora import LossModel, add_adapters
 from ctxext.training.model.loss import shifted_labels
 from ctxext.training.run.self_check import check_loss
+from support.checkpoints import build_tiny
 
 FULL = (Layer(0, "rope", "full", None),)
 SLIDING = (Layer(0, "rope", "sliding", 4096), *FULL)

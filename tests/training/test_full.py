@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from conftest import build_tiny
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -19,6 +18,7 @@ from ctxext.training.model.batch import plain_batch
 from ctxext.training.model.full import PREFIX, train_all
 from ctxext.training.model.lora import LossModel, trained_tensors
 from ctxext.training.run.state import saved_steps, trained_file
+from support.checkpoints import build_tiny
 
 IDS = torch.arange(128).reshape(2, 64) % 256
 

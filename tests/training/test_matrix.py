@@ -7,7 +7,6 @@ import itertools
 
 import pytest
 import torch
-from adapted import adapted, gradients
 
 from ctxext.checkpoints.live.tiling import tile_mlps
 from ctxext.runs.recipe.config import LoraConfig
@@ -18,6 +17,7 @@ from ctxext.training.memory.recompute import recompute_first
 from ctxext.training.model.batch import plain_batch
 from ctxext.training.model.lora import LossModel
 from ctxext.training.model.router_loss import router_loss
+from support.adapted import adapted, gradients
 
 SHAPE = {
     "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,

@@ -2,7 +2,6 @@
 
 import pytest
 import transformers
-from fake_peak import fake_peak
 
 from ctxext.runs.recipe.config import LoraConfig
 from ctxext.training.estimate.memory import (
@@ -13,6 +12,7 @@ from ctxext.training.estimate.memory import (
     model_parameters,
     step_bytes,
 )
+from support.fake_peak import fake_peak
 
 LLAMA_3_8B = ("Llama", {
     "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,

@@ -7,8 +7,6 @@ import weakref
 
 import pytest
 import torch
-from adapted import adapted, gradients
-from conftest import build_tiny
 
 from ctxext.checkpoints.config.dtype import Dtype
 from ctxext.checkpoints.live.head import decoder_of, without_peft
@@ -26,6 +24,8 @@ from ctxext.training.model.full import train_all
 from ctxext.training.model.lora import LossModel
 from ctxext.training.model.precision import narrow_embeddings, share_adapter_inputs, under_autocast
 from ctxext.training.model.run_dtype import run_dtype
+from support.adapted import adapted, gradients
+from support.checkpoints import build_tiny
 
 SHAPE = {
     "vocab_size": 300, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,

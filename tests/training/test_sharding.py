@@ -4,12 +4,12 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from processes import run_ranks
 from safetensors.torch import load_file
 from torch.nn.utils import clip_grad_norm_
 
 from ctxext.errors import BadInput
 from ctxext.runs.recipe.config import FinetuneConfig, LoraConfig, ParallelConfig, TrainConfig
+from support.processes import run_ranks
 
 T, ROWS, RANKS = 64, 4, 2
 PACKED = torch.cat([torch.arange(37), torch.arange(9), torch.arange(18)])[None]

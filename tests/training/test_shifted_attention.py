@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from conftest import build_tiny
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ctxext.errors import BadInput
 from ctxext.training.attention.shifted import shifted_attention, use_shifted_attention
+from support.checkpoints import build_tiny
 
 
 def slow(query, key, value, scaling):

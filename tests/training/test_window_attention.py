@@ -3,7 +3,6 @@
 import pytest
 import torch
 import transformers
-from conftest import write_byte_tokenizer
 
 import ctxext
 from ctxext.runs.recipe.config import LoraConfig
@@ -13,6 +12,7 @@ from ctxext.training.model.batch import Batch, plain_batch
 from ctxext.training.model.lora import LossModel, add_adapters, trained_tensors
 from ctxext.training.model.loss import shifted_labels
 from ctxext.training.run.self_check import check_loss
+from support.checkpoints import write_byte_tokenizer
 
 CPU = torch.device("cpu")
 T, WINDOW = 96, 16

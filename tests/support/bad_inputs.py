@@ -7,7 +7,7 @@ import json
 import shutil
 import struct
 
-from conftest import run_ctxext
+from support.command import run_ctxext
 
 ABSENT = object()
 # The tiny checkpoint in the dialect that most files of the world are in.

@@ -1,5 +1,6 @@
 """Promises of the whole: a lazy face, instant help, one direction, fresh documents."""
 
+import ast
 import json
 import os
 import subprocess
@@ -9,21 +10,10 @@ from pathlib import Path
 import pytest
 
 import ctxext
+from ctxext.cli.main import app
 from support.command import run_ctxext
 
-COMMANDS = [
-    "inspect",
-    "extend",
-    "finetune",
-    "merge",
-    "eval-ppl",
-    "eval-retrieval",
-    "eval-harness",
-    "fertility",
-    "report",
-    "push",
-    "demo",
-]
+COMMANDS = [command.name for command in app.registered_commands]
 ROOT = Path(__file__).parent.parent
 
 
@@ -37,8 +27,21 @@ def modules_after(code):
     return set(done.stdout.split())
 
 
+def names_for_type_checkers():
+    """name: module, of the imports that only mypy and editors read in `ctxext/__init__.py`."""
+    tree = ast.parse(Path(ctxext.__file__).read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    return {
+        name.asname or name.name: line.module.removeprefix("ctxext.")
+        for line in block.body
+        for name in line.names
+    }
+
+
 def test_the_face_names_everything_and_imports_nothing():
     assert set(ctxext.__all__) == set(ctxext._HOME)
+    assert len(ctxext.__all__) == len(ctxext._HOME)
+    assert names_for_type_checkers() == ctxext._HOME
     for name in ctxext.__all__:
         assert getattr(ctxext, name) is not None
     with pytest.raises(AttributeError):

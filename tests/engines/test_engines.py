@@ -1,6 +1,5 @@
 """What engines make of each method: every pair has a verdict, and the notes say the bad ones."""
 
-import sys
 from typing import get_args
 
 import pytest
@@ -68,30 +67,3 @@ def test_each_says_where_it_was_read_and_who_is_served():
 )  # fmt: skip
 def test_since_which_transformers(method, model_type, release):
     assert first_transformers(method, model_type) == release
-
-
-def test_a_new_engine_is_a_new_file(tmp_path):
-    """CONTRIBUTING's walk-through, in a copy of the package that is thrown away."""
-    import shutil
-    import subprocess
-    from pathlib import Path
-
-    import ctxext
-
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(Path(ctxext.__file__).parent, tmp_path / "ctxext", ignore=ignored)
-    (tmp_path / "ctxext/engines/toy.py").write_text(
-        "from ctxext.engines._registry import Engine\n"
-        'ENGINE = Engine("Toy", 99, "me/toy: toy.py", {"yarn": "ignored"})\n'
-    )
-    (tmp_path / "ctxext/methods/toy.py").write_text(
-        (tmp_path / "ctxext/methods/linear.py").read_text().replace("def linear(", "def toy(")
-    )
-    code = (
-        "from ctxext.engines.notes import engine_notes; from ctxext.methods import METHODS; "
-        "print(engine_notes('yarn', {}, 9), METHODS['toy'].rope_type)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "['yarn scaling is ignored by Toy'] linear"

@@ -47,42 +47,51 @@ class Reader(torch.nn.Module):
         if self.blind is not None:
             begin, end = (int(share * len(hay)) for share in self.blind)
             seen = hay[:begin] + "\n" + hay[end:]
-        line_to_say = solve(self.task, seen, line)
+        line_to_say = RULES[self.task](seen, line)
         if line_to_say is None or not line_to_say.startswith(line) or len(line_to_say) <= len(line):
             return None
         return line_to_say[len(line)]
 
 
-def solve(task, hay, line):
-    """The whole last line, with the answers; None where the text does not have them."""
-    said = {
-        "copy": _copy, "passkey": _passkey, "needle": _needle, "multi-key": _needle,
-        "multi-value": _values, "multi-query": _queries, "key-value": _pair, "tracing": _chain,
-    }[task](hay, line)  # fmt: skip
-    return said
+RULES = {}
 
 
+def answers(*tasks):
+    """Register how (text, last line so far) gives the whole last line, or None."""
+
+    def register(rule):
+        RULES.update(dict.fromkeys(tasks, rule))
+        return rule
+
+    return register
+
+
+@answers("copy")
 def _copy(hay, line):
     found = re.search(re.escape(line[:4]) + r"(\S{12})", hay)
     return line[:4] + found[1] if found else None
 
 
+@answers("passkey")
 def _passkey(hay, line):
     found = re.search(r"The pass key is (\d{5})\.", hay)
     return f"The pass key is {found[1]}" if found else None
 
 
+@answers("needle", "multi-key")
 def _needle(hay, line):
     name = re.match(r"The number for (\S+) is:", line)[1]
     found = re.search(rf"The number for {name} is: (\d+)\.", hay)
     return f"The number for {name} is: {found[1]}" if found else None
 
 
+@answers("multi-value")
 def _values(hay, line):
     name = re.match(r"The numbers for (\S+) are:", line)[1]
     return _listed(line, re.findall(rf"One number for {name} is: (\d+)\.", hay), 4)
 
 
+@answers("multi-query")
 def _queries(hay, line):
     names = re.match(r"The numbers for (.*) are:", line)[1].replace(" and ", " ").split(", ")
     found = [re.search(rf"The number for {name} is: (\d+)\.", hay) for name in names]
@@ -95,12 +104,14 @@ def _listed(line, values, wanted):
     return f"{line.split(':')[0]}: {', '.join(values[:-1])}, and {values[-1]}"
 
 
+@answers("key-value")
 def _pair(hay, line):
     key = line.split(":")[0]
     found = re.search(rf"{key}: (\w+)", hay)
     return f"{key}: {found[1]}" if found else None
 
 
+@answers("tracing")
 def _chain(hay, line):
     value = re.search(r"value (\d+):", line)[1]
     name = re.search(rf"VAR (\w+) = {value}", hay)

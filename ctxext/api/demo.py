@@ -29,7 +29,7 @@ from ctxext.runs.output import check_output
 from ctxext.runs.recipe.reader import override, read_recipe, shipped_recipe
 
 if TYPE_CHECKING:
-    from ctxext.evaluation.perplexity.scores import PositionScore
+    from ctxext.runs.rows.perplexity import PositionRow
 
 ORIGINAL, TARGET = 256, 2048
 METHODS = ("linear", "ntk", "yarn")
@@ -169,7 +169,7 @@ def heldout(base: Path) -> list[TokenIds]:
 
 def measure(
     folder: Path, documents: Sequence[TokenIds], seed: int
-) -> tuple[list["PositionScore"], list[dict[str, Any]]]:
+) -> tuple[list["PositionRow"], list[dict[str, Any]]]:
     from ctxext.evaluation.perplexity.scores import by_position
     from ctxext.evaluation.reading.reading import Reading
     from ctxext.evaluation.reading.scoring import Scorer
@@ -203,10 +203,8 @@ def _merged_difference(extended: Path, run: Path, documents: Sequence[TokenIds])
         adapted = peft.PeftModel.from_pretrained(live, run / "adapter").eval()
     merged = by_position(Reading(Scorer(plain)), few, TARGET)
     separate = by_position(Reading(Scorer(adapted.get_base_model())), few, TARGET)
-    return max(
-        abs(math.exp(a.nll) - math.exp(b.nll)) / math.exp(b.nll)
-        for a, b in zip(merged, separate, strict=True)
-    )
+    pairs = [(a.perplexity, b.perplexity) for a, b in zip(merged, separate, strict=True)]
+    return max(abs(a - b) / b if a and b else math.inf for a, b in pairs)
 
 
 def _write_record(out: Path) -> None:

@@ -216,7 +216,7 @@ def _evaluations(
         if not (folder / name).exists():
             continue
         try:
-            document = read_document(folder, kind)
+            document = read_document(folder, kind).to_dict()
         except BadInput as error:
             warnings.append(f"{error}: left out")
             continue

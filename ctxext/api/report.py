@@ -9,7 +9,7 @@ from ctxext.checkpoints.provenance import read_record
 from ctxext.errors import BadInput
 from ctxext.report.findings import Findings, Run, findings
 from ctxext.runs.output import MARK, write_file
-from ctxext.runs.run_documents import KINDS, read_document
+from ctxext.runs.run_documents import DOCUMENTS, read_document
 
 _BARE = ("extend", "finetune", "merge", "adapter", "base")  # kinds that a record alone describes
 _HOLDS = ("demo", "finetune", "extend", "merge")  # kinds whose folder may hold other runs
@@ -156,8 +156,8 @@ def _read(folder: Path) -> Run | None:
     if record is None:
         return None
     kind = str(record.get("kind"))
-    if kind in KINDS:
-        return Run(folder.name, kind, record, read_document(folder, kind))
+    if kind in DOCUMENTS:
+        return Run(folder.name, kind, record, read_document(folder, kind).to_dict())
     if kind not in _BARE and kind != "stage":
         raise BadInput(
             f"{folder / MARK} is of the kind {kind!r}, which this ctxext does not know",

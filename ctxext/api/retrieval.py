@@ -29,9 +29,10 @@ from ctxext.runs.output import MARK
 if TYPE_CHECKING:
     from ctxext.evaluation.retrieval.fitting import Encoder
     from ctxext.evaluation.retrieval.haystack import Haystack
-    from ctxext.evaluation.retrieval.scores import Asking, Cell
+    from ctxext.evaluation.retrieval.scores import Asking
     from ctxext.evaluation.retrieval.tasks import Task, Wording
     from ctxext.evaluation.statistics.effective_length import Threshold
+    from ctxext.runs.rows.retrieval import CellRow as Cell
 
 KIND = "eval-retrieval"
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -349,7 +350,7 @@ def _result(
 
 def _effective(cells: Sequence["Cell"], rule: "Threshold", window: int) -> dict[str, Any]:
     """Where the score stays, by exact answers; by choices where exact ones are beyond the model."""
-    from ctxext.evaluation.retrieval.scores import pooled
+    from ctxext.evaluation.retrieval.pooling import pooled
     from ctxext.evaluation.statistics.effective_length import effective_length, own_length
 
     by_length = {
@@ -382,7 +383,9 @@ def _middles(cells: Sequence["Cell"]) -> list[dict[str, Any]]:
 
     out = []
     for length in sorted({cell.length for cell in cells}):
-        found = middle_of([(c.depth, c.accuracy, c.samples) for c in cells if c.length == length])
+        found = middle_of(
+            [(c.depth, c.accuracy or 0.0, c.samples or 0) for c in cells if c.length == length]
+        )
         if found is not None:
             out.append({"length": length, **found.to_dict()})
     return out

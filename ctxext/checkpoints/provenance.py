@@ -133,7 +133,10 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     return read_checked(
-        path, SCHEMA, RECORD, hint=f"restore it, or remove {MARK}: the config counts then"
+        path,
+        SCHEMA,
+        lambda values: checked(values, RECORD),
+        hint=f"restore it, or remove {MARK}: the config counts then",
     )
 
 

@@ -9,7 +9,7 @@ import re
 import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ctxext.errors import BadInput
 from ctxext.runs.json_file import read_json_object
@@ -18,6 +18,7 @@ from ctxext.runs.numbers import finite
 Check = Callable[[Any], Any]
 """Gives back a value as it is to be used, or raises `Wrong`."""
 Shape = Mapping[str, Check]
+T = TypeVar("T")
 
 _WINDOW = 2**31  # tokens
 _NAME = 1000  # characters
@@ -37,13 +38,15 @@ class Broken(Exception):
     """Where in a document a wrong value stands, and what it is."""
 
 
-def read_checked(path: Path, schema: str | None, shape: Shape, *, hint: str = "") -> dict[str, Any]:
-    """Read a document of a known schema, with every key of the shape checked.
+def read_checked(
+    path: Path, schema: str | None, read: Callable[[dict[str, Any]], T], *, hint: str = ""
+) -> T:
+    """Read a document of a known schema, its texts made printable and its values checked.
 
     Args:
         path: the file.
         schema: the one that this ctxext reads; None = the file names none.
-        shape: what its keys promise; other keys stay, their texts made printable.
+        read: makes of the object what is returned, or raises `Broken`.
         hint: the way out where it is broken.
 
     Raises:
@@ -52,16 +55,13 @@ def read_checked(path: Path, schema: str | None, shape: Shape, *, hint: str = ""
     document, _ = read_json_object(path)
     try:
         document = printable_texts(document)
-    except Broken as error:
-        raise BadInput(f"{path} is broken: {error}", hint) from error
-    said = document.get("schema")
-    if schema is not None and said != schema:
-        raise BadInput(
-            f"{path} has the schema {excerpt(said)}, and this ctxext reads {schema}",
-            "upgrade ctxext",
-        )
-    try:
-        return checked(document, shape)
+        said = document.get("schema")
+        if schema is not None and said != schema:
+            raise BadInput(
+                f"{path} has the schema {excerpt(said)}, and this ctxext reads {schema}",
+                "upgrade ctxext",
+            )
+        return read(document)
     except Broken as error:
         raise BadInput(f"{path} is broken: {error}", hint) from error
 

@@ -2,8 +2,9 @@ import pytest
 import yaml
 
 from ctxext.errors import BadInput
+from ctxext.runs.build import build
 from ctxext.runs.recipe.config import FinetuneConfig
-from ctxext.runs.recipe.reader import build, override, read_recipe
+from ctxext.runs.recipe.reader import override, read_recipe
 
 
 def read(tmp_path, text):

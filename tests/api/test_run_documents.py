@@ -9,7 +9,8 @@ import pytest
 
 from ctxext.api.report import make_report
 from ctxext.errors import BadInput
-from ctxext.runs.run_documents import KINDS, read_document
+from ctxext.runs.run_documents import DOCUMENTS as READ
+from ctxext.runs.run_documents import read_document
 from support.report_samples import DOCUMENTS, write_run
 
 ABSENT = object()
@@ -37,7 +38,7 @@ def mutated(document, place, value):
 
 
 def test_every_kind_has_a_sample():
-    assert set(DOCUMENTS) == set(KINDS)
+    assert set(DOCUMENTS) == set(READ)
 
 
 @pytest.mark.parametrize("kind", DOCUMENTS)
@@ -83,11 +84,11 @@ def test_what_is_missing_or_not_finite_is_none(tmp_path):
     document = mutated(document, ("results", 3, "nll"), math.log(1e300))
     del document["failed"], document["key_tokens"]
     folder = write_run(tmp_path / "run", "eval-ppl", document)
-    rows = read_document(folder, "eval-ppl")["results"]
-    assert rows[0]["perplexity"] is None
-    assert rows[1]["stderr"] is None
-    assert rows[2]["perplexity"] == 11.0
-    assert rows[3]["perplexity"] == 1e300  # of a model that explodes
+    rows = read_document(folder, "eval-ppl").results
+    assert rows[0].perplexity is None
+    assert rows[1].stderr is None
+    assert rows[2].perplexity == 11.0
+    assert rows[3].perplexity == 1e300  # of a model that explodes
 
 
 @pytest.mark.parametrize(
@@ -112,4 +113,4 @@ def test_measurements_that_contradict_each_other_are_broken(tmp_path, places, wo
 def test_texts_are_printable(tmp_path):
     document = mutated(DOCUMENTS["eval-ppl"], ("data", "source"), "a\x1b[2Jb\n\u202ec\ud800")
     folder = write_run(tmp_path / "run", "eval-ppl", document)
-    assert read_document(folder, "eval-ppl")["data"]["source"] == "a\ufffd[2Jb \ufffdc\ufffd"
+    assert read_document(folder, "eval-ppl").data.source == "a\ufffd[2Jb \ufffdc\ufffd"

@@ -8,7 +8,8 @@ from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.errors import CtxextError
 from ctxext.evaluation.retrieval.answering import Answerer
 from ctxext.evaluation.retrieval.haystack import noise
-from ctxext.evaluation.retrieval.scores import Asking, pooled
+from ctxext.evaluation.retrieval.pooling import pooled
+from ctxext.evaluation.retrieval.scores import Asking
 from ctxext.evaluation.retrieval.tasks import TASKS, get_task
 from ctxext.evaluation.statistics.middle import middle_of
 from support.checkpoints import build_tiny

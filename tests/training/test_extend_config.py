@@ -1,8 +1,8 @@
 import pytest
 
 from ctxext.errors import BadInput
+from ctxext.runs.build import build
 from ctxext.runs.recipe.extend_config import ExtendConfig
-from ctxext.runs.recipe.reader import build
 
 
 def read(**values):

@@ -7,9 +7,9 @@ import transformers
 from ctxext.checkpoints.live.layers import decoder_layers
 from ctxext.errors import BadInput
 from ctxext.machine.available import _mem_available, available_bytes
+from ctxext.runs.build import build
 from ctxext.runs.recipe.config import FinetuneConfig, LoraConfig, TrainConfig
 from ctxext.runs.recipe.memory_config import MemoryConfig
-from ctxext.runs.recipe.reader import build
 from ctxext.training.estimate.memory import step_bytes
 from ctxext.training.memory.offload import Offloader
 from ctxext.training.memory.switches import (

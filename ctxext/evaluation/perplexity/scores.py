@@ -7,7 +7,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +26,7 @@ from ctxext.evaluation.reading.windows import (
     step_within,
 )
 from ctxext.evaluation.statistics.bootstrap import ratio_stderr
+from ctxext.runs.rows.perplexity import KeyRow, LengthRow, PositionRow
 
 Protocol = Literal["sliding", "disjoint", "yarn"]
 MEANINGLESS = 1e7  # nats a token: float32 logits of that size tell no two tokens apart
@@ -35,64 +36,13 @@ Marks = Sequence[npt.NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
-class LengthScore:
-    """Perplexity with windows of `length` tokens; `stderr` is of `nll`, nats, by block bootstrap.
-
-    `perplexity` is None where exp(nll) has no float. `bits_per_byte` = nll / ln 2 x tokens scored /
-    bytes of their text; None when unknown. `stride`: tokens between windows.
-    """
-
-    length: int
-    perplexity: float | None
-    nll: float
-    stderr: float | None
-    tokens: int
-    seconds: float
-    stride: int
-    bits_per_byte: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | _note(self)
-
-
-@dataclass(frozen=True)
-class PositionScore:
-    """Perplexity of the tokens at positions [start, end) of a window; `stderr` of `nll`, nats."""
-
-    start: int
-    end: int
-    perplexity: float | None
-    nll: float
-    stderr: float | None
-    tokens: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | _note(self)
-
-
-@dataclass(frozen=True)
-class KeyScore:
-    """LongPPL: perplexity of the key tokens among those scored, and their share of them."""
-
-    length: int
-    perplexity: float | None
-    nll: float | None
-    stderr: float | None
-    tokens: int
-    share: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | _note(self)
-
-
-@dataclass(frozen=True)
 class Measured:
     """A length's score, with the sums of NLL (nats) and the tokens of each window behind it."""
 
-    score: LengthScore
+    score: LengthRow
     sums: Floats
     counts: Floats
-    keys: KeyScore | None = None
+    keys: KeyRow | None = None
 
     def gain_over(self, shorter: "Measured") -> tuple[float, float | None]:
         """What this length gains over a shorter one on the same tokens, nats, and its error.
@@ -191,17 +141,18 @@ def by_length(
     if sizes is not None:
         size = sum(int(sizes[d][w.end - w.scored : w.end].sum()) for d, w in plan)
         per_byte = mean / math.log(2) * tokens / size if size else None
-    score = LengthScore(
-        length, _exp(mean), mean, stderr, tokens, round(time.monotonic() - began, 3), step,
-        per_byte,
+    score = LengthRow(
+        model=reading.name, length=length, stderr=stderr, tokens=tokens, stride=step,
+        seconds=round(time.monotonic() - began, 3), bits_per_byte=per_byte, **_perplexity(mean),
     )  # fmt: skip
     if keys is None:
         return Measured(score, sums[:, 0], counts)
     chosen = np.array([float(keys[d][w.end - w.scored : w.end].sum()) for d, w in plan])
-    return Measured(score, sums[:, 0], counts, _key_score(length, sums[:, 1], chosen, tokens))
+    key_row = _key_row(reading.name, length, sums[:, 1], chosen, tokens)
+    return Measured(score, sums[:, 0], counts, key_row)
 
 
-def by_position(reading: Reading, documents: Sequence[Tokens], length: int) -> list[PositionScore]:
+def by_position(reading: Reading, documents: Sequence[Tokens], length: int) -> list[PositionRow]:
     """Perplexity by where in a window a token stands: whole disjoint windows, powers of two.
 
     Raises:
@@ -230,7 +181,12 @@ def by_position(reading: Reading, documents: Sequence[Tokens], length: int) -> l
         counts = np.full(len(sums), float(stop - begin))
         mean, stderr = _mean(sums, counts)
         _check_finite(mean, reading.name, length)
-        scores.append(PositionScore(start, end, _exp(mean), mean, stderr, int(counts.sum())))
+        scores.append(
+            PositionRow(
+                model=reading.name, start=start, end=end, stderr=stderr, tokens=int(counts.sum()),
+                **_perplexity(mean),
+            )
+        )  # fmt: skip
     return scores
 
 
@@ -241,24 +197,22 @@ def _mean(sums: Floats, counts: Floats, *, each_window_once: bool = False) -> An
     return float(sums.sum() / counts.sum()), ratio_stderr(sums, counts)
 
 
-def _key_score(length: int, sums: Floats, counts: Floats, tokens: int) -> KeyScore:
+def _key_row(name: str, length: int, sums: Floats, counts: Floats, tokens: int) -> KeyRow:
     chosen = int(counts.sum())
-    if not chosen:
-        return KeyScore(length, None, None, None, 0, 0.0)
-    mean = float(sums.sum() / chosen)
-    return KeyScore(length, _exp(mean), mean, ratio_stderr(sums, counts), chosen, chosen / tokens)
+    nll = float(sums.sum() / chosen) if chosen else None
+    return KeyRow(
+        model=name, length=length, tokens=chosen, share=chosen / tokens if chosen else 0.0,
+        stderr=ratio_stderr(sums, counts) if chosen else None, **_perplexity(nll),
+    )  # fmt: skip
 
 
-def _exp(nll: float) -> float | None:
-    """exp, None where it has no float: JSON knows no infinity."""
-    return math.exp(nll) if nll < _MOST_NATS else None
-
-
-def _note(score: LengthScore | PositionScore | KeyScore) -> dict[str, str]:
-    """Why a perplexity is missing, where it is."""
-    if score.perplexity is not None or score.nll is None:
-        return {}
-    return {"note": f"exp({score.nll:.0f}), the perplexity, is beyond what a number can hold"}
+def _perplexity(nll: float | None) -> dict[str, Any]:
+    """Give the fields `nll`, `perplexity` = exp(nll), and a note where it has no float: JSON knows
+    no infinity."""
+    if nll is None or nll < _MOST_NATS:
+        return {"nll": nll, "perplexity": None if nll is None else math.exp(nll)}
+    note = f"exp({nll:.0f}), the perplexity, is beyond what a number can hold"
+    return {"nll": nll, "perplexity": None, "note": note}
 
 
 def _check_finite(value: float, name: str, length: int) -> None:

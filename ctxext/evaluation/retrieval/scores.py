@@ -31,32 +31,10 @@ from ctxext.evaluation.statistics.intervals import wilson
 from ctxext.machine.launch import Launch
 from ctxext.progress import Progress, silent
 from ctxext.runs.journal import Journal, Rows
+from ctxext.runs.rows.retrieval import CellRow
 
 Score = Literal["logprob", "generate"]
 _NEW_TOKENS = 8  # beyond the answer's own: room for a space or a quote before it
-
-
-@dataclass(frozen=True)
-class Cell:
-    """All samples of a task at one length and depth.
-
-    `accuracy` with its 95 % interval (Wilson); `choice` against `chance`, where there are
-    distractors; `gain` in nats per token with its standard error. None: not measured.
-    """
-
-    task: str
-    length: int
-    depth: float
-    accuracy: float
-    low: float
-    high: float
-    samples: int
-    choice: float | None
-    choice_low: float | None
-    choice_high: float | None
-    chance: float | None
-    gain: float | None
-    gain_stderr: float | None
 
 
 @dataclass
@@ -88,7 +66,7 @@ class Asking:
         depths: Sequence[float],
         samples: int,
         seed: int,
-    ) -> list[Cell]:
+    ) -> list[CellRow]:
         """One cell for each depth.
 
         Raises:
@@ -115,7 +93,9 @@ class Asking:
             on_done=heard, fits=lambda _, rows: _is_answer(rows),
         )  # fmt: skip
         table = np.array([row for (row,) in rows], dtype=float).reshape(len(depths), samples, 4)
-        return [_cell(task.name, length, *pair) for pair in zip(depths, table, strict=True)]
+        return [
+            _cell(self.name, task.name, length, *pair) for pair in zip(depths, table, strict=True)
+        ]
 
     def question(
         self, task: Task, wording: Wording, length: int, depth: float, seed: str
@@ -168,37 +148,6 @@ class Asking:
         return [score, choice, 1 / len(gains), gain]
 
 
-def pooled(cells: Sequence[Cell]) -> Cell:
-    """Cells of one task and length as one, over all their depths (its own `depth` is the mean)."""
-    samples = sum(cell.samples for cell in cells)
-
-    def mean(values: Sequence[float | None]) -> float | None:
-        known = [v * c.samples for v, c in zip(values, cells, strict=True) if v is not None]
-        return sum(known) / samples if len(known) == len(cells) else None
-
-    accuracy = sum(cell.accuracy * cell.samples for cell in cells) / samples
-    low, high = wilson(accuracy * samples, samples)
-    choice = mean([cell.choice for cell in cells])
-    choices = wilson(choice * samples, samples) if choice is not None else (None, None)
-    errors = [c.gain_stderr for c in cells]
-    known = [e * c.samples for e, c in zip(errors, cells, strict=True) if e is not None]
-    return Cell(
-        task=cells[0].task,
-        length=cells[0].length,
-        depth=sum(cell.depth for cell in cells) / len(cells),
-        accuracy=accuracy,
-        low=low,
-        high=high,
-        samples=samples,
-        choice=choice,
-        choice_low=choices[0],
-        choice_high=choices[1],
-        chance=cells[0].chance,
-        gain=mean([cell.gain for cell in cells]),
-        gain_stderr=math.hypot(*known) / samples if len(known) == len(cells) else None,
-    )
-
-
 def wording_of(task: Task, encode: Encoder, shortest: int) -> Wording:
     """The full wording where it takes at most half of the shortest length, else the compact one.
 
@@ -242,7 +191,7 @@ def _is_answer(rows: Rows) -> bool:
     return 0 <= score <= 1 and all(math.isnan(n) or 0 <= n <= 1 for n in (choice, chance))
 
 
-def _cell(task: str, length: int, depth: float, table: Any) -> Cell:
+def _cell(model: str, task: str, length: int, depth: float, table: Any) -> CellRow:
     """Of (samples, 4) rows as `_answered` gives them."""
     samples = len(table)
     score, choice, chance, gain = table.T
@@ -250,7 +199,8 @@ def _cell(task: str, length: int, depth: float, table: Any) -> Cell:
     chosen = not np.isnan(choice).any()
     choices = wilson(float(choice.sum()), samples) if chosen else (None, None)
     gained = not np.isnan(gain).any()
-    return Cell(
+    return CellRow(
+        model=model,
         task=task,
         length=length,
         depth=depth,

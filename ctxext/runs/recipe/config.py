@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ctxext.errors import BadInput, shown
-from ctxext.runs.recipe.bounds import MOST_TOKENS, TOKENS, bounded, check_bounds
+from ctxext.runs.fields import MOST_TOKENS, TOKENS, bounded, check_bounds
 from ctxext.runs.recipe.extend_config import ExtendConfig
 from ctxext.runs.recipe.memory_config import MemoryConfig
 

@@ -7,7 +7,7 @@ from typing import Any
 from ctxext.errors import BadInput
 from ctxext.lengths import parse_length
 from ctxext.methods import get_method
-from ctxext.runs.recipe.bounds import MOST_TOKENS, TOKENS, bounded, check_bounds
+from ctxext.runs.fields import MOST_TOKENS, TOKENS, bounded, check_bounds
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from ctxext.errors import BadInput, shown
-from ctxext.runs.recipe.bounds import MOST_TOKENS, TOKENS, bounded, check_bounds
+from ctxext.runs.fields import MOST_TOKENS, TOKENS, bounded, check_bounds
 
 _WORDS = ("all", "none", "auto")
 _LAYERS = re.compile(r"[0-9]{1,6}")

@@ -1,28 +1,17 @@
 """Recipes: YAML files that fix a run, read with distrust and checked key by key."""
 
-import dataclasses
 import difflib
 import re
-import types
-import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
 from ctxext.errors import BadInput, shown
-from ctxext.lengths import parse_length
+from ctxext.runs.build import as_section
 
-T = TypeVar("T")
 _MAX_BYTES = 1024 * 1024
-_LISTS = {"data": "sources"}  # sections that may be written as the list in one of their keys
-
-
-def as_section(name: str, value: Any) -> Any:
-    """A section written as the list in one of its keys (`data: [...]`) as that section."""
-    return {_LISTS[name]: value} if name in _LISTS and isinstance(value, list) else value
-
 
 ALTERNATIVES = {
     "data.source": "sources",
@@ -183,71 +172,3 @@ def _set_in_a_stage(stages: Any, section: str, key: str) -> str | None:
             if isinstance(own, dict) and name in own:
                 return f"stages[{number}].{section}.{name}"
     return None
-
-
-def build(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
-    """A (nested) dataclass from plain values, every key and type checked.
-
-    Raises:
-        BadInput: an unknown key (with the nearest known one), a value of the wrong type, or one
-            that the dataclass itself refuses.
-    """
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    out: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in fields:
-            near = difflib.get_close_matches(str(key), fields, n=1)
-            raise BadInput(
-                f"{where} has no key {shown(key)}",
-                f"did you mean {near[0]}?" if near else f"known: {', '.join(fields)}",
-            )
-        hint, path = _section_or(hints[key], value), f"{where}.{key}"
-        if dataclasses.is_dataclass(hint):
-            value = as_section(key, value)
-            if not isinstance(value, Mapping):
-                raise BadInput(f"{path} has to be a section with keys, and is {shown(value)}")
-            out[key] = build(hint, value, where=path)  # type: ignore[arg-type]
-        else:
-            tokens = fields[key].metadata.get("unit") == "tokens"
-            out[key] = _value(hint, value, path, tokens=tokens)
-    return kind(**out)
-
-
-def _section_or(hint: Any, value: Any) -> Any:
-    """The section in `Section | None`, where there is a value for it; else the hint as it is."""
-    kinds = hint.__args__ if isinstance(hint, types.UnionType) and value is not None else ()
-    return next((kind for kind in kinds if dataclasses.is_dataclass(kind)), hint)
-
-
-def _value(hint: Any, value: Any, path: str, *, tokens: bool) -> Any:
-    if isinstance(hint, types.UnionType):
-        if value is None and type(None) in hint.__args__:
-            return None
-        kinds = [h for h in hint.__args__ if h is not type(None)]
-        hint = next((h for h in kinds if type(value) is h), kinds[0])
-    if tokens and isinstance(value, str):
-        return parse_length(value, flag=path)
-    if typing.get_origin(hint) is Mapping:
-        if not isinstance(value, Mapping):
-            raise BadInput(f"{path} has to be keys with values, and is {shown(value)}")
-        return dict(value)
-    inner: type[Any] = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else type(None)
-    if dataclasses.is_dataclass(inner):
-        if not isinstance(value, list) or not all(isinstance(i, Mapping) for i in value):
-            raise BadInput(f"{path} has to be a list of sections, and is {shown(value)}")
-        return tuple(build(inner, item, where=f"{path}[{n}]") for n, item in enumerate(value))
-    if typing.get_origin(hint) is tuple:
-        items = value.split(",") if isinstance(value, str) else value
-        if not isinstance(items, list) or not all(isinstance(i, str) for i in items):
-            raise BadInput(f"{path} has to be a list of names, and is {shown(value)}")
-        return tuple(item.strip() for item in items)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            raise BadInput(f"{path} has more than 308 digits") from None
-    if type(value) is not hint:
-        names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-        raise BadInput(f"{path} has to be {names.get(hint, hint)}, and is {shown(value)}")
-    return value

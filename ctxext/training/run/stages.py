@@ -18,11 +18,12 @@ from ctxext.checkpoints.provenance import read_record
 from ctxext.checkpoints.weights.carry import link_or_copy, listing
 from ctxext.checkpoints.weights.safetensors_file import printable
 from ctxext.errors import BadInput, shown
+from ctxext.runs.build import as_section, build
 from ctxext.runs.output import write_file
 from ctxext.runs.recipe.config import DataConfig, FinetuneConfig, ParallelConfig, TrainConfig
 from ctxext.runs.recipe.extend_config import ExtendConfig
 from ctxext.runs.recipe.memory_config import MemoryConfig
-from ctxext.runs.recipe.reader import ALTERNATIVES, as_section, build
+from ctxext.runs.recipe.reader import ALTERNATIVES
 
 STAGES = "stages"
 EXTENDED = "extended"

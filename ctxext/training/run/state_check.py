@@ -15,6 +15,7 @@ from ctxext.runs.checked import (
     Broken,
     Shape,
     Wrong,
+    checked,
     count,
     mapping,
     maybe,
@@ -72,7 +73,7 @@ def read_numbers(path: Path, step: int) -> dict[str, Any]:
         Broken: it is not what a run writes, or of another step.
     """
     try:
-        values = read_checked(path, None, STATE)
+        values = read_checked(path, None, lambda values: checked(values, STATE))
     except BadInput as error:
         raise Broken(str(error).replace(f"{path}", path.name)) from error
     if values["step"] != step:

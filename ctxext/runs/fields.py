@@ -1,7 +1,9 @@
-"""What a recipe's numbers and words may be, said at the field and checked in one place."""
+"""What the fields of sections and rows may hold: said at the field, checked in one place."""
 
 import math
-from dataclasses import field, fields
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, field, fields
 from typing import Any
 
 from ctxext.errors import BadInput, shown
@@ -12,25 +14,33 @@ MOST_TOKENS = 2**31 - 1
 
 
 def bounded(
-    default: Any,
+    default: Any = MISSING,
     *,
     least: float | None = None,
     above: float | None = None,
     most: float | None = None,
     below: float | None = None,
     words: tuple[str, ...] = (),
+    matches: str = "",
     unit: str = "",
+    written_with: str = "",
 ) -> Any:
-    """A dataclass field whose value has bounds.
+    """Make a dataclass field whose value has bounds.
 
     Args:
         least, most: included; `above`, `below`: not.
         words: the only ones that it may be.
-        unit: `tokens` for fields that accept 32k.
+        matches: a regular expression that a text matches as a whole.
+        unit: `tokens` for fields that accept 32k in a recipe.
+        written_with: name of the field without whose value this one is not written.
     """
     bounds = {"least": least, "above": above, "most": most, "below": below}
     given = {name: value for name, value in bounds.items() if value is not None}
-    return field(default=default, metadata={"bounds": given, "words": words, "unit": unit})
+    metadata = {
+        "bounds": given, "words": words, "matches": re.compile(matches) if matches else None,
+        "unit": unit, "written_with": written_with,
+    }  # fmt: skip
+    return field(default=default, metadata=metadata)
 
 
 def check_bounds(section: Any, name: str) -> None:
@@ -51,12 +61,12 @@ def check_bounds(section: Any, name: str) -> None:
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         bounds = each.metadata.get("bounds", {})
-        finite = isinstance(value, int) or math.isfinite(value)
-        if not finite or not _inside(value, bounds):
+        if not (isinstance(value, int) or math.isfinite(value)) or not inside(value, bounds):
             raise BadInput(f"{where} is {shown(value)}, and has to be {_said(bounds)}")
 
 
-def _inside(value: float, bounds: dict[str, float]) -> bool:
+def inside(value: float, bounds: Mapping[str, float]) -> bool:
+    """Tell whether a number is within the bounds of a field."""
     return (
         value >= bounds.get("least", value)
         and value <= bounds.get("most", value)
@@ -65,8 +75,8 @@ def _inside(value: float, bounds: dict[str, float]) -> bool:
     )
 
 
-def _said(bounds: dict[str, float]) -> str:
-    """`at least 1 and at most 16384`, `positive and at most 100`, `a finite number`."""
+def _said(bounds: Mapping[str, float]) -> str:
+    """Say bounds: `at least 1 and at most 16384`, `positive and at most 100`, `a finite number`."""
     parts = []
     if "least" in bounds:
         parts.append(f"at least {bounds['least']:.15g}")

@@ -1,0 +1,45 @@
+"""Scores of lm-evaluation-harness."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ctxext.runs.fields import MOST_TOKENS, bounded
+from ctxext.runs.rows.row import Document, Row, Word
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarnessRow(Row):
+    """A task, metric and filter of the harness; its words are the harness's own.
+
+    `samples`: documents read; `cut`: those that lost their beginning, being longer than the window.
+    """
+
+    task: str
+    version: Word = None
+    n_shot: Word = None
+    metric: str
+    filter: str | None = None
+    value: float | None
+    stderr: float | None = bounded(least=0)
+    samples: int | None = None
+    cut: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class HarnessDocument(Document):
+    """`eval-harness.json`: the scores of one checkpoint."""
+
+    schema: ClassVar[str] = "ctxext.eval-harness/1"
+    model: str
+    window: int | None = bounded(None, least=1, most=MOST_TOKENS)
+    original_window: int | None = bounded(None, least=1, most=MOST_TOKENS)
+    harness_version: str | None = None
+    tasks: tuple[HarnessRow, ...]
+    lengths: tuple[int, ...] = ()
+    num_fewshot: int | None = None
+    limit: int | None = None
+    batch_size: int | None = None
+    seeds: tuple[int, ...] = ()
+    tokenizer: str | None = None
+    warnings: tuple[str, ...] = ()
+    output_dir: str | None = None

@@ -1,0 +1,144 @@
+"""Perplexities: by window length, by position in a window, and over key tokens."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from ctxext.runs.checked import Broken
+from ctxext.runs.fields import MOST_TOKENS, bounded
+from ctxext.runs.rows.row import SHA256, Document, Failed, Row
+
+_LARGEST_NLL = 700.0  # nats; exp of more is no float
+
+
+def _perplexity() -> Any:
+    return bounded(above=0, most=math.inf)  # as large as a float can be where a model explodes
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthRow(Row):
+    """Perplexity with windows of `length` tokens.
+
+    Attributes:
+        perplexity: None where exp(nll) has no float; `note` says so.
+        stderr: of `nll`, nats, by block bootstrap.
+        tokens: scored.
+        stride: tokens between windows.
+        bits_per_byte: nll / ln 2 x tokens scored / bytes of their text.
+        window: what the model reads, tokens.
+        gain, gain_stderr: nats a token over the shortest length; only where windows are aligned.
+    """
+
+    model: str
+    length: int = bounded(least=1, most=MOST_TOKENS)
+    perplexity: float | None = _perplexity()
+    nll: float | None
+    stderr: float | None = bounded(least=0)
+    tokens: int | None
+    seconds: float | None = None
+    stride: int | None = None
+    bits_per_byte: float | None = None
+    note: str | None = bounded(None, written_with="note")
+    config_sha256: str | None = bounded(None, matches=SHA256)
+    record_sha256: str | None = bounded(None, matches=SHA256)
+    rope_sha256: str | None = bounded(None, matches=SHA256)
+    window: int | None = bounded(None, least=1, most=MOST_TOKENS)
+    gain: float | None = bounded(None, written_with="gain")
+    gain_stderr: float | None = bounded(None, written_with="gain")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PositionRow(Row):
+    """Perplexity of the tokens at positions [start, end) of a window; `stderr` of `nll`, nats."""
+
+    model: str
+    start: int = bounded(least=0, most=MOST_TOKENS)
+    end: int = bounded(least=1, most=MOST_TOKENS)
+    perplexity: float | None = _perplexity()
+    nll: float | None
+    stderr: float | None = bounded(least=0)
+    tokens: int | None
+    note: str | None = bounded(None, written_with="note")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyRow(Row):
+    """LongPPL: perplexity of the key tokens among those scored, and their share of them."""
+
+    model: str
+    length: int = bounded(least=1, most=MOST_TOKENS)
+    perplexity: float | None = _perplexity()
+    nll: float | None
+    stderr: float | None = bounded(least=0)
+    tokens: int | None
+    share: float | None = bounded(least=0, most=1)
+    note: str | None = bounded(None, written_with="note")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyTokens(Row):
+    """Whose key tokens, by which rule (tokens of short context and nats), and what they gave."""
+
+    reference: str
+    context: int | None = None
+    block: int | None = None
+    gain: float | None = None
+    loss: float | None = None
+    results: tuple[KeyRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadText(Row):
+    """The text that was read."""
+
+    source: str
+    tokens: int | None = None
+    sha256: str = bounded(matches=SHA256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerplexityDocument(Document):
+    """`eval-ppl.json`: a row for each model and length, and for each model and bucket."""
+
+    schema: ClassVar[str] = "ctxext.eval-ppl/1"
+    data: ReadText
+    protocol: str
+    stride: int = bounded(least=1, most=MOST_TOKENS)
+    aligned: bool = False
+    results: tuple[LengthRow, ...]
+    by_position: tuple[PositionRow, ...]
+    key_tokens: KeyTokens | None = None
+    failed: tuple[Failed, ...] = ()
+    window: int | None = bounded(None, least=1, most=MOST_TOKENS)
+    tokenizer: str | None = None
+    output_dir: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Self:
+        document = super().from_dict(values)
+        check_agreement("results", "length", document.results)
+        check_agreement("by_position", "start", document.by_position)
+        return document
+
+
+def check_agreement(key: str, place: str, rows: Iterable[Any]) -> None:
+    """Hold rows of perplexities to each other: no model twice at a place, and exp(nll) is there.
+
+    Raises:
+        Broken: they contradict each other or themselves.
+    """
+    seen = set()
+    for row in rows:
+        at = getattr(row, place)
+        if (row.model, at) in seen:
+            raise Broken(f"{key}: {row.model} stands there twice at {place} {at}")
+        seen.add((row.model, at))
+        if row.perplexity is None or row.nll is None or row.nll > _LARGEST_NLL:
+            continue
+        if not math.isclose(row.perplexity, math.exp(row.nll), rel_tol=1e-3):
+            raise Broken(
+                f"{key}: {row.model} at {place} {at} has perplexity {row.perplexity:g}, and "
+                "exp(nll) is another"
+            )

@@ -1,0 +1,89 @@
+"""What all rows share: the way to JSON and back, and who was measured."""
+
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
+
+from ctxext.runs.build import from_document
+from ctxext.runs.fields import bounded
+
+Word = str | int | float | bool | None
+"""A setting as it was typed or as a library says it."""
+SHA256 = "[0-9a-f]{64}"
+
+
+class Row:
+    """A dataclass of what was measured or recorded, whose fields are the keys of a JSON object."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the JSON object; a field that is written with another is left out without it."""
+        out = {}
+        for each in fields(self):  # type: ignore[arg-type]
+            partner = each.metadata.get("written_with")
+            if not partner or getattr(self, partner) is not None:
+                out[each.name] = _plain(getattr(self, each.name))
+        return out
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Self:
+        """Read an object of a document, every value checked; keys that nobody knows are left out.
+
+        Raises:
+            Broken: the place of a wrong value, and what stands there.
+        """
+        return from_document(cls, values)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Row):
+        return value.to_dict()
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True)
+class Identity(Row):
+    """Which checkpoint was measured: hashes of its config.json, its ctxext.json and its rope."""
+
+    config_sha256: str | None = bounded(None, matches=SHA256)
+    record_sha256: str | None = bounded(None, matches=SHA256)
+    rope_sha256: str | None = bounded(None, matches=SHA256)
+
+    @classmethod
+    def of(cls, row: Any) -> "Identity":
+        """Take the hashes that a row carries."""
+        return cls(row.config_sha256, row.record_sha256, row.rope_sha256)
+
+    def same_files(self, other: "Identity") -> bool:
+        """Tell whether config and record are the same; the rope follows from them."""
+        return (self.config_sha256, self.record_sha256) == (
+            other.config_sha256, other.record_sha256
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed(Row):
+    """What could not be measured, and why."""
+
+    model: str
+    task: str | None = bounded(None, written_with="task")
+    length: int | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document(Row):
+    """A JSON document of a run."""
+
+    schema: ClassVar[str]
+
+    @property
+    def failed(self) -> tuple[Failed, ...]:
+        """What could not be measured; most kinds stop at the first failure."""
+        return ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the run warned of."""
+        return ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"schema": self.schema, **super().to_dict()}

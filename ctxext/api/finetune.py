@@ -136,7 +136,7 @@ def finetune(
         merge_dtype: of the merged checkpoint; `auto` = as stored in the base.
         report_to: a tracker that accelerate knows and whose package is installed.
         on_note: told when a step is left out, or a damaged checkpoint passed over.
-        on_start: told what is trained (`training.finetune.StartReport`) before the first step.
+        on_start: told what is trained (`training.run.setting.StartReport`) before the first step.
 
     Raises:
         BadInput: anything the user can mend: recipe, data, window, `--resume` of another run.
@@ -263,8 +263,8 @@ def _check_parked(run: Run, config: FinetuneConfig, dtype: str, *, pinned: bool)
     Raises:
         BadInput: it does not.
     """
-    from ctxext.machine.available import host_memory
     from ctxext.machine.host_memory import check_host_memory, parked_bytes
+    from ctxext.machine.memory import host_memory
 
     text = run.opened.config.get("text_config") or run.opened.config
     layers, hidden = text.get("num_hidden_layers"), text.get("hidden_size")

@@ -342,8 +342,7 @@ def _base(
 def _this_machine(place: Any, devices: int) -> Machine:
     import torch
 
-    from ctxext.machine.available import available_bytes, host_memory
-    from ctxext.runs.log import memory_bytes
+    from ctxext.machine.memory import available_bytes, host_memory, process_memory
 
     if place.type == "cuda":
         total = torch.cuda.get_device_properties(place).total_memory
@@ -355,7 +354,7 @@ def _this_machine(place: Any, devices: int) -> Machine:
     import peft  # noqa: F401
     import transformers  # noqa: F401
 
-    own = memory_bytes() + FIRST_PASS
+    own = process_memory() + FIRST_PASS
     free = available_bytes(place)
     if free is None:
         raise BadInput("--dry-run: nothing says how much memory is free here", "name a --gpu")

@@ -1,7 +1,5 @@
 """`ctxext merge`: an adapter and the checkpoint it was trained on become one checkpoint."""
 
-import resource
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,7 @@ from ctxext.checkpoints.weights.merge_check import verify_merge
 from ctxext.checkpoints.weights.rounding import Rounding
 from ctxext.checkpoints.weights.safetensors_file import printable
 from ctxext.errors import BadInput
+from ctxext.machine.memory import process_peak
 from ctxext.masking import masked
 from ctxext.progress import Progress, silent
 from ctxext.runs.json_file import dump_json
@@ -167,14 +166,13 @@ def write_merged(
             verified = verify_merge(weights, done.applied, new, dtype=dtype, tied=tied)
         (new / CONFIG).write_text(dump_json(config), encoding="utf-8")
         write_record(new, _record(opened, adapter, training))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     warnings += _lost(done.rounding)
     return MergeResult(
         output_dir=str(out),
         tensors=done.tensors,
         merged_tensors=done.merged_tensors,
         bytes=done.bytes,
-        peak_memory_bytes=peak if sys.platform == "darwin" else peak * 1024,
+        peak_memory_bytes=process_peak(),
         rounding=done.rounding,
         verified=verified,
         warnings=tuple(dict.fromkeys([*warnings, *done.warnings])),

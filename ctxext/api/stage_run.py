@@ -120,39 +120,31 @@ def train_stage(
     from accelerate.utils.memory import clear_device_cache
 
     from ctxext.training.model.batch import TrainingRows
+    from ctxext.training.run.setting import Base, Listeners, Where
     from ctxext.training.run.train import train_adapter
 
-    config = stage.config
     run.launch.on_main(lambda: _extend(run, stage))
     opened = run.launch.agree(lambda: trained_on(run, stage))
-    separate = config.data.documents == "separate"
-    rows = TrainingRows(
-        texts.mixture, texts.data["tokens_sha256"], separate, position_skips(config)
-    )
+    separate = stage.config.data.documents == "separate"
+    skips = position_skips(stage.config)
     clear_device_cache(garbage_collection=True)  # of the stage before
     with LossPlot(run.out / LOSS, run.on_note, whole=_from_the_first(stage, stages)) as plot:
         trained = train_adapter(
-            opened.source,
-            opened.position,
-            rows,
-            config,
-            stage.folder,
-            base_name=_public_name(run.model, run.opened),
-            recipe=to_compare(recipe),
-            start=start,
-            run_name=run.out.name + ("" if stage.index is None else f"-stage-{stage.index + 1}"),
-            dtype=run.dtype,
-            device=run.device,
-            trust_remote_code=run.trust_remote_code,
-            resume=run.resume,
-            launch=run.launch,
-            report_to=run.report_to,
-            stop=stop,
-            on_note=run.on_note,
-            on_start=_numbered(run.on_start, stage, len(stages)),
-            on_log=plot.update,
-            on_progress=_named_progress(run.on_progress, stage, len(stages)),
-        )
+            Base(opened.source, opened.position, _public_name(run.model, run.opened)),
+            TrainingRows(texts.mixture, texts.data["tokens_sha256"], separate, skips),
+            stage.config,
+            Where(
+                stage.folder, run.launch, device=run.device, dtype=run.dtype,
+                trust_remote_code=run.trust_remote_code, resume=run.resume,
+                recipe=to_compare(recipe), start=start, run_name=_run_name(run, stage),
+                report_to=run.report_to,
+            ),
+            Listeners(
+                note=run.on_note, start=_numbered(run.on_start, stage, len(stages)),
+                log=plot.update, progress=_named_progress(run.on_progress, stage, len(stages)),
+            ),
+            stop,
+        )  # fmt: skip
     summary = {
         "steps": trained.state.step,
         "tokens": trained.state.tokens,
@@ -161,6 +153,11 @@ def train_stage(
     if stage.index is not None:
         run.launch.on_main(lambda: _write_stage(opened, stage, texts, summary))
     return summary
+
+
+def _run_name(run: Run, stage: Stage) -> str:
+    """What a tracker calls the run, or this stage of it."""
+    return run.out.name + ("" if stage.index is None else f"-stage-{stage.index + 1}")
 
 
 def _from_the_first(stage: Stage, stages: Sequence[Stage]) -> Callable[[Lines], Lines]:

@@ -6,7 +6,6 @@ decides the tokens, so nothing in there is ever out of date; a folder can be del
 What a disk has damaged is noticed by its hash, and made again.
 """
 
-import fcntl
 import hashlib
 import json
 import mmap
@@ -15,7 +14,7 @@ import shutil
 import tempfile
 from array import array
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -138,7 +137,10 @@ def stored_tokens(
         what += [most] if most else []
         what += ["sizes"] if how.with_sizes else []
         key = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
-        with _alone(root / f".{key}.lock"):
+        from filelock import FileLock  # here: it takes longer to import than a cached text to read
+
+        # Wait until no other process makes the same tokens; the lock ends with the process.
+        with FileLock(root / f".{key}.lock"):
             return _kept(root / key, source, how)
     except OSError as error:
         raise CtxextError(
@@ -315,11 +317,3 @@ def _parts(piece: Piece) -> Iterator[Piece]:
         yield Piece(text[start:cut], continues)
         start, continues = cut, True
     yield Piece(text[start:], continues)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Wait until no other process makes the same tokens; the lock ends with the process."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

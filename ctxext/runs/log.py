@@ -1,8 +1,6 @@
 """The run's log: one JSON line for each optimizer step, whole lines only, rewound on resume."""
 
 import json
-import resource
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,33 +99,3 @@ def _line(content: str) -> dict[str, Any] | None:
         return {key: line[key] for key in value}  # none that were not there
     except (ValueError, RecursionError, Broken):
         return None
-
-
-def peak_memory_bytes() -> int:
-    """Most memory used so far: of the GPU where there is one, else of this process."""
-    import torch  # here: who only reads a log waits for none of it
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    known = _status("VmHWM:")
-    if known is not None:
-        return known
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def memory_bytes() -> int:
-    """What this process has in memory now; where nobody says it, the most it had so far."""
-    known = _status("VmRSS:")
-    return known if known is not None else peak_memory_bytes()
-
-
-def _status(key: str) -> int | None:
-    """A size in /proc/self/status; unlike getrusage's, it does not begin at the parent's peak."""
-    try:
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith(key):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass  # not Linux
-    return None

@@ -76,6 +76,9 @@ def check_output(
 def locked(output_dir: Path) -> Iterator[None]:
     """Hold an output folder against a second process; the lock ends with this one, however it ends.
 
+    By hand, because filelock (4.3) leaves the file of its lock where it is, in the user's folder,
+    and takes for its own the lock of a file that the holder before has removed.
+
     Raises:
         BadInput: another process writes there.
     """

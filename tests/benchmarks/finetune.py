@@ -102,7 +102,6 @@ def run_ctxext(memory, vocabulary, length, steps, layers=LAYERS):
 
     from ctxext.data.mixture import Mixture
     from ctxext.machine.launch import Launch
-    from ctxext.progress import unheard
     from ctxext.runs.log import StepLog
     from ctxext.runs.recipe.config import FinetuneConfig, LoraConfig, TrainConfig
     from ctxext.runs.recipe.memory_config import MemoryConfig
@@ -118,7 +117,8 @@ def run_ctxext(memory, vocabulary, length, steps, layers=LAYERS):
     from ctxext.training.model.batch import TrainingRows
     from ctxext.training.model.lora import LossModel, add_adapters
     from ctxext.training.parallel.mesh import Mesh
-    from ctxext.training.run.loop import train_steps
+    from ctxext.training.run.loop import Prepared, train_steps
+    from ctxext.training.run.setting import Listeners
     from ctxext.training.run.state import RunState
     from ctxext.training.run.stop import StopRequest
 
@@ -142,13 +142,13 @@ def run_ctxext(memory, vocabulary, length, steps, layers=LAYERS):
     model = LossModel(wrapped, loss_chunk_of(wrapped, config)).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=LR, betas=(0.9, 0.95), weight_decay=0.0)
+    data = TrainingRows(Mixture((rows,), (1.0,), 0), "")
     with tempfile.TemporaryDirectory() as folder:
         log = StepLog(Path(folder) / "log.jsonl", after=0)
         train_steps(
-            model, optimizer, TrainingRows(Mixture((rows,), (1.0,), 0), ""), train,
-            state=RunState(0, 0, {}, "", rows_per_step=1), accelerator=Accelerator(cpu=True),
-            mesh=Mesh(Launch()), log=log, save=lambda state: None, stop=StopRequest(),
-            on_note=unheard, on_progress=meter.mark,
+            Prepared(model, model, optimizer, data, Accelerator(cpu=True), Mesh(Launch())), train,
+            RunState(0, 0, {}, "", rows_per_step=1), log=log, save=lambda state: None,
+            stop=StopRequest(), listeners=Listeners(progress=meter.mark),
         )  # fmt: skip
         log.close()
     losses = [line["loss"] for line in log.lines]

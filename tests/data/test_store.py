@@ -16,7 +16,7 @@ from ctxext.data.sources import Source
 from ctxext.data.store import stored_tokens, tokenizer_digest
 from ctxext.data.tokens import tokenize
 from ctxext.errors import BadInput, CtxextError
-from ctxext.runs.log import memory_bytes
+from ctxext.machine.memory import process_memory
 
 
 @pytest.fixture
@@ -109,10 +109,10 @@ def test_what_was_read_of_a_mapped_text_does_not_stay_in_memory(tmp_path):
     """Read through from end to end, with a page in memory at a time."""
     np.zeros(16 * 2**20, dtype="<u4").tofile(tmp_path / "t")  # 64 MiB
     part = store.Part(np.memmap(tmp_path / "t", dtype="<u4", mode="r"), 0, 16 * 2**20)
-    before = memory_bytes()
+    before = process_memory()
     for at in range(0, len(part), 4096):
         part[at : at + 4096]
-    assert memory_bytes() - before < 8 * 2**20
+    assert process_memory() - before < 8 * 2**20
 
 
 def test_a_text_without_tokens_is_named(tmp_path, cache):

@@ -13,7 +13,6 @@ from ctxext.data.packing import PackedRows
 from ctxext.data.positions import PositionSkips
 from ctxext.errors import CtxextError
 from ctxext.machine.launch import Launch
-from ctxext.progress import silent, unheard
 from ctxext.runs.log import StepLog
 from ctxext.runs.recipe.config import LoraConfig, TrainConfig
 from ctxext.training.attention.documents import separate_documents
@@ -21,7 +20,8 @@ from ctxext.training.model.batch import TrainingRows
 from ctxext.training.model.lora import LossModel, add_adapters
 from ctxext.training.model.loss import IGNORED
 from ctxext.training.parallel.mesh import Mesh
-from ctxext.training.run.loop import train_steps
+from ctxext.training.run.loop import Prepared, train_steps
+from ctxext.training.run.setting import Listeners
 from ctxext.training.run.state import RunState
 from ctxext.training.run.stop import StopRequest
 
@@ -72,10 +72,9 @@ def run(folder, out, data, batch_size, accumulation):
     )  # fmt: skip
     log = StepLog(out, after=0)
     train_steps(
-        model, optimizer, data, config,
-        state=RunState(0, 0, {}, "", rows_per_step=batch_size * accumulation),
-        accelerator=Accelerator(cpu=True), mesh=Mesh(Launch()), log=log, save=lambda _: None,
-        stop=StopRequest(), on_note=unheard, on_progress=silent,
+        Prepared(model, model, optimizer, data, Accelerator(cpu=True), Mesh(Launch())), config,
+        RunState(0, 0, {}, "", rows_per_step=batch_size * accumulation),
+        log=log, save=lambda _: None, stop=StopRequest(), listeners=Listeners(),
     )  # fmt: skip
     log.close()
     return [(line["loss"], line["grad_norm"]) for line in log.lines]

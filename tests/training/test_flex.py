@@ -20,7 +20,7 @@ from ctxext.training.memory import compiled
 from ctxext.training.model.batch import Batch
 from ctxext.training.model.lora import LossModel, add_adapters
 from ctxext.training.model.loss import shifted_labels
-from ctxext.training.run.self_check import check_loss
+from ctxext.training.run.self_check import check_loss, plain_loss
 from support.checkpoints import build_tiny
 
 FULL = (Layer(0, "rope", "full", None),)
@@ -108,6 +108,7 @@ def test_the_self_check_compares_it_with_plain_attention(right, tmp_path, monkey
 
     model = transformers.AutoModelForCausalLM.from_pretrained(build_tiny(tmp_path / "base"))
     live = LossModel(add_adapters(model, LoraConfig(rank=4), "tiny"), loss_chunk=50)
+    plain = plain_loss(live, packed())
     separate_documents(model, torch.device("cuda"))
     assert model.config._attn_implementation == FLEX
     from transformers import AttentionInterface, AttentionMaskInterface
@@ -122,7 +123,7 @@ def test_the_self_check_compares_it_with_plain_attention(right, tmp_path, monkey
     monkeypatch.setitem(attention, FLEX, kernel)
     monkeypatch.setitem(mask, FLEX, sdpa_mask)
     if right:
-        assert check_loss(live, packed()) < 1e-5
+        assert check_loss(live, packed(), plain) < 1e-5
     else:
         with pytest.raises(CtxextError, match="self-check failed"):
-            check_loss(live, packed())
+            check_loss(live, packed(), plain)

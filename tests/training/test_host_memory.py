@@ -6,7 +6,7 @@ import pytest
 
 from ctxext.api.finetune import finetune
 from ctxext.errors import BadInput
-from ctxext.machine import available
+from ctxext.machine import memory
 from ctxext.machine.host_memory import check_host_memory, parked_bytes
 from ctxext.runs.output import MARK
 from ctxext.runs.recipe.config import FinetuneConfig, ParallelConfig, TrainConfig
@@ -67,11 +67,10 @@ def test_a_run_says_so_before_its_first_step(tiny_llama, book, tmp_path, monkeyp
     old.mkdir()
     (old / MARK).write_text("{}")
     parked = 2 * 64 * 64 * 4  # layers, tokens, hidden, float32
-    memory = {"offload": "activations", "recompute": recompute, "limit_gib": 1e-9}
     recipe = {
         "data": {"source": str(book)},
         "train": {"seq_length": 64, "steps": 1, "gradient_accumulation": 1},
-        "memory": memory,
+        "memory": {"offload": "activations", "recompute": recompute, "limit_gib": 1e-9},
     }
 
     def run():
@@ -79,23 +78,23 @@ def test_a_run_says_so_before_its_first_step(tiny_llama, book, tmp_path, monkeyp
             str(tiny_llama), output_dir=old, recipe=recipe, overwrite=True, device="cpu"
         )
 
-    monkeypatch.setattr(available, "_mem_available", lambda path: parked - 1)
-    monkeypatch.setattr(available, "_cgroup_left", lambda: None)
-    monkeypatch.setattr("ctxext.training.run.train.step_memory", lambda model, config: 0)
+    monkeypatch.setattr(memory, "_system_available", lambda: parked - 1)
+    monkeypatch.setattr(memory, "_cgroup_left", lambda: None)
+    monkeypatch.setattr("ctxext.training.memory.switches.step_memory", lambda model, config: 0)
     with pytest.raises(BadInput, match="--offload activations: this process would hold"):
         run()
     assert not (old / "log.jsonl").exists()
     assert ((old / MARK).read_text() == "{}") is (recompute == "all")
-    monkeypatch.setattr(available, "_mem_available", lambda path: parked)
+    monkeypatch.setattr(memory, "_system_available", lambda: parked)
     assert run().steps == 1
 
 
 def test_files_that_a_container_has_read_are_not_in_the_way(tmp_path, monkeypatch):
     two = (tmp_path, "memory.max", "memory.current", ("inactive_file", "active_file"))
-    monkeypatch.setattr(available, "_CGROUPS", (two,))
+    monkeypatch.setattr(memory, "_CGROUPS", (two,))
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.current").write_text("900\n")
     (tmp_path / "memory.stat").write_text("anon 300\nfile 600\ninactive_file 500\nactive_file 50\n")
-    assert available._cgroup_left() == 650
+    assert memory._cgroup_left() == 650
     (tmp_path / "memory.max").write_text("max\n")
-    assert available._cgroup_left() is None
+    assert memory._cgroup_left() is None

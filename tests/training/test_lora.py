@@ -10,7 +10,7 @@ from ctxext.errors import BadInput, CtxextError
 from ctxext.runs.recipe.config import LoraConfig
 from ctxext.training.model.batch import plain_batch
 from ctxext.training.model.lora import LossModel, add_adapters, trained_groups
-from ctxext.training.run.self_check import check_loss, check_rope
+from ctxext.training.run.self_check import check_loss, check_rope, plain_loss
 
 IDS = torch.arange(256)[None]
 
@@ -51,13 +51,14 @@ def test_self_check_passes_and_can_fail(tiny_llama):
     model, position = opened_model(tiny_llama)
     live = LossModel(add_adapters(model, LoraConfig(rank=4), "tiny"), loss_chunk=50)
     check_rope(live, position)
-    assert check_loss(live, plain_batch(IDS)) < 1e-5
+    batch = plain_batch(IDS).first(IDS.shape[1])
+    plain = plain_loss(live, batch)
+    assert check_loss(live, batch, plain) < 1e-5
     decoder = live.model.get_base_model()
     original = decoder.model.forward
     decoder.model.forward = lambda *a, **k: _halved(original(*a, **k))
-    live.model.forward = lambda **k: type("Out", (), {"loss": torch.tensor(5.0)})
     with pytest.raises(CtxextError, match="self-check failed"):
-        check_loss(live, plain_batch(IDS))
+        check_loss(live, batch, plain)
 
 
 def _halved(out):

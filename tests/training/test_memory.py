@@ -6,7 +6,8 @@ import transformers
 
 from ctxext.checkpoints.live.layers import decoder_layers
 from ctxext.errors import BadInput
-from ctxext.machine.available import _mem_available, available_bytes
+from ctxext.machine import memory
+from ctxext.machine.memory import available_bytes
 from ctxext.runs.build import build
 from ctxext.runs.recipe.config import FinetuneConfig, LoraConfig, TrainConfig
 from ctxext.runs.recipe.memory_config import MemoryConfig
@@ -89,10 +90,13 @@ def test_the_limit_is_the_one_given_or_what_is_free():
     assert step_memory(model, config_of()) == pytest.approx(0.9 * free, rel=0.2)
 
 
-def test_no_meminfo_is_said(tmp_path):
-    assert _mem_available(tmp_path / "none") is None
-    (tmp_path / "meminfo").write_text("MemTotal: 10 kB\nMemAvailable:    7 kB\n")
-    assert _mem_available(tmp_path / "meminfo") == 7 * 1024
+def test_a_machine_that_says_nothing_of_its_memory_is_said(monkeypatch):
+    def no_proc():
+        raise FileNotFoundError("/proc/meminfo")
+
+    monkeypatch.setattr(memory.psutil, "virtual_memory", no_proc)
+    monkeypatch.setattr(memory, "_CGROUPS", ())
+    assert available_bytes(torch.device("cpu")) is None
     with pytest.raises(BadInput, match="how much memory is free"):
         apply_memory(model_of(), config_of(recompute="auto"), None)
 

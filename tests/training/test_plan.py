@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from ctxext.machine.memory import USABLE
 from ctxext.runs.recipe.config import FinetuneConfig, LoraConfig, ParallelConfig, TrainConfig
 from ctxext.runs.recipe.memory_config import MemoryConfig
 from ctxext.training.estimate.memory import Shape, step_bytes
 from ctxext.training.estimate.plan import (
-    USABLE,
     Base,
     Machine,
     base_bytes,

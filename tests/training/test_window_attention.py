@@ -11,7 +11,7 @@ from ctxext.training.attention.windows import WINDOWS, use_windows
 from ctxext.training.model.batch import Batch, plain_batch
 from ctxext.training.model.lora import LossModel, add_adapters, trained_tensors
 from ctxext.training.model.loss import shifted_labels
-from ctxext.training.run.self_check import check_loss
+from ctxext.training.run.self_check import check_loss, plain_loss
 from support.checkpoints import write_byte_tokenizer
 
 CPU = torch.device("cpu")
@@ -102,18 +102,22 @@ def test_rows_with_a_mask_of_tokens(what):
 def test_the_self_check_compares_with_the_dense_mask():
     model = trained("Mistral")
     base = model.model.get_base_model()
+    batch = plain_batch(ids_of()).first(T)
+    plain = plain_loss(model, batch)
     assert use_windows(base, CPU, T)
-    assert 0 <= check_loss(model, plain_batch(ids_of())) < 1e-5
+    assert 0 <= check_loss(model, batch, plain) < 1e-5
     assert base.config._attn_implementation == WINDOWS
 
 
 def test_a_wrong_window_does_not_pass_the_self_check(monkeypatch):
     model = trained("Mistral")
+    batch = plain_batch(ids_of()).first(T)
+    plain = plain_loss(model, batch)
     assert use_windows(model.model.get_base_model(), CPU, T)
     honest = windows.Rows
     monkeypatch.setattr(windows, "Rows", lambda rows, size: honest(rows, size + 8))
     with pytest.raises(Exception, match="self-check failed"):
-        check_loss(model, plain_batch(ids_of()))
+        check_loss(model, batch, plain)
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,20 @@ def tile_mlps(model: nn.Module, tile: int) -> tuple[int, Sequence[str]]:
     return tiled, sorted(skipped)
 
 
+@contextmanager
+def smaller_tiles(model: nn.Module, tile: int) -> Iterator[None]:
+    """Inside, whatever is tiled is cut into tiles of at most so many positions (at least one)."""
+    tiled = [m.forward for m in model.modules() if isinstance(m.forward, TiledMLP)]
+    before = [each.tile for each in tiled]
+    for each in tiled:
+        each.tile = max(1, min(each.tile, tile))
+    try:
+        yield
+    finally:
+        for each, size in zip(tiled, before, strict=True):
+            each.tile = size
+
+
 def tile_positions(model: nn.Module, tile: int) -> None:
     """Compute all MLPs and norms of hidden states `tile` positions at a time, for reading alone.
 

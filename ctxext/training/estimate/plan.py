@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from ctxext.machine.host_memory import parked_bytes
+from ctxext.machine.memory import USABLE
 from ctxext.runs.recipe.config import FinetuneConfig
 from ctxext.training.estimate.flops import Flops, pass_flops
 from ctxext.training.estimate.memory import (
@@ -27,8 +28,6 @@ from ctxext.training.estimate.memory import (
 )
 from ctxext.training.estimate.passes import pass_from
 
-USABLE = 0.9
-"""Of a machine's memory: allocators waste some, and estimates err."""
 FIRST_PASS = 40 * 2**20
 """Bytes that the first pass adds to a CPU process for good: code of the libraries that is read only
 then, and their buffers; about 40 MiB with torch 2.13."""

@@ -8,8 +8,9 @@ from ctxext.checkpoints.live.head import without_peft
 from ctxext.checkpoints.live.layers import decoder_layers
 from ctxext.checkpoints.live.tiling import tile_mlps
 from ctxext.errors import BadInput
-from ctxext.machine.available import available_bytes
-from ctxext.machine.host_memory import parked_bytes
+from ctxext.machine.host_memory import check_host_memory, parked_bytes
+from ctxext.machine.launch import Launch
+from ctxext.machine.memory import USABLE, available_bytes, host_memory
 from ctxext.runs.recipe.config import FinetuneConfig
 from ctxext.training.estimate.memory import (
     Pass,
@@ -20,8 +21,6 @@ from ctxext.training.estimate.passes import loss_chunk, pass_from
 from ctxext.training.memory.offload import Offloader
 from ctxext.training.memory.recompute import recompute_first
 from ctxext.training.parallel.sharding import gathered_bytes, own_part
-
-_USED = 0.9  # of the free memory: allocators waste some, and estimates err
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,22 @@ def step_memory(model: Any, config: FinetuneConfig) -> int | None:
         return None
     trained = sum(own_part(p).numel() for p in model.parameters() if p.requires_grad)
     to_come = 12 * trained + gathered_bytes(model)  # gradient, two moments; layers made whole
-    return int(_USED * (free - to_come))
+    return int(USABLE * (free - to_come))
+
+
+def fit_memory(model: Any, config: FinetuneConfig, launch: Launch, width: int) -> MemoryPlan:
+    """`apply_memory` with what the rank with the least free memory has: all have to decide alike.
+
+    Raises:
+        BadInput: as `apply_memory`; host memory that does not hold what is offloaded.
+    """
+    free = launch.gather(step_memory(model, config))
+    known = [number for number in free if number is not None]
+    plan = apply_memory(model, config, min(known) if len(known) == len(free) else None, width)
+    if plan.offload:
+        parked = parked_inputs(model, config, plan.recomputed, width)
+        launch.agree(lambda: check_host_memory(parked, launch.local_ranks, host_memory()))
+    return plan
 
 
 def apply_memory(

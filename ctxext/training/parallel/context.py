@@ -6,8 +6,6 @@ arXiv:2407.21783, section 3.3.2, gathers keys and values the same way). Everythi
 works on tokens one by one, and does not notice.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,17 +173,6 @@ def parallelize_context(model: Any, mesh: Mesh) -> None:
     for module in model.modules():
         if "RotaryEmbedding" in type(module).__name__ and _follows_length(model.config):
             _share_largest_position(module, group)
-
-
-@contextmanager
-def whole_rows(model: Any) -> Iterator[None]:
-    """Inside, a model that was given to `parallelize_context` reads whole rows, alone."""
-    name = model.config._attn_implementation
-    model.set_attn_implementation("sdpa")
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(name)
 
 
 def _check_model(model: Any) -> None:

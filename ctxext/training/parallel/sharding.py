@@ -79,16 +79,22 @@ def _group_of(launch: Launch, groups: Sequence[Sequence[int]]) -> Any:
     return next(group for ranks, group in formed if launch.rank in ranks)
 
 
-def inside(model: Any, work: Callable[[Any], T]) -> T:
-    """What `work` makes of the model in a `LossModel`, called where every weight can be read.
+def evaluated(model: Any, *inputs: Any) -> Any:
+    """What a `LossModel` makes of its inputs, in a pass that no backward pass follows.
 
     Args:
         model: sharded or not. Where it is sharded, all ranks call this together, without gradients,
             and the model's parameters are shares again afterwards.
     """
-    done: T = model(None, work)
+    out = model(*inputs)
     if isinstance(model, FSDPModule):
         model.reshard()  # without a backward pass nothing else does
+    return out
+
+
+def inside(model: Any, work: Callable[[Any], T]) -> T:
+    """What `work` makes of the model in a `LossModel`, called where every weight can be read."""
+    done: T = evaluated(model, None, work)
     return done
 
 

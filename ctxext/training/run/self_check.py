@@ -1,6 +1,5 @@
 """Before the first step: is the rope still the method's, and the fast loss the plain one?"""
 
-from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -8,21 +7,17 @@ import torch
 
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.live.check import check_live_rope
-from ctxext.checkpoints.live.head import without_peft
+from ctxext.checkpoints.live.tiling import smaller_tiles
 from ctxext.errors import CtxextError
-from ctxext.training.attention.documents import DOCUMENTS
-from ctxext.training.attention.flex import FLEX
-from ctxext.training.attention.windows import WINDOWS
 from ctxext.training.model.batch import Batch
 from ctxext.training.model.lora import LossModel
 from ctxext.training.model.loss import IGNORED
-from ctxext.training.parallel.context import context_batch, whole_rows
+from ctxext.training.parallel.context import context_batch
 from ctxext.training.parallel.mesh import Mesh
-from ctxext.training.parallel.sharding import inside
+from ctxext.training.parallel.sharding import evaluated, inside
 
 _SLICE = 256  # tokens of the first row on which both losses are computed
-_LOSS_TOLERANCE = 1e-3
-_OTHERS = (DOCUMENTS, WINDOWS, FLEX)  # attention that stands in for transformers' plain one
+_TOLERANCE = 1e-3
 
 
 def check_rope(model: Any, position: Position) -> None:
@@ -34,18 +29,41 @@ def check_rope(model: Any, position: Position) -> None:
     check_live_rope(model, position, where="the model")
 
 
-@torch.no_grad()
-def check_loss(model: LossModel, batch: Batch, mesh: Mesh | None = None) -> float:
-    """Compare our loss with transformers' own on the start of one row.
+def first_tokens(batch: Batch, mesh: Mesh) -> Batch:
+    """The start of a batch's first row: 256 tokens, or what the ranks that share a row can cut.
 
-    Where documents are kept apart or windows slide, transformers' own is computed with its dense
-    mask; where ranks share a row, ours is computed as it will be trained, transformers' on every
-    rank.
+    So few that transformers' dense masks and whole logits take less memory than a training step.
+    """
+    unit = 2 * mesh.context_ranks if mesh.context_group is not None else 1
+    return batch.first(max(min(_SLICE, batch.input_ids.shape[1]) // unit, 1) * unit)
+
+
+@torch.no_grad()
+def plain_loss(model: LossModel, batch: Batch) -> float:
+    """Mean loss as transformers computes it by itself, nats per scored token.
+
+    Args:
+        model: before attention, memory switches or ranks that share a row change how it computes.
+        batch: whole rows, also where ranks will share them; every rank computes the same.
+    """
+    training = model.training
+    model.eval()
+    loss = inside(model, partial(_transformers_loss, batch=batch))
+    model.train(training)
+    return loss
+
+
+@torch.no_grad()
+def check_loss(model: LossModel, batch: Batch, plain: float, mesh: Mesh | None = None) -> float:
+    """Compare our loss with transformers' own, which was computed before anything was switched on.
+
+    Tiles are cut smaller for it: a short row would fit into one, and a wrong seam go unseen.
 
     Args:
         model: as trained.
-        batch: its first row is read.
-        mesh: None = this process alone.
+        batch: what `plain` was computed on.
+        plain: its `plain_loss`.
+        mesh: None = this process alone. Where ranks share a row, each computes its part here.
 
     Returns:
         The relative difference.
@@ -53,27 +71,23 @@ def check_loss(model: LossModel, batch: Batch, mesh: Mesh | None = None) -> floa
     Raises:
         CtxextError: it is larger than 1e-3.
     """
-    shared = mesh is not None and mesh.context_group is not None
-    unit = 2 * mesh.context_ranks if mesh is not None and shared else 1
-    part = batch.first(max(min(_SLICE, batch.input_ids.shape[1]) // unit, 1) * unit)
-    scored = int((part.labels != IGNORED).sum())
+    scored = int((batch.labels != IGNORED).sum())
     if not scored:  # a row of documents of one token each
         return 0.0
+    rows, sharers = batch, 1
+    if mesh is not None and mesh.context_group is not None:
+        rows = context_batch(batch.to(torch.device("cpu")), mesh).to(batch.input_ids.device)
+        sharers = mesh.data_ranks  # every group of ranks reads the same row here
     training = model.training
     model.eval()
-    decoder = without_peft(model.model)
-    if mesh is not None and shared:
-        own = context_batch(part.to(torch.device("cpu")), mesh).to(part.input_ids.device)
-        # Every group of ranks reads the same row here.
-        ours = float(mesh.sum(model(own))) / mesh.data_ranks / scored
-    else:
-        ours = float(model(part)) / scored
-    our_attention = shared or decoder.config._attn_implementation in _OTHERS
-    with whole_rows(decoder) if our_attention else nullcontext():
-        plain = inside(model, partial(_plain_loss, batch=part))
+    with smaller_tiles(model, rows.input_ids.numel() * 3 // 8):
+        total = evaluated(model, rows)
     model.train(training)
+    if mesh is not None and mesh.context_group is not None:
+        total = mesh.sum(total)
+    ours = float(total) / sharers / scored
     difference = abs(ours - plain) / max(abs(plain), 1e-12)
-    if not difference <= _LOSS_TOLERANCE:
+    if not difference <= _TOLERANCE:
         raise CtxextError(
             f"the self-check failed: loss {ours:.6f}, and transformers' own is {plain:.6f}",
             "this is a bug of ctxext with this model; please report it",
@@ -81,8 +95,7 @@ def check_loss(model: LossModel, batch: Batch, mesh: Mesh | None = None) -> floa
     return difference
 
 
-def _plain_loss(model: Any, batch: Batch) -> float:
-    """Mean loss as transformers computes it by itself."""
+def _transformers_loss(model: Any, batch: Batch) -> float:
     labels = batch.labels
     inputs = batch.decoder_inputs()
     return float(model(**inputs, labels=labels, shift_labels=labels, use_cache=False).loss)

@@ -6,30 +6,35 @@ import torch
 from ctxext.errors import CtxextError
 from ctxext.machine.launch import Launch
 from ctxext.runs.recipe.config import FinetuneConfig, TrainConfig
-from ctxext.training.run.failures import explained, ways_out
+from ctxext.training.estimate.ways_out import ways_out
+from ctxext.training.run.failures import explained
 
 
 def config(**train):
     return FinetuneConfig(train=TrainConfig(seq_length=4096, **train))
 
 
+def ways_of(recipe, processes, **more):
+    return ways_out(recipe, processes, half=True, **({"on_gpu": False} | more)).values()
+
+
 def test_only_what_the_run_does_not_do_already():
     def changes(**train):
-        return [way.change for way in ways_out(config(**train), Launch(), half=True)]
+        return [way.change for way in ways_of(config(**train), 1)]
 
     wasteful = {"batch_size": 4, "gradient_checkpointing": False, "loss_chunk": 1024}
     assert changes(gradient_accumulation=2, **wasteful) == [
         "--set train.loss_chunk=256",
-        "--set memory.mlp_tile=2048",
+        "--set memory.mlp_tile=2k",
         "--batch-size 1 --gradient-accumulation 8",
         "--recompute all",
         "--context-parallel 2",
         "--seq-length 2048",
     ]
-    least = ["--set memory.mlp_tile=2048", "--context-parallel 2", "--seq-length 2048"]
+    least = ["--set memory.mlp_tile=2k", "--context-parallel 2", "--seq-length 2048"]
     assert changes() == changes(loss_chunk=256) == least
-    beside = [way.change for way in ways_out(config(), Launch(0, 4), half=True)]
-    assert beside == [least[0], "--shard 4", *least[1:]]
+    beside = [way.change for way in ways_of(config(), 4)]
+    assert beside == [least[0], "--shard 4", "--context-parallel 4", "--seq-length 2048"]
 
 
 def test_every_way_out_is_taken_by_the_command_line():
@@ -40,8 +45,7 @@ def test_every_way_out_is_taken_by_the_command_line():
 
     known = {n for p in get_command(app).commands["finetune"].params for n in p.opts}
     wasteful = config(batch_size=4, gradient_checkpointing=False, loss_chunk=1024)
-    ways = ways_out(wasteful, Launch(0, 2), half=True)
-    for way in ways:
+    for way in ways_of(wasteful, 2, on_gpu=True):
         words = way.change.split()
         assert {word for word in words if word.startswith("--")} <= known
         for word in words:
@@ -66,7 +70,7 @@ def test_the_allocators_words():
         ):
             fail()
         assert caught.value.alone
-        assert caught.value.hint.startswith("cheapest first: --set memory.mlp_tile=2048")
+        assert caught.value.hint.startswith("cheapest first: --set memory.mlp_tile=2k")
         assert caught.value.hint.count("; ") == 2
 
 

@@ -27,11 +27,13 @@ from ctxext.training.estimate.memory import (
     weights_bytes,
 )
 from ctxext.training.estimate.passes import pass_from
+from ctxext.training.estimate.ways_out import WayOut, ways_out
 
 FIRST_PASS = 40 * 2**20
 """Bytes that the first pass adds to a CPU process for good: code of the libraries that is read only
 then, and their buffers; about 40 MiB with torch 2.13."""
 _LONGEST = 2**26
+_SPARING = ("offload", "mlp_tile", "quantize", "batch_size", "context", "shard")
 _NF4_BYTES = (
     0.5 + 0.127 / 8
 )  # four bits, and the twice quantised scale of each 64 (arXiv:2305.14314)
@@ -270,52 +272,29 @@ def _changes(
         if wanted != word and not (word == "none" and memory.offload != "none"):
             yield f"--recompute {word}", replace(config, memory=replace(memory, recompute=word))
     sparing = _sparing(base, config, machine)
-    for name, change in sparing.items():
-        yield name, change(config)
-    if any(name.startswith("--shard") for name in sparing):
-        sparing.pop(FOUR_BITS, None)  # shares are not quantised
+    for way in sparing.values():
+        yield way.change, way.apply(config)
+    if "shard" in sparing:
+        sparing.pop("quantize", None)  # shares are not quantised
     together = config
-    for change in sparing.values():
-        together = change(together)
+    for way in sparing.values():
+        together = way.apply(together)
     if len(sparing) > 1:
-        yield " ".join(sparing), together
+        yield " ".join(way.change for way in sparing.values()), together
 
 
-Change = Callable[[FinetuneConfig], FinetuneConfig]
-FOUR_BITS = "--quantize 4bit"
+def _sparing(base: Base, config: FinetuneConfig, machine: Machine) -> dict[str, WayOut]:
+    """Ways out of memory that leave row and loss as they are, by their keys.
 
-
-def _sparing(base: Base, config: FinetuneConfig, machine: Machine) -> dict[str, Change]:
-    """Switches that save memory and are not on, by what is typed for them."""
-    changes: dict[str, Change] = {}
-    memory, train = config.memory, config.train
-    if memory.offload == "none":
-        changes["--offload activations"] = lambda c: replace(
-            c, memory=replace(c.memory, offload="activations", recompute="all")
-        )
-    if not memory.mlp_tile and base.shape.experts_used == 1:
-        changes["--set memory.mlp_tile=2k"] = lambda c: replace(
-            c, memory=replace(c.memory, mlp_tile=2048)
-        )
-    parallel, devices = config.parallel, machine.devices
-    lora = train.quantize == "none" and train.what == "lora"
-    if lora and base.width == 2 and parallel.shard == 1:
-        changes[FOUR_BITS] = lambda c: replace(c, train=replace(c.train, quantize="4bit"))
-    if train.batch_size > 1:
-        passes = train.gradient_accumulation * train.batch_size
-        changes[f"--batch-size 1 --gradient-accumulation {passes}"] = lambda c: replace(
-            c, train=replace(c.train, batch_size=1, gradient_accumulation=passes)
-        )
-    whole_rows = train.attention == "s2" or base.shape.eager  # which cannot be shared out
-    if devices > 1 and parallel.context == 1 and not whole_rows:
-        changes[f"--context-parallel {devices}"] = lambda c: replace(
-            c, parallel=replace(c.parallel, context=devices)
-        )
-    if devices > 1 and parallel.shard == 1 and train.quantize == "none":
-        changes[f"--shard {devices}"] = lambda c: replace(
-            c, parallel=replace(c.parallel, shard=devices)
-        )
-    return changes
+    For a CPU too those that are a GPU's: their rows say what they would come to.
+    """
+    ways = ways_out(config, machine.devices, half=base.width == 2, on_gpu=True)
+    if base.shape.experts_used > 1:  # whose blocks are not tiled
+        ways.pop("mlp_tile", None)
+    whole_rows = config.train.attention == "s2" or base.shape.eager  # which cannot be shared out
+    if machine.devices == 1 or config.parallel.context > 1 or whole_rows:
+        ways.pop("context")
+    return {key: ways[key] for key in _SPARING if key in ways}
 
 
 def _arithmetic(base: Base, config: FinetuneConfig, machine: Machine) -> float:

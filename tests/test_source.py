@@ -37,8 +37,6 @@ TOO_LARGE = {
     "methods/yarn.py: yarn",
     "release/upload.py: upload",
     "runs/json_file.py: read_json_object",
-    "training/run/loop.py: train_steps",
-    "training/run/train.py: train_adapter",
 }
 
 # Sentences that name no flag, file or field, with the reason.
@@ -93,6 +91,15 @@ def test_functions_fit_on_a_screen():
 
 def test_every_function_says_what_it_returns():
     assert [name for name, function in FUNCTIONS if function.returns is None] == []
+
+
+def test_one_file_tells_transformers_of_attention():
+    registering = [
+        path.as_posix()
+        for path, tree in TREES.items()
+        if re.search(r"Interface\.register\(", ast.unparse(tree))
+    ]
+    assert registering == ["checkpoints/live/attention.py"]
 
 
 def is_for_types_only(node):

@@ -36,15 +36,6 @@ class Corpus:
     def tokens(self) -> int:
         return sum(len(document) for document in self.documents)
 
-    def stream(self, separator: int | None) -> TokenIds:
-        """All documents in one array, `separator` (an end-of-text id) after each that lacks it."""
-        parts: list[TokenIds] = []
-        for document in self.documents:
-            parts.append(document)
-            if separator is not None and (not len(document) or document[-1] != separator):
-                parts.append(np.array([separator], dtype=np.uint32))
-        return np.concatenate(parts)
-
 
 def tokenize(source: Source, tokenizer: Any, *, limit: int | None = None) -> Corpus:
     """Tokenise a source's documents, in memory: what is small, and read once.

@@ -16,6 +16,7 @@ from ctxext.data.packing import PackedRows
 from ctxext.data.sources import Source
 from ctxext.data.tokens import Corpus, check_top, tokenize
 from ctxext.errors import BadInput
+from support.texts import stream
 
 
 def texts(spec, **arguments):
@@ -192,8 +193,8 @@ def test_rows_depend_on_the_seed_and_need_text():
 def test_separator_stands_after_each_document_once():
     documents = tuple(np.array(d, dtype=np.uint32) for d in ([5, 6], [7, 2], [8]))
     corpus = Corpus(documents, "x", "0", 0)
-    assert corpus.stream(2).tolist() == [5, 6, 2, 7, 2, 8, 2]
-    assert corpus.stream(None).tolist() == [5, 6, 7, 2, 8]
+    assert stream(corpus, 2).tolist() == [5, 6, 2, 7, 2, 8, 2]
+    assert stream(corpus, None).tolist() == [5, 6, 7, 2, 8]
 
 
 def test_a_foreign_tokenizer_is_noticed():

@@ -17,6 +17,7 @@ from ctxext.data.store import stored_tokens, tokenizer_digest
 from ctxext.data.tokens import tokenize
 from ctxext.errors import BadInput, CtxextError
 from ctxext.machine.memory import process_memory
+from support.texts import stream
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_same_tokens_as_in_memory(tmp_path, cache, tokenizer, separator):
     path = jsonl(tmp_path / "a.jsonl", documents)
     kept = stored_tokens(Source(str(path)), tokenizer, "t", separator)
     plain = tokenize(Source(str(path)), tokenizer)
-    assert kept.ids.tolist() == plain.stream(separator).tolist()
+    assert kept.ids.tolist() == stream(plain, separator).tolist()
     assert len(kept.ends) == len(plain.documents) == 4
     assert isinstance(kept.ids, np.memmap)
     assert (kept.text_sha256, kept.replaced) == (plain.sha256, plain.replaced)

@@ -133,7 +133,8 @@ def steps(name, mesh, *, load, save, count, out=None):
     from ctxext.machine.launch import Launch
     from ctxext.training.parallel.sharding import shard_model
     from ctxext.training.run.optimizer import make_optimizer
-    from ctxext.training.run.state import RunState, load_state, save_state
+    from ctxext.training.run.state import RunState, save_state
+    from support.states import load_state
 
     launch = Launch() if mesh is None else mesh.launch
     model = build(name, mesh)

@@ -12,11 +12,11 @@ from ctxext.runs.recipe.config import TrainConfig
 from ctxext.training.run.state import (
     RunState,
     flat,
-    load_state,
     read_state,
     save_state,
     saved_steps,
 )
+from support.states import load_state
 
 RECIPE = {"train": {"lr": 0.1, "steps": 4}, "lora": {"targets": ["a", "b"]}}
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ctxext.checkpoints.live.attention import register_attention
 from ctxext.evaluation.reading.lower_right import LOWER_RIGHT, Back
 from ctxext.evaluation.reading.room import RoomyLayer
 
@@ -72,9 +73,7 @@ def _part(given: dict[str, Any], positions: slice, cache: Any) -> dict[str, Any]
 @contextmanager
 def _no_attention(config: Any) -> Iterator[None]:
     """Layers put keys and values into the cache, and attend to nothing."""
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(_NOTHING, _nothing)
+    register_attention(_NOTHING, _nothing)
     before = config._attn_implementation
     config._attn_implementation = _NOTHING
     try:

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from ctxext.checkpoints.live.attention import KNOWN_LAYERS, register_attention
+
 LOWER_RIGHT = "ctxext_lower_right"
 MASK = 2**24  # elements of a mask that exist at the same time
 _BLOCK = 1024  # queries at most
-_KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,13 @@ def lower_right(model: Any) -> Iterator[None]:
     On a GPU cuDNN is left out meanwhile: it makes a plan for every new shape, and here nearly each
     shape is new.
     """
-    from transformers import AttentionInterface, AttentionMaskInterface
-
     config = model.config.get_text_config()
     before = config._attn_implementation
     ours = uses_sdpa(model)
     cudnn = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
     torch.backends.cuda.enable_cudnn_sdp(False)
     if ours:
-        AttentionInterface.register(LOWER_RIGHT, attention)
-        AttentionMaskInterface.register(LOWER_RIGHT, mask)
+        register_attention(LOWER_RIGHT, attention, mask)
         config._attn_implementation = LOWER_RIGHT
     try:
         yield
@@ -84,7 +82,7 @@ def mask(
     if (
         rest.get("allow_is_causal_skip", True)
         and (padded is None or bool(padded.all()))
-        and (local_size is None or kinds <= _KNOWN_LAYERS)
+        and (local_size is None or kinds <= KNOWN_LAYERS)
     ):
         window = local_size if local_size is not None and local_size < kv_length else None
         return None if window is None and q_length in (1, kv_length) else Back(window)

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from ctxext.checkpoints.live.attention import KNOWN_LAYERS, register_attention
 from ctxext.errors import BadInput
 from ctxext.training.attention.blocks import Rows, block_attention
 from ctxext.training.attention.flex import FLEX
 from ctxext.training.attention.windows import BLOCK, Window, only_the_window
 
 DOCUMENTS = "ctxext_documents"
-_KNOWN_LAYERS = ("full_attention", "sliding_attention")
 
 
 def separate_documents(model: Any, device: torch.device) -> None:
@@ -32,7 +32,7 @@ def separate_documents(model: Any, device: torch.device) -> None:
     """
     config = model.config.get_text_config()
     kinds = getattr(config, "layer_types", None) or ["full_attention"]
-    odd = sorted({str(kind) for kind in kinds if kind not in _KNOWN_LAYERS})
+    odd = sorted({str(kind) for kind in kinds if kind not in KNOWN_LAYERS})
     if getattr(config, "attn_logit_softcapping", None) and device.type != "cuda":
         odd.append("soft-capped attention")
     if getattr(config, "attention_dropout", 0) and getattr(config, "sliding_window", None):
@@ -45,10 +45,7 @@ def separate_documents(model: Any, device: torch.device) -> None:
     if device.type == "cuda":
         model.set_attn_implementation(FLEX)
         return
-    from transformers import AttentionInterface, AttentionMaskInterface
-
-    AttentionInterface.register(DOCUMENTS, document_attention)
-    AttentionMaskInterface.register(DOCUMENTS, only_the_window)
+    register_attention(DOCUMENTS, document_attention, only_the_window)
     model.set_attn_implementation(DOCUMENTS)
 
 

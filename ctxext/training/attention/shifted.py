@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from ctxext.checkpoints.live.attention import register_attention
 from ctxext.errors import BadInput
 
 NAME = "ctxext_s2"
@@ -34,7 +35,6 @@ def use_shifted_attention(model: Any) -> None:
         BadInput: the model does not take its attention from `AttentionInterface`, or has fewer
             than two heads.
     """
-    from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
     heads = getattr(model.config, "num_attention_heads", 0)
@@ -43,8 +43,7 @@ def use_shifted_attention(model: Any) -> None:
             f"train.attention: s2 is not to be had with {type(model).__name__}",
             "leave train.attention out",
         )
-    AttentionInterface.register(NAME, shifted_attention_forward)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    register_attention(NAME, shifted_attention_forward, sdpa_mask)
     model.set_attn_implementation(NAME)
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
+from ctxext.checkpoints.live.attention import KNOWN_LAYERS, register_attention
 from ctxext.errors import CtxextError
 from ctxext.training.attention.blocks import Rows, block_attention
 from ctxext.training.attention.flex import FLEX
 
 WINDOWS = "ctxext_windows"
 BLOCK = 256  # queries at once: the fastest on a CPU for windows of 128 to 2048
-_KNOWN_LAYERS = {"full_attention", "sliding_attention"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def use_windows(model: Any, device: torch.device, length: int) -> bool:
         not size
         or size > length
         or "sliding_attention" not in kinds
-        or not kinds <= _KNOWN_LAYERS
+        or not kinds <= KNOWN_LAYERS
         or config._attn_implementation != "sdpa"
         or getattr(config, "attention_dropout", 0)
     ):
@@ -58,10 +58,7 @@ def use_windows(model: Any, device: torch.device, length: int) -> bool:
             return False
         model.set_attn_implementation(FLEX)
         return True
-    from transformers import AttentionInterface, AttentionMaskInterface
-
-    AttentionInterface.register(WINDOWS, window_attention)
-    AttentionMaskInterface.register(WINDOWS, window_mask)
+    register_attention(WINDOWS, window_attention, window_mask)
     model.set_attn_implementation(WINDOWS)
     return True
 

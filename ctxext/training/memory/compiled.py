@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 
+from ctxext.checkpoints.live.attention import never_compile
 from ctxext.checkpoints.live.head import without_peft
 from ctxext.checkpoints.live.layers import decoder_layers
 from ctxext.checkpoints.live.tiling import TiledMLP
 from ctxext.errors import BadInput
 from ctxext.training.memory.recompute import Checkpointer
-
-_OURS = "ctxext_"  # how the names of attention begin that this package registers
 
 
 def check_compile(
@@ -61,9 +60,6 @@ def compile_layers(model: Any, backend: str = "inductor") -> int:
     Raises:
         BadInput: the layers of this model are not known one by one.
     """
-    from transformers import AttentionInterface
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
     base = without_peft(model)
     layers = decoder_layers(model)
     if not layers:
@@ -71,12 +67,8 @@ def compile_layers(model: Any, backend: str = "inductor") -> int:
             f"train.compile: the layers of {type(base).__name__} are not known one by one",
             "leave out --compile",
         )
+    never_compile(str(base.config.get_text_config()._attn_implementation))
     disable: Any = torch.compiler.disable
-    name = str(base.config.get_text_config()._attn_implementation)
-    if name.startswith(_OURS):
-        attention = ALL_ATTENTION_FUNCTIONS[name]
-        AttentionInterface.register(name, disable(attention))
-
     base.get_input_embeddings().register_forward_hook(_wanting_a_gradient)
 
     @cache  # layers share their class's function, and so what was compiled

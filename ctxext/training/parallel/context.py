@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.autograd.function import once_differentiable
 
+from ctxext.checkpoints.live.attention import KNOWN_LAYERS, register_attention
 from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import BadInput, CtxextError
 from ctxext.training.attention.blocks import Documents, Rows, block_attention, documents_of
@@ -115,9 +116,6 @@ def context_batch(batch: Batch, mesh: Mesh) -> Batch:
     )
 
 
-_KINDS = ("full_attention", "sliding_attention")
-
-
 def parallelize_context(model: Any, mesh: Mesh) -> None:
     """Let a transformers model compute on shards of its rows; nothing happens without a group.
 
@@ -131,8 +129,6 @@ def parallelize_context(model: Any, mesh: Mesh) -> None:
     """
     if mesh.context_group is None:
         return
-    from transformers import AttentionInterface, AttentionMaskInterface
-
     _check_model(model)
     group, zigzag = mesh.context_group, Zigzag(mesh.context_ranks, mesh.context_rank)
 
@@ -167,8 +163,7 @@ def parallelize_context(model: Any, mesh: Mesh) -> None:
         return out.transpose(1, 2).contiguous(), None
 
     name = f"ctxext_context_{group.group_name}"  # its own name: two models may differ
-    AttentionInterface.register(name, attention)
-    AttentionMaskInterface.register(name, only_the_window)
+    register_attention(name, attention, only_the_window)
     model.set_attn_implementation(name)
     for module in model.modules():
         if "RotaryEmbedding" in type(module).__name__ and _follows_length(model.config):
@@ -179,7 +174,7 @@ def _check_model(model: Any) -> None:
     config = model.config
     kind = config.model_type
     way_out = "train this model without --context-parallel"
-    other = sorted(set(getattr(config, "layer_types", None) or ()) - set(_KINDS))
+    other = sorted(set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYERS)
     if other:
         raise BadInput(f"--context-parallel does not know the {other[0]} layers of {kind}", way_out)
     if getattr(config, "attn_logit_softcapping", None):

@@ -296,21 +296,6 @@ def _of_parameter(
     }
 
 
-def load_state(
-    out: Path,
-    recipe: Mapping[str, Any],
-    data_sha256: str,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-) -> RunState | None:
-    """`read_state` and `restore` in one, for a run of one process."""
-    saved = read_state(out, recipe, data_sha256, model)
-    if saved is None:
-        return None
-    restore(saved, model, optimizer)
-    return saved.state
-
-
 def own_randomness() -> Randomness:
     """The states of this process's generators."""
     states = {"cpu": torch.get_rng_state()}

@@ -1,7 +1,7 @@
 """`ctxext extend`: a checkpoint with a longer window; the weights stay as they are."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from ctxext.checkpoints.config.windows import Origin
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.live.check import check_in_transformers, check_written
 from ctxext.checkpoints.live.tokenizer import missing_tokenizer
-from ctxext.checkpoints.opened import open_checkpoint
+from ctxext.checkpoints.opened import Opened, open_checkpoint
 from ctxext.checkpoints.provenance import record, write_record
 from ctxext.checkpoints.weights.carry import (
     WeightsMode,
@@ -121,37 +121,32 @@ def extend(
     if opened.position.doubts:
         raise opened.position.doubts[0]
     held = read_weights(source.folder)
-    patch, after = _planned(
+    patch = plan_patch(
         opened.config,
         opened.position,
         method=method,
-        target=target,
-        factor=factor,
+        target=resolve_target(opened.position, target, factor),
         parameters=parameters or {},
         sliding_window=sliding_window,
         where=f"{source.name}/{CONFIG}",
     )
+    after = _position_after(patch, opened.position)
     warnings = [*opened.warnings, *patch.warnings, *missing_tokenizer(source)]
-    diff = config_diff(opened.config, patch.config)
-    numbers = dict(patch.extension.parameters) if patch.extension else {"factor": 1.0}
-    result: dict[str, Any] = {
-        "method": method,
-        "parameters": numbers,
-        "original": patch.original,
-        "target": patch.target,
-        "dry_run": dry_run,
-    }
+    planned = Extended(
+        output_dir=None,
+        method=method,
+        parameters=dict(patch.extension.parameters) if patch.extension else {"factor": 1.0},
+        original=patch.original,
+        target=patch.target,
+        config_diff=config_diff(opened.config, patch.config),
+        weights="linked" if weights == "auto" else "copied",
+        files=(),
+        warnings=tuple(dict.fromkeys(warnings)),
+        dry_run=dry_run,
+        checked=None,
+    )
     if dry_run:
-        return Extended(
-            output_dir=None,
-            config_diff=diff,
-            weights="linked" if weights == "auto" else "copied",
-            files=(),
-            warnings=tuple(dict.fromkeys(warnings)),
-            checked=None,
-            **result,
-        )
-
+        return planned
     out = Path(output_dir or "")
     needed = held.bytes if weights == "copy" else 0
     with staged_folder(
@@ -159,38 +154,48 @@ def extend(
     ) as folder:
         carry_side_files(source.folder, folder, warnings)
         how = carry_weights(held, folder, weights)
-        (folder / CONFIG).write_text(dump_json(patch.config), encoding="utf-8")
-        diff |= patch_tokenizer(source.folder, folder, patch.target, warnings)
-        window = opened.position.window.current
-        diff |= raise_generation_length(source.folder, folder, window, patch.target)
-        checked = None
-        if patch.extension is not None:
-            check_written(folder, patch.extension, patch.original)
-            if check:
-                checked = check_in_transformers(folder, patch.extension, patch.target)
-        write_record(
-            folder,
-            record(
-                "extend",
-                base=source,
-                position=after,
-                method=method,
-                parameters=numbers,
-                license=base_license(source.folder),
-                config_diff={key: list(pair) for key, pair in diff.items()},
-                training=None,
-                evaluations=[],
-            ),
-        )
-        files = listing(folder)
-    return Extended(
-        output_dir=str(out),
+        planned = replace(planned, warnings=tuple(dict.fromkeys(warnings)))
+        extended = _write(folder, opened, patch, after, planned, check=check)
+    return replace(extended, output_dir=str(out), weights=how)
+
+
+def _write(
+    folder: Path, opened: Opened, patch: Patch, after: Position, planned: Extended, *, check: bool
+) -> Extended:
+    """Put what changes into a new folder, read it back, and say what became of it."""
+    source, warnings = opened.source, list(planned.warnings)
+    (folder / CONFIG).write_text(dump_json(patch.config), encoding="utf-8")
+    window = opened.position.window.current
+    diff = (
+        dict(planned.config_diff)
+        | patch_tokenizer(source.folder, folder, patch.target, warnings)
+        | raise_generation_length(source.folder, folder, window, patch.target)
+    )
+    checked = None
+    if patch.extension is not None:
+        check_written(folder, patch.extension, patch.original)
+        if check:
+            checked = check_in_transformers(folder, patch.extension, patch.target)
+    write_record(
+        folder,
+        record(
+            "extend",
+            base=source,
+            position=after,
+            method=planned.method,
+            parameters=planned.parameters,
+            license=base_license(source.folder),
+            config_diff={key: list(pair) for key, pair in diff.items()},
+            training=None,
+            evaluations=[],
+        ),
+    )
+    return replace(
+        planned,
         config_diff=diff,
-        weights=how,
-        files=tuple(files),
+        files=tuple(listing(folder)),
         warnings=tuple(dict.fromkeys(warnings)),
         checked=checked,
-        **result,
     )
 
 
@@ -217,37 +222,25 @@ def planned_window(
         BadInput: as `extend`; the keys of the section are named.
     """
     position = detect(config, where=where, original_length=wanted.original_length, origin=origin)
-    _, after = _planned(config, position, **wanted.arguments(), where=where, flag="extend.")
-    return after
-
-
-def _planned(
-    config: Mapping[str, Any],
-    position: Position,
-    *,
-    method: str,
-    target: int | None,
-    factor: float | None,
-    parameters: Mapping[str, Any],
-    sliding_window: int | str | None,
-    where: str,
-    flag: str = "--",
-) -> tuple[Patch, Position]:
-    """The new config, and what `detect` will read in it."""
+    target = resolve_target(position, wanted.target, wanted.factor, flag="extend.")
     patch = plan_patch(
         config,
         position,
-        method=method,
-        target=resolve_target(position, target, factor, flag=flag),
-        parameters=parameters,
-        sliding_window=sliding_window,
+        method=wanted.method,
+        target=target,
+        parameters=wanted.parameters,
+        sliding_window=wanted.sliding,
         where=where,
     )
+    return _position_after(patch, position)
+
+
+def _position_after(patch: Patch, position: Position) -> Position:
+    """What `detect` reads in a new config, told of the base as the record beside it will tell."""
     rope = position.rope
-    after = detect(
+    return detect(
         patch.config,
         where=CONFIG,
         original_length=patch.original,
         origin=Origin(patch.original, rope.spec.rope_theta) if rope else None,
     )
-    return patch, after

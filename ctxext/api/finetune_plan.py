@@ -37,7 +37,7 @@ from ctxext.training.estimate.plan import (
 )
 from ctxext.training.estimate.rates import Rates
 from ctxext.training.model.run_dtype import RunDtype, run_dtype
-from ctxext.training.run.stages import named, stages_of
+from ctxext.training.run.stages import Stage, named, stages_of
 
 _SHARE = 0.4  # of a card's stated peak: what good training code reaches, and not measured here
 _MOST_GPUS = 2**16
@@ -199,7 +199,7 @@ def plan_finetune(
         BadInput: as `finetune`; a card that is not known; a config without the sizes.
     """
     stages = stages_of(recipe, Path())
-    kind = check_dtype(dtype)
+    asked = check_dtype(dtype)
     check_dtype(merge_dtype, flag="--merge-dtype")
     if report_to is not None:
         from ctxext.training.run.trackers import check_tracker
@@ -210,34 +210,20 @@ def plan_finetune(
     card = get_gpu(gpu) if gpu is not None else None
     opened = open_checkpoint(model, revision=revision, weights=False, tokenizer=tokenizer)
     refuse_quantised(opened.config, opened.source, "train")
-    configs = []
-    for stage in stages:
-        with named(stage.name):
-            config = at_length(stage.config, opened)
-            config.parallel.check(gpus or config.parallel.processes, config.train.seq_length)
-            check_texts(config.data)
-            configs.append(config)
+    configs = [_checked(stage, opened, gpus) for stage in stages]
     check_cache_folder()
     missing = _check_tokenizer(opened, trust_remote_code)
     devices = gpus or max(config.parallel.processes for config in configs)
-    place: Any = None
-    if card is not None:
-        machine = _card(str(gpu), card, devices)
-    else:
-        place = pick_device(device)
-        machine = _this_machine(place, devices)
-    dtypes = _dtypes(opened, kind, configs[0].train, place)
+    place: Any = pick_device(device) if card is None else None
+    machine = _this_machine(place, devices) if card is None else _card(str(gpu), card, devices)
+    dtypes = _dtypes(opened, asked, configs[0].train, place)
     name = dtypes.compute if dtypes.compute != "auto" else opened.position.dtype or "bfloat16"
-    width = dtype_bytes(name)
-    if width is None:
-        raise BadInput(f"--dry-run does not know how large {name} is", "give --dtype")
-    fused = not (_on_cuda(place) and name == "float32" and has_grouped_keys(opened.config))
-    base = _base(opened, width, configs[0], fused=fused, trust_remote_code=trust_remote_code)
+    base = _base(opened, name, configs[0], place, trust_remote_code=trust_remote_code)
     memories = [planned_memory(base, config, machine) for config in configs]
     index = max(
         range(len(configs)), key=lambda i: (not fits(memories[i], machine), memories[i].peak, i)
     )
-    config, memory = configs[index], memories[index]
+    config = configs[index]
     if card is not None:
         rates = Rates.of_peak(card.teraflops * 1e12, _SHARE)
         source = f"{_SHARE:.0%} of {card.teraflops:g} teraflops, which is a guess"
@@ -254,21 +240,27 @@ def plan_finetune(
         for stage, each, its in zip(stages, configs, memories, strict=True)
     )
     return FinetunePlan(
-        model=opened.source.name,
-        machine=machine,
-        dtype=name,
-        stints=stints,
-        largest=stints[index],
-        window=window_of(config, opened).current,
-        layers=base.shape.layers,
-        parameters=base.parameters,
-        trained=trained_parameters(base, config),
-        memory=memory,
-        speed_source=source,
+        model=opened.source.name, machine=machine, dtype=name, stints=stints,
+        largest=stints[index], window=window_of(config, opened).current, layers=base.shape.layers,
+        parameters=base.parameters, trained=trained_parameters(base, config),
+        memory=memories[index], speed_source=source,
         longest=longest_sequence(base, config, machine),
         switches=tuple(switches(base, config, machine)),
         warnings=(*opened.warnings, *missing, *dtypes.notes),
-    )
+    )  # fmt: skip
+
+
+def _checked(stage: Stage, opened: Opened, gpus: int | None) -> FinetuneConfig:
+    """A stage's recipe with its `seq_length` filled in.
+
+    Raises:
+        BadInput: it cannot be run so; the stage is named.
+    """
+    with named(stage.name):
+        config = at_length(stage.config, opened)
+        config.parallel.check(gpus or config.parallel.processes, config.train.seq_length)
+        check_texts(config.data)
+    return config
 
 
 def _on_cuda(place: Any) -> bool:
@@ -318,8 +310,17 @@ def _card(name: str, card: Gpu, devices: int) -> Machine:
 
 
 def _base(
-    opened: Opened, width: int, first: FinetuneConfig, *, fused: bool, trust_remote_code: bool
+    opened: Opened, dtype: str, first: FinetuneConfig, place: Any, *, trust_remote_code: bool
 ) -> Base:
+    """The sizes of the checkpoint, in the dtype of the run.
+
+    Raises:
+        BadInput: its config does not tell them.
+    """
+    width = dtype_bytes(dtype)
+    if width is None:
+        raise BadInput(f"--dry-run does not know how large {dtype} is", "give --dtype")
+    fused = not (_on_cuda(place) and dtype == "float32" and has_grouped_keys(opened.config))
     config = opened.config.get("text_config", opened.config)
     try:
         shape = Shape.of(config)

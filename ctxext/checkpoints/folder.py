@@ -117,7 +117,12 @@ def check_repo_id(name: str) -> None:
 
 
 def _from_hub(repo_id: str, revision: str | None, weights: bool) -> Source:
-    from huggingface_hub import snapshot_download
+    """A repository, fetched into the Hub's cache as far as it is not there.
+
+    Raises:
+        BadInput: there is no such repository or revision for this user, or no model in it.
+        CtxextError: the Hub is out of reach.
+    """
     from huggingface_hub.errors import (
         GatedRepoError,
         LocalEntryNotFoundError,
@@ -125,35 +130,8 @@ def _from_hub(repo_id: str, revision: str | None, weights: bool) -> Source:
         RevisionNotFoundError,
     )
 
-    pinned = revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
-
-    def fetch(patterns: list[str], revision: str | None) -> str:
-        return str(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
-
-    def cached(patterns: list[str]) -> str | None:
-        """A cached sha needs no network; asking it first spares 20 s of retries when offline."""
-        with suppress(LocalEntryNotFoundError):
-            return str(
-                snapshot_download(
-                    repo_id, revision=revision, allow_patterns=patterns, local_files_only=True
-                )
-            )
-        return None
-
-    everything = [*_SMALL_FILES, *(["*.safetensors"] if weights else [])]
     try:
-        folder = cached(everything) if pinned else None
-        if folder is None:
-            try:
-                with asking_hub(small=True):
-                    folder = fetch(_SMALL_FILES, revision)
-                if weights:  # which may take any time, but not in silence
-                    with asking_hub():
-                        folder = fetch(everything, Path(folder).name)
-            except HubSilent:
-                folder = cached(everything)  # as where there is no network
-                if folder is None:
-                    raise
+        folder = _fetched(repo_id, revision, weights)
     except GatedRepoError as error:
         raise BadInput(
             f"{repo_id} is gated", "accept its terms on the Hub, then `hf auth login`"
@@ -172,12 +150,46 @@ def _from_hub(repo_id: str, revision: str | None, weights: bool) -> Source:
         ) from error
     except hub_failures() as error:
         raise not_fetched(repo_id, error) from error
-    path = Path(folder)
-    if not (path / CONFIG).exists() and (path / ADAPTER_CONFIG).exists():
+    if not (folder / CONFIG).exists() and (folder / ADAPTER_CONFIG).exists():
         raise adapter_alone(repo_id)
-    if not (path / CONFIG).exists():
+    if not (folder / CONFIG).exists():
         raise BadInput(f"{repo_id} has no {CONFIG}")
-    return Source(path, repo_id, path.name, weights_local=weights)
+    return Source(folder, repo_id, folder.name, weights_local=weights)
+
+
+def _fetched(repo_id: str, revision: str | None, weights: bool) -> Path:
+    """Where a repository's files lie in the Hub's cache; what huggingface_hub raises flies."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    everything = [*_SMALL_FILES, *(["*.safetensors"] if weights else [])]
+
+    def cached() -> str | None:
+        with suppress(LocalEntryNotFoundError):
+            return str(
+                snapshot_download(
+                    repo_id, revision=revision, allow_patterns=everything, local_files_only=True
+                )
+            )
+        return None
+
+    # A cached sha needs no network; asking it first spares 20 s of retries when offline.
+    pinned = revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+    if pinned and (folder := cached()) is not None:
+        return Path(folder)
+    try:
+        with asking_hub(small=True):
+            small = snapshot_download(repo_id, revision=revision, allow_patterns=_SMALL_FILES)
+        if not weights:
+            return Path(small)
+        with asking_hub():  # which may take any time, but not in silence
+            return Path(
+                snapshot_download(repo_id, revision=Path(small).name, allow_patterns=everything)
+            )
+    except HubSilent:
+        if (folder := cached()) is None:  # as where there is no network
+            raise
+        return Path(folder)
 
 
 def read_config(source: Source) -> tuple[dict[str, object], list[str]]:

@@ -6,6 +6,8 @@ from ctxext.encodings.rope import RopeSpec, inv_freq_of
 from ctxext.errors import BadInput
 from ctxext.methods._registry import Extension, Scaling, Value, method
 
+_BETAS = {"beta_fast": 32.0, "beta_slow": 1.0}  # the defaults
+
 
 def yarn_inv_freq(
     spec: RopeSpec, factor: float, beta_fast: float, beta_slow: float, *, truncate: bool = True
@@ -104,51 +106,46 @@ def yarn(
     """
     if not beta_fast > beta_slow > 0:
         raise BadInput(f"YaRN needs beta_fast > beta_slow > 0, and got {beta_fast} and {beta_slow}")
-    if attention_factor is not None and not attention_factor > 0:
-        raise BadInput(f"attention_factor must be positive, and is {attention_factor}")
-    parts = [part for part in (mscale, mscale_all_dim) if part is not None]
-    if len(parts) == 1:
-        raise BadInput("YaRN takes mscale and mscale_all_dim together, or neither")
-    if not all(part > 0 for part in parts):
-        raise BadInput(f"mscale {mscale} and mscale_all_dim {mscale_all_dim} must be positive")
     window = spec.original_max_position_embeddings
     factor = target / window
-    inv_freq = yarn_inv_freq(spec, factor, beta_fast, beta_slow, truncate=truncate)
-    block: dict[str, object] = {
-        "rope_type": "yarn",
-        "factor": factor,
-        "original_max_position_embeddings": window,
-    }
+    attention, said = _attention(factor, attention_factor, mscale, mscale_all_dim)
+    betas = {"beta_fast": float(beta_fast), "beta_slow": float(beta_slow)}
     # Defaults stay out of the file: several engines misread the keys, none misses their absence.
-    if beta_fast != 32.0:
-        block["beta_fast"] = float(beta_fast)
-    if beta_slow != 1.0:
-        block["beta_slow"] = float(beta_slow)
-    if not truncate:
-        block["truncate"] = False
-    default_attention = yarn_attention(factor)
-    pair: dict[str, float] = {}
-    if parts and attention_factor is None:
-        above, below = parts
-        attention_factor = yarn_attention(factor, above) / yarn_attention(factor, below)
-        pair = {"mscale": float(above), "mscale_all_dim": float(below)}
-        block |= pair
-    elif attention_factor is None:
-        attention_factor = default_attention
-    elif attention_factor != default_attention:
-        block["attention_factor"] = float(attention_factor)
+    block: dict[str, object] = {
+        "rope_type": "yarn", "factor": factor, "original_max_position_embeddings": window,
+        **{key: value for key, value in betas.items() if value != _BETAS[key]},
+        **({} if truncate else {"truncate": False}), **said,
+    }  # fmt: skip
+    parameters = {"factor": factor, **betas, "attention_factor": attention}
     return Extension(
-        parameters={
-            "factor": factor,
-            "beta_fast": float(beta_fast),
-            "beta_slow": float(beta_slow),
-            "attention_factor": attention_factor,
-            **pair,
-            "truncate": truncate,
-        },
-        inv_freq=inv_freq,
-        attention_factor=attention_factor,
+        parameters=parameters | said | {"attention_factor": attention, "truncate": truncate},
+        inv_freq=yarn_inv_freq(spec, factor, beta_fast, beta_slow, truncate=truncate),
+        attention_factor=attention,
         rope_theta=spec.rope_theta,
         rope_block=block,
         max_position_embeddings=target,
     )
+
+
+def _attention(
+    factor: float, given: float | None, mscale: float | None, mscale_all_dim: float | None
+) -> tuple[float, dict[str, float]]:
+    """The attention factor, and the keys by which a config has to say it: none for the default.
+
+    Raises:
+        BadInput: one of the values is not positive, or half of DeepSeek's pair is missing.
+    """
+    if given is not None and not given > 0:
+        raise BadInput(f"attention_factor must be positive, and is {given}")
+    if (mscale is None) != (mscale_all_dim is None):
+        raise BadInput("YaRN takes mscale and mscale_all_dim together, or neither")
+    if mscale is not None and mscale_all_dim is not None:
+        if not (mscale > 0 and mscale_all_dim > 0):
+            raise BadInput(f"mscale {mscale} and mscale_all_dim {mscale_all_dim} must be positive")
+        if given is None:
+            pair = {"mscale": float(mscale), "mscale_all_dim": float(mscale_all_dim)}
+            return yarn_attention(factor, mscale) / yarn_attention(factor, mscale_all_dim), pair
+    default = yarn_attention(factor)
+    if given is None or given == default:
+        return default, {}
+    return given, {"attention_factor": float(given)}

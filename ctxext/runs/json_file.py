@@ -31,22 +31,7 @@ def read_json_object(
         BadInput: missing, not UTF-8, not JSON (with line and column), not an object, too large
             or too deep, or a key of `refuse_twice` given twice.
     """
-    warnings: list[str] = []
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for without end
-            raise BadInput(f"{path} is not a regular file")
-        if found.st_size > most_bytes:
-            raise BadInput(f"{path} is larger than {most_bytes >> 20} MiB, which no such file is")
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise BadInput(f"{path} does not exist") from error
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not UTF-8 text (byte {error.start})") from error
-    except OSError as error:
-        raise BadInput(f"{path} cannot be read: {error.strerror}") from error
-    if text.startswith("version https://git-lfs.github.com"):
-        raise BadInput(f"{path} is a Git LFS pointer, not the file itself", "run `git lfs pull`")
+    text, warnings = _text(path, most_bytes), list[str]()
 
     def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: dict[str, Any] = {}
@@ -76,6 +61,30 @@ def read_json_object(
     if too_deep(value):
         raise BadInput(f"{path} is nested too deeply to be read")
     return value, warnings
+
+
+def _text(path: Path, most_bytes: int) -> str:
+    """What a file holds, without a byte order mark.
+
+    Raises:
+        BadInput: as `read_json_object`, before anything is parsed.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for without end
+            raise BadInput(f"{path} is not a regular file")
+        if status.st_size > most_bytes:
+            raise BadInput(f"{path} is larger than {most_bytes >> 20} MiB, which no such file is")
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise BadInput(f"{path} does not exist") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 text (byte {error.start})") from error
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read: {error.strerror}") from error
+    if text.startswith("version https://git-lfs.github.com"):
+        raise BadInput(f"{path} is a Git LFS pointer, not the file itself", "run `git lfs pull`")
+    return text
 
 
 def too_deep(value: Any) -> bool:

@@ -96,10 +96,9 @@ def detect(
     count = _count(config, model_type, where)
     heads = read_heads(config, model_type, where, warnings)
     encoding = _encoding(config, model_type, count, where, warnings)
-    window: Window | None = None
+    stated = _states_window(config, model_type, encoding)
+    window = claimed_window(config, model_type, where, warnings) if stated else None
     rope = None
-    if _states_window(config, model_type, encoding):
-        window = claimed_window(config, model_type, where, warnings)
     if window is not None and encoding in ROTARY and _one_rope(config, model_type, where, warnings):
         if heads.turning is None or heads.head_dim is None:
             raise BadInput(f"{where} has no qk_rope_head_dim or no qk_nope_head_dim")
@@ -118,23 +117,19 @@ def detect(
     elif original_length is not None:
         window = _of_length(window, original_length)
     layers = read_layers(config, model_type, encoding, count, where, warnings)
-    if not isinstance(dtype := config.get("dtype", config.get("torch_dtype")), str):
-        dtype = None
-    architectures = config.get("architectures") or ["unknown"]
+    dtype = config.get("dtype", config.get("torch_dtype"))
     return Position(
-        model_type=model_type,
-        architecture=str(architectures[0] if isinstance(architectures, list) else architectures),
-        encoding=encoding,
-        stated_window=window,
-        rope=rope,
-        layers=layers,
-        kv_heads=heads.kv_heads,
-        head_dim=heads.head_dim,
-        kept=heads.kept,
-        dtype=dtype,
-        warnings=tuple(dict.fromkeys([*warnings, *map(str, doubts)])),
-        doubts=tuple(doubts),
-    )
+        model_type=model_type, architecture=_architecture(config), encoding=encoding,
+        stated_window=window, rope=rope, layers=layers, kv_heads=heads.kv_heads,
+        head_dim=heads.head_dim, kept=heads.kept, dtype=dtype if isinstance(dtype, str) else None,
+        warnings=tuple(dict.fromkeys([*warnings, *map(str, doubts)])), doubts=tuple(doubts),
+    )  # fmt: skip
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    """The class that the checkpoint says it is of."""
+    architectures = config.get("architectures") or ["unknown"]
+    return str(architectures[0] if isinstance(architectures, list) else architectures)
 
 
 def _decoder_type(config: Mapping[str, Any], where: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.rotation import Rope
+from ctxext.checkpoints.config.windows import Window
 from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.engines.notes import engine_notes
 from ctxext.errors import BadInput
@@ -124,38 +125,19 @@ def plan_patch(
     new = dict(config)
     _patch_sliding_window(new, position, target, sliding_window, warnings)
     original = position.window.original
-    unchanged = Patch(new, None, method, original, target, tuple(warnings))
-    if target == original and not rope.scaled:
-        note = f"factor 1: {original} tokens is the window already, so the rope stays as it is"
-        return _with_warnings(unchanged, [*warnings, note])
     if target == original:
-        raise BadInput(
-            f"--target {target} is the original window of a checkpoint that is already scaled to "
-            f"{position.window.current}",
-            "use its unscaled base for that",
-        )
-
+        warnings.append(_unscaled(rope, position.window))
+        return Patch(new, None, method, original, target, tuple(warnings))
     kept = _kept_parameters(chosen, rope, position.window.current, target)
     kept = {key: value for key, value in kept.items() if key not in parameters}
     extension = chosen(rope.spec, target, **kept, **parameters)
-    said, reached = position.window.max_position_embeddings, position.window.current
-    alike = _rotates_alike(extension, position)
-    if alike and not said < extension.max_position_embeddings <= reached:
-        raise BadInput(
-            f"{where}: nothing was extended: {method} at {target} tokens turns as the checkpoint "
-            f"does already, whose window is {reached}",
-            f"give a target beyond {max(target, reached)}",
-        )
     if target < position.window.current:
         warnings.append(
             f"the target of {target} tokens is shorter than the {position.window.current} that the "
             "checkpoint claims to read already"
         )
-    if alike:
-        warnings.append(
-            "the checkpoint turns so already; what changes is max_position_embeddings, from "
-            f"{said} to {target}, where most readers look"
-        )
+    if _rotates_alike(extension, position):
+        warnings.append(_only_said(extension, position, method, target, where))
     elif rope.scaled:
         warnings += _replaced(position, method, target, kept)
     warnings += _dropped(config, rope, extension)
@@ -168,6 +150,42 @@ def plan_patch(
         new["head_dim"] = position.head_dim
     warnings += engine_notes(method, extension.rope_block, target)
     return Patch(new, extension, method, original, target, tuple(warnings))
+
+
+def _unscaled(rope: Rope, window: Window) -> str:
+    """What is said where the target is the original window.
+
+    Raises:
+        BadInput: the checkpoint is scaled, and its weights know that window no more.
+    """
+    if rope.scaled:
+        raise BadInput(
+            f"--target {window.original} is the original window of a checkpoint that is already "
+            f"scaled to {window.current}",
+            "use its unscaled base for that",
+        )
+    return f"factor 1: {window.original} tokens is the window already, so the rope stays as it is"
+
+
+def _only_said(
+    extension: Extension, position: Position, method: str, target: int, where: str
+) -> str:
+    """What is left to change in a checkpoint that turns as an extension of it would.
+
+    Raises:
+        BadInput: nothing.
+    """
+    said, reached = position.window.max_position_embeddings, position.window.current
+    if not said < extension.max_position_embeddings <= reached:
+        raise BadInput(
+            f"{where}: nothing was extended: {method} at {target} tokens turns as the checkpoint "
+            f"does already, whose window is {reached}",
+            f"give a target beyond {max(target, reached)}",
+        )
+    return (
+        "the checkpoint turns so already; what changes is max_position_embeddings, from "
+        f"{said} to {target}, where most readers look"
+    )
 
 
 def _extendable_rope(position: Position, method: Method, where: str) -> Rope:
@@ -275,12 +293,6 @@ def _kept(method: Method, kept: Mapping[str, Any]) -> list[str]:
     if not words:
         return []
     return [f"the checkpoint was trained with {method.name}, which decides: {', '.join(words)}"]
-
-
-def _with_warnings(patch: Patch, warnings: list[str]) -> Patch:
-    return Patch(
-        patch.config, patch.extension, patch.method, patch.original, patch.target, tuple(warnings)
-    )
 
 
 def _write_rope(config: dict[str, Any], extension: Extension, rope: Rope) -> None:

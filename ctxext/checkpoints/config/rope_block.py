@@ -139,11 +139,7 @@ def read_rope_block(
         if key in config and model_type in EXTENDABLE:
             warnings.append(f"{where}: {key} decides nothing: {model_type} does not read it")
     theta = _theta(chosen, blocks[name], config, model_type, where, warnings)
-    factor = chosen.get("factor")
-    if factor is not None and not _SMALLEST <= factor < _LARGEST:
-        raise BadInput(f"{where}: factor is {factor:g}, and has to be at least 1 and below 2**31")
-    if factor is not None and factor < 1:
-        doubts.append(BadInput(f"{where}: factor is {factor:g}, and has to be at least 1"))
+    factor = _factor(chosen, where, doubts)
     return RopeBlock(
         rope_type=chosen["rope_type"],
         rope_theta=theta,
@@ -160,6 +156,20 @@ def read_rope_block(
         dialects=dialects,
         preferred=prefer in dialects,
     )
+
+
+def _factor(block: Mapping[str, Any], where: str, doubts: list[BadInput]) -> float | None:
+    """How far a block scales; doubted below 1.
+
+    Raises:
+        BadInput: no reader could use it.
+    """
+    factor: float | None = block.get("factor")
+    if factor is not None and not _SMALLEST <= factor < _LARGEST:
+        raise BadInput(f"{where}: factor is {factor:g}, and has to be at least 1 and below 2**31")
+    if factor is not None and factor < 1:
+        doubts.append(BadInput(f"{where}: factor is {factor:g}, and has to be at least 1"))
+    return factor
 
 
 def _blocks(config: Mapping[str, Any], where: str) -> dict[str, Mapping[str, Any]]:

@@ -1,6 +1,7 @@
 """A checkpoint as a live transformers model: safetensors only, rope checked against its config."""
 
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ctxext.checkpoints.config.decoder_config import decoder_config, said_of
@@ -122,7 +123,6 @@ def load_model(
         CtxextError: corrupt weights, or tensors that are not the model's (`check_tensors`).
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     weights = check_tensors(source, trust_remote_code=trust_remote_code)
     config = decoder_config(source, trust_remote_code=trust_remote_code)
@@ -130,31 +130,15 @@ def load_model(
     computed = dtype_on(dtype, source, position, target, quantized=quantization is not None)
     for note in computed.notes:
         on_note(note)
-    own = computed.name
     # Only named where it is wanted: None would still mean something to transformers.
     chosen: dict[str, Any] = {
-        "dtype": _stored_dtype(position, weights) if own == "auto" else getattr(torch, own),
+        "dtype": _torch_dtype(computed.name, position, weights),
         "output_loading_info": True,
     }
     if quantization is not None:
         chosen |= {"quantization_config": quantization, "device_map": {"": target}}
     with quiet_transformers(), said_of(source):
-        if runs_own_code(config):
-            model, report = AutoModelForCausalLM.from_pretrained(
-                source.folder, use_safetensors=True, trust_remote_code=True, local_files_only=True,
-                # Looked for where no file can lie: an adapter in the folder is not applied.
-                adapter_kwargs={"subfolder": os.devnull}, **chosen,
-            )  # fmt: skip
-        else:
-            # Of the folder nothing but the tensors that were checked: no adapter, no kernel, no
-            # other file that happens to lie there or that the config names.
-            with stored_tensors(weights) as tensors:
-                model, report = decoder_class(config).from_pretrained(
-                    None, config=config, state_dict=tensors,
-                    generation_config=_generation_config(source), **chosen,
-                )  # fmt: skip
-            model.config.name_or_path = str(source.folder)
-            model.config.architectures = [type(model).__name__]
+        model, report = _loaded(source, config, weights, chosen)
     check_report(report, weights, source.name)
     if quantization is None and not in_host_memory:
         model.to(target)
@@ -168,13 +152,39 @@ def load_model(
     return model
 
 
-def _stored_dtype(position: Position, weights: Weights) -> "torch.dtype":
-    """What the config says the weights are, or what most of them are."""
+def _loaded(source: Source, config: Any, weights: Weights, chosen: Mapping[str, Any]) -> Any:
+    """The model, and transformers' report of what it found in the files.
+
+    Args:
+        chosen: keyword arguments of `from_pretrained`.
+    """
+    if runs_own_code(config):
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_pretrained(
+            source.folder, use_safetensors=True, trust_remote_code=True, local_files_only=True,
+            # Looked for where no file can lie: an adapter in the folder is not applied.
+            adapter_kwargs={"subfolder": os.devnull}, **chosen,
+        )  # fmt: skip
+    # Of the folder nothing but the tensors that were checked: no adapter, no kernel, no other file
+    # that happens to lie there or that the config names.
+    with stored_tensors(weights) as tensors:
+        model, report = decoder_class(config).from_pretrained(
+            None, config=config, state_dict=tensors, generation_config=_generation_config(source),
+            **chosen,
+        )  # fmt: skip
+    model.config.name_or_path = str(source.folder)
+    model.config.architectures = [type(model).__name__]
+    return model, report
+
+
+def _torch_dtype(name: DtypeName, position: Position, weights: Weights) -> "torch.dtype":
+    """The dtype of a name; `auto` is what the config says the weights are, or most of them are."""
     import torch
 
     names = DTYPE_NAMES.values()
-    name = position.dtype if position.dtype in names else DTYPE_NAMES.get(weights.dtype or "")
-    dtype: torch.dtype = getattr(torch, name or "float32")
+    stored = position.dtype if position.dtype in names else DTYPE_NAMES.get(weights.dtype or "")
+    dtype: torch.dtype = getattr(torch, (stored or "float32") if name == "auto" else name)
     return dtype
 
 

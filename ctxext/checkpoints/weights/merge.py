@@ -84,9 +84,7 @@ def merge_into(
     missing = check_fits(adapter, base, tied=tie_word_embeddings)
     meter = RoundingMeter()
     with safe_open(adapter.file, framework="pt") as updates:
-        for key in adapter.header.tensors:
-            if not updates.get_tensor(key).isfinite().all():
-                raise CtxextError(f"the adapter's {printable(key)!r} holds NaN or infinity")
+        _check_finite(adapter, updates)
         plan = plan_head(base, adapter, updates, tied=tie_word_embeddings)
         written, merged = 0, 0
         where: dict[str, str] = {}
@@ -111,15 +109,19 @@ def merge_into(
             where |= dict.fromkeys(names, file)
             on_progress("merge", done, len(base.shards), file)
     _write_index(base, folder, where, dtype, plan)
-    return Merged(
-        len(where),
-        merged,
-        written,
-        plan.tied,
-        meter.worst,
-        (*missing, *plan.warnings),
-        plan.adapter,
-    )
+    warnings = (*missing, *plan.warnings)
+    return Merged(len(where), merged, written, plan.tied, meter.worst, warnings, plan.adapter)
+
+
+def _check_finite(adapter: Adapter, updates: Any) -> None:
+    """Refuse an adapter with a number that no merge could store.
+
+    Raises:
+        CtxextError: NaN or infinity; the tensor is named.
+    """
+    for key in adapter.header.tensors:
+        if not updates.get_tensor(key).isfinite().all():
+            raise CtxextError(f"the adapter's {printable(key)!r} holds NaN or infinity")
 
 
 def _keeps(header: Header, dtype: str) -> bool:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ctxext.api.extend import extend
 from ctxext.api.finetune import finetune
@@ -23,13 +23,12 @@ from ctxext.data.sources import Source as TextSource
 from ctxext.data.tokens import TokenIds, tokenize
 from ctxext.errors import CtxextError
 from ctxext.progress import Progress, silent
-from ctxext.report.plots import plot_demo
+from ctxext.report.charts.demo import plot_demo
 from ctxext.runs.json_file import dump_json
 from ctxext.runs.output import check_output
 from ctxext.runs.recipe.reader import override, read_recipe, shipped_recipe
-
-if TYPE_CHECKING:
-    from ctxext.runs.rows.perplexity import PositionRow
+from ctxext.runs.rows.demo import CopyRow
+from ctxext.runs.rows.perplexity import PositionRow
 
 ORIGINAL, TARGET = 256, 2048
 METHODS = ("linear", "ntk", "yarn")
@@ -50,8 +49,8 @@ class DemoResult:
     """What the demo measured; `to_dict` is its JSON document."""
 
     output_dir: str
-    by_position: tuple[dict[str, Any], ...]
-    copying: tuple[dict[str, Any], ...]
+    by_position: tuple[PositionRow, ...]
+    copying: tuple[CopyRow, ...]
     merged_difference: float
     steps: int
     seconds: float
@@ -61,8 +60,8 @@ class DemoResult:
             "schema": "ctxext.demo/1",
             "output_dir": self.output_dir,
             "window": {"original": ORIGINAL, "target": TARGET},
-            "by_position": list(self.by_position),
-            "copying": list(self.copying),
+            "by_position": [row.to_dict() for row in self.by_position],
+            "copying": [row.to_dict() for row in self.copying],
             "merged_check": {"max_relative_difference": self.merged_difference},
             "lora_steps": self.steps,
             "seconds": self.seconds,
@@ -115,12 +114,12 @@ def demo(
         folders[f"{method}+lora"] = run / "merged"
 
     documents = heldout(base)
-    positions: list[dict[str, Any]] = []
-    copies: list[dict[str, Any]] = []
+    positions: list[PositionRow] = []
+    copies: list[CopyRow] = []
     for done, (name, folder) in enumerate(folders.items(), start=1):
-        rows, copied = measure(folder, documents, seed)
-        positions += [{"model": name, **row.to_dict()} for row in rows]
-        copies += [{"model": name, **row} for row in copied]
+        rows, copied = measure(name, folder, documents, seed)
+        positions += rows
+        copies += copied
         on_progress("measure", done, len(folders), name)
     _evaluate(out, folders, seed, on_progress)
     difference = _merged_difference(out / "yarn", out / "yarn-lora", documents)
@@ -168,8 +167,8 @@ def heldout(base: Path) -> list[TokenIds]:
 
 
 def measure(
-    folder: Path, documents: Sequence[TokenIds], seed: int
-) -> tuple[list["PositionRow"], list[dict[str, Any]]]:
+    name: str, folder: Path, documents: Sequence[TokenIds], seed: int
+) -> tuple[list[PositionRow], list[CopyRow]]:
     from ctxext.evaluation.perplexity.scores import by_position
     from ctxext.evaluation.reading.reading import Reading
     from ctxext.evaluation.reading.scoring import Scorer
@@ -177,12 +176,12 @@ def measure(
 
     opened = open_checkpoint(str(folder))
     model = load_model(opened.source, opened.position)
-    rows = by_position(Reading(Scorer(model), folder.name), documents, TARGET)
+    rows = by_position(Reading(Scorer(model), name), documents, TARGET)
     # Bytes are tokens here, so the planted strings are printable bytes.
     copied = copying(
-        model, documents, list(_PRINTABLE), length=TARGET, distances=DISTANCES, seed=seed
+        model, documents, list(_PRINTABLE), length=TARGET, distances=DISTANCES, seed=seed, name=name
     )
-    return rows, [row.to_dict() for row in copied]
+    return rows, copied
 
 
 def _merged_difference(extended: Path, run: Path, documents: Sequence[TokenIds]) -> float:

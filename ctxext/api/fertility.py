@@ -21,9 +21,10 @@ from ctxext.data.sources import text_files
 from ctxext.errors import BadInput
 from ctxext.evaluation.fertility import TextCost, text_cost
 from ctxext.progress import Progress, silent
-from ctxext.report.bars import plot_fertility
+from ctxext.report.charts.languages import plot_fertility
 from ctxext.runs.json_file import dump_json
 from ctxext.runs.output import check_output, staged_folder
+from ctxext.runs.rows.fertility import FertilityRow
 
 DOCUMENT = "fertility.json"
 _ENGLISH = ("en", "eng", "english")
@@ -36,7 +37,7 @@ class FertilityResult:
     model: str
     reference: str | None
     window: int
-    results: tuple[dict[str, Any], ...]
+    results: tuple[FertilityRow, ...]
     output_dir: str | None
     warnings: tuple[str, ...]
     tokenizer: str | None = None
@@ -47,7 +48,7 @@ class FertilityResult:
             "model": self.model,
             "reference": self.reference,
             "window": self.window,
-            "results": list(self.results),
+            "results": [row.to_dict() for row in self.results],
             "tokenizer": self.tokenizer,
             "output_dir": self.output_dir,
             "warnings": list(self.warnings),
@@ -165,21 +166,21 @@ def _text(path: Path, field: str) -> str:
 
 def _row(
     name: str, language: str, cost: TextCost, against: TextCost | None, window: int
-) -> dict[str, Any]:
-    return {
-        "text": name,
-        "language": language,
-        "characters": cost.characters,
-        "bytes": cost.bytes,
-        "words": cost.words,
-        "tokens": cost.tokens,
-        "unknown": cost.unknown,
-        "tokens_per_character": cost.tokens_per_character,
-        "tokens_per_byte": cost.tokens_per_byte,
-        "tokens_per_word": cost.tokens_per_word,
-        "against_reference": cost.tokens / against.tokens if against else None,
-        "window_characters": cost.window_characters(window),
-    }
+) -> FertilityRow:
+    return FertilityRow(
+        text=name,
+        language=language,
+        characters=cost.characters,
+        bytes=cost.bytes,
+        words=cost.words,
+        tokens=cost.tokens,
+        unknown=cost.unknown,
+        tokens_per_character=cost.tokens_per_character,
+        tokens_per_byte=cost.tokens_per_byte,
+        tokens_per_word=cost.tokens_per_word,
+        against_reference=cost.tokens / against.tokens if against else None,
+        window_characters=cost.window_characters(window),
+    )
 
 
 def _lost(costs: Mapping[str, TextCost], reference: str | None) -> list[str]:

@@ -41,6 +41,7 @@ from ctxext.machine.launch import Launch, launched, was_launched
 from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.runs.output import check_output, locked, write_file
 from ctxext.runs.recipe.config import ALL_LINEAR, FinetuneConfig
+from ctxext.runs.rows.record import RunRecord
 from ctxext.training.run.stages import (
     STAGES,
     Stage,
@@ -333,7 +334,7 @@ def _finish(
         drop_checkpoints(stages[:-1])
     write_record(out, run_record("finetune", trained_on(run, home), summary))
     adapter = home.folder / "adapter" if home.config.train.what == "lora" else None
-    last = log[-1] if log else {}
+    last = log[-1] if log else None
     return FinetuneResult(
         output_dir=str(out),
         adapter=str(adapter) if adapter else None,
@@ -341,8 +342,8 @@ def _finish(
         steps=summary["steps"],
         tokens=summary["tokens"],
         final_loss=summary["final_loss"],
-        tokens_per_second=last.get("tokens_per_second"),
-        peak_memory_bytes=max((line.get("peak_memory_bytes") or 0 for line in log), default=0),
+        tokens_per_second=last.tokens_per_second if last else None,
+        peak_memory_bytes=max((line.peak_memory_bytes or 0 for line in log), default=0),
         stopped=stopped,
         warnings=tuple(dict.fromkeys(warnings)),
         stage=now.index + 1 if now.index is not None and stopped else None,
@@ -352,12 +353,12 @@ def _finish(
 def _stage_summary(stage: Stage, texts: Texts, done: Mapping[str, Any]) -> dict[str, Any]:
     """A line of `training.stages` in ctxext.json."""
     train = stage.config.train
-    record = read_record(stage.folder) or {}
+    record = read_record(stage.folder) or RunRecord()
     return {
         **{key: done[key] for key in ("steps", "tokens", "final_loss")},
-        "window": (record.get("window") or {}).get("target"),
-        "method": record.get("method"),
-        "parameters": record.get("parameters"),
+        "window": record.window.target if record.window else None,
+        "method": record.method,
+        "parameters": record.parameters,
         "seq_length": train.seq_length,
         "lr": train.lr,
         "data": texts.data,

@@ -28,6 +28,7 @@ from ctxext.evaluation.harness.tasks import Tasks, unreachable, words
 from ctxext.progress import Progress, silent
 from ctxext.runs.json_file import dump_json, read_json_object
 from ctxext.runs.output import staged_folder, write_file
+from ctxext.runs.rows.harness import HarnessRow
 
 KIND = "eval-harness"
 DOCUMENT = f"{KIND}.json"
@@ -55,7 +56,7 @@ class HarnessResult:
     window: int
     original_window: int
     harness_version: str
-    tasks: tuple[dict[str, Any], ...]
+    tasks: tuple[HarnessRow, ...]
     lengths: tuple[int, ...]
     num_fewshot: int | None
     limit: int | None
@@ -73,7 +74,7 @@ class HarnessResult:
             "window": self.window,
             "original_window": self.original_window,
             "harness_version": self.harness_version,
-            "tasks": list(self.tasks),
+            "tasks": [row.to_dict() for row in self.tasks],
             "lengths": list(self.lengths),
             "num_fewshot": self.num_fewshot,
             "limit": self.limit,

@@ -23,7 +23,7 @@ from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.engines.notes import engine_notes
 from ctxext.errors import BadInput
 from ctxext.methods import METHODS, name_of_scaling
-from ctxext.report.plots import plot_wavelengths
+from ctxext.report.charts.wavelengths import plot_wavelengths
 from ctxext.runs.json_file import read_json_object
 
 

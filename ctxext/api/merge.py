@@ -29,6 +29,7 @@ from ctxext.masking import masked
 from ctxext.progress import Progress, silent
 from ctxext.runs.json_file import dump_json
 from ctxext.runs.output import check_output, staged_folder
+from ctxext.runs.rows.record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -209,10 +210,10 @@ def _names(name: str | None, base: str, opened: Opened) -> bool:
 
     Where a recipe's section `extend` made the base, the adapter names the checkpoint before.
     """
-    before = (read_record(opened.source.folder) or {}).get("base") or {}
+    before = (read_record(opened.source.folder) or RunRecord()).base
     if name is None or name in (base, opened.source.name, f"./{opened.source.name}"):
         return True
-    return before.get("id") in (name, Path(name).name) or Path(name) == Path(base)
+    return (before is not None and before.id in (name, Path(name).name)) or Path(name) == Path(base)
 
 
 def _check_rope(adapter: Adapter, base: Opened) -> list[str]:
@@ -256,17 +257,17 @@ def _record(
     base: Opened, adapter: Mapping[str, Any] | None, training: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The merged checkpoint's ctxext.json; how the base was extended is told once more."""
-    before = read_record(base.source.folder) or {}
+    before = read_record(base.source.folder) or RunRecord()
     return record(
         "merge",
         base=base.source,
         position=base.position,
-        extended_from=before.get("base"),
-        method=before.get("method"),
-        parameters=before.get("parameters"),
-        license=before.get("license") or base_license(base.source.folder),
-        config_diff=before.get("config_diff"),
-        extend_command=before.get("command"),
+        extended_from=before.base.to_dict() if before.base else None,
+        method=before.method,
+        parameters=before.parameters,
+        license=before.license or base_license(base.source.folder),
+        config_diff=before.config_diff,
+        extend_command=before.command or None,
         adapter=adapter,
         tokenizer=tokenizer_record(base),
         training=training,

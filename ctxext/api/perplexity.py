@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,16 @@ from ctxext.evaluation.measuring import Measuring, free_gpu, weights_state
 from ctxext.evaluation.reading.windows import readable
 from ctxext.machine.launch import Launch, launched
 from ctxext.progress import Progress, silent
-from ctxext.report.plots import plot_perplexity
+from ctxext.report.charts.perplexity import plot_perplexity
 from ctxext.runs.numbers import whole
-from ctxext.runs.output import MARK
+from ctxext.runs.rows.perplexity import (
+    KeyRow,
+    LengthRow,
+    LongPerplexity,
+    PerplexityRow,
+    PositionRow,
+)
+from ctxext.runs.rows.row import Failed, models_of
 
 if TYPE_CHECKING:
     from ctxext.evaluation.perplexity.key_tokens import KeyRule, Mask
@@ -54,10 +61,10 @@ class PerplexityResult:
     protocol: str
     stride: int
     aligned: bool
-    results: tuple[dict[str, Any], ...]
-    by_position: tuple[dict[str, Any], ...]
-    key_tokens: dict[str, Any] | None
-    failed: tuple[dict[str, Any], ...]
+    results: tuple[LengthRow, ...]
+    by_position: tuple[PositionRow, ...]
+    key_tokens: LongPerplexity | None
+    failed: tuple[Failed, ...]
     window: int
     output_dir: str | None
     warnings: tuple[str, ...]
@@ -70,10 +77,10 @@ class PerplexityResult:
             "protocol": self.protocol,
             "stride": self.stride,
             "aligned": self.aligned,
-            "results": list(self.results),
-            "by_position": list(self.by_position),
-            "key_tokens": self.key_tokens,
-            "failed": list(self.failed),
+            "results": [row.to_dict() for row in self.results],
+            "by_position": [row.to_dict() for row in self.by_position],
+            "key_tokens": self.key_tokens.to_dict() if self.key_tokens else None,
+            "failed": [row.to_dict() for row in self.failed],
             "window": self.window,
             "tokenizer": self.tokenizer,
             "output_dir": self.output_dir,
@@ -235,10 +242,10 @@ class _Run:
         self._launch, self._measuring, self._texts = launch, measuring, texts
         self._dtype, self._device, self._trust = dtype, device, trust_remote_code
         self._chunk, self._on_progress = prefill_chunk, on_progress
-        self._results: list[dict[str, Any]] = []
-        self._positions: list[dict[str, Any]] = []
-        self._keys: list[dict[str, Any]] = []
-        self._failed: list[dict[str, Any]] = []
+        self._results: list[LengthRow] = []
+        self._positions: list[PositionRow] = []
+        self._keys: list[KeyRow] = []
+        self._failed: list[Failed] = []
         self._why: CtxextError | None = None
         self.notes: list[str] = []
 
@@ -295,12 +302,6 @@ class _Run:
         documents, sizes = self._texts.readable(one)
         masks = self._texts.carried(keys.reference, keys.masks, one) if keys else None
         reading = self.reading(name, one)
-        identity = {
-            "config_sha256": sha256_of(one.source.folder / CONFIG),
-            "record_sha256": sha256_of(one.source.folder / MARK),
-            "rope_sha256": one.position.rope.sha256 if one.position.rope else None,
-            "window": one.position.window.current,
-        }
         shortest: Measured | None = None
         for length in lengths:
             try:
@@ -311,17 +312,17 @@ class _Run:
             except CtxextError as error:
                 self._fail(name, length, error)
                 continue
-            row = {"model": name, **found.score.to_dict(), **identity}
+            row = replace(found.score, window=one.position.window.current, **one.identity.to_dict())
             if protocols.aligned and shortest:
-                row["gain"], row["gain_stderr"] = found.gain_over(shortest)
+                gain, stderr = found.gain_over(shortest)
+                row = replace(row, gain=gain, gain_stderr=stderr)
             if length == lengths[0]:
                 shortest = found
             self._results.append(row)
             if found.keys:
-                self._keys.append({"model": name, **found.keys.to_dict()})
+                self._keys.append(found.keys)
         try:
-            buckets = by_position(reading, documents, lengths[-1])
-            self._positions += [{"model": name, **bucket.to_dict()} for bucket in buckets]
+            self._positions += by_position(reading, documents, lengths[-1])
         except CtxextError as error:
             self._fail(name, lengths[-1], error)
         del reading
@@ -331,9 +332,9 @@ class _Run:
         """Kept for the result: the other lengths may do."""
         free_gpu()
         self._why = error
-        known = any(f["model"] == name and f["length"] == length for f in self._failed)
+        known = any(row.model == name and row.length == length for row in self._failed)
         if not known:
-            self._failed.append({"model": name, "length": length, "error": str(error)})
+            self._failed.append(Failed(model=name, length=length, error=str(error)))
 
     def result(
         self,
@@ -352,17 +353,17 @@ class _Run:
         if self._why is not None and not self._results:
             raise self._why
         first = self._texts.of(opened[0])
-        warnings += _strides(protocols, [row["length"] for row in self._results])
+        warnings += _strides(protocols, [row.length for row in self._results])
         warnings += _exploded([*self._results, *self._positions, *self._keys])
         if first.replaced:
             warnings.append(f"--data {first.source}: {first.replaced} bytes were not UTF-8")
-        keys: dict[str, Any] | None = None
+        keys = None
         if reference and rule:
-            keys = {
-                "reference": reference.source.name, "context": rule.context, "block": rule.block,
-                "gain": rule.gain, "loss": rule.loss, "results": self._keys,
-            }  # fmt: skip
-            if self._keys and not any(row["tokens"] for row in self._keys):
+            keys = LongPerplexity(
+                reference=reference.source.name, context=rule.context, block=rule.block,
+                gain=rule.gain, loss=rule.loss, results=tuple(self._keys),
+            )  # fmt: skip
+            if self._keys and not any(row.tokens for row in self._keys):
                 warnings.append(
                     "no token needs far context by --key-tokens' reference: longer text, or a "
                     "lower --key-gain"
@@ -506,9 +507,9 @@ def _strides(protocols: "Protocols", lengths: Sequence[int]) -> list[str]:
     return out
 
 
-def _exploded(rows: Sequence[dict[str, Any]]) -> list[str]:
+def _exploded(rows: Sequence[PerplexityRow]) -> list[str]:
     """The models with a perplexity that no number holds."""
-    models = dict.fromkeys(row["model"] for row in rows if "note" in row)
+    models = models_of([row for row in rows if row.note is not None])
     return [
         f"{model}: a perplexity is beyond what a number can hold (null; its nll is there): the "
         "model has exploded"

@@ -8,19 +8,22 @@ from typing import Any
 import yaml
 
 from ctxext.api import perplexity, retrieval
-from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.live.tokenizer import missing_tokenizer
 from ctxext.checkpoints.opened import open_checkpoint
-from ctxext.checkpoints.provenance import check_record, read_record, sha256_of
+from ctxext.checkpoints.provenance import check_record, read_record
 from ctxext.checkpoints.weights.carry import TOKENIZER_FOLDERS, listing
 from ctxext.checkpoints.weights.files import ADAPTER_CONFIG, INDEX, Weights, read_weights
 from ctxext.errors import BadInput
 from ctxext.progress import Progress, silent
-from ctxext.release.card import CardFacts, is_llama_license, model_card
+from ctxext.release.card import CardFacts, model_card
 from ctxext.release.published_base import HubModel, adapter_base, card_base, check_base_model
-from ctxext.release.upload import Item, upload
+from ctxext.release.upload import Item, Repository, upload
 from ctxext.runs.json_file import dump_json, read_json_object
 from ctxext.runs.output import MARK, write_file
+from ctxext.runs.rows.perplexity import PerplexityDocument
+from ctxext.runs.rows.record import RunRecord
+from ctxext.runs.rows.retrieval import RetrievalDocument
+from ctxext.runs.rows.row import Identity
 from ctxext.runs.run_documents import read_document
 
 CARD = "README.md"
@@ -81,15 +84,7 @@ def push(
         BadInput: not a run, not finished, no right to write.
         CtxextError: the checkpoint is not what its record says, or the network failed.
     """
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
-
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise BadInput(
-            f"--repo-id {repo_id!r} is no name of a repository", "e.g. --repo-id you/Model-32k"
-        ) from error
+    _check_repo_id(repo_id)
     folder = Path(run)
     checkpoint, record = _checkpoint(folder)
     weights = read_weights(checkpoint)
@@ -98,26 +93,20 @@ def push(
     warnings = [*opened.warnings, *missing_tokenizer(opened.source)]
     if base_model is not None:
         warnings += check_base_model(base_model)
-    identity = (sha256_of(checkpoint / CONFIG), sha256_of(checkpoint / MARK))
-    evaluations = _evaluations(folder, checkpoint, identity, warnings)
-    of = {kind: [e for e in evaluations if e.kind == kind] for kind in _PICTURES}
+    evaluations = _evaluations(folder, checkpoint, opened.identity, warnings)
     adapter = folder / "adapter" if (folder / "adapter" / ADAPTER_CONFIG).exists() else None
     facts = CardFacts(
         repo_id=repo_id,
         record=record,
-        identity=identity,
-        evaluations=[e.document for e in of[perplexity.KIND]],
-        retrievals=[e.document for e in of[retrieval.KIND]],
+        identity=opened.identity,
+        evaluations=[d for e in evaluations if isinstance(d := e.document, PerplexityDocument)],
+        retrievals=[d for e in evaluations if isinstance(d := e.document, RetrievalDocument)],
         base_model=card_base(record, base_model),
         adapter=adapter is not None,
-        plots=[e.picture for e in of[perplexity.KIND] if e.has_plot],
-        heat_maps=[e.picture for e in of[retrieval.KIND] if e.has_plot],
+        plots=[e.picture for e in evaluations if e.kind == perplexity.KIND and e.has_plot],
+        heat_maps=[e.picture for e in evaluations if e.kind == retrieval.KIND and e.has_plot],
     )
-    if facts.base_model is None:
-        warnings.append("the base is a local folder: --base-model ORG/NAME links the card to it")
-    name = repo_id.rpartition("/")[2]
-    if is_llama_license(facts.license) and not name.lower().startswith("llama"):
-        warnings.append(f"Llama's license asks for a name that begins with Llama, not {name!r}")
+    warnings += _of_names(facts)
     card = model_card(facts)
     write_file(folder / CARD, card)
     items = _items(folder, weights, record, evaluations)
@@ -130,18 +119,9 @@ def push(
             )
         items += _adapter_items(adapter, base)
     items.append(Item(CARD, card.encode()))
-    url = None
-    if not dry_run:
-        url = upload(
-            items,
-            repo_id,
-            private=private,
-            revision=revision,
-            message=commit_message or "Upload with ctxext",
-            create_pr=create_pr,
-            token=token,
-            on_progress=on_progress,
-        )
+    repository = Repository(repo_id, private, revision, create_pr, token)
+    message = commit_message or "Upload with ctxext"
+    url = None if dry_run else upload(items, repository, message=message, on_progress=on_progress)
     return Pushed(
         repo_id=repo_id,
         url=url,
@@ -153,7 +133,31 @@ def push(
     )
 
 
-def _checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
+def _check_repo_id(repo_id: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise BadInput(
+            f"--repo-id {repo_id!r} is no name of a repository", "e.g. --repo-id you/Model-32k"
+        ) from error
+
+
+def _of_names(facts: CardFacts) -> list[str]:
+    """Warn of names that others will miss."""
+    warnings = []
+    if facts.base_model is None:
+        warnings.append("the base is a local folder: --base-model ORG/NAME links the card to it")
+    if facts.is_llama and not facts.name.lower().startswith("llama"):
+        warnings.append(
+            f"Llama's license asks for a name that begins with Llama, not {facts.name!r}"
+        )
+    return warnings
+
+
+def _checkpoint(run: Path) -> tuple[Path, RunRecord]:
     """The folder of a run that is published, and its record."""
     record = read_record(run) if run.is_dir() else None
     if record is None:
@@ -161,24 +165,24 @@ def _checkpoint(run: Path) -> tuple[Path, dict[str, Any]]:
             f"{run} has no {MARK}, so it is no run of ctxext",
             "give the folder that ctxext finetune, merge or extend wrote",
         )
-    if record.get("kind") in ("extend", "merge"):
+    if record.kind in ("extend", "merge"):
         return run, _complete(run, record)
-    if record.get("kind") != "finetune":
-        raise BadInput(f"{run} is a {record.get('kind')} folder, which is not pushed")
+    if record.kind != "finetune":
+        raise BadInput(f"{run} is a {record.kind} folder, which is not pushed")
     merged = run / "merged"
-    own = read_record(merged) if merged.is_dir() else None
-    if own is None:
+    of_merged = read_record(merged) if merged.is_dir() else None
+    if of_merged is None:
         raise BadInput(
             f"{run} has no merged checkpoint: the run was stopped before its last step",
             "finish it with ctxext finetune --resume",
         )
-    return merged, _complete(merged, own)
+    return merged, _complete(merged, of_merged)
 
 
-def _complete(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+def _complete(folder: Path, record: RunRecord) -> RunRecord:
     """The record, if it has what a card cannot be without."""
-    for key in ("base", "window"):
-        if record.get(key) is None:
+    for key, value in (("base", record.base), ("window", record.window)):
+        if value is None:
             raise BadInput(
                 f"{folder / MARK} has no {key}, so the card cannot say what was made of what",
                 "make the checkpoint again",
@@ -192,7 +196,7 @@ class _Evaluation:
 
     kind: str
     folder: Path
-    document: dict[str, Any]
+    document: PerplexityDocument | RetrievalDocument
     prefix: str
 
     @property
@@ -205,46 +209,47 @@ class _Evaluation:
 
 
 def _evaluations(
-    run: Path, checkpoint: Path, identity: tuple[str | None, str | None], warnings: list[str]
+    run: Path, checkpoint: Path, identity: Identity, warnings: list[str]
 ) -> list[_Evaluation]:
     """Every evaluation in the run, or in its checkpoint, that measured this checkpoint."""
     folders = {run: None, **{p: None for p in sorted(run.iterdir()) if p.is_dir()}}
     folders |= {p: None for p in sorted(checkpoint.iterdir()) if p.is_dir()}
-    found: list[_Evaluation] = []
+    evaluations: list[_Evaluation] = []
     for folder, kind in itertools.product(folders, _PICTURES):
         name = f"{kind}.json"
         if not (folder / name).exists():
             continue
         try:
-            document = read_document(folder, kind).to_dict()
+            document = read_document(folder, kind)
         except BadInput as error:
             warnings.append(f"{error}: left out")
             continue
-        rows = document["results"]
-        if not any((r["config_sha256"], r["record_sha256"]) == identity for r in rows):
+        if not isinstance(document, PerplexityDocument | RetrievalDocument):
+            continue
+        if not any(Identity.of(row).same_files(identity) for row in document.results):
             warnings.append(
                 f"{folder.name}/{name} did not measure this checkpoint as it is now: left out"
             )
             continue
-        before = sum(each.kind == kind for each in found)
-        found.append(_Evaluation(kind, folder, document, f"{before + 1}-" if before else ""))
-    if not any(each.kind == perplexity.KIND for each in found):
+        before = sum(each.kind == kind for each in evaluations)
+        evaluations.append(_Evaluation(kind, folder, document, f"{before + 1}-" if before else ""))
+    if not any(each.kind == perplexity.KIND for each in evaluations):
         warnings.append(
             f'no evaluation in {run}, so the card says "not measured"; make one: ctxext eval-ppl '
             f"BASE {checkpoint} --data FILE --output-dir {run}/eval"
         )
-    return found
+    return evaluations
 
 
 def _items(
     run: Path,
     weights: Weights,
-    record: dict[str, Any],
+    record: RunRecord,
     evaluations: list[_Evaluation],
 ) -> list[Item]:
     """Everything that goes up but the adapter and the card."""
     items = [Item(path, weights.folder / path) for path in _published(weights)]
-    recipe = (record.get("training") or {}).get("recipe")
+    recipe = (record.document.get("training") or {}).get("recipe")
     if recipe:  # as recorded: the text by its name, not by where it lies on this machine
         text = yaml.safe_dump(recipe, sort_keys=False)
         items.append(Item("recipe.yaml", text.encode()))

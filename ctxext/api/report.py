@@ -5,9 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ctxext.checkpoints.names import shortest_ends
 from ctxext.checkpoints.provenance import read_record
 from ctxext.errors import BadInput
-from ctxext.report.findings import Findings, Run, findings
+from ctxext.report.findings.collected import Findings, findings
+from ctxext.report.findings.differences import by_accuracy, by_nll, by_value, differences
+from ctxext.report.findings.groups import Run
 from ctxext.runs.output import MARK, write_file
 from ctxext.runs.run_documents import DOCUMENTS, read_document
 
@@ -25,29 +28,25 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         found = self.findings
+        harness = found.harness.scores if found.harness else ()
+        compared = {
+            "by_length": [d for g in found.perplexity for d in differences(g.results, by_nll)],
+            "by_position": [
+                d for g in found.perplexity for d in differences(g.by_position, by_nll)
+            ],
+            "retrieval": [
+                d for g in found.retrieval for d in differences(g.by_length, by_accuracy)
+            ],
+            "harness": differences(harness, by_value),
+        }
         return {
             "schema": "ctxext.report/1",
             "output": self.output,
             "bytes": self.bytes,
             "runs": [{"name": run.name, "kind": run.kind} for run in found.runs],
-            "verdicts": [one.to_dict() for one in found.verdicts],
-            "differences": {
-                "by_length": [
-                    one.to_dict() for group in found.perplexity for one in group.length_differences
-                ],
-                "by_position": [
-                    one.to_dict()
-                    for group in found.perplexity
-                    for one in group.position_differences
-                ],
-                "retrieval": [
-                    one.to_dict() for group in found.retrieval for one in group.differences
-                ],
-                "harness": [
-                    one.to_dict() for one in (found.harness.differences if found.harness else ())
-                ],
-            },
-            "failed": [dict(row) for row in found.failed],
+            "verdicts": [verdict.to_dict() for verdict in found.verdicts],
+            "differences": {name: [d.to_dict() for d in rows] for name, rows in compared.items()},
+            "failed": [{"run": run, **row.to_dict()} for run, row in found.failed],
             "not_measured": list(found.not_measured),
         }
 
@@ -80,7 +79,7 @@ def make_report(
     found = findings(_read_all([Path(run) for run in runs]))
     size = 0
     if target is not None:
-        from ctxext.report.page import page
+        from ctxext.report.page.page import page
 
         text = page(found)
         size = len(text.encode())
@@ -94,7 +93,7 @@ def make_report(
 
 def _check_file(path: Path, overwrite: bool) -> None:
     """Refuse, before any work, a file that must not be replaced."""
-    from ctxext.report.page import GENERATOR
+    from ctxext.report.page.page import GENERATOR
 
     if path.is_dir():
         raise BadInput(f"--output {path} is a folder", "name a file, e.g. report.html in it")
@@ -129,21 +128,8 @@ def _read_all(folders: Sequence[Path]) -> list[Run]:
                 # The merged checkpoint and the adapter say what their run says.
                 if inner is not None and inner.kind not in ("merge", "adapter", "stage"):
                     found.setdefault(path.parent.resolve(), inner)
-    names = _names(list(found))
+    names = shortest_ends(list(found))
     return [replace(run, name=name) for name, run in zip(names, found.values(), strict=True)]
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """The shortest end of each path that is its own."""
-    names = []
-    for folder in folders:
-        parts = 1
-        while parts < len(folder.parts) and any(
-            other != folder and other.parts[-parts:] == folder.parts[-parts:] for other in folders
-        ):
-            parts += 1
-        names.append("/".join(folder.parts[-parts:]))
-    return names
 
 
 def _read(folder: Path) -> Run | None:
@@ -155,9 +141,9 @@ def _read(folder: Path) -> Run | None:
     record = read_record(folder)
     if record is None:
         return None
-    kind = str(record.get("kind"))
+    kind = str(record.kind)
     if kind in DOCUMENTS:
-        return Run(folder.name, kind, record, read_document(folder, kind).to_dict())
+        return Run(folder.name, kind, record, read_document(folder, kind))
     if kind not in _BARE and kind != "stage":
         raise BadInput(
             f"{folder / MARK} is of the kind {kind!r}, which this ctxext does not know",

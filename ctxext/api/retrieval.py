@@ -4,7 +4,7 @@ import gc
 import string
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,9 +22,11 @@ from ctxext.errors import BadInput, CtxextError
 from ctxext.evaluation.measuring import Measuring, free_gpu, weights_state
 from ctxext.machine.launch import Launch, launched
 from ctxext.progress import Progress, silent
-from ctxext.report.heatmap import plot_retrieval
+from ctxext.report.charts.retrieval import plot_retrieval
+from ctxext.report.tables.text import percent
 from ctxext.runs.numbers import whole
-from ctxext.runs.output import MARK
+from ctxext.runs.rows.retrieval import CellRow, EffectiveRow, MiddleRow
+from ctxext.runs.rows.row import Failed
 
 if TYPE_CHECKING:
     from ctxext.evaluation.retrieval.fitting import Encoder
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from ctxext.evaluation.retrieval.scores import Asking
     from ctxext.evaluation.retrieval.tasks import Task, Wording
     from ctxext.evaluation.statistics.effective_length import Threshold
-    from ctxext.runs.rows.retrieval import CellRow as Cell
 
 KIND = "eval-retrieval"
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -59,10 +60,10 @@ class RetrievalResult:
     lengths: tuple[int, ...]
     depths: tuple[float, ...]
     window: int
-    results: tuple[dict[str, Any], ...]
-    effective: tuple[dict[str, Any], ...]
-    middle: tuple[dict[str, Any], ...]
-    failed: tuple[dict[str, Any], ...]
+    results: tuple[CellRow, ...]
+    effective: tuple[EffectiveRow, ...]
+    middle: tuple[MiddleRow, ...]
+    failed: tuple[Failed, ...]
     output_dir: str | None
     warnings: tuple[str, ...]
     tokenizer: str | None = None
@@ -80,10 +81,10 @@ class RetrievalResult:
             "lengths": list(self.lengths),
             "depths": list(self.depths),
             "window": self.window,
-            "results": list(self.results),
-            "effective": list(self.effective),
-            "middle": list(self.middle),
-            "failed": list(self.failed),
+            "results": [row.to_dict() for row in self.results],
+            "effective": [row.to_dict() for row in self.effective],
+            "middle": [row.to_dict() for row in self.middle],
+            "failed": [row.to_dict() for row in self.failed],
             "tokenizer": self.tokenizer,
             "output_dir": self.output_dir,
             "warnings": list(self.warnings),
@@ -212,9 +213,8 @@ class _Run:
     on_progress: Progress
 
     def __post_init__(self) -> None:
-        self.cells: list[tuple[str, Cell]] = []
-        self.rows: list[dict[str, Any]] = []
-        self.failed: list[dict[str, Any]] = []
+        self.cells: list[CellRow] = []
+        self.failed: list[Failed] = []
         self.why: CtxextError | None = None
         self.notes: list[str] = []
 
@@ -258,11 +258,7 @@ class _Run:
         lengths: Sequence[int],
     ) -> None:
         """All tasks at all lengths."""
-        identity = {
-            "config_sha256": sha256_of(one.source.folder / CONFIG),
-            "record_sha256": sha256_of(one.source.folder / MARK),
-            "rope_sha256": one.position.rope.sha256 if one.position.rope else None,
-        }
+        identity = one.identity.to_dict()
         for task in tasks:
             for length in lengths:
                 try:
@@ -275,12 +271,11 @@ class _Run:
                 except CtxextError as error:
                     self.why = error
                     self.failed.append(
-                        {"model": name, "task": task.name, "length": length, "error": str(error)}
+                        Failed(model=name, task=task.name, length=length, error=str(error))
                     )
                     free_gpu()
                     continue
-                self.cells += [(name, cell) for cell in cells]
-                self.rows += [{"model": name, **asdict(cell), **identity} for cell in cells]
+                self.cells += [replace(cell, **identity) for cell in cells]
 
 
 def _result(
@@ -300,23 +295,25 @@ def _result(
     """
     if run.why is not None and not run.cells:
         raise run.why
-    effective, middle = [], []
+    from ctxext.evaluation.retrieval.pooling import effective_row, middle_rows
+
+    effective: list[EffectiveRow] = []
+    middle: list[MiddleRow] = []
     warnings = [f"{n}: {w}" for n, one in zip(names, opened, strict=True) for w in one.warnings]
     warnings += run.notes
     for name, one in zip(names, opened, strict=True):
         for task in tasks:
-            cells = [cell for model, cell in run.cells if (model, cell.task) == (name, task.name)]
+            cells = [cell for cell in run.cells if (cell.model, cell.task) == (name, task.name)]
             if not cells:
                 continue
-            line = _effective(cells, rule, one.position.window.original)
-            effective.append({"model": name, "task": task.name, **line})
-            if line["effective_length"] is None and rule.relative:
-                own = line["own"]
+            row = effective_row(cells, rule, one.position.window.original)
+            effective.append(row)
+            if row.effective_length is None and rule.relative and row.own is not None:
                 warnings.append(
-                    f"{name} is right in {100 * own['accuracy']:.0f} % of {task.name} at "
-                    f"{own['length']} tokens, inside its window: it has no length to keep it to"
+                    f"{name} is right in {percent(row.own.accuracy)} of {task.name} at "
+                    f"{row.own.length} tokens, inside its window: it has no length to keep it to"
                 )
-            middle += [{"model": name, "task": task.name, **row} for row in _middles(cells)]
+            middle += middle_rows(cells)
     compact = [name for name, wording in run.wordings.items() if wording == "compact"]
     short = [name for name in compact if name != "copy"]
     if short:
@@ -338,7 +335,7 @@ def _result(
         lengths=tuple(lengths),
         depths=tuple(run.depths),
         window=opened[0].position.window.original,
-        results=tuple(run.rows),
+        results=tuple(run.cells),
         effective=tuple(effective),
         middle=tuple(middle),
         failed=tuple(run.failed),
@@ -346,49 +343,6 @@ def _result(
         tokenizer=opened[0].tokenizer.name if opened[0].tokenizer else None,
         warnings=tuple(dict.fromkeys(warnings)),
     )
-
-
-def _effective(cells: Sequence["Cell"], rule: "Threshold", window: int) -> dict[str, Any]:
-    """Where the score stays, by exact answers; by choices where exact ones are beyond the model."""
-    from ctxext.evaluation.retrieval.pooling import pooled
-    from ctxext.evaluation.statistics.effective_length import effective_length, own_length
-
-    by_length = {
-        length: pooled([cell for cell in cells if cell.length == length])
-        for length in sorted({cell.length for cell in cells})
-    }
-    inside = own_length(list(by_length), window)
-    for metric in ("accuracy", "choice"):
-        scores = [(length, getattr(pool, metric)) for length, pool in by_length.items()]
-        reached, needed = effective_length(scores, rule, window)
-        own = by_length[inside]
-        if reached is not None or not rule.relative or own.chance is None:
-            break
-        if own.choice_low is None or own.choice_low <= own.chance:
-            break  # it does not choose better than chance either
-    return {
-        "effective_length": reached,
-        "metric": metric,
-        "threshold": needed,
-        "own": {"length": inside, "accuracy": own.accuracy},
-        "by_length": [
-            {k: v for k, v in asdict(pool).items() if k not in ("task", "depth")}
-            for pool in by_length.values()
-        ],
-    }
-
-
-def _middles(cells: Sequence["Cell"]) -> list[dict[str, Any]]:
-    from ctxext.evaluation.statistics.middle import middle_of
-
-    out = []
-    for length in sorted({cell.length for cell in cells}):
-        found = middle_of(
-            [(c.depth, c.accuracy or 0.0, c.samples or 0) for c in cells if c.length == length]
-        )
-        if found is not None:
-            out.append({"length": length, **found.to_dict()})
-    return out
 
 
 def _encoder(one: Opened, trust_remote_code: bool) -> "Encoder":

@@ -19,10 +19,11 @@ from ctxext.data.tokens import check_top
 from ctxext.evaluation.texts import mixed_rows, token_files, training_data, unreadable
 from ctxext.machine.launch import Launch
 from ctxext.progress import Note, Progress
-from ctxext.report.live import Lines, LossPlot
+from ctxext.report.charts.live import Lines, LossPlot
 from ctxext.runs.numbers import whole
 from ctxext.runs.output import MARK
 from ctxext.runs.recipe.config import FinetuneConfig
+from ctxext.runs.rows.record import RunRecord
 from ctxext.training.run.stages import (
     EXTENDED,
     Stage,
@@ -148,7 +149,7 @@ def train_stage(
     summary = {
         "steps": trained.state.step,
         "tokens": trained.state.tokens,
-        "final_loss": trained.log[-1].get("loss") if trained.log else None,
+        "final_loss": trained.log[-1].loss if trained.log else None,
     }
     if stage.index is not None:
         run.launch.on_main(lambda: _write_stage(opened, stage, texts, summary))
@@ -257,17 +258,17 @@ def _public_config(config: FinetuneConfig, data: Mapping[str, Any]) -> dict[str,
 
 def run_record(kind: str, opened: Opened, training: Mapping[str, Any]) -> dict[str, Any]:
     """The ctxext.json of a run or a stage, which tells once more how its base was extended."""
-    before = read_record(opened.source.folder) or {}
+    before = read_record(opened.source.folder) or RunRecord()
     return record(
         kind,
         base=opened.source,
         position=opened.position,
-        extended_from=before.get("base"),
-        method=before.get("method"),
-        parameters=before.get("parameters"),
-        license=before.get("license") or {},
-        config_diff=before.get("config_diff"),
-        extend_command=before.get("command"),
+        extended_from=before.base.to_dict() if before.base else None,
+        method=before.method,
+        parameters=before.parameters,
+        license=before.license,
+        config_diff=before.config_diff,
+        extend_command=before.command or None,
         tokenizer=tokenizer_record(opened),
         training=training,
         evaluations=[],

@@ -10,6 +10,7 @@ from ctxext.checkpoints.provenance import SCHEMA, command_line, read_record, ver
 from ctxext.errors import BadInput
 from ctxext.progress import Progress, silent
 from ctxext.runs.output import staged_folder
+from ctxext.runs.rows.record import RunRecord
 
 _YEAR = 525_600
 FULL_MINUTES = 30.0
@@ -92,7 +93,8 @@ def train_base(
                 start=load_model(earlier.source, earlier.position, dtype="float32"),
                 stages=stages, peak_lr=1e-3, seed=seed + 1, on_progress=on_progress,
             )  # fmt: skip
-            training["started_from"] = (read_record(earlier.source.folder) or {}).get("training")
+            before = read_record(earlier.source.folder) or RunRecord()
+            training["started_from"] = before.document.get("training")
         save(model, folder)
         write_record(
             folder,

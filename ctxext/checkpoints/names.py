@@ -1,4 +1,4 @@
-"""What tables and plots call the checkpoints of a command."""
+"""What tables and plots call checkpoints and runs: as little of a path as tells it from others."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,19 +7,33 @@ from ctxext.checkpoints.opened import Opened
 
 
 def names_of(models: Sequence[str], opened: Sequence[Opened]) -> list[str]:
-    """What the table calls each model: the shortest end of its path that is its own."""
+    """Name each model: a repository by its id, a folder by the shortest end of its path."""
     paths = [
-        Path(model).resolve() if Path(model).is_dir() else Path(one.source.name)
-        for model, one in zip(models, opened, strict=True)
+        Path(model).resolve() if Path(model).is_dir() else Path(checkpoint.source.name)
+        for model, checkpoint in zip(models, opened, strict=True)
     ]
     names: list[str] = []
-    for index, path in enumerate(paths):
-        others = [p for i, p in enumerate(paths) if i != index and p != path]
-        parts = next(
-            (n for n in range(1, 5) if all(p.parts[-n:] != path.parts[-n:] for p in others)), 5
-        )
-        name = "/".join(path.parts[-parts:]) if Path(models[index]).is_dir() else str(path)
+    for model, path, end in zip(models, paths, shortest_ends(paths), strict=True):
+        name = end if Path(model).is_dir() else str(path)
         while name in names:
             name += "'"
         names.append(name)
     return names
+
+
+def shortest_ends(paths: Sequence[Path]) -> list[str]:
+    """Give the shortest end of each path that no other path has.
+
+    >>> shortest_ends([Path("runs/a/merged"), Path("runs/b/merged"), Path("runs/base")])
+    ['a/merged', 'b/merged', 'base']
+    """
+    ends = []
+    for path in paths:
+        others = [other for other in paths if other != path]
+        parts = 1
+        while parts < len(path.parts) and any(
+            other.parts[-parts:] == path.parts[-parts:] for other in others
+        ):
+            parts += 1
+        ends.append("/".join(path.parts[-parts:]))
+    return ends

@@ -13,9 +13,11 @@ from ctxext.checkpoints.folder import (
     read_config,
 )
 from ctxext.checkpoints.live.tokenizer import check_fits, load_tokenizer
-from ctxext.checkpoints.provenance import origin_of
+from ctxext.checkpoints.provenance import origin_of, sha256_of
 from ctxext.checkpoints.weights.files import stale_weights, stray_adapter
 from ctxext.runs.numbers import whole
+from ctxext.runs.output import MARK
+from ctxext.runs.rows.row import Identity
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,16 @@ class Opened:
     def tokens_from(self) -> Source:
         """Whose tokenizer reads its texts: the one that was named, or its own."""
         return self.tokenizer or self.source
+
+    @property
+    def identity(self) -> Identity:
+        """Which checkpoint it is, as a row of a measurement notes it."""
+        rope = self.position.rope
+        return Identity(
+            sha256_of(self.source.folder / CONFIG),
+            sha256_of(self.source.folder / MARK),
+            rope.sha256 if rope else None,
+        )
 
 
 def open_checkpoint(

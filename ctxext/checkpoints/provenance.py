@@ -5,32 +5,40 @@ import importlib.metadata
 import platform
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.windows import Origin
 from ctxext.checkpoints.folder import CONFIG, Source
-from ctxext.checkpoints.record_shape import RECORD
 from ctxext.checkpoints.weights.files import INDEX
 from ctxext.errors import CtxextError
 from ctxext.masking import masked
-from ctxext.runs.checked import (
-    Broken,
-    Shape,
-    checked,
-    maybe,
-    read_checked,
-    section,
-    theta,
-    tokens,
-)
+from ctxext.runs.build import from_document
+from ctxext.runs.checked import Broken, read_checked
+from ctxext.runs.fields import MOST_TOKENS, bounded
 from ctxext.runs.json_file import dump_json
 from ctxext.runs.output import MARK, write_file
+from ctxext.runs.rows.record import RunRecord
 
 SCHEMA = "ctxext.run/1"
 _LIBRARIES = ("torch", "transformers", "accelerate", "peft", "datasets", "safetensors")
-_ORIGINAL: Shape = {"window": tokens, "rope_theta": theta}
+
+
+@dataclass(frozen=True)
+class _Original:
+    """The unscaled base that a record's rope tells of."""
+
+    window: int = bounded(least=1, most=MOST_TOKENS)
+    rope_theta: float = bounded(above=1)
+
+
+@dataclass(frozen=True)
+class _Rope:
+    """What is believed of a record's rope."""
+
+    original: _Original | None = None
 
 
 def sha256_of(path: Path) -> str | None:
@@ -122,9 +130,10 @@ def write_record(folder: Path, document: Mapping[str, Any]) -> None:
     write_file(folder / MARK, dump_json(document))
 
 
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """The folder's ctxext.json, every key checked but `rope`, which `origin_of` and `check_record`
-    look at; None where there is none.
+def read_record(folder: Path) -> RunRecord | None:
+    """Read the folder's ctxext.json; None where there is none.
+
+    Its `rope` is looked at by `origin_of` and `check_record` only.
 
     Raises:
         BadInput: broken, or of another schema than this version reads.
@@ -132,12 +141,8 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     path = folder / MARK
     if not path.exists():
         return None
-    return read_checked(
-        path,
-        SCHEMA,
-        lambda values: checked(values, RECORD),
-        hint=f"restore it, or remove {MARK}: the config counts then",
-    )
+    hint = f"restore it, or remove {MARK}: the config counts then"
+    return read_checked(path, SCHEMA, RunRecord.from_dict, hint=hint)
 
 
 def origin_of(folder: Path, warnings: list[str] | None = None) -> Origin | None:
@@ -149,28 +154,26 @@ def origin_of(folder: Path, warnings: list[str] | None = None) -> Origin | None:
     Raises:
         BadInput: as `read_record`.
     """
-    recorded = (read_record(folder) or {}).get("rope")
+    record = read_record(folder)
+    recorded = record.document.get("rope") if record is not None else None
     if recorded is None:
         return None
     try:
-        rope = checked(
-            recorded, {"original": maybe(section({"window": tokens, "rope_theta": theta}))}
-        )
+        original = from_document(_Rope, recorded).original
     except Broken as error:
         if warnings is not None:
             warnings.append(f"{MARK} is not believed: in rope, {error}")
         return None
-    original = rope["original"]
-    return None if original is None else Origin(original["window"], original["rope_theta"])
+    return None if original is None else Origin(original.window, original.rope_theta)
 
 
-def check_record(position: Position, document: Mapping[str, Any]) -> None:
+def check_record(position: Position, recorded: RunRecord) -> None:
     """The config beside a record still rotates as the record says.
 
     Raises:
         CtxextError: it was edited since, so what is written down about it is not true.
     """
-    rope = document.get("rope")
+    rope = recorded.document.get("rope")
     written = rope.get("sha256") if isinstance(rope, dict) else rope
     now = position.rope.sha256 if position.rope else None
     if written != now:

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
@@ -15,6 +15,7 @@ from ctxext.progress import Progress as Listener
 from ctxext.progress import silent
 from ctxext.runs.checked import printable_text
 from ctxext.runs.json_file import finite
+from ctxext.runs.rows.row import Failed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -84,14 +85,14 @@ def say_warnings(warnings: Sequence[str]) -> None:
         console.print(warning)
 
 
-def say_failed(failed: Sequence[Mapping[str, Any]], *, resumable: bool) -> None:
+def say_failed(failed: Sequence[Failed], *, resumable: bool) -> None:
     """Name what could not be measured, and exit with 1; nothing failed: do nothing."""
     if not failed:
         return
     console = err()
     for row in failed:
         console.print("ctxext: ", style="red", end="")
-        console.print(f"length {row['length']} is not measured: {row['error']}")
+        console.print(f"length {row.length} is not measured: {row.error}")
     if resumable:
         console.print("  the rest is kept; the same command tries those once more")
     raise typer.Exit(1)

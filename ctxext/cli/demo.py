@@ -8,7 +8,8 @@ import typer
 from ctxext.cli import _options as options
 from ctxext.cli._output import out, print_json, progress, table
 from ctxext.errors import BadInput
-from ctxext.report.tables import by_position_table, copying_table
+from ctxext.report.tables.perplexity import by_position_table
+from ctxext.report.tables.retrieval import copying_table
 
 if TYPE_CHECKING:
     from ctxext.api.demo import DemoResult

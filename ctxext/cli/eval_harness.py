@@ -8,7 +8,7 @@ import typer
 from ctxext.cli import _options as options
 from ctxext.cli._output import out, print_json, progress, say_warnings, table
 from ctxext.lengths import parse_length, parse_lengths, show_length
-from ctxext.report.tables import harness_table
+from ctxext.report.tables.harness import harness_table
 
 if TYPE_CHECKING:
     from ctxext.api.harness import HarnessResult

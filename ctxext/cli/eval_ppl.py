@@ -8,7 +8,7 @@ from ctxext.cli import _options as options
 from ctxext.cli._output import out, print_json, progress, say_failed, say_warnings, table
 from ctxext.lengths import parse_length, parse_lengths
 from ctxext.machine.launch import environment_rank
-from ctxext.report.tables import (
+from ctxext.report.tables.perplexity import (
     bits_per_byte_table,
     by_length_table,
     by_position_table,
@@ -143,8 +143,8 @@ def _render(result: "PerplexityResult") -> None:
     columns, rows = by_position_table(result.by_position)
     table("perplexity by position in the longest window", columns, rows)
     if result.key_tokens:
-        columns, rows = key_tokens_table(result.key_tokens["results"])
-        reference = result.key_tokens["reference"]
+        columns, rows = key_tokens_table(result.key_tokens.results)
+        reference = result.key_tokens.reference
         table(f"LongPPL: perplexity of tokens that need far context, by {reference}", columns, rows)
     if result.output_dir:
         out().print(f"written: {result.output_dir}")

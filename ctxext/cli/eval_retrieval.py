@@ -9,8 +9,9 @@ from ctxext.cli._output import out, print_json, progress, say_failed, say_warnin
 from ctxext.errors import BadInput
 from ctxext.lengths import parse_length, parse_lengths, show_length
 from ctxext.machine.launch import environment_rank
-from ctxext.report.comparison_tables import accuracy_table, choice_table, effective_table
-from ctxext.report.findings import RetrievalGroup
+from ctxext.report.findings.groups import RetrievalGroup
+from ctxext.report.tables.retrieval import accuracy_table, choice_table, effective_table
+from ctxext.report.tables.text import percent
 
 if TYPE_CHECKING:
     from ctxext.api.retrieval import RetrievalResult
@@ -136,11 +137,10 @@ def _render(result: "RetrievalResult") -> None:
         table("told from three wrong answers (chance 25 %), and nats a token gained", *choices)
     table("up to where it reads", *effective_table(group))
     for row in result.middle:
-        if row["lost"]:
+        if row.lost:
             out().print(
-                f"lost in the middle: {row['model']}, {row['task']} at "
-                f"{show_length(row['length'])}: {100 * row['middle']:.0f} % in the middle, "
-                f"{100 * row['ends']:.0f} % at the worse end",
+                f"lost in the middle: {row.model}, {row.task} at {show_length(row.length)}: "
+                f"{percent(row.middle)} in the middle, {percent(row.ends)} at the worse end",
             )
     if result.output_dir:
         out().print(f"written: {result.output_dir}")

@@ -7,7 +7,7 @@ import typer
 from ctxext.cli import _options as options
 from ctxext.cli._output import out, print_json, progress, say_warnings, table
 from ctxext.lengths import show_length
-from ctxext.report.tables import fertility_table
+from ctxext.report.tables.languages import fertility_table
 
 if TYPE_CHECKING:
     from ctxext.api.fertility import FertilityResult

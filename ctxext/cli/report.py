@@ -1,5 +1,6 @@
 """`ctxext report`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,9 @@ from ctxext.cli._output import out, print_json, table
 
 if TYPE_CHECKING:
     from ctxext.api.report import Report
-    from ctxext.report.findings import Findings
+    from ctxext.report.findings.collected import Findings
+    from ctxext.report.findings.differences import Difference
+    from ctxext.report.tables.pivot import Table
 
 
 def command(
@@ -44,85 +47,85 @@ def command(
 
 
 def _render(result: "Report") -> None:
-    from ctxext.report.comparison_tables import verdict_table
+    from ctxext.report.tables.verdict import verdict_table
 
-    found = result.findings
-    if found.verdicts:
-        table("verdict", *verdict_table(found.verdicts))
-        for one in found.verdicts:
-            out().print(f"{one.model}: {one.sentence}")
-    _perplexity(found)
-    _retrieval(found)
-    _others(found)
+    findings = result.findings
+    if findings.verdicts:
+        table("verdict", *verdict_table(findings.verdicts))
+        for verdict in findings.verdicts:
+            out().print(f"{verdict.model}: {verdict.sentence}")
+    _perplexity(findings)
+    _retrieval(findings)
+    _others(findings)
     out().print("\nnot measured:")
-    for sentence in found.not_measured:
+    for sentence in findings.not_measured:
         out().print(f"- {sentence}")
-    for row in found.failed:
-        out().print(f"failed: {row.get('model')}: {row.get('error')}")
+    for _, row in findings.failed:
+        out().print(f"failed: {row.model}: {row.error}")
     out().print(f"written: {result.output} ({result.bytes / 1024:,.0f} KiB)")
 
 
-def _perplexity(found: "Findings") -> None:
-    from ctxext.report.comparison_tables import NLL_NOTE, nll_difference_table
-    from ctxext.report.tables import (
-        bits_per_byte_table,
-        by_length_table,
-        by_position_table,
-        key_tokens_table,
-    )
+def _perplexity(findings: "Findings") -> None:
+    from ctxext.report.findings.differences import by_nll, differences
+    from ctxext.report.tables import perplexity as tables
 
-    for group in found.perplexity:
-        compared = False
-        for name, rows, cells, differences in (
-            ("window length", group.results, by_length_table, group.length_differences),
-            ("position", group.by_position, by_position_table, group.position_differences),
-        ):
-            if rows:
-                table(f"perplexity by {name} ({group.about})", *cells(rows))
-            if differences:
-                table(f"difference of NLL by {name}", *nll_difference_table(differences))
-                compared = True
-        if compared:
-            out().print(NLL_NOTE)
-        bits = bits_per_byte_table(group.results)
+    for group in findings.perplexity:
+        by_length = differences(group.results, by_nll)
+        by_position = differences(group.by_position, by_nll)
+        _compared("window length", group.about, tables.by_length_table(group.results), by_length)
+        _compared("position", group.about, tables.by_position_table(group.by_position), by_position)
+        if by_length or by_position:
+            out().print(tables.NLL_NOTE)
+        bits = tables.bits_per_byte_table(group.results)
         if bits[1]:
             table("bits per byte of text", *bits)
         for keys in group.key_tokens:
-            table(
-                "LongPPL: perplexity over key tokens",
-                *key_tokens_table(keys["results"]),
-            )
+            cells = tables.key_tokens_table(keys.results)
+            table("LongPPL: perplexity over key tokens", *cells)
 
 
-def _retrieval(found: "Findings") -> None:
-    from ctxext.report import comparison_tables as tables
+def _compared(name: str, about: str, cells: "Table", compared: "Sequence[Difference]") -> None:
+    """A table of perplexities, and of their differences."""
+    from ctxext.report.tables.perplexity import nll_difference_table
 
-    for group in found.retrieval:
+    if cells[1]:
+        table(f"perplexity by {name} ({about})", *cells)
+    if compared:
+        table(f"difference of NLL by {name}", *nll_difference_table(compared))
+
+
+def _retrieval(findings: "Findings") -> None:
+    from ctxext.report.findings.differences import by_accuracy, differences
+    from ctxext.report.tables import retrieval as tables
+
+    for group in findings.retrieval:
         if group.effective:
             table(f"effective length ({group.about})", *tables.effective_table(group))
         table("retrieval by length, Wilson's 95 % interval", *tables.accuracy_table(group))
         if group.by_choice:
             title = "forced choice, with Wilson's interval, and gain in nats a token"
             table(title, *tables.choice_table(group))
-        if group.differences:
-            differences = tables.accuracy_difference_table(group.differences)
-            table("difference of accuracy by length", *differences)
+        if compared := differences(group.by_length, by_accuracy):
+            cells = tables.accuracy_difference_table(compared)
+            table("difference of accuracy by length", *cells)
             out().print(tables.SHARE_NOTE)
-        if lost := [row for row in group.middle if row["lost"]]:
+        if lost := [row for row in group.middle if row.lost]:
             table("lost in the middle", *tables.middle_table(lost))
 
 
-def _others(found: "Findings") -> None:
-    from ctxext.report import comparison_tables as tables
-    from ctxext.report.tables import copying_table, fertility_table
+def _others(findings: "Findings") -> None:
+    from ctxext.report.tables.harness import harness_comparison
+    from ctxext.report.tables.languages import fertility_table
+    from ctxext.report.tables.retrieval import copying_table
+    from ctxext.report.tables.training import config_table
 
-    for group in found.copying:
+    for group in findings.copying:
         title = f"a planted string copied from so many tokens back, {group.about}"
         table(title, *copying_table(group.results))
-    for names, diff in found.configs:
-        table(f"config of {names}", *tables.config_table(diff))
-    for document in found.fertility:
-        cells = fertility_table(document["results"], reference=document.get("reference"))
-        table(f"{document['model']}: what text costs", *cells)
-    if found.harness is not None:
-        table("downstream tasks", *tables.harness_comparison(found.harness))
+    for names, diff in findings.configs:
+        table(f"config of {names}", *config_table(diff))
+    for document in findings.fertility:
+        cells = fertility_table(document.results, reference=document.reference)
+        table(f"{document.model}: what text costs", *cells)
+    if findings.harness is not None:
+        table("downstream tasks", *harness_comparison(findings.harness))

@@ -109,8 +109,8 @@ class Measuring:
     def _is_unfinished(self, out: Path) -> bool:
         if not (out / MARK).is_file():
             return False
-        found = read_record(out) or {}
-        return found.get("kind") == self.kind and found.get("finished") is False
+        record = read_record(out)
+        return record is not None and record.kind == self.kind and not record.finished
 
     def _record(self, out: Path, *, finished: bool, documents: list[str]) -> None:
         parts: dict[str, Any] = {} if finished else {"finished": False}

@@ -1,27 +1,42 @@
 """The model card: what was done and what was measured, from the records only.
 
-Front matter as the Hub reads it, then always the same sections; one without numbers says "not
-measured". A pure function: no file is read here, no network asked.
+Front matter as the Hub reads it, then the sections of `card.md.jinja`, always the same; one without
+numbers says "not measured". Reads no file but its template, and asks no network.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from typing import TYPE_CHECKING
 
-from ctxext.checkpoints.config.patch import ABSENT
 from ctxext.engines.notes import engine_notes, first_transformers, serve_commands
 from ctxext.lengths import show_length
 from ctxext.methods import METHODS
-from ctxext.report.comparison_tables import (
+from ctxext.release.markdown import code_line, escape_markdown, markdown_code, markdown_table
+from ctxext.report.findings.groups import RetrievalGroup
+from ctxext.report.tables.pivot import Table, pivot
+from ctxext.report.tables.retrieval import (
     accuracy_table,
     choice_table,
     effective_table,
     threshold_words,
 )
-from ctxext.report.findings import RetrievalGroup
-from ctxext.report.tables import escape_markdown, markdown, markdown_code, perplexity, shown
-from ctxext.runs.checked import printable_text
+from ctxext.report.tables.text import perplexity, shown
+from ctxext.report.tables.training import config_value
+from ctxext.runs.rows.perplexity import LengthRow, PerplexityDocument
+from ctxext.runs.rows.record import (
+    BaseCheckpoint,
+    RecordedRecipe,
+    RunRecord,
+    Training,
+)
+from ctxext.runs.rows.retrieval import CellRow, RetrievalDocument
+from ctxext.runs.rows.row import Identity
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCardData
+
+_TEMPLATE = "card.md.jinja"
 
 
 @dataclass(frozen=True)
@@ -30,8 +45,8 @@ class CardFacts:
 
     Attributes:
         repo_id: where it will stand.
-        record: the checkpoint's ctxext.json.
-        identity: (config_sha256, record_sha256) of the checkpoint, as evaluations note them.
+        record: the checkpoint's ctxext.json, with `base` and `window`.
+        identity: of the checkpoint, as evaluations note it.
         evaluations, retrievals: eval-ppl and eval-retrieval documents that measured it.
         base_model: Hub id of the original base; None where it has none.
         adapter: whether `adapter/` is uploaded too.
@@ -39,58 +54,221 @@ class CardFacts:
     """
 
     repo_id: str
-    record: Mapping[str, Any]
-    identity: tuple[str | None, str | None]
-    evaluations: Sequence[Mapping[str, Any]]
+    record: RunRecord
+    identity: Identity
+    evaluations: Sequence[PerplexityDocument]
     base_model: str | None
     adapter: bool
     plots: Sequence[str]
-    retrievals: Sequence[Mapping[str, Any]] = ()
+    retrievals: Sequence[RetrievalDocument] = ()
     heat_maps: Sequence[str] = ()
 
     @property
-    def origin(self) -> Mapping[str, Any]:
+    def name(self) -> str:
+        return self.repo_id.rpartition("/")[2]
+
+    @property
+    def origin(self) -> BaseCheckpoint:
         """The base before any extension."""
-        found: Mapping[str, Any] = self.record.get("extended_from") or self.record["base"]
-        return found
+        return self.record.extended_from or self.record.base or BaseCheckpoint()
 
     @property
-    def license(self) -> Mapping[str, str]:
-        return self.record.get("license") or {}
-
-    @property
-    def target(self) -> int:
-        return int(self.record["window"]["target"])
+    def origin_name(self) -> str:
+        return self.origin.id or "a checkpoint without a name"
 
     @property
     def original(self) -> int:
-        return int(self.record["window"]["original"])
+        return self.record.window.original if self.record.window else 0
 
+    @property
+    def target(self) -> int:
+        return self.record.window.target if self.record.window else 0
 
-def is_llama_license(license: Mapping[str, str]) -> bool:
-    """Llama's licenses ask that a derived model's name begins with "Llama"."""
-    return (license.get("license_name") or license.get("license") or "").lower().startswith("llama")
+    @property
+    def method(self) -> str:
+        return str(self.record.method)
+
+    @property
+    def is_static(self) -> bool:
+        """Whether the scaling acts on short texts too."""
+        method = METHODS.get(self.method)
+        return method is None or not method.facts.follows_length
+
+    @property
+    def trained(self) -> Training | None:
+        """The training, where there was a step of it."""
+        training = self.record.training
+        return training if training is not None and training.steps else None
+
+    @property
+    def config_table(self) -> Table:
+        """Keys of the config, in the base and here."""
+        pairs = (self.record.config_diff or {}).items()
+        lines = [[key, config_value(old), config_value(new)] for key, (old, new) in pairs]
+        return ["key", "base", "here"], lines
+
+    @property
+    def training_table(self) -> Table:
+        """What a reader asks first of a training run."""
+        training = self.trained or Training(steps=0, tokens=0)
+        recipe = training.recipe or RecordedRecipe()
+        lora, train = recipe.lora, recipe.train
+        also = [n for n, on in (("norms", lora.train_norms), ("embeddings", lora.train_embeddings))
+                if on]  # fmt: skip
+        batch = (train.batch_size or 1) * (train.gradient_accumulation or 1)
+        lines = [
+            ["data", training.data.source or "not recorded"],
+            ["sequence length", f"{train.seq_length or 0:,} tokens"],
+            ["steps", f"{training.steps} of {batch} sequences a rank"],
+            ["tokens", f"{training.tokens:,}"],
+            ["final loss", f"{shown(training.final_loss, '.4f')} nats/token"],
+            ["learning rate", f"{train.lr} ({train.schedule})"],
+            ["LoRA", f"rank {lora.rank}, alpha {lora.alpha}"],
+            ["on", ", ".join([*lora.targets, *also])],
+            ["seed", str(train.seed)],
+        ]
+        return ["what", "value"], lines
+
+    @property
+    def stages_table(self) -> Table:
+        """The stages of a training run, in their order."""
+        columns = ["stage", "window", "method", "sequence length", "steps", "tokens", "lr", "loss"]
+        stages = self.trained.stages if self.trained else ()
+        return columns, [
+            [
+                str(number),
+                shown(stage.window, ",.0f"),
+                stage.method or "as the base",
+                shown(stage.seq_length, ",.0f"),
+                str(stage.steps),
+                f"{stage.tokens:,}",
+                str(stage.lr),
+                shown(stage.final_loss, ".4f"),
+            ]
+            for number, stage in enumerate(stages, start=1)
+        ]
+
+    def perplexity_table(self, document: PerplexityDocument) -> Table:
+        """Perplexity by length of all models, and what the extension costs or brings."""
+        rows = document.results
+        lengths = sorted({row.length for row in rows})
+        first: dict[tuple[str, int], LengthRow] = {}
+        for row in rows:
+            first.setdefault((self.label(row), row.length), row)
+        columns, lines = pivot(
+            first.items(), down=lambda pair: pair[0][0], across=lambda pair: pair[0][1],
+            cell=lambda pair: perplexity(pair[1]), corner=["window length"],
+            lines=list(dict.fromkeys(self.label(row) for row in rows)), missing="",
+        )  # fmt: skip
+        return columns, lines + self._changes(rows, lengths)
+
+    def _changes(self, rows: Sequence[LengthRow], lengths: Sequence[int]) -> list[list[str]]:
+        """The line of changes at each length; none without a base."""
+        known = [(row, row.perplexity) for row in rows if row.perplexity is not None]
+        here = {row.length: value for row, value in known if self.is_this(row)}
+        origin = self.origin.config_sha256
+        base = {row.length: value for row, value in known
+                if origin is not None and row.config_sha256 == origin}  # fmt: skip
+        if not here or not base:
+            return []
+        changes = [
+            f"{100 * (here[n] / base[n] - 1):+.1f} %" if n in here and n in base else ""
+            for n in lengths
+        ]
+        return [["this model against its base", *changes]]
+
+    def retrieval_group(self, document: RetrievalDocument) -> RetrievalGroup:
+        """The rows of a document, models called by what they are to this one."""
+        names = {row.model: self.label(row) for row in document.results}
+        return RetrievalGroup(
+            "", document.window, document.threshold,
+            results=[replace(row, model=names[row.model]) for row in document.results],
+            effective=[
+                replace(row, model=names.get(row.model, row.model)) for row in document.effective
+            ],
+        )  # fmt: skip
+
+    def is_this(self, row: LengthRow | CellRow) -> bool:
+        """Whether a row was measured on exactly this checkpoint."""
+        return Identity.of(row).same_files(self.identity)
+
+    def label(self, row: LengthRow | CellRow) -> str:
+        """What a measured model is to this one, told by its config and record."""
+        if self.is_this(row):
+            return "this model"
+        config = row.config_sha256
+        if config is not None and config == self.origin.config_sha256:
+            return f"{row.model} (base)"
+        if config == self.identity.config_sha256 and self.record.training:
+            return f"{row.model} (extended, not trained)"
+        return row.model
+
+    @property
+    def first_transformers(self) -> str:
+        return first_transformers(self.method, str(self.record.model_type))
+
+    @property
+    def serve_commands(self) -> list[tuple[str, str]]:
+        return serve_commands(self.repo_id, self.target)
+
+    @property
+    def engine_notes(self) -> list[str]:
+        """What goes wrong in serving engines."""
+        _, block = (self.record.config_diff or {}).get("rope_parameters") or [None, {}]
+        return engine_notes(self.method, block if isinstance(block, dict) else {}, self.target)
+
+    @property
+    def commands(self) -> list[str]:
+        """The commands that made it; one where a recipe extended and trained."""
+        return [c for c in dict.fromkeys([self.record.extend_command, self.record.command]) if c]
+
+    @property
+    def versions(self) -> str:
+        return ", ".join(f"{name} {version}" for name, version in self.record.versions.items())
+
+    @property
+    def license_name(self) -> str | None:
+        license = self.record.license
+        return license.get("license_name") or license.get("license")
+
+    @property
+    def is_llama(self) -> bool:
+        """Whether Llama's license asks that the name begins with "Llama"."""
+        return (self.license_name or "").lower().startswith("llama")
+
+    @property
+    def papers(self) -> list[str]:
+        method = METHODS.get(self.method)
+        papers = [f"{method.name}: {method.paper}"] if method else []
+        if self.trained:
+            papers.append("LoRA: arXiv:2106.09685; LongLoRA (norms, embeddings): arXiv:2309.12307")
+        return papers
 
 
 def model_card(facts: CardFacts) -> str:
-    """The whole README.md."""
-    body = [
-        f"# {escape_markdown(facts.repo_id.rpartition('/')[2])}",
-        _summary(facts),
-        "## What changed in the config\n\n" + _config(facts),
-        "## Perplexity\n\n" + _perplexity(facts),
-        "## Retrieval\n\n" + _retrieval(facts),
-        "## How to load it\n\n" + _load(facts),
-        "## Training\n\n" + _training(facts),
-        "## Limits\n\n" + _limits(facts),
-        "## How to repeat it\n\n" + _repeat(facts),
-        "## License\n\n" + _license(facts),
-        "## References\n\n" + _references(facts),
-    ]
-    return f"---\n{_front_matter(facts)}\n---\n\n" + "\n\n".join(body) + "\n"
+    """Write the whole README.md."""
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.from_template(
+        _card_data(facts),
+        template_str=files("ctxext.release").joinpath(_TEMPLATE).read_text(encoding="utf-8"),
+        facts=facts,
+        text=lambda value: escape_markdown(str(value)),
+        code=markdown_code,
+        line=code_line,
+        table=markdown_table,
+        count="{:,}".format,
+        length=show_length,
+        shown=shown,
+        accuracy_table=accuracy_table,
+        choice_table=choice_table,
+        effective_table=effective_table,
+        threshold_words=threshold_words,
+    )
+    return str(card)
 
 
-def _front_matter(facts: CardFacts) -> str:
+def _card_data(facts: CardFacts) -> "ModelCardData":
     from huggingface_hub import EvalResult, ModelCardData
 
     # The Hub keeps one entry for each task and data set; a window length is a metric of it.
@@ -98,297 +276,31 @@ def _front_matter(facts: CardFacts) -> str:
         EvalResult(
             task_type="text-generation",
             dataset_type="text",
-            dataset_name=document["data"]["source"],
+            dataset_name=document.data.source,
             metric_type="perplexity",
-            metric_name=f"perplexity at {row['length']} tokens",
-            metric_value=round(row["perplexity"], 4),
-            metric_args={"length": row["length"], "tokens": row["tokens"]},
-            dataset_args={"protocol": document["protocol"], "stride": document["stride"]},
+            metric_name=f"perplexity at {row.length} tokens",
+            metric_value=round(row.perplexity, 4),
+            metric_args={"length": row.length, "tokens": row.tokens},
+            dataset_args={"protocol": document.protocol, "stride": document.stride},
         )
         for document in facts.evaluations
-        for row in document["results"]
-        if _is_this(row, facts) and row["perplexity"] is not None  # else it exploded there
+        for row in document.results
+        if facts.is_this(row) and row.perplexity is not None  # else it exploded there
     ]
-    method = str(facts.record.get("method") or "")
+    license: Mapping[str, str] = facts.record.license
+    tags = ["long-context", "context-extension", "rope-scaling", facts.record.method, "ctxext"]
     data = ModelCardData(
         base_model=facts.base_model,
         library_name="transformers",
-        license=facts.license.get("license"),
-        license_name=facts.license.get("license_name"),
-        license_link=facts.license.get("license_link"),
+        license=license.get("license"),
+        license_name=license.get("license_name"),
+        license_link=license.get("license_link"),
         metrics=["perplexity"] if results else None,
         pipeline_tag="text-generation",
-        tags=[
-            "long-context",
-            "context-extension",
-            "rope-scaling",
-            *filter(None, [method]),
-            "ctxext",
-        ],
-        model_name=facts.repo_id.rpartition("/")[2] if results else None,
+        tags=[tag for tag in tags if tag],
+        model_name=facts.name if results else None,
         eval_results=results or None,
     )
     if facts.base_model:  # without one on the Hub the relation would point nowhere
         data["base_model_relation"] = "finetune"
-    return str(data.to_yaml()).strip()
-
-
-def _summary(facts: CardFacts) -> str:
-    base = escape_markdown(facts.base_model or _name_of(facts.origin))
-    how = f"{markdown_code(str(facts.record.get('method')))} scaling of its RoPE"
-    training = facts.record.get("training") or {}
-    done = (
-        f"fine-tuned with LoRA for {training['steps']} steps ({training['tokens']:,} tokens)"
-        if training.get("steps")
-        else "config only, no training: the weights are the base's"
-    )
-    return f"{base}, extended from {facts.original:,} to {facts.target:,} tokens by {how}; {done}."
-
-
-def _name_of(checkpoint: Mapping[str, Any]) -> str:
-    return str(checkpoint.get("id") or "a checkpoint without a name")
-
-
-def _config(facts: CardFacts) -> str:
-    diff = facts.record.get("config_diff") or {}
-    if not diff:
-        return "Not recorded."
-    rows = [[key, _shown(before), _shown(after)] for key, (before, after) in diff.items()]
-    return markdown((["key", "base", "here"], rows))
-
-
-def _shown(value: Any) -> str:
-    return "absent" if value == ABSENT else json.dumps(value, ensure_ascii=False)
-
-
-def _is_this(row: Mapping[str, Any], facts: CardFacts) -> bool:
-    return (row.get("config_sha256"), row.get("record_sha256")) == facts.identity
-
-
-def _label(row: Mapping[str, Any], facts: CardFacts) -> str:
-    """What a measured model is to this one, told by its config and record."""
-    if _is_this(row, facts):
-        return "this model"
-    config = row.get("config_sha256")
-    if config is not None and config == facts.origin.get("config_sha256"):
-        return f"{row['model']} (base)"
-    if config == facts.identity[0] and facts.record.get("training"):
-        return f"{row['model']} (extended, not trained)"
-    return str(row["model"])
-
-
-def _perplexity(facts: CardFacts) -> str:
-    parts = []
-    for document in facts.evaluations:
-        results = document["results"]
-        lengths = sorted({row["length"] for row in results})
-        rows = [
-            [label, *(_cell(results, facts, label, n) for n in lengths)]
-            for label in dict.fromkeys(_label(row, facts) for row in results)
-        ]
-        rows += _difference(results, facts, lengths)
-        data = document["data"]
-        parts.append(
-            f"On {markdown_code(data['source'])} ({shown(data['tokens'], ',.0f')} tokens read, "
-            f"sha256 `{data['sha256'][:12]}`), {_word(document['protocol'])} windows, "
-            f"stride {document['stride']}; ± is one standard error. The base was trained at "
-            f"{show_length(facts.original)}: columns up to there show what the extension costs.\n\n"
-            + markdown((["window length", *(show_length(n) for n in lengths)], rows))
-        )
-    parts += [f"![perplexity by window length and by position]({name})" for name in facts.plots]
-    return "\n\n".join(parts) or "Not measured."
-
-
-def _retrieval(facts: CardFacts) -> str:
-    parts = []
-    for document in facts.retrievals:
-        names = {row["model"]: _label(row, facts) for row in document["results"]}
-        group = RetrievalGroup(
-            "", document["window"], document["threshold"],
-            results=[{**row, "model": names[row["model"]]} for row in document["results"]],
-            effective=[{**row, "model": names[row["model"]]} for row in document["effective"]],
-        )  # fmt: skip
-        parts.append(
-            f"Right answers over all depths, {_word(document['samples'])} questions for each "
-            f"length and depth, in {_source(document)}, by {_word(document['score'])}, with 95 % "
-            "intervals; then the longest length at which the score stays "
-            f"{threshold_words(document['threshold'])}.\n\n" + markdown(accuracy_table(group))
-        )
-        choices = choice_table(group)
-        if choices[1]:
-            parts.append(
-                "Told from wrong answers (chance 25 %), and nats a token that the needle gains:"
-                "\n\n" + markdown(choices)
-            )
-        parts.append(markdown(effective_table(group)))
-    parts += [f"![right answers by length and depth]({name})" for name in facts.heat_maps]
-    return "\n\n".join(parts) or (
-        "Not measured. Perplexity that stays low at a length does not show that far text is used."
-    )
-
-
-def _source(document: Mapping[str, Any]) -> str:
-    source = (document["data"] or {}).get("source")
-    return markdown_code(source) if source else "a text without a name"
-
-
-def _word(value: Any) -> str:
-    return escape_markdown(str(value))
-
-
-def _cell(results: Sequence[Mapping[str, Any]], facts: CardFacts, label: str, length: int) -> str:
-    for row in results:
-        if row["length"] == length and _label(row, facts) == label:
-            return perplexity(row)
-    return ""
-
-
-def _difference(
-    results: Sequence[Mapping[str, Any]], facts: CardFacts, lengths: Sequence[int]
-) -> list[list[str]]:
-    """The row that says what the extension costs or brings at each length; none without a base."""
-    known = [row for row in results if row["perplexity"] is not None]
-    here = {row["length"]: row["perplexity"] for row in known if _is_this(row, facts)}
-    origin = facts.origin.get("config_sha256")
-    base = {
-        row["length"]: row["perplexity"]
-        for row in known
-        if origin is not None and row["config_sha256"] == origin
-    }
-    if not here or not base:
-        return []
-    changes = [
-        f"{100 * (here[n] / base[n] - 1):+.1f} %" if n in here and n in base else ""
-        for n in lengths
-    ]
-    return [["this model against its base", *changes]]
-
-
-def _load(facts: CardFacts) -> str:
-    repo, method = facts.repo_id, str(facts.record.get("method"))
-    first = first_transformers(method, str(facts.record.get("model_type")))
-    lines = [
-        "```python",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        f'model = AutoModelForCausalLM.from_pretrained("{repo}", dtype="auto")',
-        f'tokenizer = AutoTokenizer.from_pretrained("{repo}")',
-        "```",
-        "",
-        "Nothing has to be set by hand: `config.json` carries the scaling in both forms, "
-        "`rope_parameters` (transformers 5) and `rope_theta` with `rope_scaling` (transformers 4 "
-        f"from {first}, serving engines).",
-        "",
-        *(f"- {e}: `{c}`" for e, c in serve_commands(repo, facts.target)),
-    ]
-    block = (facts.record.get("config_diff") or {}).get("rope_parameters") or [None, {}]
-    notes = engine_notes(method, block[1] if isinstance(block[1], dict) else {}, facts.target)
-    if notes:
-        lines += ["", "Known to go wrong elsewhere:", "", *(f"- {note}" for note in notes)]
-    if facts.adapter:
-        lines += [
-            "",
-            "The LoRA adapter alone is in `adapter/`. It belongs on the *extended* base: the "
-            "original weights with the config of this repository, whose own weights hold the "
-            "adapter already.",
-        ]
-    return "\n".join(lines)
-
-
-def _training(facts: CardFacts) -> str:
-    training = facts.record.get("training") or {}
-    if not training.get("steps"):
-        return "None."
-    recipe = training.get("recipe") or {}
-    lora, train = recipe.get("lora") or {}, recipe.get("train") or {}
-    data = training.get("data") or {}
-    also = [n for n in ("norms", "embeddings") if lora.get(f"train_{n}")]
-    batch = (train.get("batch_size") or 1) * (train.get("gradient_accumulation") or 1)
-    rows = [
-        ["data", str(data.get("source") or "not recorded")],
-        ["sequence length", f"{train.get('seq_length') or 0:,} tokens"],
-        ["steps", f"{training['steps']} of {batch} sequences a rank"],
-        ["tokens", f"{training['tokens']:,}"],
-        ["final loss", f"{shown(training.get('final_loss'), '.4f')} nats/token"],
-        ["learning rate", f"{train.get('lr')} ({train.get('schedule')})"],
-        ["LoRA", f"rank {lora.get('rank')}, alpha {lora.get('alpha')}"],
-        ["on", ", ".join([*(lora.get("targets") or []), *also])],
-        ["seed", str(train.get("seed"))],
-    ]
-    table = markdown((["what", "value"], rows))
-    stages = training.get("stages") or []
-    if not stages:
-        return table
-    return (
-        f"{table}\n\nIn {len(stages)} stages, each from what the one before had trained, with a "
-        "fresh optimizer; above stand the steps and tokens of all, and the rest of the last:\n\n"
-        + _stages(stages)
-    )
-
-
-def _stages(stages: Sequence[Mapping[str, Any]]) -> str:
-    columns = ["stage", "window", "method", "sequence length", "steps", "tokens", "lr", "loss"]
-    rows = [
-        [
-            str(number),
-            shown(stage["window"], ",.0f"),
-            str(stage.get("method") or "as the base"),
-            shown(stage["seq_length"], ",.0f"),
-            str(stage["steps"]),
-            f"{stage['tokens']:,}",
-            str(stage["lr"]),
-            shown(stage.get("final_loss"), ".4f"),
-        ]
-        for number, stage in enumerate(stages, start=1)
-    ]
-    return markdown((columns, rows))
-
-
-def _limits(facts: CardFacts) -> str:
-    found = [f"- Beyond {facts.target:,} tokens nothing is claimed."]
-    method = METHODS.get(str(facts.record.get("method")))
-    if method is None or not method.facts.follows_length:
-        found.append(
-            "- The scaling is static: it also acts on short texts. The table above says what that "
-            "costs, where it has lengths inside the original window."
-        )
-    found.append(
-        "- Not measured here: downstream tasks, "
-        + ("" if facts.retrievals else "retrieval, ")
-        + "other languages than the text's."
-    )
-    return "\n".join(found)
-
-
-def _repeat(facts: CardFacts) -> str:
-    origin = facts.origin
-    # One command where a recipe extended and trained.
-    commands = dict.fromkeys(facts.record.get(key) for key in ("extend_command", "command"))
-    versions = ", ".join(f"{k} {v}" for k, v in (facts.record.get("versions") or {}).items())
-    # A line of a block ends it with three backticks only.
-    typed = [printable_text(command).replace("`", "'") for command in commands if command]
-    lines = ["```", *typed, "```", ""]
-    revision = f", revision `{origin['revision']}`" if origin.get("revision") else ""
-    lines.append(
-        f"Base: {escape_markdown(_name_of(origin))}{revision}, sha256 of its config.json "
-        f"`{origin.get('config_sha256')}`. Versions: {escape_markdown(versions)}. All of it, for "
-        "machines: "
-        "`ctxext.json`."
-    )
-    return "\n".join(lines)
-
-
-def _license(facts: CardFacts) -> str:
-    name = facts.license.get("license_name") or facts.license.get("license")
-    if not name:
-        return "The base's card names no license; its terms apply."
-    text = f"As the base: {escape_markdown(name)}."
-    return text + " Built with Llama." if is_llama_license(facts.license) else text
-
-
-def _references(facts: CardFacts) -> str:
-    method = METHODS.get(str(facts.record.get("method")))
-    papers = [f"- {method.name}: {method.paper}"] if method else []
-    if (facts.record.get("training") or {}).get("steps"):
-        papers.append("- LoRA: arXiv:2106.09685; LongLoRA (norms, embeddings): arXiv:2309.12307")
-    return "\n".join(papers) or "None."
+    return data

@@ -1,13 +1,12 @@
 """What a published model calls its base: something that others can load, never a folder of here."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ctxext.checkpoints.folder import check_repo_id
 from ctxext.errors import BadInput
+from ctxext.runs.rows.record import BaseCheckpoint, RunRecord
 
 _SHA = re.compile(r"[0-9a-f]{40}")
 
@@ -33,15 +32,15 @@ def check_base_model(name: str) -> list[str]:
     return []
 
 
-def card_base(record: Mapping[str, Any], given: str | None) -> str | None:
+def card_base(record: RunRecord, given: str | None) -> str | None:
     """The base of the card's front matter: before any extension, if it is on the Hub."""
     if given is not None:
         return given
-    hub = _from_hub(record.get("extended_from")) or _from_hub(record.get("base"))
+    hub = _from_hub(record.extended_from) or _from_hub(record.base)
     return hub.id if hub else None
 
 
-def adapter_base(record: Mapping[str, Any], given: str | None, repo_id: str) -> HubModel:
+def adapter_base(record: RunRecord, given: str | None, repo_id: str) -> HubModel:
     """The base that a published adapter names.
 
     What was trained on comes first, then what that was extended from, and last the repository that
@@ -57,7 +56,7 @@ def adapter_base(record: Mapping[str, Any], given: str | None, repo_id: str) -> 
     """
     if given is not None:
         return HubModel(given)
-    hub = _from_hub(record.get("base")) or _from_hub(record.get("extended_from"))
+    hub = _from_hub(record.base) or _from_hub(record.extended_from)
     if hub is not None:
         return hub
     if "/" not in repo_id:  # such a name alone would be another repository
@@ -69,16 +68,14 @@ def adapter_base(record: Mapping[str, Any], given: str | None, repo_id: str) -> 
     return HubModel(repo_id)
 
 
-def _from_hub(entry: Any) -> HubModel | None:
+def _from_hub(checkpoint: BaseCheckpoint | None) -> HubModel | None:
     """A checkpoint of a record, if it came from the Hub: only then it has a commit.
 
     By its name alone a folder (`runs/ext`) could pass for a repository of somebody else.
     """
-    if not isinstance(entry, Mapping):
+    if checkpoint is None or checkpoint.id is None or checkpoint.revision is None:
         return None
-    name, revision = entry.get("id"), entry.get("revision")
-    if not isinstance(name, str) or not isinstance(revision, str):
-        return None
+    name, revision = checkpoint.id, checkpoint.revision
     return HubModel(name, revision) if _is_repo_id(name) and _SHA.fullmatch(revision) else None
 
 

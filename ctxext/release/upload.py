@@ -4,10 +4,11 @@ A repository looks complete to nobody before it is, and what was uploaded once i
 after a cut, the same call goes on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ctxext.checkpoints.hub import NOT_OF_A_HUB, HubAnswer, asking_hub, no_hub
 from ctxext.errors import BadInput, CtxextError, first_line
@@ -28,24 +29,32 @@ class Item:
         return len(self.source) if isinstance(self.source, bytes) else self.source.stat().st_size
 
 
-def upload(
-    items: Sequence[Item],
-    repo_id: str,
-    *,
-    private: bool = False,
-    revision: str | None = None,
-    message: str = "Upload with ctxext",
-    create_pr: bool = False,
-    token: str | None = None,
-    on_progress: Progress = silent,
-) -> str:
-    """Create the repository if needed and commit the files, weights before the rest.
+@dataclass(frozen=True)
+class Repository:
+    """Where files go.
 
-    Args:
+    Attributes:
         private: False = public, or what the organisation's settings say.
         revision: branch to commit to; it is made when it does not exist.
         create_pr: open a pull request instead of committing.
         token: None = HF_TOKEN or the stored login.
+    """
+
+    id: str
+    private: bool = False
+    revision: str | None = None
+    create_pr: bool = False
+    token: str | None = None
+
+
+def upload(
+    items: Sequence[Item],
+    repository: Repository,
+    *,
+    message: str = "Upload with ctxext",
+    on_progress: Progress = silent,
+) -> str:
+    """Create the repository if needed and commit the files, weights before the rest.
 
     Returns:
         URL of the last commit.
@@ -54,43 +63,53 @@ def upload(
         BadInput: no login, no right to write, an impossible name.
         CtxextError: the network or the Hub failed; what is there already stays.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub import HfApi
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()  # `on_progress` tells how far it is
-    api = HfApi(token=token, library_name="ctxext")
+    api = HfApi(token=repository.token, library_name="ctxext")
     large = [i for i in items if i.path.endswith(LARGE)]
     small = [i for i in items if not i.path.endswith(LARGE)]
     total = sum(i.bytes for i in items)
-    with _sentences(repo_id), asking_hub(upload=True):
-        api.create_repo(repo_id, private=private or None, exist_ok=True)
-        if revision is not None and not create_pr:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        branch, opened, done, url = revision, False, 0, ""
-        for part, what in ((large, "weights"), (small, "config, tokenizer and card")):
-            operations = []
-            for item in part:
-                operation = CommitOperationAdd(item.path, _readable(item.source))
-                api.preupload_lfs_files(
-                    repo_id, [operation], revision=branch, create_pr=create_pr and not opened,
-                    free_memory=False,
-                )  # fmt: skip
-                operations.append(operation)
+    with _sentences(repository.id), asking_hub(upload=True):
+        api.create_repo(repository.id, private=repository.private or None, exist_ok=True)
+        if repository.revision is not None and not repository.create_pr:
+            api.create_branch(repository.id, branch=repository.revision, exist_ok=True)
+        done, url = 0, ""
+        for group, what in ((large, "weights"), (small, "config, tokenizer and card")):
+            if not group:
+                continue
+
+            def sent(item: Item) -> None:
+                nonlocal done
                 done += item.bytes
                 on_progress("push", done, total, item.path)
-            if not operations:
-                continue
-            commit = api.create_commit(
-                repo_id,
-                operations,
-                commit_message=f"{message} ({what})",
-                revision=branch,
-                create_pr=create_pr and not opened,
-            )
+
+            commit = _commit(api, repository, group, f"{message} ({what})", sent)
             url = commit.commit_url
-            if create_pr and not opened:
-                branch, opened = commit.pr_revision, True
+            if repository.create_pr:  # what follows goes into the pull request
+                repository = replace(repository, revision=commit.pr_revision, create_pr=False)
     return url
+
+
+def _commit(
+    api: Any,
+    repository: Repository,
+    items: Sequence[Item],
+    message: str,
+    on_sent: Callable[[Item], None],
+) -> Any:
+    """Send files one by one, then commit them together."""
+    from huggingface_hub import CommitOperationAdd
+
+    where = {"revision": repository.revision, "create_pr": repository.create_pr}
+    operations = []
+    for item in items:
+        operation = CommitOperationAdd(item.path, _readable(item.source))
+        api.preupload_lfs_files(repository.id, [operation], free_memory=False, **where)
+        operations.append(operation)
+        on_sent(item)
+    return api.create_commit(repository.id, operations, commit_message=message, **where)
 
 
 def _readable(source: Path | bytes) -> str | bytes:

@@ -147,6 +147,8 @@ def _value(each: _Field, value: Any, place: _Place, *, forgiving: bool, missing:
             _section(inner[0], item, (*place, number), forgiving=forgiving)
             for number, item in enumerate(value)
         )
+    if hint is Any:
+        return value
     if origin is Mapping and not isinstance(value, Mapping):
         raise _Unfit(place, value, "keys with values")
     if forgiving:

@@ -1,30 +1,17 @@
 """The run's log: one JSON line for each optimizer step, whole lines only, rewound on resume."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from ctxext.errors import BadInput
 from ctxext.progress import Note, unheard
-from ctxext.runs.checked import (
-    Broken,
-    Shape,
-    checked,
-    count,
-    measured,
-    printable_texts,
-    text,
-)
+from ctxext.runs.checked import Broken, printable_texts
 from ctxext.runs.output import write_file
+from ctxext.runs.rows.training import StepRow
 
 _MAX_BYTES = 1024**3
-_LINE: Shape = {
-    "step": count, "tokens": count, "loss": measured, "grad_norm": measured, "lr": measured,
-    "tokens_per_second": measured, "peak_memory_bytes": measured, "seconds": measured,
-    "skipped": text, "stage": measured,
-}  # fmt: skip
-LogListener = Callable[[Sequence[Mapping[str, Any]]], None]
+LogListener = Callable[[Sequence[StepRow]], None]
 """Called with all lines of a log, in order, after each new one."""
 
 
@@ -41,15 +28,15 @@ class StepLog:
         on_line: LogListener | None = None,
         on_note: Note = unheard,
     ) -> None:
-        kept = [line for line in read_log(path, on_note) if line["step"] <= after]
-        write_file(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self.lines: list[dict[str, Any]] = kept
+        kept = [line for line in read_log(path, on_note) if line.step <= after]
+        write_file(path, log_text(kept))
+        self.lines: list[StepRow] = kept
         self._file = path.open("a", encoding="utf-8")
         self._on_line = on_line
 
-    def write(self, line: Mapping[str, Any]) -> None:
-        self.lines.append(dict(line))
-        self._file.write(json.dumps(line) + "\n")
+    def write(self, line: StepRow) -> None:
+        self.lines.append(line)
+        self._file.write(log_text([line]))
         self._file.flush()
         if self._on_line is not None:
             self._on_line(self.lines)
@@ -58,8 +45,13 @@ class StepLog:
         self._file.close()
 
 
-def read_log(path: Path, on_note: Note = unheard) -> list[dict[str, Any]]:
-    """All whole lines of a log, in which `step` and `tokens` stand.
+def log_text(lines: Iterable[StepRow]) -> str:
+    """Write lines as they stand in a log."""
+    return "".join(json.dumps(line.to_dict()) + "\n" for line in lines)
+
+
+def read_log(path: Path, on_note: Note = unheard) -> list[StepRow]:
+    """Read all whole lines of a log, in which `step` and `tokens` stand.
 
     A last line that a kill cut short is left out in silence.
 
@@ -88,14 +80,9 @@ def read_log(path: Path, on_note: Note = unheard) -> list[dict[str, Any]]:
     return lines if last is None else [*lines, last]
 
 
-def _line(content: str) -> dict[str, Any] | None:
-    """The line of a step; None where it is damaged."""
+def _line(content: str) -> StepRow | None:
+    """Read the line of a step; None where it is damaged."""
     try:
-        value = json.loads(content)
-        if not isinstance(value, dict) or any(isinstance(v, dict | list) for v in value.values()):
-            return None
-        value = printable_texts(value)
-        line = checked(value, _LINE)
-        return {key: line[key] for key in value}  # none that were not there
+        return StepRow.from_dict(printable_texts(json.loads(content)))
     except (ValueError, RecursionError, Broken):
         return None

@@ -19,9 +19,9 @@ def test_lengths_and_names_as_people_write_them():
 def test_one_model_and_lengths_as_words(tiny_llama, book):
     once = ctxext.perplexity(str(tiny_llama), data=str(book), lengths="64,128", tokens=512)
     listed = ctxext.perplexity([str(tiny_llama)], data=str(book), lengths=[128, 64], tokens=512)
-    assert [row["nll"] for row in once.results] == [row["nll"] for row in listed.results]
+    assert [row.nll for row in once.results] == [row.nll for row in listed.results]
     found = ctxext.retrieval(str(tiny_llama), lengths="64", tasks="copy", samples=1)
-    assert {row["task"] for row in found.results} == {"copy"}
+    assert {row.task for row in found.results} == {"copy"}
     extended = ctxext.extend(str(tiny_llama), target="1k", dry_run=True)
     assert extended.target == 1024
 

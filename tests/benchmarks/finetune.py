@@ -151,7 +151,7 @@ def run_ctxext(memory, vocabulary, length, steps, layers=LAYERS):
             stop=StopRequest(), listeners=Listeners(progress=meter.mark),
         )  # fmt: skip
         log.close()
-    losses = [line["loss"] for line in log.lines]
+    losses = [line.loss for line in log.lines]
     return meter.report(losses, length, estimate / 2**20)
 
 

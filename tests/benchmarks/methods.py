@@ -45,17 +45,17 @@ def main():
                         str(extended), output_dir=run, recipe=recipe, overwrite=True,
                         merge_dtype="float32",
                     )  # fmt: skip
-                    rows, copied = measure(run / "merged", documents, 0)
+                    rows, copied = measure(method, run / "merged", documents, 0)
                     if buckets is None:
                         buckets = [(row.start, row.end) for row in rows]
                         spans = [f"{show_length(a)}-{show_length(b)}" for a, b in buckets]
                         head = ["method", "norms trained", "steps", "last loss", *spans]
                         print("| " + " | ".join([*head, "copied from 1024 back"]) + " |")
                         print("|" + " --- |" * (len(head) + 1))
-                    far = next(row for row in copied if row["distance"] == 1024)
+                    far = next(row for row in copied if row.distance == 1024)
                     cells = [
                         method, "yes" if norms else "no", str(steps), f"{trained.final_loss:.3f}",
-                        *(f"{row.perplexity:.2f}" for row in rows), f"{far['accuracy']:.0%}",
+                        *(f"{row.perplexity:.2f}" for row in rows), f"{far.accuracy:.0%}",
                     ]  # fmt: skip
                     print("| " + " | ".join(cells) + " |", flush=True)
 

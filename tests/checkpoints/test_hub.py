@@ -41,9 +41,10 @@ except CtxextError as error:
 """
 PUSH = """
 from ctxext.errors import CtxextError
-from ctxext.release.upload import Item, upload
+from ctxext.release.upload import Item, Repository, upload
 try:
-    print(upload([Item("m.safetensors", b"abc"), Item("README.md", b"x")], "o/n", token="x"))
+    files = [Item("m.safetensors", b"abc"), Item("README.md", b"x")]
+    print(upload(files, Repository("o/n", token="x")))
 except CtxextError as error:
     print(error.exit_code, error)
 """

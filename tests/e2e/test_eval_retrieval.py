@@ -146,8 +146,8 @@ lines = open("/proc/self/status").read().splitlines()
 size = int(next(line for line in lines if line.startswith("VmSize")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (size + 24 * 2**20,) * 2)
 result = ask([256, 40_000])
-print([row["length"] for row in result.results], [row["length"] for row in result.failed])
-print(result.failed[0]["error"])
+print([row.length for row in result.results], [row.length for row in result.failed])
+print(result.failed[0].error)
 """
 
 

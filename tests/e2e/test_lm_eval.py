@@ -132,9 +132,9 @@ def rolling_nll(checkpoint, text, window, *, prefix):
 
 
 def value(result, task, metric):
-    rows = [r for r in result.tasks if (r["task"], r["metric"]) == (task, metric)]
+    rows = [r for r in result.tasks if (r.task, r.metric) == (task, metric)]
     assert len(rows) == 1
-    return rows[0]["value"]
+    return rows[0].value
 
 
 def truth(checkpoint, pages, window, prefix):
@@ -220,7 +220,7 @@ def test_choices_and_answers_are_those_of_transformers(shipped, tasks, pages):
             scores.append(float(nll.sum()))
         right += max(range(4), key=scores.__getitem__) == row["answer"]
     assert value(result, "own_choice", "acc") == right / 2
-    assert [r["cut"] for r in result.tasks] == [0, 1]  # 400 bytes do not fit in 256 - 12
+    assert [r.cut for r in result.tasks] == [0, 1]  # 400 bytes do not fit in 256 - 12
     assert any("1 of 3 documents are longer" in w for w in result.warnings)
 
     rows = [json.loads(line) for line in (tasks / "own_generate.jsonl").read_text().splitlines()]
@@ -233,22 +233,22 @@ def test_choices_and_answers_are_those_of_transformers(shipped, tasks, pages):
     for batch in (1, 3):
         again = harness(str(shipped), tasks=["own_generate"], include_path=tasks, batch_size=batch)
         assert value(again, "own_generate", "exact_match") == 1.0
-        assert again.tasks[0]["cut"] == 1
+        assert again.tasks[0].cut == 1
 
 
 def test_lengths_and_limit(tmp_path, shipped, tasks):
     flags = {"tasks": ["own_lengths"], "include_path": tasks}
     result = harness(str(shipped), **flags, lengths=[64, 128], limit=2)
-    assert [(r["metric"], r["value"], r["samples"]) for r in result.tasks] == [
+    assert [(r.metric, r.value, r.samples) for r in result.tasks] == [
         ("64", 64.0, 2),
         ("128", 128.0, 2),
     ]
     assert result.lengths == (64, 128)
     whole = harness(str(shipped), **flags)
-    assert [(r["metric"], r["samples"]) for r in whole.tasks] == [("256", 5)]
+    assert [(r.metric, r.samples) for r in whole.tasks] == [("256", 5)]
     out = tmp_path / "yarn"
     extend(str(shipped), method="dynamic", target=1024, output_dir=out)
-    assert [r["metric"] for r in harness(str(out), **flags, limit=1).tasks] == ["1024"]
+    assert [r.metric for r in harness(str(out), **flags, limit=1).tasks] == ["1024"]
     with pytest.raises(BadInput, match=r"--lengths has 512, and base is read at 256"):
         harness(str(shipped), **flags, lengths=[512])
     beyond = harness(str(shipped), **flags, lengths=[512], max_length=512, limit=1)
@@ -362,5 +362,5 @@ def test_ruler_itself(stories):
     pytest.importorskip("wonderwords", reason="RULER's own packages are not installed")
     flags = {"tasks": ["niah_single_1"], "max_length": 1024, "limit": 2}
     result = harness(str(stories), **flags, lengths=[512, 1024])
-    assert [(r["metric"], r["samples"]) for r in result.tasks] == [("512", 2), ("1024", 2)]
-    assert result.tasks[0]["value"] == 0.0  # 0.26 M parameters that tell stories
+    assert [(r.metric, r.samples) for r in result.tasks] == [("512", 2), ("1024", 2)]
+    assert result.tasks[0].value == 0.0  # 0.26 M parameters that tell stories

@@ -47,18 +47,18 @@ def test_evaluations_read_with_another(bare, tokenizer, tiny_llama, book, tmp_pa
     options = {"data": str(book), "lengths": [64], "tokens": 640}
     own = perplexity([str(tiny_llama)], **options)
     other = perplexity([str(bare)], tokenizer=str(tokenizer), **options)
-    assert other.results[0]["nll"] == own.results[0]["nll"]
+    assert other.results[0].nll == own.results[0].nll
     assert (own.to_dict()["tokenizer"], other.to_dict()["tokenizer"]) == (None, "bytes")
     asked = {"lengths": [96], "tasks": ["copy"], "samples": 1, "depths": [0.5]}
     rows = [
         retrieval([model], tokenizer=named, **asked)
         for model, named in ((str(tiny_llama), None), (str(bare), str(tokenizer)))
     ]
-    assert rows[0].results[0]["accuracy"] == rows[1].results[0]["accuracy"]
+    assert rows[0].results[0].accuracy == rows[1].results[0].accuracy
     assert rows[1].to_dict()["tokenizer"] == "bytes"
     (tmp_path / "en.txt").write_text("twelve bytes")
     cost = fertility(str(bare), data=str(tmp_path), tokenizer=str(tokenizer))
-    assert cost.results[0]["tokens"] == 12
+    assert cost.results[0].tokens == 12
     assert cost.to_dict()["tokenizer"] == "bytes"
 
 

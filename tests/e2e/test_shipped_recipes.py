@@ -72,7 +72,7 @@ def test_it_trains(name, text, tmp_path):
     done = ctxext.finetune(str(base), output_dir=tmp_path / "out", recipe=recipe, device="cpu")
     stages = recipe.get("stages", [recipe])
     assert done.steps == 2 * len(stages)
-    assert [line["step"] for line in read_log(tmp_path / "out" / "log.jsonl")] == [
+    assert [line.step for line in read_log(tmp_path / "out" / "log.jsonl")] == [
         *range(1, done.steps + 1)
     ]
     target = stages[-1]["extend"]["target"]

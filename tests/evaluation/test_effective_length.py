@@ -78,7 +78,7 @@ def test_wilson(right, asked, low, high):
     ],
 )
 def test_newcombe(one, of_one, other, of_other, low, high):
-    found = newcombe(one, of_one, other, of_other)
+    found = newcombe(one / of_one, wilson(one, of_one), other / of_other, wilson(other, of_other))
     assert found == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
 
 

@@ -139,7 +139,7 @@ def test_a_stride_longer_than_a_window_is_said_and_leaves_no_token_out(tiny_llam
         [str(tiny_llama)], data=str(text), lengths=[32, 64, 128], stride=100, protocol=protocol
     )
     scored = len(text.read_bytes()) - 1  # bytes are tokens here
-    assert [(r["tokens"], r["stride"]) for r in result.results] == [
+    assert [(r.tokens, r.stride) for r in result.results] == [
         (scored, 31), (scored, 63), (scored, 100),
     ]  # fmt: skip
     (said,) = [w for w in result.warnings if "stride" in w]
@@ -163,14 +163,14 @@ def test_aligned_scores_the_same_tokens_at_every_length(tiny_llama, text):
     for row in result.results:
         total = 0.0
         for end in ends:
-            window = torch.tensor(ids[end - row["length"] : end])[None]
+            window = torch.tensor(ids[end - row.length : end])[None]
             with torch.no_grad():
                 logits = model(window).logits[0, :-1].log_softmax(-1)
             total -= float(logits.gather(1, window[0, 1:, None])[-31:].sum())
-        assert row["tokens"] == 31 * len(ends)
-        assert row["nll"] == pytest.approx(total / row["tokens"], rel=1e-5)
-        means[row["length"]] = row["nll"]
-    assert result.results[2]["gain"] == pytest.approx(means[32] - means[512], abs=1e-9)
+        assert row.tokens == 31 * len(ends)
+        assert row.nll == pytest.approx(total / row.tokens, rel=1e-5)
+        means[row.length] = row.nll
+    assert result.results[2].gain == pytest.approx(means[32] - means[512], abs=1e-9)
 
 
 def test_what_context_buys_is_told_apart_window_by_window(shipped):
@@ -180,31 +180,27 @@ def test_what_context_buys_is_told_apart_window_by_window(shipped):
     )  # fmt: skip
     row = result.results[1]
     # windows of one text differ by more than what context buys in each of them
-    assert row["gain"] > 3 * row["gain_stderr"] > 0
-    assert row["gain_stderr"] < 0.7 * row["stderr"]
+    assert row.gain > 3 * row.gain_stderr > 0
+    assert row.gain_stderr < 0.7 * row.stderr
 
 
 def test_bits_per_byte(tmp_path, tiny_llama, text):
     result = perplexity([str(tiny_llama)], data=str(text), lengths=[128], stride=128)
     row = result.results[0]
     # a byte is a token here
-    assert row["bits_per_byte"] == pytest.approx(row["nll"] / math.log(2))
+    assert row.bits_per_byte == pytest.approx(row.nll / math.log(2))
     wide = tmp_path / "wide.txt"
     wide.write_text("Größe, 上下文 und 😀. " * 40)
     row = perplexity([str(tiny_llama)], data=str(wide), lengths=[128], stride=128).results[0]
     size = len(wide.read_bytes())
-    assert row["bits_per_byte"] == pytest.approx(
-        row["nll"] / math.log(2) * row["tokens"] / size, rel=0.02
-    )
+    assert row.bits_per_byte == pytest.approx(row.nll / math.log(2) * row.tokens / size, rel=0.02)
 
 
 def test_bits_per_byte_of_a_real_tokenizer(stories, text):
     row = perplexity([str(stories)], data=str(text), lengths=[64], stride=16).results[0]
     size = len(text.read_bytes())
-    assert 1.2 < size / row["tokens"] < 4
-    assert row["bits_per_byte"] == pytest.approx(
-        row["nll"] / math.log(2) * row["tokens"] / size, rel=0.01
-    )
+    assert 1.2 < size / row.tokens < 4
+    assert row.bits_per_byte == pytest.approx(row.nll / math.log(2) * row.tokens / size, rel=0.01)
 
 
 def test_a_killed_run_goes_on_and_ends_alike(tmp_path, tiny_llama, book):
@@ -296,8 +292,8 @@ lines = open("/proc/self/status").read().splitlines()
 size = int(next(line for line in lines if line.startswith("VmSize")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (size + 16 * 2**20,) * 2)
 result = measure([256, 20_000])
-print([row["length"] for row in result.results], [row["length"] for row in result.failed])
-print(result.failed[0]["error"])
+print([row.length for row in result.results], [row.length for row in result.failed])
+print(result.failed[0].error)
 """
 
 

@@ -12,9 +12,10 @@ from ctxext.api.perplexity import perplexity
 from ctxext.api.report import make_report
 from ctxext.api.retrieval import retrieval
 from ctxext.errors import CtxextError
-from ctxext.report.plots import plot_perplexity
+from ctxext.report.charts.perplexity import plot_perplexity
 from ctxext.runs.journal import Journal
 from ctxext.runs.json_file import finite
+from ctxext.runs.rows.perplexity import LengthRow, PositionRow
 from support.checkpoints import build_tiny
 
 
@@ -82,10 +83,10 @@ def test_only_models_that_explode(tmp_path, text):
 @pytest.mark.parametrize("value", [1e12, 1e150, 1e303, None])
 @pytest.mark.parametrize("stderr", [None, 300.0])
 def test_plots_of_any_size(tmp_path, value, stderr):
-    good = {"model": "good", "perplexity": 3.0, "stderr": 0.01}
-    bad = {"model": "bad", "perplexity": value, "stderr": stderr}
-    results = [row | {"length": length} for row in (good, bad) for length in (64, 128)]
-    buckets = [row | {"start": 0, "end": end} for row in (good, bad) for end in (64, 128)]
+    good = {"model": "good", "perplexity": 3.0, "stderr": 0.01, "nll": None, "tokens": 8}
+    bad = {**good, "model": "bad", "perplexity": value, "stderr": stderr}
+    results = [LengthRow(**row, length=length) for row in (good, bad) for length in (64, 128)]
+    buckets = [PositionRow(**row, start=0, end=end) for row in (good, bad) for end in (64, 128)]
     plot_perplexity(tmp_path / "p.png", results, buckets, window=64)
 
 

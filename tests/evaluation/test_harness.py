@@ -52,15 +52,15 @@ def test_rows():
         },
     }
     rows = rows_of(results, at_length={"ruler": {"512": 4, "1024": 2}}, cut={"ruler": 3})
-    seen = [(r["task"], r["metric"], r["value"], r["stderr"], r["samples"]) for r in rows]
+    seen = [(r.task, r.metric, r.value, r.stderr, r.samples) for r in rows]
     assert seen == [
         ("one", "acc", 0.25, None, 4),
         ("ruler", "512", 0.75, None, 4),
         ("ruler", "1024", 1.0, 0.0, 2),
         ("group", "acc", 0.5, 0.1, 10),
     ]
-    assert (rows[0]["version"], rows[0]["n_shot"], rows[0]["filter"]) == (2.0, 3, "none")
-    assert [r["cut"] for r in rows] == [0, 3, 3, 0]
+    assert (rows[0].version, rows[0].n_shot, rows[0].filter) == (2.0, 3, "none")
+    assert [r.cut for r in rows] == [0, 3, 3, 0]
 
 
 def test_what_is_written_names_no_secret_and_no_place(tmp_path):

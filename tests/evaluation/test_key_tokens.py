@@ -77,14 +77,14 @@ def test_the_result_has_each_length_and_another_tokenizer(tmp_path, tiny_llama, 
         [str(tiny_llama), str(other)], data=str(text), lengths=[64, 256], stride=32,
         key_tokens=KeyTokens(str(tiny_llama), context=16, gain=0.01, loss=6.0),
     )  # fmt: skip
-    rows = result.key_tokens["results"]
-    assert [(r["model"], r["length"]) for r in rows] == [
-        (row["model"], row["length"]) for row in result.results
+    rows = result.key_tokens.results
+    assert [(r.model, r.length) for r in rows] == [
+        (row.model, row.length) for row in result.results
     ]
-    assert all(0 < r["share"] < 1 and r["tokens"] > 0 for r in rows)
-    assert rows[0]["tokens"] == rows[1]["tokens"]
-    whole = {(r["model"], r["length"]): r for r in result.results}
+    assert all(0 < r.share < 1 and r.tokens > 0 for r in rows)
+    assert rows[0].tokens == rows[1].tokens
+    whole = {(r.model, r.length): r for r in result.results}
     for row in rows:
-        assert row["nll"] != whole[row["model"], row["length"]]["nll"]
+        assert row.nll != whole[row.model, row.length].nll
     # the reference itself predicts its key tokens under the bound, with all their context
-    assert rows[1]["nll"] < 6.0
+    assert rows[1].nll < 6.0

@@ -60,8 +60,8 @@ def test_equals_the_reference(tmp_path, book, family, length, stride):
     result = perplexity([str(base)], data=str(file), lengths=[length], stride=stride)
     expected, count = reference(base, text, length, stride)
     row = result.results[0]
-    assert row["tokens"] == count
-    assert row["perplexity"] == pytest.approx(expected, rel=1e-4)
+    assert row.tokens == count
+    assert row.perplexity == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("method", ["yarn", "linear", "dynamic", "ntk"])
@@ -72,11 +72,11 @@ def test_extended_checkpoints_equal_the_reference(tmp_path, tiny_llama, book, me
     file = tmp_path / "text.txt"
     file.write_text(text)
     result = perplexity([str(out)], data=str(file), lengths=[128, 512], stride=128)
-    assert result.results[1]["perplexity"] == pytest.approx(
+    assert result.results[1].perplexity == pytest.approx(
         reference(out, text, 512, 128)[0], rel=1e-4
     )
     # dynamic scaling must not remember the 512 when it is asked for 128 afterwards
-    assert result.results[0]["perplexity"] == pytest.approx(
+    assert result.results[0].perplexity == pytest.approx(
         reference(out, text, 128, 128)[0], rel=1e-4
     )
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from ctxext.api.report import make_report
-from ctxext.report.charts import Chart
+from ctxext.report.charts.svg import Chart
 from support.fuzzing import CASES, answers, as_text, broken, broken_bytes, fuzzed
 from support.report_samples import CONFIG_DIFF, DOCUMENTS, write_run
 
@@ -28,7 +28,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def no_charts(monkeypatch):
     """Nothing is drawn: matplotlib takes half a second for each chart."""
-    monkeypatch.setattr("ctxext.report.html.inline_svg", _no_svg)
+    monkeypatch.setattr("ctxext.report.page.html.inline_svg", _no_svg)
 
 
 def _no_svg(chart: Chart, identity: str) -> str:

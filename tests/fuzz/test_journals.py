@@ -9,6 +9,7 @@ from ctxext.evaluation.reading.sharing import shared_rows
 from ctxext.machine.launch import Launch
 from ctxext.runs.journal import Journal
 from ctxext.runs.log import StepLog, read_log
+from ctxext.runs.rows.training import StepRow
 from support.fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 
 PIECES = [[[0.5, 1.5]], [[2.5, 3.5], [4.5, 5.5]], [[6.5, math.inf]]]
@@ -76,9 +77,9 @@ def check_log(path, data):
     whole = data.count(b"\n")
     assert len(known) + (int(notes[0].split(": ")[1].split()[0]) if notes else 0) >= whole
     log, _ = answers(StepLog, path, 2)
-    log.write({"step": 3, "tokens": 300, "loss": 1.0})
+    log.write(StepRow(step=3, tokens=300, loss=1.0))
     log.close()
-    steps = [line["step"] for line in read_log(path)]
+    steps = [line.step for line in read_log(path)]
     assert all(step <= 2 for step in steps[:-1])
     assert steps[-1] == 3
 
@@ -87,7 +88,7 @@ def test_damaged_lines_are_counted(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('[]\n{}\n{"step": 1, "tokens": 5}\n{"step": "x", "tokens": 5}\n{"step": 2, "to')
     notes = []
-    assert read_log(path, notes.append) == [{"step": 1, "tokens": 5}]
+    assert read_log(path, notes.append) == [StepRow(step=1, tokens=5, loss=None)]
     assert notes == ["log.jsonl: 3 damaged lines left out"]
 
 

@@ -55,6 +55,7 @@ def test_a_base_that_cannot_be_is_not_believed(tmp_path, rope):
         ({"window": {"original": 512}}, "in window, target is missing"),
         ({"base": {"config_sha256": "../x"}}, "in base, config_sha256 is '../x'"),
         ({"base": {"revision": "main"}}, "in base, revision is 'main'"),
+        ({"extended_from": "org/base"}, "in extended_from, 'org/base' is no object"),
         ({"config_diff": {"a": [1]}}, "config_diff is"),
         ({"versions": "x"}, "versions is 'x'"),
         ({"training": {"steps": 1, "tokens": -1}}, "in training, tokens is -1"),

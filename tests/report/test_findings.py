@@ -1,19 +1,28 @@
 """Which numbers may stand side by side."""
 
-from ctxext.report.comparison_tables import effective_table, threshold_words
-from ctxext.report.findings import Run, findings
-from ctxext.report.sections.training import thinned
+from dataclasses import replace
+
+from ctxext.report.findings.collected import findings
+from ctxext.report.findings.differences import by_nll, by_value, differences
+from ctxext.report.findings.groups import Run
+from ctxext.report.page.sections.training import thinned
+from ctxext.report.tables.retrieval import effective_table, threshold_words
+from ctxext.runs.rows.record import RunRecord
+from ctxext.runs.rows.training import StepRow
+from ctxext.runs.run_documents import DOCUMENTS
 from support.report_samples import (
     CONFIG_DIFF,
     fertility_document,
     harness_document,
     perplexity_document,
     retrieval_document,
+    sha256,
 )
 
 
 def run(name, kind, document=None, log=(), **record):
-    return Run(name, kind, record, document, log)
+    rows = DOCUMENTS[kind].from_dict(document) if document is not None else None
+    return Run(name, kind, RunRecord.from_dict(record), rows, log)
 
 
 def test_the_three_models_apart():
@@ -29,10 +38,13 @@ def test_the_three_models_apart():
     }  # fmt: skip
     assert (found.window, found.target) == (256, 2048)
     assert len(found.perplexity) == len(found.retrieval) == 1
-    noise = {(d.model, d.place[0]): d.beyond_noise for d in found.perplexity[0].length_differences}
+    noise = {
+        (d.model, d.place[0]): d.beyond_noise
+        for d in differences(found.perplexity[0].results, by_nll)
+    }
     assert noise["lora", 256] is False  # ln(2.7 / 2.6) = 0.038 against 0.055
     assert noise["yarn", 256] is True
-    assert [row["run"] for row in found.failed] == ["keys"]
+    assert [name for name, _ in found.failed] == ["keys"]
     assert ("keys", "text was short") in found.warnings
 
 
@@ -52,7 +64,8 @@ def test_other_text_is_another_group_and_the_same_rows_come_once():
 def test_one_name_for_two_checkpoints_is_told_apart():
     later = perplexity_document()
     later["results"] = [
-        row | {"config_sha256": "other", "nll": row["nll"] + 1} for row in later["results"]
+        row | {"config_sha256": sha256("other"), "nll": row["nll"] + 1, "perplexity": None}
+        for row in later["results"]
     ]
     found = findings([run("one", "eval-ppl", perplexity_document()), run("two", "eval-ppl", later)])
     models = found.perplexity[0].models
@@ -106,9 +119,9 @@ def test_forced_choice_over_depths_against_chance():
     )
     row = found.retrieval[0].by_choice[1]
     # 5 depths of 40: 100 of 200 right, Wilson's 95 % is 0.4314 to 0.5686
-    assert (row["model"], row["length"], row["accuracy"]) == ("base", 512, 0.5)
-    assert (round(row["low"], 4), round(row["high"], 4)) == (0.4314, 0.5686)
-    assert row["gain"] == 1.5
+    assert (row.model, row.length, row.accuracy) == ("base", 512, 0.5)
+    assert (round(row.low, 4), round(row.high, 4)) == (0.4314, 0.5686)
+    assert row.gain == 1.5
     base, _, lora = found.verdicts
     assert "from distractors to 256 (copy)" in base.sentence
     assert "from distractors to 2k (copy)" in lora.sentence
@@ -165,10 +178,12 @@ def test_harness_and_configs():
             run("a", "eval-harness", harness_document("base", 0.40)),
             run("b", "eval-harness", harness_document("lora", 0.50)),
             run("x", "extend", config_diff=CONFIG_DIFF),
-            run("y", "finetune", config_diff=CONFIG_DIFF, log=[{"step": 1, "loss": 2.0}]),
+            run(
+                "y", "finetune", config_diff=CONFIG_DIFF, log=[StepRow(step=1, tokens=1, loss=2.0)]
+            ),
         ]
     )
-    (difference,) = found.harness.differences
+    (difference,) = differences(found.harness.scores, by_value)
     assert difference.beyond_noise is True
     assert [name for name, _ in found.configs] == ["x, y"]
     assert [one.name for one in found.trainings] == ["y"]
@@ -182,15 +197,15 @@ def test_a_model_that_the_harness_measured_twice_stands_twice():
         [run(name, "eval-harness", d) for name, d in zip("abc", [*documents, other], strict=True)]
     )
     assert found.harness.models == ["merged", "merged (b)"]
-    assert [row["value"] for row in found.harness.rows] == [0.4, 0.5, 0.6]
+    assert [score.row.value for score in found.harness.scores] == [0.4, 0.5, 0.6]
 
 
 def test_a_long_log_is_drawn_by_its_means():
-    log = [{"step": n, "loss": float(n)} for n in range(1, 4001)]
-    log[7]["loss"] = None
-    log[8]["skipped"] = "spike"
+    log = [StepRow(step=n, tokens=n, loss=float(n)) for n in range(1, 4001)]
+    log[7] = replace(log[7], loss=None)
+    log[8] = replace(log[8], skipped="spike")
     lines = thinned(log)
     assert len(lines) <= 400
-    assert lines[-1]["step"] == 4000
-    assert lines[1]["loss"] == sum(range(13, 23)) / 10  # steps 8 and 9 are not there
+    assert lines[-1].step == 4000
+    assert lines[1].loss == sum(range(13, 23)) / 10  # steps 8 and 9 are not there
     assert len(thinned(log[:300])) == 300

@@ -6,14 +6,15 @@ import threading
 import time
 
 import ctxext
-from ctxext.report import live, plots
-from ctxext.report.live import LossPlot
+from ctxext.report.charts import live, training
+from ctxext.report.charts.live import LossPlot
+from ctxext.runs.rows.training import StepRow
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def lines(count):
-    return [{"step": n + 1, "loss": 3.0 / (n + 1) ** 0.5} for n in range(count)]
+    return [StepRow(step=n + 1, tokens=n + 1, loss=3.0 / (n + 1) ** 0.5) for n in range(count)]
 
 
 def test_a_run_leaves_its_picture(tiny_llama, book, tmp_path):
@@ -30,14 +31,14 @@ def test_a_run_leaves_its_picture(tiny_llama, book, tmp_path):
 
 def test_it_is_drawn_beside_the_steps_and_again_at_the_end(tmp_path, monkeypatch):
     drawn, go = [], threading.Event()
-    honest = plots.plot_loss
+    honest = training.plot_loss
 
     def slow(path, rows):
         drawn.append((len(rows), threading.current_thread() is threading.main_thread()))
         assert go.wait(20)
         honest(path, rows)
 
-    monkeypatch.setattr(plots, "plot_loss", slow)
+    monkeypatch.setattr(training, "plot_loss", slow)
     path = tmp_path / "loss.png"
     with LossPlot(path, every=0.0) as plot:
         began = time.monotonic()
@@ -54,7 +55,9 @@ def test_not_more_often_than_every_30_seconds(tmp_path, monkeypatch):
     drawn = []
     now = [100.0]
     monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(plots, "plot_loss", lambda path, rows: drawn.append(path.write_bytes(PNG)))
+    monkeypatch.setattr(
+        training, "plot_loss", lambda path, rows: drawn.append(path.write_bytes(PNG))
+    )
     with LossPlot(tmp_path / "loss.png") as plot:
         for second in range(95):
             now[0] = 100.0 + second
@@ -83,10 +86,11 @@ def test_nothing_trained_nothing_drawn(tmp_path):
 
 
 def test_steps_without_a_loss_and_steps_left_out(tmp_path):
-    rows = [*lines(5), {"step": 6, "loss": None, "skipped": "the loss is not finite"}]
-    rows += [{"step": 7, "loss": 1e6, "skipped": "a spike"}, {"step": 8, "loss": 1.0}]
+    rows = [*lines(5), StepRow(step=6, tokens=6, loss=None, skipped="the loss is not finite")]
+    rows += [StepRow(step=7, tokens=7, loss=1e6, skipped="a spike")]
+    rows += [StepRow(step=8, tokens=8, loss=1.0)]
     for name, some in (("all", rows), ("none", rows[5:6])):
-        plots.plot_loss(tmp_path / f"{name}.png", some)
+        training.plot_loss(tmp_path / f"{name}.png", some)
         assert (tmp_path / f"{name}.png").read_bytes().startswith(PNG)
 
 

@@ -7,9 +7,9 @@ from html.parser import HTMLParser
 import pytest
 
 from ctxext.api.report import make_report
-from ctxext.report.charts import Chart, inline_svg
-from ctxext.report.html import Html, data_table, tag
-from ctxext.report.style import new_figure
+from ctxext.report.charts.style import new_figure
+from ctxext.report.charts.svg import Chart, inline_svg
+from ctxext.report.page.html import Html, data_table, tag
 from support.report_samples import every_kind, perplexity_document, retrieval_document, write_run
 
 NASTY = ("<script>alert(1)</script>", "a$b_{$</svg>", '_"x" & \x01 id="y"')

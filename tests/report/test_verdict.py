@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ctxext.report.verdict import Evidence, Task, copied_to, reach, verdict
+from ctxext.report.findings.verdict import Evidence, Task, copied_to, reach, verdict
 
 FLAT = [(256, 3.0), (512, 2.9), (1024, 2.8), (2048, 2.7)]
 RISING = [(256, 3.0), (512, 5.0), (1024, 20.0), (2048, 50.0)]

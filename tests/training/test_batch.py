@@ -77,7 +77,7 @@ def run(folder, out, data, batch_size, accumulation):
         log=log, save=lambda _: None, stop=StopRequest(), listeners=Listeners(),
     )  # fmt: skip
     log.close()
-    return [(line["loss"], line["grad_norm"]) for line in log.lines]
+    return [(line.loss, line.grad_norm) for line in log.lines]
 
 
 def test_passes_with_unequal_targets_weigh_by_token(tmp_path, tiny_llama):

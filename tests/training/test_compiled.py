@@ -108,6 +108,6 @@ def test_a_compiled_run_logs_the_same_losses(tiny_llama, book, tmp_path):
             timeout=900,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        logs.append([line["loss"] for line in read_log(tmp_path / name / "log.jsonl")])
+        logs.append([line.loss for line in read_log(tmp_path / name / "log.jsonl")])
     assert len(logs[0]) == 3
     assert logs[1] == pytest.approx(logs[0], rel=1e-5)

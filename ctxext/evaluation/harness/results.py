@@ -10,6 +10,7 @@ from typing import Any
 from ctxext.errors import BadInput
 from ctxext.lengths import show_length
 from ctxext.masking import masked
+from ctxext.runs.rows.harness import HarnessRow
 
 Counts = Mapping[str, int]
 _AT_LENGTH = re.compile(r"[0-9]+")
@@ -59,7 +60,7 @@ def chosen_documents(lengths: Sequence[int] | None, total: int, limit: int) -> l
 
 def rows_of(
     results: Mapping[str, Any], *, at_length: Mapping[str, Counts], cut: Counts
-) -> list[dict[str, Any]]:
+) -> list[HarnessRow]:
     """A row for each task, metric and filter of the harness's results, groups last.
 
     Args:
@@ -85,17 +86,17 @@ def rows_of(
                     continue
             stderr = results["results"][name].get(f"{metric}_stderr,{filtered}")
             rows.append(
-                {
-                    "task": name,
-                    "version": results.get("versions", {}).get(name),
-                    "n_shot": results.get("n-shot", {}).get(name),
-                    "metric": metric,
-                    "filter": filtered,
-                    "value": float(value),
-                    "stderr": float(stderr) if _is_number(stderr) else None,
-                    "samples": samples,
-                    "cut": cut.get(name, 0),
-                }
+                HarnessRow(
+                    task=name,
+                    version=results.get("versions", {}).get(name),
+                    n_shot=results.get("n-shot", {}).get(name),
+                    metric=metric,
+                    filter=filtered,
+                    value=float(value),
+                    stderr=float(stderr) if _is_number(stderr) else None,
+                    samples=samples,
+                    cut=cut.get(name, 0),
+                )
             )
     return rows
 

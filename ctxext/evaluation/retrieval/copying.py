@@ -9,7 +9,6 @@ vocabulary.
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,23 +17,10 @@ import torch
 from ctxext.data.tokens import TokenIds
 from ctxext.errors import BadInput
 from ctxext.evaluation.reading.scoring import Scorer
-from ctxext.progress import Progress, silent
+from ctxext.runs.rows.demo import CopyRow
 
 _PLANTED = 16
 _SCORED = 12
-
-
-@dataclass(frozen=True)
-class CopyScore:
-    """Share of tokens copied rightly over `samples` rows of `length` tokens, at one distance."""
-
-    length: int
-    distance: int
-    accuracy: float
-    samples: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def planted_rows(
@@ -91,10 +77,9 @@ def copying(
     distances: Sequence[int],
     samples: int = 16,
     seed: int = 0,
-    on_progress: Progress = silent,
     name: str = "model",
-) -> list[CopyScore]:
-    """Copying accuracy at each distance, in rows of `length` tokens.
+) -> list[CopyRow]:
+    """Measure copying at each distance, in rows of `length` tokens; `name` is the model's.
 
     Raises:
         BadInput: as `planted_rows`.
@@ -105,12 +90,17 @@ def copying(
         documents, alphabet, length=length, distances=distances, samples=samples, seed=seed
     )
     hits = torch.zeros(len(distances))
-    for done, row in enumerate(rows, start=1):
+    for row in rows:
         ids = torch.from_numpy(row[None]).to(scorer.device)
         found = scorer.hits(ids, _PLANTED * len(distances))
         hits += found.reshape(len(distances), _PLANTED)[:, -_SCORED:].sum(dim=1)
-        on_progress(f"{name} copying", done, samples, "")
     return [
-        CopyScore(length, distance, float(count) / (_SCORED * samples), samples)
+        CopyRow(
+            model=name,
+            length=length,
+            distance=distance,
+            samples=samples,
+            accuracy=float(count) / (_SCORED * samples),
+        )
         for distance, count in zip(distances, hits, strict=True)
     ]

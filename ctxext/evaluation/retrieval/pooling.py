@@ -1,10 +1,16 @@
-"""Cells of one task and length taken together, over all their depths."""
+"""What follows from the cells of one task: pools over all depths, how far it is solved, the middle.
+
+Plain numbers; imports no torch.
+"""
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 
+from ctxext.evaluation.statistics.effective_length import Threshold, effective_length, own_length
 from ctxext.evaluation.statistics.intervals import wilson
-from ctxext.runs.rows.retrieval import CellRow, PooledRow
+from ctxext.evaluation.statistics.middle import middle_of
+from ctxext.runs.rows.retrieval import CellRow, EffectiveRow, MiddleRow, OwnScore, PooledRow
 
 
 def pooled(cells: Sequence[CellRow]) -> PooledRow:
@@ -37,3 +43,51 @@ def pooled(cells: Sequence[CellRow]) -> PooledRow:
         gain=mean([cell.gain for cell in cells]),
         gain_stderr=math.hypot(*errors) / samples if len(errors) == len(cells) else None,
     )
+
+
+def effective_row(cells: Sequence[CellRow], rule: Threshold, window: int) -> EffectiveRow:
+    """Say where the score of a model at a task stays.
+
+    By exact answers; by choices where exact ones are beyond the model.
+
+    Args:
+        cells: of one model and task.
+        window: the model's original window, tokens.
+    """
+    pools = {
+        length: pooled([cell for cell in cells if cell.length == length])
+        for length in sorted({cell.length for cell in cells})
+    }
+    own = pools[own_length(list(pools), window)]
+    for metric in ("accuracy", "choice"):
+        scores = [(length, getattr(pool, metric)) for length, pool in pools.items()]
+        reached, needed = effective_length(scores, rule, window)
+        if reached is not None or not rule.relative or own.chance is None:
+            break
+        if own.choice_low is None or own.choice_low <= own.chance:
+            break  # it does not choose better than chance either
+    return EffectiveRow(
+        model=cells[0].model,
+        task=cells[0].task,
+        effective_length=reached,
+        metric=metric,
+        threshold=needed,
+        own=OwnScore(length=own.length, accuracy=own.accuracy),
+        by_length=tuple(pools.values()),
+    )
+
+
+def middle_rows(cells: Sequence[CellRow]) -> list[MiddleRow]:
+    """Compare the middle with the ends at each length that has enough depths.
+
+    Args:
+        cells: of one model and task.
+    """
+    rows = []
+    for length in sorted({cell.length for cell in cells}):
+        thirds = [(c.depth, c.accuracy or 0.0, c.samples or 0) for c in cells if c.length == length]
+        middle = middle_of(thirds)
+        if middle is not None:
+            model, task = cells[0].model, cells[0].task
+            rows.append(MiddleRow(model=model, task=task, length=length, **asdict(middle)))
+    return rows

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ctxext.evaluation.statistics.intervals import newcombe
+from ctxext.evaluation.statistics.intervals import newcombe, wilson
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ def middle_of(cells: Sequence[tuple[float, float, int]]) -> Middle | None:
     right = [sum(accuracy * samples for accuracy, samples in third) for third in thirds]
     asked = [sum(samples for _, samples in third) for third in thirds]
     worse = min((0, 2), key=lambda end: right[end] / asked[end])
-    least, most = newcombe(right[1], asked[1], right[worse], asked[worse])
     inside, outside = right[1] / asked[1], right[worse] / asked[worse]
+    least, most = newcombe(
+        inside, wilson(right[1], asked[1]), outside, wilson(right[worse], asked[worse])
+    )
     return Middle(inside, outside, inside - outside, least, most, most < 0)

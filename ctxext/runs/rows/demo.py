@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Self
 
 from ctxext.runs.fields import MOST_TOKENS, bounded
 from ctxext.runs.rows.perplexity import PositionRow, check_agreement
-from ctxext.runs.rows.row import Document, Row
+from ctxext.runs.rows.row import Document, Row, Windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,14 +17,6 @@ class CopyRow(Row):
     distance: int = bounded(least=1, most=MOST_TOKENS)
     accuracy: float | None = bounded(least=0, most=1)
     samples: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Windows(Row):
-    """Tokens: what the base was trained at, and what it was extended to."""
-
-    original: int = bounded(least=1, most=MOST_TOKENS)
-    target: int = bounded(least=1, most=MOST_TOKENS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,10 @@ class HarnessRow(Row):
     samples: int | None = None
     cut: int = 0
 
+    @property
+    def place(self) -> tuple[Word, ...]:
+        return self.task, self.metric, self.filter, self.n_shot
+
 
 @dataclass(frozen=True, kw_only=True)
 class HarnessDocument(Document):

@@ -47,6 +47,15 @@ class LengthRow(Row):
     gain: float | None = bounded(None, written_with="gain")
     gain_stderr: float | None = bounded(None, written_with="gain")
 
+    @property
+    def place(self) -> tuple[int, ...]:
+        return (self.length,)
+
+    @property
+    def at(self) -> int:
+        """Where the point of a curve stands, tokens."""
+        return self.length
+
 
 @dataclass(frozen=True, kw_only=True)
 class PositionRow(Row):
@@ -60,6 +69,15 @@ class PositionRow(Row):
     stderr: float | None = bounded(least=0)
     tokens: int | None
     note: str | None = bounded(None, written_with="note")
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        return self.start, self.end
+
+    @property
+    def at(self) -> int:
+        """Where the point of a curve stands: at its last token."""
+        return self.end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +93,18 @@ class KeyRow(Row):
     share: float | None = bounded(least=0, most=1)
     note: str | None = bounded(None, written_with="note")
 
+    @property
+    def place(self) -> tuple[int, ...]:
+        return (self.length,)
+
+    @property
+    def at(self) -> int:
+        """Where the point of a curve stands, tokens."""
+        return self.length
+
 
 @dataclass(frozen=True, kw_only=True)
-class KeyTokens(Row):
+class LongPerplexity(Row):
     """Whose key tokens, by which rule (tokens of short context and nats), and what they gave."""
 
     reference: str
@@ -86,6 +113,10 @@ class KeyTokens(Row):
     gain: float | None = None
     loss: float | None = None
     results: tuple[KeyRow, ...]
+
+
+PerplexityRow = LengthRow | PositionRow | KeyRow
+"""What a curve of perplexities is drawn of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +139,7 @@ class PerplexityDocument(Document):
     aligned: bool = False
     results: tuple[LengthRow, ...]
     by_position: tuple[PositionRow, ...]
-    key_tokens: KeyTokens | None = None
+    key_tokens: LongPerplexity | None = None
     failed: tuple[Failed, ...] = ()
     window: int | None = bounded(None, least=1, most=MOST_TOKENS)
     tokenizer: str | None = None

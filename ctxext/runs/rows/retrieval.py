@@ -40,6 +40,10 @@ class CellRow(Row):
     record_sha256: str | None = bounded(None, matches=SHA256)
     rope_sha256: str | None = bounded(None, matches=SHA256)
 
+    @property
+    def place(self) -> tuple[str, int, float]:
+        return self.task, self.length, self.depth
+
 
 @dataclass(frozen=True, kw_only=True)
 class PooledRow(Row):

@@ -1,10 +1,11 @@
 """What all rows share: the way to JSON and back, and who was measured."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from ctxext.runs.build import from_document
-from ctxext.runs.fields import bounded
+from ctxext.runs.fields import MOST_TOKENS, bounded
 
 Word = str | int | float | bool | None
 """A setting as it was typed or as a library says it."""
@@ -39,6 +40,20 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
+class Placed(Protocol):
+    """A row of a model, with what all models are measured at: a length, positions, a task."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def place(self) -> tuple[Any, ...]: ...
+
+
+def models_of(rows: Iterable[Any]) -> list[str]:
+    """Name the models of rows, in order of appearance."""
+    return list(dict.fromkeys(row.model for row in rows))
+
+
 @dataclass(frozen=True)
 class Identity(Row):
     """Which checkpoint was measured: hashes of its config.json, its ctxext.json and its rope."""
@@ -57,6 +72,14 @@ class Identity(Row):
         return (self.config_sha256, self.record_sha256) == (
             other.config_sha256, other.record_sha256
         )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows(Row):
+    """Tokens: what the base was trained at, and what it was extended to."""
+
+    original: int = bounded(least=1, most=MOST_TOKENS)
+    target: int = bounded(least=1, most=MOST_TOKENS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from ctxext.errors import CtxextError
 from ctxext.machine.memory import peak_memory_bytes
 from ctxext.runs.log import StepLog
 from ctxext.runs.recipe.config import TrainConfig
+from ctxext.runs.rows.training import StepRow
 from ctxext.training.model.batch import TrainingRows
 from ctxext.training.model.lora import LossModel, trained_tensors
 from ctxext.training.parallel.context import context_batch
@@ -90,11 +91,11 @@ def train_steps(
         state = replace(state, step=step + 1, tokens=state.tokens + row_tokens)
         seconds = time.monotonic() - began
         speed = (state.step - first_step) * row_tokens / seconds
-        line = _line(state, loss, norm, rate, speed, seconds) | ({"skipped": why} if why else {})
+        line = replace(_line(state, loss, norm, rate, speed, seconds), skipped=why)
         report(prepared.accelerator, line)
         if log is not None:
             log.write(line)
-            memory = f"{line['peak_memory_bytes'] / 2**30:.1f} GiB"
+            memory = f"{(line.peak_memory_bytes or 0) / 2**30:.1f} GiB"
             detail = f"loss {loss:.3f}, {speed:,.0f} tokens/s, {memory}"
             listeners.progress("finetune", state.step, config.steps, detail)
         if state.skipped == config.max_skipped:
@@ -140,13 +141,13 @@ def _line(
     state: RunState, loss: float, norm: float, rate: float, speed: float, seconds: float
 ) -> dict[str, Any]:
     """A step's line of the log; `speed` is in tokens a second since the process began."""
-    return {
-        "step": state.step,
-        "loss": loss if math.isfinite(loss) else None,
-        "grad_norm": norm if math.isfinite(norm) else None,
-        "lr": rate,
-        "tokens": state.tokens,
-        "tokens_per_second": round(speed, 1),
-        "peak_memory_bytes": peak_memory_bytes(),
-        "seconds": round(seconds, 3),
-    }
+    return StepRow(
+        step=state.step,
+        loss=loss if math.isfinite(loss) else None,
+        grad_norm=norm if math.isfinite(norm) else None,
+        lr=rate,
+        tokens=state.tokens,
+        tokens_per_second=round(speed, 1),
+        peak_memory_bytes=peak_memory_bytes(),
+        seconds=round(seconds, 3),
+    )

@@ -6,11 +6,10 @@ last one leaves is lifted to `OUT`, where a run without stages leaves it.
 
 import copy
 import difflib
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,14 @@ from ctxext.checkpoints.weights.carry import link_or_copy, listing
 from ctxext.checkpoints.weights.safetensors_file import printable
 from ctxext.errors import BadInput, shown
 from ctxext.runs.build import as_section, build
+from ctxext.runs.log import log_text, read_log
 from ctxext.runs.output import write_file
 from ctxext.runs.recipe.config import DataConfig, FinetuneConfig, ParallelConfig, TrainConfig
 from ctxext.runs.recipe.extend_config import ExtendConfig
 from ctxext.runs.recipe.memory_config import MemoryConfig
 from ctxext.runs.recipe.reader import ALTERNATIVES
+from ctxext.runs.rows.record import RunRecord, Training
+from ctxext.runs.rows.training import StepRow
 
 STAGES = "stages"
 EXTENDED = "extended"
@@ -183,14 +185,16 @@ def is_complete(stage: Stage) -> bool:
     """Whether a stage of a list ran to its last step, and what it leaves is written."""
     if stage.index is None:
         return False  # a run without stages looks at its own checkpoint
-    done = (read_record(stage.folder) or {}).get("training") or {}
-    return bool(done.get("steps") == stage.config.train.steps)
+    record = read_record(stage.folder)
+    done = record.training if record is not None else None
+    return done is not None and done.steps == stage.config.train.steps
 
 
 def read_summary(stage: Stage) -> dict[str, Any]:
     """Steps, tokens and loss of a complete stage, from its record."""
-    training = (read_record(stage.folder) or {})["training"]
-    return {key: training[key] for key in ("steps", "tokens", "final_loss")}
+    record = read_record(stage.folder) or RunRecord()
+    done = record.training or Training(steps=0, tokens=0)
+    return {"steps": done.steps, "tokens": done.tokens, "final_loss": done.final_loss}
 
 
 def trained_path(folder: Path, steps: int) -> Path:
@@ -200,32 +204,30 @@ def trained_path(folder: Path, steps: int) -> Path:
     return trained_file(folder, steps)
 
 
-def joined_log(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+def joined_log(stages: Sequence[Stage]) -> list[StepRow]:
     """The lines of all stages begun, `step` and `tokens` counted on, with the stage's number.
 
     A run without stages has its own lines, as they are.
     """
-    from ctxext.runs.log import read_log
-
     if stages[0].index is None:
         return read_log(stages[0].folder / LOG)
 
-    lines: list[dict[str, Any]] = []
+    lines: list[StepRow] = []
     for number, stage in enumerate(stages, start=1):
         lines = counted_on(lines, number, read_log(stage.folder / LOG))
     return lines
 
 
-def counted_on(
-    before: Sequence[Mapping[str, Any]], number: int, own: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def counted_on(before: Sequence[StepRow], number: int, own: Sequence[StepRow]) -> list[StepRow]:
     """The lines of the stages before, then a stage's own with `step` and `tokens` counted on."""
-    steps, tokens = (before[-1]["step"], before[-1]["tokens"]) if before else (0, 0)
-    lines = [dict(line) for line in before]
-    for line in own:
-        counted = {"step": steps + line["step"], "tokens": tokens + line["tokens"]}
-        lines.append({**line, **counted, "stage": number})
-    return lines
+    steps, tokens = (before[-1].step, before[-1].tokens) if before else (0, 0)
+    return [
+        *before,
+        *(
+            replace(line, step=steps + line.step, tokens=tokens + line.tokens, stage=number)
+            for line in own
+        ),
+    ]
 
 
 def lift(last: Stage, out: Path) -> None:
@@ -236,9 +238,9 @@ def lift(last: Stage, out: Path) -> None:
             _link_tree(last.folder / name, out / name)
 
 
-def write_log(out: Path, log: Sequence[Mapping[str, Any]]) -> None:
+def write_log(out: Path, log: Sequence[StepRow]) -> None:
     """`OUT/log.jsonl` of a run with stages, in one step."""
-    write_file(out / LOG, "".join(json.dumps(line) + "\n" for line in log))
+    write_file(out / LOG, log_text(log))
 
 
 def drop_checkpoints(stages: Sequence[Stage]) -> None:

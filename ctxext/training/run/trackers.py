@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ctxext.errors import BadInput, CtxextError
+from ctxext.runs.rows.training import StepRow
 
 PROJECT = "ctxext"
 _PACKAGES = {"comet_ml": "comet-ml"}  # where the name on PyPI is another
@@ -54,11 +55,12 @@ def start_tracker(accelerator: Any, run: str, recipe: Mapping[str, Any]) -> None
         ) from error
 
 
-def report(accelerator: Any, line: Mapping[str, Any]) -> None:
-    """A step's line of the log to the tracker."""
+def report(accelerator: Any, line: StepRow) -> None:
+    """Tell the tracker the numbers of a step's line of the log."""
     if accelerator.log_with:
-        numbers = {k: v for k, v in line.items() if isinstance(v, int | float) and k != "step"}
-        accelerator.log(numbers, step=line["step"])
+        values = line.to_dict().items()
+        numbers = {k: v for k, v in values if isinstance(v, int | float) and k != "step"}
+        accelerator.log(numbers, step=line.step)
 
 
 def finish_tracker(accelerator: Any) -> None:

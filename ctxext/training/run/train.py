@@ -14,6 +14,7 @@ from ctxext.checkpoints.weights.files import read_weights
 from ctxext.machine.launch import Launch
 from ctxext.runs.log import StepLog
 from ctxext.runs.recipe.config import FinetuneConfig
+from ctxext.runs.rows.training import StepRow
 from ctxext.training.attention.documents import separate_documents
 from ctxext.training.attention.shifted import use_shifted_attention
 from ctxext.training.attention.windows import use_windows
@@ -58,7 +59,7 @@ class Trained:
     adapter: Path | None
     tensors: Path
     state: RunState
-    log: tuple[Mapping[str, Any], ...]
+    log: tuple[StepRow, ...]
 
 
 def train_adapter(
@@ -214,7 +215,7 @@ def _loop(
     where: Where,
     listeners: Listeners,
     stop: StopRequest,
-) -> tuple[RunState, tuple[Mapping[str, Any], ...]]:
+) -> tuple[RunState, tuple[StepRow, ...]]:
     """Train from `state` on, with a log and a tracker around it; the log is rank 0's."""
     launch, out = where.launch, where.out
     start_tracker(prepared.accelerator, where.run_name or out.name, flat(config.to_dict()))

@@ -1,0 +1,1 @@
+"""Drawings, one style: as files, and as SVG that lives inside a page."""

@@ -1,0 +1,176 @@
+"""Right answers, in percent: by length or by distance, and as heat maps over length and depth."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ctxext.lengths import show_length
+from ctxext.report.charts.style import (
+    HEAT,
+    LIGHT_TEXT,
+    length_axis,
+    line_style,
+    mark_window,
+    new_figure,
+    plain_text,
+    save_figure,
+    short,
+)
+from ctxext.runs.rows.retrieval import CellRow
+from ctxext.runs.rows.row import models_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Not pure black and white: those follow the page's theme, and a cell brings its own background.
+_DARK, _PALE = "#010101", "#fefefe"
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of right answers of a model at so many tokens, perhaps with its 95 % interval."""
+
+    model: str
+    at: int
+    accuracy: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A share of 1 that is marked, and what it is called."""
+
+    share: float
+    name: str
+
+
+def draw_accuracy(
+    axis: "Axes",
+    shares: Sequence[Share],
+    *,
+    label: str,
+    window: int | None,
+    target: int | None = None,
+    line: Line | None = None,
+) -> None:
+    """Draw accuracy in percent, one curve for each model.
+
+    Args:
+        label: of the axis of tokens.
+        window, target: tokens, marked.
+    """
+    places = sorted({share.at for share in shares})
+    models = models_of(shares)
+    for index, model in enumerate(models):
+        curve = sorted((s for s in shares if s.model == model), key=lambda s: s.at)
+        style = line_style(index)
+        # Intervals at one length would cover each other.
+        shift = 2 ** (0.02 * (index - (len(models) - 1) / 2))
+        axis.plot(
+            [share.at * shift for share in curve],
+            [100 * share.accuracy for share in curve],
+            label=short(model),
+            gid=f"accuracy-{index}",
+            **style,
+        )
+        bars = [
+            (share.at * shift, 100 * share.low, 100 * share.high)
+            for share in curve
+            if share.low is not None and share.high is not None
+        ]
+        axis.vlines(
+            [at for at, _, _ in bars],
+            [low for _, low, _ in bars],
+            [high for _, _, high in bars],
+            color=style["color"],
+            linewidth=1,
+        )
+    length_axis(axis, places, label)
+    axis.set_ylim(-4, 104)
+    axis.set_ylabel("right answers, %")
+    if window and places[0] <= window <= places[-1]:
+        mark_window(axis, window, "trained window", above=True)
+    if target and target != window and places[0] <= target <= places[-1]:
+        mark_window(axis, target, "target", above=True)
+    if line is not None and line.share:
+        axis.axhline(
+            100 * line.share, color=LIGHT_TEXT, linewidth=1, linestyle=":", zorder=1,
+            label=f"{line.name} {100 * line.share:.3g} %",
+        )  # fmt: skip
+
+
+def plot_retrieval(path: Path, results: Sequence[CellRow], *, window: int) -> None:
+    """Draw a map for each model and task: tasks are rows, models columns.
+
+    Args:
+        path: .png or .svg.
+        window: the first model's trained window, marked; tokens.
+    """
+    models = models_of(results)
+    tasks = list(dict.fromkeys(row.task for row in results))
+    with plain_text():
+        figure, axes = new_figure(len(models), rows=len(tasks), width=3.6, height=2.7)
+        for index, axis in enumerate(axes):
+            task, model = tasks[index // len(models)], models[index % len(models)]
+            rows = [row for row in results if (row.model, row.task) == (model, task)]
+            if rows:
+                draw_heat(axis, rows, window=window)
+            axis.set_title(f"{short(model)}: {task}, % right\n", loc="left", fontsize=10)
+        save_figure(figure, path)
+
+
+def draw_heat(axis: "Axes", rows: Sequence[CellRow], *, window: int | None) -> None:
+    """Draw one model at one task: lengths from left to right, depths from the start of the text.
+
+    Args:
+        window: the trained window, tokens: a line after the last length inside it.
+    """
+    from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
+
+    lengths = sorted({row.length for row in rows})
+    depths = sorted({row.depth for row in rows})
+    cells = {(row.length, row.depth): row.accuracy for row in rows}
+    size = 8 if len(lengths) <= 8 else 6
+    for y, depth in enumerate(depths):
+        for x, length in enumerate(lengths):
+            value = cells.get((length, depth))
+            if value is None:
+                axis.text(x, y, "–", ha="center", va="center", fontsize=size)
+                continue
+            color = colormaps[HEAT](value)
+            axis.add_patch(
+                Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=color, edgecolor="#ffffff",
+                          linewidth=0.8, gid=f"cell-{x}-{y}")
+            )  # fmt: skip
+            axis.text(
+                x, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=size,
+                color=_DARK if _luminance(color) > 0.18 else _PALE,
+            )  # fmt: skip
+    axis.set_xlim(-0.5, len(lengths) - 0.5)
+    axis.set_ylim(len(depths) - 0.5, -0.5)
+    axis.set_xticks(range(len(lengths)), [show_length(n) for n in lengths])
+    axis.set_yticks(range(len(depths)), [f"{100 * depth:.0f} %" for depth in depths])
+    axis.set_xlabel("length, tokens")
+    axis.set_ylabel("depth in the text")
+    axis.grid(visible=False)
+    axis.tick_params(length=0)
+    for side in ("left", "bottom"):
+        axis.spines[side].set_visible(False)
+    inside = sum(length <= (window or 0) for length in lengths)
+    if 0 < inside < len(lengths):
+        axis.axvline(inside - 0.5, color="#000000", linewidth=2, linestyle="--")
+        axis.annotate(
+            "trained window", (inside - 0.5, 1.01), xycoords=("data", "axes fraction"), fontsize=8,
+            ha="center", va="bottom", color="#555555",
+        )  # fmt: skip
+
+
+def _luminance(color: tuple[float, float, float, float]) -> float:
+    """Relative luminance of an sRGB colour, 0..1 (WCAG 2)."""
+    red, green, blue = (
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]
+    )
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue

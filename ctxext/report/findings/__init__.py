@@ -1,0 +1,1 @@
+"""What several runs found: collected, compared, and said in a sentence a model."""

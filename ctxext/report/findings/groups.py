@@ -1,0 +1,168 @@
+"""Numbers that may stand side by side: groups of rows that were measured alike."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ctxext.evaluation.retrieval.pooling import pooled
+from ctxext.runs.rows.demo import CopyRow
+from ctxext.runs.rows.harness import HarnessRow
+from ctxext.runs.rows.perplexity import LengthRow, LongPerplexity, PositionRow
+from ctxext.runs.rows.record import RunRecord
+from ctxext.runs.rows.retrieval import CellRow, EffectiveRow, MiddleRow
+from ctxext.runs.rows.row import Document, Word, models_of
+from ctxext.runs.rows.training import StepRow
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder as it was read.
+
+    Attributes:
+        name: the folder's own name, or the shortest end of its path that tells it from others.
+        kind: as in its record, which is its ctxext.json.
+        document: its `<kind>.json`, where the kind has one.
+        log: the lines of its log.jsonl.
+        notes: what was wrong with its files.
+    """
+
+    name: str
+    kind: str
+    record: RunRecord
+    document: Document | None = None
+    log: Sequence[StepRow] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass
+class PerplexityGroup:
+    """Perplexities that may be compared: the same text, protocol and stride.
+
+    Attributes:
+        about: what they were measured on, a phrase.
+        window, target: trained and extended to, tokens; marked in the curves.
+        key_tokens: LongPPL.
+    """
+
+    about: str
+    window: int | None
+    target: int | None = None
+    results: list[LengthRow] = field(default_factory=list)
+    by_position: list[PositionRow] = field(default_factory=list)
+    key_tokens: list[LongPerplexity] = field(default_factory=list)
+
+    @property
+    def models(self) -> list[str]:
+        return models_of([*self.results, *self.by_position])
+
+
+@dataclass(frozen=True)
+class Score:
+    """A share of right answers of a model at one length, over all depths.
+
+    `low`, `high`: its 95 % interval; of a forced choice also the `chance` and the mean gain in nats
+    per token.
+    """
+
+    model: str
+    task: str
+    length: int
+    accuracy: float | None
+    low: float | None
+    high: float | None
+    chance: float | None = None
+    gain: float | None = None
+
+    @property
+    def place(self) -> tuple[str, int]:
+        return self.task, self.length
+
+
+@dataclass
+class RetrievalGroup:
+    """Retrieval scores that may be compared: the same text, way to score, seed and samples.
+
+    Attributes:
+        threshold: as asked for: a share, or `own:0.85`, that share of a model's own accuracy in
+            its window.
+    """
+
+    about: str
+    window: int | None
+    threshold: Word = None
+    target: int | None = None
+    results: list[CellRow] = field(default_factory=list)
+    effective: list[EffectiveRow] = field(default_factory=list)
+    middle: list[MiddleRow] = field(default_factory=list)
+
+    @property
+    def models(self) -> list[str]:
+        return models_of(self.effective or self.results)
+
+    @property
+    def tasks(self) -> list[str]:
+        return list(dict.fromkeys(row.task for row in self.effective or self.results))
+
+    @property
+    def by_length(self) -> list[Score]:
+        """Exact answers by length."""
+        return [
+            Score(row.model, row.task, pool.length, pool.accuracy, pool.low, pool.high)
+            for row in self.effective
+            for pool in row.by_length
+        ]
+
+    @property
+    def by_choice(self) -> list[Score]:
+        """Forced choice by length; none where it was not asked."""
+        cells: dict[tuple[str, str, int], list[CellRow]] = {}
+        for row in self.results:
+            if row.choice is not None and row.samples:
+                cells.setdefault((row.model, row.task, row.length), []).append(row)
+        pools = [(model, task, pooled(rows)) for (model, task, _), rows in cells.items()]
+        return [
+            Score(
+                model, task, pool.length, pool.choice, pool.choice_low, pool.choice_high,
+                pool.chance, pool.gain,
+            )
+            for model, task, pool in pools
+        ]  # fmt: skip
+
+    @property
+    def unsolved(self) -> list[str]:
+        """Tasks that no model solves at any length: they tell nothing about windows."""
+        solved = {row.task for row in self.effective if row.effective_length is not None}
+        return [task for task in self.tasks if task not in solved]
+
+
+@dataclass(frozen=True)
+class CopyingGroup:
+    """The demo's own measure of use: a planted string copied from so many tokens back."""
+
+    about: str
+    window: int
+    results: Sequence[CopyRow]
+
+
+@dataclass(frozen=True)
+class ModelScore:
+    """A score of a model in a task of lm-evaluation-harness."""
+
+    model: str
+    row: HarnessRow
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        return self.row.place
+
+
+@dataclass(frozen=True)
+class HarnessGroup:
+    """Scores of lm-evaluation-harness tasks, and the harness's version of each model."""
+
+    scores: Sequence[ModelScore]
+    versions: Mapping[str, str]
+
+    @property
+    def models(self) -> list[str]:
+        return models_of(self.scores)

@@ -1,0 +1,91 @@
+"""Small pieces of HTML. Text is escaped unless it already is `Html`, which only this file makes."""
+
+import html
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from ctxext.report.charts.svg import Chart, clean, inline_svg
+from ctxext.report.tables.pivot import Table
+
+_VOID: Final = ("meta", "link", "br")
+
+
+class Html(str):
+    """Markup that goes into a page as it stands."""
+
+    __slots__ = ()
+
+
+def tag(name: str, /, *children: str, **attributes: str) -> Html:
+    """An element. `class_` is the attribute class, `aria_label` is aria-label.
+
+    >>> tag("p", "1 < 2", tag("b", "!"), class_="note")
+    '<p class="note">1 &lt; 2<b>!</b></p>'
+    """
+    shown = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(clean(value), quote=True)}"'
+        for key, value in attributes.items()
+    )
+    if name in _VOID:
+        return Html(f"<{name}{shown}>")
+    return Html(f"<{name}{shown}>{join(children)}</{name}>")
+
+
+def join(parts: Iterable[str]) -> Html:
+    """Parts one after the other, each escaped unless it is markup."""
+    return Html(
+        "".join(
+            part if isinstance(part, Html) else html.escape(clean(part), quote=False)
+            for part in parts
+        )
+    )
+
+
+def data_table(caption: str, table: Table, *, note: str = "", words: bool = False) -> Html:
+    """A table with a caption and header cells; it scrolls by itself where the page is narrow.
+
+    Args:
+        note: a line under the caption.
+        words: cells hold words rather than numbers: they may break.
+    """
+    columns, rows = table
+    head = tag("tr", *(tag("th", column, scope="col") for column in columns))
+    body = [
+        tag("tr", *(_cell(at, cell) for at, cell in enumerate(row)))
+        for row in rows
+    ]  # fmt: skip
+    inner = tag(
+        "table",
+        tag("caption", tag("span", caption, *([tag("span", note, class_="note")] if note else []))),
+        tag("thead", head),
+        tag("tbody", *body),
+        **({"class_": "words"} if words else {}),
+    )
+    return tag("div", inner, class_="scroll", role="region", tabindex="0", aria_label=caption)
+
+
+def _cell(at: int, text: str) -> Html:
+    if at == 0:
+        return tag("th", text, scope="row")
+    return tag("td", text, class_="noise") if text.endswith("(noise)") else tag("td", text)
+
+
+def details(summary: str, *children: str) -> Html:
+    """A part that opens when asked for."""
+    return tag("details", tag("summary", summary), *children)
+
+
+def figure(chart: Chart, identity: str, *, wide: bool = False) -> Html:
+    """A chart with its title as caption."""
+    svg = Html(inline_svg(chart, identity))
+    caption = tag("figcaption", chart.title)
+    return tag("figure", caption, svg, class_="chart wide" if wide else "chart")
+
+
+def section(identity: str, title: str, *children: str) -> Html:
+    """A part of the page with a heading that can be linked to."""
+    return tag("section", tag("h2", title, id=identity), *children, aria_labelledby=identity)
+
+
+def bullets(items: Sequence[str]) -> Html:
+    return tag("ul", *(tag("li", item) for item in items))

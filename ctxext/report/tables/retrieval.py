@@ -1,0 +1,146 @@
+"""Retrieval: accuracy by length, forced choice, how far it holds, the middle; and copying."""
+
+from collections.abc import Callable, Sequence
+
+from ctxext.lengths import show_length
+from ctxext.report.findings.differences import Difference
+from ctxext.report.findings.groups import RetrievalGroup, Score
+from ctxext.report.tables.perplexity import noise
+from ctxext.report.tables.pivot import Table, pivot
+from ctxext.report.tables.text import percent, shown
+from ctxext.runs.rows.demo import CopyRow
+from ctxext.runs.rows.retrieval import CellRow, EffectiveRow, MiddleRow
+from ctxext.runs.rows.row import Word
+
+SHARE_NOTE = (
+    "percentage points with Newcombe's 95 % interval from the two Wilson intervals; (noise) = it "
+    "holds 0"
+)
+
+
+def accuracy_table(group: RetrievalGroup) -> Table:
+    """One line for each task and model, one column for each length."""
+    pairs = [(task, model) for task in group.tasks for model in group.models]
+    return _by_task(group.by_length, _accuracy, lines=pairs)
+
+
+def choice_table(group: RetrievalGroup) -> Table:
+    """Forced choice as in `accuracy_table`, and the gain in nats per token."""
+    return _by_task(group.by_choice, lambda s: f"{_accuracy(s)}, {shown(s.gain, '+.2f')}")
+
+
+def _by_task(
+    scores: Sequence[Score],
+    cell: Callable[[Score], str],
+    lines: Sequence[tuple[str, str]] | None = None,
+) -> Table:
+    return pivot(
+        scores, down=lambda s: (s.task, s.model), across=lambda s: s.length, cell=cell,
+        corner=["task", "model"], lines=lines,
+    )  # fmt: skip
+
+
+def _accuracy(row: Score | CellRow) -> str:
+    if row.accuracy is None:
+        return "–"
+    known = row.low is not None and row.high is not None
+    interval = f" [{100 * row.low:.0f}, {100 * row.high:.0f}]" if known else ""  # type: ignore[operator]
+    return f"{100 * row.accuracy:.0f} %{interval}"
+
+
+def accuracy_difference_table(differences: Sequence[Difference]) -> Table:
+    """One line for each task and model but the first, a column for each length."""
+    against = differences[0].against if differences else ""
+    return pivot(
+        differences, down=lambda d: (d.place[0], d.model), across=lambda d: d.place[1],
+        cell=_share_cell, corner=["task", f"model, minus {against}"],
+    )  # fmt: skip
+
+
+def _share_cell(difference: Difference) -> str:
+    if difference.low is None or difference.high is None:
+        return f"{100 * difference.difference:+.0f}"
+    interval = f"[{100 * difference.low:+.0f}, {100 * difference.high:+.0f}]"
+    return f"{100 * difference.difference:+.0f} {interval}{noise(difference)}"
+
+
+def effective_table(group: RetrievalGroup) -> Table:
+    """One line for each model, one column for each task."""
+    above = threshold_words(group.threshold)
+    return pivot(
+        group.effective, down=lambda row: row.model, across=lambda row: row.task, cell=_effective,
+        corner=[f"effective length ({above})" if above else "effective length"],
+        lines=group.models, columns=group.tasks, head=str,
+    )  # fmt: skip
+
+
+def _effective(row: EffectiveRow) -> str:
+    if not row.effective_length:
+        return "none"
+    return show_length(row.effective_length) + (" by choice" if row.metric == "choice" else "")
+
+
+def threshold_words(threshold: Word) -> str:
+    """Write `at least 85.6 %`, or `at least 85 % of its own in its window`; nothing where unknown.
+
+    >>> threshold_words("0.856"), threshold_words("own:0.85")
+    ('at least 85.6 %', 'at least 85 % of its own in its window')
+    """
+    text = str(threshold)
+    own = text.startswith("own:")
+    try:
+        share = 100 * float(text.removeprefix("own:"))
+    except ValueError:
+        return ""
+    return f"at least {share:g} %" + (" of its own in its window" if own else "")
+
+
+def middle_table(rows: Sequence[MiddleRow]) -> Table:
+    """One line for each model, task and length."""
+    return (
+        ["model", "task", "length", "middle", "ends", "middle minus ends", "lost in the middle"],
+        [
+            [
+                row.model,
+                row.task,
+                show_length(row.length),
+                percent(row.middle),
+                percent(row.ends),
+                f"{percent(row.difference, '+.0f')} [{percent(row.low, '+.0f')}, "
+                f"{percent(row.high, '+.0f')}]",
+                "yes" if row.lost else "no",
+            ]
+            for row in rows
+        ],
+    )
+
+
+def cells_table(rows: Sequence[CellRow]) -> Table:
+    """The cells of one model at one task: one line for each depth, one column for each length."""
+    return pivot(
+        rows, down=lambda row: row.depth, across=lambda row: row.length, cell=_cell,
+        corner=["depth"], lines=sorted({row.depth for row in rows}),
+        name=lambda depth: [f"{100 * depth:.0f} %"],
+    )  # fmt: skip
+
+
+def _cell(row: CellRow) -> str:
+    parts = [_accuracy(row)]
+    parts += [f"choice {100 * row.choice:.0f} %"] if row.choice is not None else []
+    parts += [f"gain {row.gain:+.2f}"] if row.gain is not None else []
+    return ", ".join(parts)
+
+
+def copying_table(rows: Sequence[CopyRow]) -> Table:
+    """One line for each model, one column for each distance, in percent."""
+    return pivot(
+        rows, down=lambda row: row.model, across=lambda row: row.distance,
+        cell=lambda row: percent(row.accuracy), head=lambda n: f"{n} back", missing="",
+    )  # fmt: skip
+
+
+def models_and_tasks(rows: Sequence[CellRow]) -> list[tuple[str, str]]:
+    """Each model with each task that it has rows for, task by task."""
+    pairs = list(dict.fromkeys((row.model, row.task) for row in rows))
+    tasks = list(dict.fromkeys(task for _, task in pairs))
+    return sorted(pairs, key=lambda pair: tasks.index(pair[1]))

@@ -1,0 +1,133 @@
+"""ctxext.json as whoever reads one may believe it: report, card, merge, resume."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ctxext.runs.build import from_document
+from ctxext.runs.checked import Broken, excerpt
+from ctxext.runs.fields import MOST_TOKENS, bounded
+from ctxext.runs.rows.row import SHA256, Row, Windows, Word
+
+_COMMIT = "[0-9a-f]{7,64}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseCheckpoint(Row):
+    """The checkpoint that something was made of; `revision` is a commit of the Hub."""
+
+    id: str | None = None
+    revision: str | None = bounded(None, matches=_COMMIT)
+    config_sha256: str | None = bounded(None, matches=SHA256)
+    index_sha256: str | None = bounded(None, matches=SHA256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedLora(Row):
+    """What was trained, of the recipe's section `lora`."""
+
+    rank: int | None = None
+    alpha: float | None = None
+    targets: tuple[str, ...] = ()
+    train_norms: bool = False
+    train_embeddings: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedTrain(Row):
+    """How it was trained, of the recipe's section `train`."""
+
+    seq_length: int | None = None
+    batch_size: int | None = None
+    gradient_accumulation: int | None = None
+    lr: float | None = None
+    schedule: Word = None
+    seed: Word = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedRecipe(Row):
+    """The sections of a recipe that a card tells of."""
+
+    lora: RecordedLora = field(default_factory=RecordedLora)
+    train: RecordedTrain = field(default_factory=RecordedTrain)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedText(Row):
+    """The text that was trained on."""
+
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedStage(Row):
+    """One of several stages of a training run."""
+
+    steps: int
+    tokens: int
+    final_loss: float | None = None
+    window: int | None = bounded(None, least=1, most=MOST_TOKENS)
+    method: str | None = None
+    seq_length: int | None = bounded(None, least=1, most=MOST_TOKENS)
+    lr: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Row):
+    """A summary of training; tokens and steps are of all stages."""
+
+    steps: int
+    tokens: int
+    final_loss: float | None = None
+    recipe: RecordedRecipe | None = None
+    data: RecordedText = field(default_factory=RecordedText)
+    stages: tuple[RecordedStage, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """What was made of what.
+
+    Attributes:
+        kind: the command, or what is left of it (`stage`, `adapter`).
+        finished: False = numbers are missing yet.
+        extended_from: the base before any extension.
+        license: `license`, `license_name` and `license_link`, as far as the base's card has them.
+        config_diff: key of the config -> [before, after].
+        document: the whole object as it is written, for who hands parts of it on.
+    """
+
+    kind: str | None = None
+    finished: bool = True
+    versions: Mapping[str, str] = field(default_factory=dict)
+    base: BaseCheckpoint | None = None
+    model_type: str | None = None
+    extended_from: BaseCheckpoint | None = None
+    window: Windows | None = None
+    method: str | None = None
+    parameters: Any = None
+    license: Mapping[str, str] = field(default_factory=dict)
+    config_diff: Mapping[str, Any] | None = None
+    training: Training | None = None
+    command: str = ""
+    extend_command: str = ""
+    document: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunRecord":
+        """Read a record, every value checked but `rope`, `parameters` and what nobody knows.
+
+        Raises:
+            Broken: the place of a wrong value, and what stands there.
+        """
+        known = {**values, "document": values}
+        training = values.get("training")
+        if isinstance(training, Mapping) and training.get("recipe") is None:
+            # The embedded base has stages of another kind.
+            known["training"] = {key: v for key, v in training.items() if key != "stages"}
+        record = from_document(cls, known)
+        pairs = (record.config_diff or {}).values()
+        if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+            raise Broken(f"config_diff is {excerpt(values['config_diff'])}")
+        return record

@@ -1,0 +1,78 @@
+"""Differences and their noise: against published and hand-computed numbers."""
+
+import math
+
+import pytest
+
+from ctxext.report.findings.differences import (
+    by_accuracy,
+    by_nll,
+    by_value,
+    differences,
+    of_means,
+)
+from ctxext.report.findings.groups import ModelScore, Score
+from ctxext.runs.rows.harness import HarnessRow
+from ctxext.runs.rows.perplexity import LengthRow
+
+
+def wilson(right, n, z=1.96):
+    p = right / n
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return p, middle - half, middle + half
+
+
+def score(model, accuracy, low, high):
+    return Score(model, "t", 1, accuracy, low, high)
+
+
+def test_means_by_hand():
+    # errors of 0.3 and 0.4 make one of 0.5: 0.5 ± 1.96 * 0.5, and 1.96 is rounded
+    assert of_means(1.0, 0.5, 0.3, 0.4) == pytest.approx((0.5, -0.48, 1.48), abs=5e-5)
+    assert of_means(1.0, 0.5, None, 0.4) == (0.5, None, None)
+
+
+def test_shares_as_newcombe_published_them():
+    # Newcombe 1998, table II, example (a): 56/70 against 48/80, method 10: 0.0524 to 0.3339.
+    got = by_accuracy(score("b", *wilson(56, 70)), score("a", *wilson(48, 80)))
+    assert got == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+    # ... and example (e), where a Wald interval would be empty: 5/56 against 0/29.
+    got = by_accuracy(score("b", *wilson(5, 56)), score("a", *wilson(0, 29)))
+    assert got == pytest.approx((0.0893, -0.0381, 0.1926), abs=5e-5)
+
+
+def row(model, length, nll, stderr=0.1, tokens=1000):
+    return LengthRow(
+        model=model, length=length, nll=nll, perplexity=None, stderr=stderr, tokens=tokens
+    )
+
+
+def test_nll_against_the_first_model():
+    rows = [
+        row("a", 256, 1.0), row("a", 512, 2.0), row("b", 256, 1.2), row("b", 512, 1.0),
+        row("b", 1024, 1.0), row("c", 256, 1.0, tokens=999), row("c", 512, None),
+        row("d", 256, 1.5, stderr=None),
+    ]  # fmt: skip
+    found = {(d.model, d.place): d for d in differences(rows, by_nll)}
+    # 1.96 * 0.1 * sqrt 2 = 0.277: 0.2 is noise, -1 is none. c has other tokens, or no number.
+    assert set(found) == {("b", (256,)), ("b", (512,)), ("d", (256,))}
+    assert found["b", (256,)].difference == pytest.approx(0.2)
+    assert found["b", (256,)].high == pytest.approx(0.2 + 0.27719, abs=1e-5)
+    assert found["b", (256,)].beyond_noise is False
+    assert found["b", (512,)].beyond_noise is True
+    assert found["d", (256,)].beyond_noise is None
+    assert found["b", (512,)].to_dict()["place"] == [512]
+    assert differences([], by_nll) == []
+
+
+def test_accuracy_and_values():
+    rows = [score("a", *wilson(48, 80)), score("b", *wilson(56, 70))]
+    (found,) = differences(rows, by_accuracy)
+    assert (found.model, found.against, found.beyond_noise) == ("b", "a", True)
+    scores = [
+        ModelScore(m, HarnessRow(task="t", metric="acc", value=v, stderr=0.01))
+        for m, v in (("a", 0.4), ("b", 0.42))
+    ]
+    (found,) = differences(scores, by_value)
+    assert found.beyond_noise is False  # 0.02 against 1.96 * 0.01414 = 0.0277

@@ -14,7 +14,7 @@ from ctxext.lengths import show_length
 from ctxext.methods import METHODS
 from ctxext.release.markdown import code_line, escape_markdown, markdown_code, markdown_table
 from ctxext.report.findings.groups import RetrievalGroup
-from ctxext.report.tables.pivot import Table, pivot
+from ctxext.report.tables.pivot import Across, Down, Table, pivot
 from ctxext.report.tables.retrieval import (
     accuracy_table,
     choice_table,
@@ -156,9 +156,9 @@ class CardFacts:
         for row in rows:
             first.setdefault((self.label(row), row.length), row)
         columns, lines = pivot(
-            first.items(), down=lambda pair: pair[0][0], across=lambda pair: pair[0][1],
-            cell=lambda pair: perplexity(pair[1]), corner=["window length"],
-            lines=list(dict.fromkeys(self.label(row) for row in rows)), missing="",
+            first.items(), down=Down(lambda pair: pair[0][0], ["window length"]),
+            across=Across(lambda pair: pair[0][1]), cell=lambda pair: perplexity(pair[1]),
+            missing="",
         )  # fmt: skip
         return columns, lines + self._changes(rows, lengths)
 

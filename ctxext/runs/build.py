@@ -35,7 +35,9 @@ _WANTED = {int: "a whole number", float: "a number", bool: "true or false", str:
 class _Unfit(Exception):
     """A value that is not what its field promises."""
 
-    def __init__(self, place: _Place, value: Any, wanted: str = "", *, missing: bool = False):
+    def __init__(
+        self, place: _Place, value: Any, wanted: str = "", *, missing: bool = False
+    ) -> None:
         super().__init__()
         self.place, self.value, self.wanted, self.missing = place, value, wanted, missing
 

@@ -23,7 +23,6 @@ def bounded(
     words: tuple[str, ...] = (),
     matches: str = "",
     unit: str = "",
-    written_with: str = "",
 ) -> Any:
     """Make a dataclass field whose value has bounds.
 
@@ -32,15 +31,19 @@ def bounded(
         words: the only ones that it may be.
         matches: a regular expression that a text matches as a whole.
         unit: `tokens` for fields that accept 32k in a recipe.
-        written_with: name of the field without whose value this one is not written.
     """
     bounds = {"least": least, "above": above, "most": most, "below": below}
     given = {name: value for name, value in bounds.items() if value is not None}
     metadata = {
         "bounds": given, "words": words, "matches": re.compile(matches) if matches else None,
-        "unit": unit, "written_with": written_with,
+        "unit": unit,
     }  # fmt: skip
     return field(default=default, metadata=metadata)
+
+
+def only_with(partner: str) -> Any:
+    """Make a field that is None, and is not written, where its partner (or itself) is None."""
+    return field(default=None, metadata={"only_with": partner})
 
 
 def check_bounds(section: Any, name: str) -> None:

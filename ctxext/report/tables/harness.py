@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from ctxext.report.findings.differences import by_value, differences
 from ctxext.report.findings.groups import HarnessGroup, ModelScore
 from ctxext.report.tables.perplexity import noise
-from ctxext.report.tables.pivot import Table, pivot
+from ctxext.report.tables.pivot import Across, Down, Table, pivot
 from ctxext.report.tables.text import shown
 from ctxext.runs.rows.harness import HarnessRow
 from ctxext.runs.rows.row import Word
@@ -44,10 +44,9 @@ def harness_comparison(group: HarnessGroup) -> Table:
         error = "" if stderr is None else f" ± {stderr:.4f}"
         return shown(score.row.value, ".4f") + error + marks.get((score.place, score.model), "")
 
-    return pivot(
-        group.scores, down=lambda score: score.place, across=lambda score: score.model, cell=cell,
-        corner=["task", "metric", "shots"], columns=group.models, head=str, name=_line,
-    )  # fmt: skip
+    down = Down(lambda score: score.place, ["task", "metric", "shots"], name=_line)
+    across = Across(lambda score: score.model, group.models, str)
+    return pivot(group.scores, down=down, across=across, cell=cell)
 
 
 def _line(place: tuple[Word, ...]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ctxext.report.tables.pivot import Table, pivot
+from ctxext.report.tables.pivot import Across, Down, Table, pivot
 from ctxext.report.tables.text import shown
 from ctxext.runs.rows.fertility import FertilityDocument, FertilityRow
 
@@ -40,8 +40,9 @@ def fertility_comparison(documents: Sequence[FertilityDocument]) -> Table:
     named = zip(names, documents, strict=True)
     return pivot(
         [(name, row) for name, document in named for row in document.results],
-        down=lambda pair: pair[1].language, across=lambda pair: pair[0],
-        cell=lambda pair: _window(pair[1]), corner=["language"], columns=names, head=str,
+        down=Down(lambda pair: pair[1].language, ["language"]),
+        across=Across(lambda pair: pair[0], names, str),
+        cell=lambda pair: _window(pair[1]),
     )  # fmt: skip
 
 

@@ -1,11 +1,12 @@
 """Perplexities: one line for each model, one column for each length or range of positions."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from ctxext.lengths import show_length
 from ctxext.report.findings.differences import Difference
-from ctxext.report.tables.pivot import Table, pivot
+from ctxext.report.tables.pivot import MODELS, Across, Table, pivot
 from ctxext.report.tables.text import percent, perplexity
 from ctxext.runs.rows.perplexity import KeyRow, LengthRow, PerplexityRow, PositionRow
 
@@ -19,6 +20,9 @@ Row = TypeVar("Row", bound=PerplexityRow)
 def show_place(place: tuple[int, ...]) -> str:
     """Write `2k` or `256-512`."""
     return "-".join(show_length(n) for n in place)
+
+
+_PLACES = Across(lambda row: row.place, head=show_place)
 
 
 def by_length_table(rows: Sequence[LengthRow]) -> Table:
@@ -59,10 +63,9 @@ def _long_perplexity(row: KeyRow) -> str:
 
 def nll_difference_table(differences: Sequence[Difference]) -> Table:
     """One line for each model but the first."""
-    return pivot(
-        differences, down=lambda d: d.model, across=lambda d: d.place, cell=_nll_cell,
-        corner=[f"model, minus {differences[0].against if differences else ''}"], head=show_place,
-    )  # fmt: skip
+    against = differences[0].against if differences else ""
+    down = replace(MODELS, heads=[f"model, minus {against}"])
+    return pivot(differences, down=down, across=_PLACES, cell=_nll_cell)
 
 
 def _nll_cell(difference: Difference) -> str:
@@ -76,7 +79,4 @@ def noise(difference: Difference) -> str:
 
 
 def _by_model(rows: Sequence[Row], cell: Callable[[Row], str]) -> Table:
-    return pivot(
-        rows, down=lambda row: row.model, across=lambda row: row.place, cell=cell,
-        head=show_place, missing="",
-    )  # fmt: skip
+    return pivot(rows, down=MODELS, across=_PLACES, cell=cell, missing="")

@@ -6,7 +6,7 @@ from ctxext.lengths import show_length
 from ctxext.report.findings.differences import Difference
 from ctxext.report.findings.groups import RetrievalGroup, Score
 from ctxext.report.tables.perplexity import noise
-from ctxext.report.tables.pivot import Table, pivot
+from ctxext.report.tables.pivot import LENGTHS, MODELS, Across, Down, Table, pivot
 from ctxext.report.tables.text import percent, shown
 from ctxext.runs.rows.demo import CopyRow
 from ctxext.runs.rows.retrieval import CellRow, EffectiveRow, MiddleRow
@@ -34,10 +34,8 @@ def _by_task(
     cell: Callable[[Score], str],
     lines: Sequence[tuple[str, str]] | None = None,
 ) -> Table:
-    return pivot(
-        scores, down=lambda s: (s.task, s.model), across=lambda s: s.length, cell=cell,
-        corner=["task", "model"], lines=lines,
-    )  # fmt: skip
+    down = Down(lambda score: (score.task, score.model), ["task", "model"], lines)
+    return pivot(scores, down=down, across=LENGTHS, cell=cell)
 
 
 def _accuracy(row: Score | CellRow) -> str:
@@ -51,10 +49,8 @@ def _accuracy(row: Score | CellRow) -> str:
 def accuracy_difference_table(differences: Sequence[Difference]) -> Table:
     """One line for each task and model but the first, a column for each length."""
     against = differences[0].against if differences else ""
-    return pivot(
-        differences, down=lambda d: (d.place[0], d.model), across=lambda d: d.place[1],
-        cell=_share_cell, corner=["task", f"model, minus {against}"],
-    )  # fmt: skip
+    down = Down(lambda d: (d.place[0], d.model), ["task", f"model, minus {against}"])
+    return pivot(differences, down=down, across=Across(lambda d: d.place[1]), cell=_share_cell)
 
 
 def _share_cell(difference: Difference) -> str:
@@ -67,10 +63,10 @@ def _share_cell(difference: Difference) -> str:
 def effective_table(group: RetrievalGroup) -> Table:
     """One line for each model, one column for each task."""
     above = threshold_words(group.threshold)
+    head = f"effective length ({above})" if above else "effective length"
     return pivot(
-        group.effective, down=lambda row: row.model, across=lambda row: row.task, cell=_effective,
-        corner=[f"effective length ({above})" if above else "effective length"],
-        lines=group.models, columns=group.tasks, head=str,
+        group.effective, down=Down(lambda row: row.model, [head], group.models),
+        across=Across(lambda row: row.task, group.tasks, str), cell=_effective,
     )  # fmt: skip
 
 
@@ -117,11 +113,9 @@ def middle_table(rows: Sequence[MiddleRow]) -> Table:
 
 def cells_table(rows: Sequence[CellRow]) -> Table:
     """The cells of one model at one task: one line for each depth, one column for each length."""
-    return pivot(
-        rows, down=lambda row: row.depth, across=lambda row: row.length, cell=_cell,
-        corner=["depth"], lines=sorted({row.depth for row in rows}),
-        name=lambda depth: [f"{100 * depth:.0f} %"],
-    )  # fmt: skip
+    depths = sorted({row.depth for row in rows})
+    down = Down(lambda row: row.depth, ["depth"], depths, lambda depth: [f"{100 * depth:.0f} %"])
+    return pivot(rows, down=down, across=LENGTHS, cell=_cell)
 
 
 def _cell(row: CellRow) -> str:
@@ -133,10 +127,10 @@ def _cell(row: CellRow) -> str:
 
 def copying_table(rows: Sequence[CopyRow]) -> Table:
     """One line for each model, one column for each distance, in percent."""
+    across = Across(lambda row: row.distance, head=lambda tokens: f"{tokens} back")
     return pivot(
-        rows, down=lambda row: row.model, across=lambda row: row.distance,
-        cell=lambda row: percent(row.accuracy), head=lambda n: f"{n} back", missing="",
-    )  # fmt: skip
+        rows, down=MODELS, across=across, cell=lambda row: percent(row.accuracy), missing=""
+    )
 
 
 def models_and_tasks(rows: Sequence[CellRow]) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from ctxext.runs.checked import Broken
-from ctxext.runs.fields import MOST_TOKENS, bounded
+from ctxext.runs.fields import MOST_TOKENS, bounded, only_with
 from ctxext.runs.rows.row import SHA256, Document, Failed, Row
 
 _LARGEST_NLL = 700.0  # nats; exp of more is no float
@@ -39,13 +39,13 @@ class LengthRow(Row):
     seconds: float | None = None
     stride: int | None = None
     bits_per_byte: float | None = None
-    note: str | None = bounded(None, written_with="note")
+    note: str | None = only_with("note")
     config_sha256: str | None = bounded(None, matches=SHA256)
     record_sha256: str | None = bounded(None, matches=SHA256)
     rope_sha256: str | None = bounded(None, matches=SHA256)
     window: int | None = bounded(None, least=1, most=MOST_TOKENS)
-    gain: float | None = bounded(None, written_with="gain")
-    gain_stderr: float | None = bounded(None, written_with="gain")
+    gain: float | None = only_with("gain")
+    gain_stderr: float | None = only_with("gain")
 
     @property
     def place(self) -> tuple[int, ...]:
@@ -68,7 +68,7 @@ class PositionRow(Row):
     nll: float | None
     stderr: float | None = bounded(least=0)
     tokens: int | None
-    note: str | None = bounded(None, written_with="note")
+    note: str | None = only_with("note")
 
     @property
     def place(self) -> tuple[int, ...]:
@@ -91,7 +91,7 @@ class KeyRow(Row):
     stderr: float | None = bounded(least=0)
     tokens: int | None
     share: float | None = bounded(least=0, most=1)
-    note: str | None = bounded(None, written_with="note")
+    note: str | None = only_with("note")
 
     @property
     def place(self) -> tuple[int, ...]:

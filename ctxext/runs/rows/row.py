@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol, Self
 
 from ctxext.runs.build import from_document
-from ctxext.runs.fields import MOST_TOKENS, bounded
+from ctxext.runs.fields import MOST_TOKENS, bounded, only_with
 
 Word = str | int | float | bool | None
 """A setting as it was typed or as a library says it."""
@@ -19,7 +19,7 @@ class Row:
         """Give the JSON object; a field that is written with another is left out without it."""
         out = {}
         for each in fields(self):  # type: ignore[arg-type]
-            partner = each.metadata.get("written_with")
+            partner = each.metadata.get("only_with")
             if not partner or getattr(self, partner) is not None:
                 out[each.name] = _plain(getattr(self, each.name))
         return out
@@ -87,7 +87,7 @@ class Failed(Row):
     """What could not be measured, and why."""
 
     model: str
-    task: str | None = bounded(None, written_with="task")
+    task: str | None = only_with("task")
     length: int | None = None
     error: str = ""
 

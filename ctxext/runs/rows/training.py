@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ctxext.runs.fields import bounded
+from ctxext.runs.fields import only_with
 from ctxext.runs.rows.row import Row
 
 
@@ -25,5 +25,5 @@ class StepRow(Row):
     tokens_per_second: float | None = None
     peak_memory_bytes: int | None = None
     seconds: float | None = None
-    skipped: str | None = bounded(None, written_with="skipped")
-    stage: int | None = bounded(None, written_with="stage")
+    skipped: str | None = only_with("skipped")
+    stage: int | None = only_with("stage")

@@ -21,11 +21,8 @@ LINES, PARAMETERS = 60, 8
 TOO_LARGE = {
     "api/harness.py: harness",
     "api/perplexity.py: perplexity",
-    "api/push.py: push",
     "api/retrieval.py: _result",
     "cli/finetune.py: command",
-    "evaluation/retrieval/copying.py: copying",
-    "release/upload.py: upload",
 }
 
 # Sentences that name no flag, file or field, with the reason.

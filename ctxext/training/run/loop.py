@@ -139,8 +139,8 @@ def _loss_and_gradients(
 
 def _line(
     state: RunState, loss: float, norm: float, rate: float, speed: float, seconds: float
-) -> dict[str, Any]:
-    """A step's line of the log; `speed` is in tokens a second since the process began."""
+) -> StepRow:
+    """Write down a step; `speed` is in tokens a second since the process began."""
     return StepRow(
         step=state.step,
         loss=loss if math.isfinite(loss) else None,

@@ -1,6 +1,5 @@
 """One fine-tuning run: from a loaded checkpoint to an adapter on disk."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path

@@ -7,11 +7,11 @@ from typing import Any
 
 from ctxext.errors import BadInput
 from ctxext.machine.launch import Launch
-from ctxext.runs.checked import Wrong, measured
 from ctxext.runs.json_file import finite
 
 Rows = list[list[float]]
 _NAME = "measured-{rank}.jsonl"
+_LARGEST = 1e15  # nats and shares are far below; a damaged line may hold anything
 
 
 class Journal:
@@ -85,5 +85,13 @@ def _row(value: Any) -> list[float]:
         ValueError: it is something else.
     """
     if not isinstance(value, list):
-        raise Wrong
-    return [math.nan if (number := measured(item)) is None else number for item in value]
+        raise ValueError
+    return [_number(item) for item in value]
+
+
+def _number(value: Any) -> float:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > _LARGEST:
+        raise ValueError
+    return value

@@ -105,6 +105,7 @@ def run_ctxext(memory, vocabulary, length, steps, layers=LAYERS):
     from ctxext.runs.log import StepLog
     from ctxext.runs.recipe.config import FinetuneConfig, LoraConfig, TrainConfig
     from ctxext.runs.recipe.memory_config import MemoryConfig
+    from ctxext.runs.rows.training import RunState
     from ctxext.training.estimate.memory import adapter_bytes, checkpoint_bytes, step_bytes
     from ctxext.training.estimate.plan import FIRST_PASS
     from ctxext.training.memory.switches import (
@@ -119,7 +120,6 @@ def run_ctxext(memory, vocabulary, length, steps, layers=LAYERS):
     from ctxext.training.parallel.mesh import Mesh
     from ctxext.training.run.loop import Prepared, train_steps
     from ctxext.training.run.setting import Listeners
-    from ctxext.training.run.state import RunState
     from ctxext.training.run.stop import StopRequest
 
     rows, base = packed(vocabulary, length, steps), build_model(vocabulary, length, layers)

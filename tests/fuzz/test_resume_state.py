@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 
 from ctxext.runs.recipe.config import TrainConfig
-from ctxext.training.run.state import RunState, newest_state, read_state, restore, save_state
+from ctxext.runs.rows.training import RunState
+from ctxext.training.run.state import newest_state, read_state, restore, save_state
 from support.fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 
 TRAIN = TrainConfig(steps=8, seq_length=16)

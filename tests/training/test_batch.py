@@ -15,6 +15,7 @@ from ctxext.errors import CtxextError
 from ctxext.machine.launch import Launch
 from ctxext.runs.log import StepLog
 from ctxext.runs.recipe.config import LoraConfig, TrainConfig
+from ctxext.runs.rows.training import RunState
 from ctxext.training.attention.documents import separate_documents
 from ctxext.training.model.batch import TrainingRows
 from ctxext.training.model.lora import LossModel, add_adapters
@@ -22,7 +23,6 @@ from ctxext.training.model.loss import IGNORED
 from ctxext.training.parallel.mesh import Mesh
 from ctxext.training.run.loop import Prepared, train_steps
 from ctxext.training.run.setting import Listeners
-from ctxext.training.run.state import RunState
 from ctxext.training.run.stop import StopRequest
 
 

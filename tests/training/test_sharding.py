@@ -131,9 +131,10 @@ def measured(name, mesh):
 def steps(name, mesh, *, load, save, count, out=None):
     """Losses of a few steps of AdamW, from a saved state, or saving the first one's."""
     from ctxext.machine.launch import Launch
+    from ctxext.runs.rows.training import RunState
     from ctxext.training.parallel.sharding import shard_model
     from ctxext.training.run.optimizer import make_optimizer
-    from ctxext.training.run.state import RunState, save_state
+    from ctxext.training.run.state import save_state
     from support.states import load_state
 
     launch = Launch() if mesh is None else mesh.launch

@@ -9,13 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from ctxext.errors import BadInput, CtxextError
 from ctxext.runs.recipe.config import TrainConfig
-from ctxext.training.run.state import (
-    RunState,
-    flat,
-    read_state,
-    save_state,
-    saved_steps,
-)
+from ctxext.runs.rows.training import RunState
+from ctxext.training.run.state import flat, read_state, save_state, saved_steps
 from support.states import load_state
 
 RECIPE = {"train": {"lr": 0.1, "steps": 4}, "lora": {"targets": ["a", "b"]}}

@@ -14,7 +14,7 @@ from ctxext.errors import CtxextError
 from ctxext.machine.memory import peak_memory_bytes
 from ctxext.runs.log import StepLog
 from ctxext.runs.recipe.config import TrainConfig
-from ctxext.runs.rows.training import StepRow
+from ctxext.runs.rows.training import RunState, StepRow
 from ctxext.training.model.batch import TrainingRows
 from ctxext.training.model.lora import LossModel, trained_tensors
 from ctxext.training.parallel.context import context_batch
@@ -24,7 +24,6 @@ from ctxext.training.run.guard import harm, remembered
 from ctxext.training.run.optimizer import RATE_FACTOR
 from ctxext.training.run.schedule import learning_rate
 from ctxext.training.run.setting import Listeners
-from ctxext.training.run.state import RunState
 from ctxext.training.run.stop import StopRequest
 from ctxext.training.run.trackers import report
 

@@ -13,10 +13,11 @@ import torch
 from ctxext.errors import BadInput
 from ctxext.progress import Note
 from ctxext.runs.recipe.config import FinetuneConfig, TrainConfig
+from ctxext.runs.rows.training import RunState
 from ctxext.training.model.lora import LossModel
 from ctxext.training.parallel.mesh import Mesh
 from ctxext.training.run.setting import Where
-from ctxext.training.run.state import RunState, Saved, read_state, restore, start_from
+from ctxext.training.run.state import Saved, read_state, restore, start_from
 
 _RANK_SEED = 1_000_003  # apart from the seeds that people choose side by side
 

@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +21,7 @@ from ctxext.errors import BadInput, CtxextError
 from ctxext.machine.launch import Launch
 from ctxext.runs.checked import Broken
 from ctxext.runs.recipe.config import FinetuneConfig, TrainConfig
+from ctxext.runs.rows.training import RunState
 from ctxext.training.model.lora import trained_tensors
 from ctxext.training.parallel.sharding import share_of, whole
 from ctxext.training.run.state_check import (
@@ -40,30 +41,6 @@ _STATE, _TRAINED, _OPTIMIZER = "state.json", "trained.safetensors", "optimizer.s
 _TEMPORARY = ".tmp-"
 # Keys that may change on the way.
 _FREE = re.compile(r"(stages\[\d+\]\.)?((memory|parallel)\.|train\.compile$)")
-
-
-@dataclass(frozen=True)
-class RunState:
-    """Where a run stands.
-
-    Attributes:
-        step: optimizer steps done.
-        tokens: seen so far, by all ranks.
-        recipe, data_sha256: of which run.
-        rows_per_step: rows that all ranks read in one step; 0 in checkpoints of version 0.1.
-        ranks: processes that wrote this.
-        recent_losses: of the last steps that were not left out (`guard.harm`).
-        skipped: steps left out in a row, up to this one.
-    """
-
-    step: int
-    tokens: int
-    recipe: Mapping[str, Any]
-    data_sha256: str
-    rows_per_step: int = 0
-    ranks: int = 1
-    recent_losses: tuple[float, ...] = ()
-    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -141,7 +118,8 @@ def _write(
         for rank, states in enumerate(randomness):
             kept |= {rng_name(rank, kind): value for kind, value in states.items()}
         save_file(kept, staging / _OPTIMIZER)
-        text = json.dumps(asdict(state) | {"tensors": outline(trained, kept)}, indent=2) + "\n"
+        whole_state = replace(state, tensors=outline(trained, kept))
+        text = json.dumps(whole_state.to_dict(), indent=2) + "\n"
         (staging / _STATE).write_text(text, encoding="utf-8")
         if final.exists():
             shutil.rmtree(final)
@@ -227,20 +205,19 @@ def read_state(
     for step in reversed(saved_steps(out)):
         folder = out / "checkpoints" / f"step-{step}"
         try:
-            values = read_numbers(folder / _STATE, step)
+            state = read_numbers(folder / _STATE, step)
             if train is not None:
-                check_counts(values, train)
-            state = _state_of(values)
+                check_counts(state, train)
             check_same_run(state, recipe, data_sha256)
             trained, kept = read_tensors(folder / _TRAINED), read_tensors(folder / _OPTIMIZER)
             check_trained(trained, model)
-            check_optimizer(kept, model, values)
-            if values["tensors"] not in (None, outline(trained, kept)):
+            check_optimizer(kept, model, state)
+            if state.tensors not in (None, outline(trained, kept)):
                 raise Broken("its tensors are not those that were saved")
         except Broken as error:
             problems.append(f"step-{step}: {error}")
             continue
-        return Saved(state, trained, kept, tuple(problems))
+        return Saved(replace(state, tensors=None), trained, kept, tuple(problems))
     if problems:
         raise CtxextError(
             f"--resume: every checkpoint in {out} is damaged ({problems[0]})",
@@ -308,14 +285,10 @@ def newest_state(out: Path) -> RunState | None:
     """Where the newest readable checkpoint of a run stands, its tensors left alone."""
     for step in reversed(saved_steps(out)):
         try:
-            return _state_of(read_numbers(out / "checkpoints" / f"step-{step}" / _STATE, step))
+            return read_numbers(out / "checkpoints" / f"step-{step}" / _STATE, step)
         except Broken:
             continue
     return None
-
-
-def _state_of(values: Mapping[str, Any]) -> RunState:
-    return RunState(**{field.name: values[field.name] for field in fields(RunState)})
 
 
 def check_same_run(state: RunState, recipe: Mapping[str, Any], data_sha256: str) -> None:

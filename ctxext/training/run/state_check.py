@@ -5,27 +5,14 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from ctxext.errors import BadInput
-from ctxext.runs.checked import (
-    Broken,
-    Shape,
-    Wrong,
-    checked,
-    count,
-    mapping,
-    maybe,
-    printable_text,
-    read_checked,
-    sha256,
-    text,
-)
-from ctxext.runs.numbers import finite
+from ctxext.runs.checked import Broken, printable_text, read_checked
 from ctxext.runs.recipe.config import TrainConfig
+from ctxext.runs.rows.training import RunState
 from ctxext.training.model.lora import trained_tensors
 
 Tensors = Mapping[str, torch.Tensor]
@@ -33,67 +20,36 @@ Tensors = Mapping[str, torch.Tensor]
 RNG = "rng."
 _MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's
 _CUDA_STATE = 16  # bytes of a GPU's generator
-_MOST_RANKS = 2**20
 
 
-def _losses(value: Any) -> tuple[float, ...]:
-    if not isinstance(value, list | None) or any(finite(loss) is None for loss in value or ()):
-        raise Wrong
-    return tuple(float(loss) for loss in value or ())
-
-
-def _ranks(value: Any) -> int:
-    known = 1 if value is None else count(value)
-    if not 1 <= known <= _MOST_RANKS:
-        raise Wrong
-    return known
-
-
-def _or_none(value: Any) -> int:
-    return 0 if value is None else count(value)
-
-
-STATE: Shape = {
-    "step": count,
-    "tokens": count,
-    "recipe": mapping,
-    "data_sha256": text,
-    "rows_per_step": _or_none,
-    "ranks": _ranks,
-    "recent_losses": _losses,
-    "skipped": _or_none,
-    "tensors": maybe(sha256),
-}
-
-
-def read_numbers(path: Path, step: int) -> dict[str, Any]:
-    """A checkpoint's state.json, whose folder is named after `step`; keys as in `STATE`.
+def read_numbers(path: Path, step: int) -> RunState:
+    """Read a checkpoint's state.json, whose folder is named after `step`.
 
     Raises:
         Broken: it is not what a run writes, or of another step.
     """
     try:
-        values = read_checked(path, None, lambda values: checked(values, STATE))
+        state = read_checked(path, None, RunState.from_dict)
     except BadInput as error:
         raise Broken(str(error).replace(f"{path}", path.name)) from error
-    if values["step"] != step:
-        raise Broken(f"{path.name} is of step {values['step']}")
-    if values["skipped"] > step:
-        raise Broken(f"{path.name} left out {values['skipped']} of {step} steps")
-    return {key: values[key] for key in STATE}
+    if state.step != step:
+        raise Broken(f"{path.name} is of step {state.step}")
+    if state.skipped > step:
+        raise Broken(f"{path.name} left out {state.skipped} of {step} steps")
+    return state
 
 
-def check_counts(values: Mapping[str, Any], train: TrainConfig) -> None:
+def check_counts(state: RunState, train: TrainConfig) -> None:
     """Steps, rows and tokens fit each other and the recipe.
 
     Raises:
         Broken: they do not.
     """
-    step, rows = values["step"], values["rows_per_step"]
+    step, rows = state.step, state.rows_per_step
     if step > train.steps:
         raise Broken(f"step {step} is beyond the {train.steps} of the recipe")
-    if rows and values["tokens"] != step * rows * train.seq_length:
-        raise Broken(f"{step} steps of {rows} rows are not {values['tokens']} tokens")
+    if rows and state.tokens != step * rows * train.seq_length:
+        raise Broken(f"{step} steps of {rows} rows are not {state.tokens} tokens")
 
 
 def outline(*files: Tensors) -> str:
@@ -138,13 +94,13 @@ def check_trained(trained: Tensors, model: nn.Module) -> None:
         _check_like(name, trained[name], parameter)
 
 
-def check_optimizer(kept: Tensors, model: nn.Module, values: Mapping[str, Any]) -> None:
+def check_optimizer(kept: Tensors, model: nn.Module, state: RunState) -> None:
     """What the optimizer keeps is whole: of each trained tensor all of AdamW's moments or, where
     it never had a gradient, none; and of each rank the state of its random numbers.
 
     Args:
         kept: moments as `KEY|NAME`, random numbers as `rng.*`.
-        values: of state.json.
+        state: of state.json.
 
     Raises:
         Broken: it is not.
@@ -163,11 +119,11 @@ def check_optimizer(kept: Tensors, model: nn.Module, values: Mapping[str, Any]) 
             raise Broken(f"the optimizer lacks {min(missing)} of {name}")
         for key in ("exp_avg", "exp_avg_sq"):
             _check_like(f"{key} of {name}", moments[key], parameter)
-        _check_count(name, moments["step"], values["step"])
+        _check_count(name, moments["step"], state.step)
         moved += 1
-    if not moved and values["step"] > values["skipped"]:
+    if not moved and state.step > state.skipped:
         raise Broken("the optimizer keeps nothing of the steps done")
-    _check_randomness(kept, values["ranks"])
+    _check_randomness(kept, state.ranks)
 
 
 def _check_like(name: str, tensor: torch.Tensor, parameter: torch.Tensor) -> None:

@@ -13,7 +13,7 @@ from ctxext.checkpoints.weights.files import read_weights
 from ctxext.machine.launch import Launch
 from ctxext.runs.log import StepLog
 from ctxext.runs.recipe.config import FinetuneConfig
-from ctxext.runs.rows.training import StepRow
+from ctxext.runs.rows.training import RunState, StepRow
 from ctxext.training.attention.documents import separate_documents
 from ctxext.training.attention.shifted import use_shifted_attention
 from ctxext.training.attention.windows import use_windows
@@ -39,7 +39,7 @@ from ctxext.training.run.optimizer import make_optimizer
 from ctxext.training.run.resume import begin_or_resume
 from ctxext.training.run.self_check import check_loss, check_rope, first_tokens, plain_loss
 from ctxext.training.run.setting import Base, Listeners, StartReport, Where
-from ctxext.training.run.state import RunState, flat, save_state, trained_file
+from ctxext.training.run.state import flat, save_state, trained_file
 from ctxext.training.run.stop import StopRequest
 from ctxext.training.run.trackers import finish_tracker, logging_folder, start_tracker
 

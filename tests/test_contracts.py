@@ -62,7 +62,7 @@ def test_help_has_an_example(command):
     assert "--json" in done.stdout
 
 
-def test_underscores_and_versions():
+def test_flags_may_have_underscores_and_errors_are_documents():
     assert run_ctxext("--version").stdout.startswith("ctxext 0.")
     done = run_ctxext("inspect", "nowhere/at/all", "--original_length", "4k", "--json")
     assert done.returncode == 2

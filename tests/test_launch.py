@@ -35,7 +35,7 @@ def work(launch):
     }
 
 
-def test_two_ranks(tmp_path):
+def test_two_ranks_agree_fail_and_gather_together(tmp_path):
     zero, one = run_ranks(work, 2, tmp_path)
     assert (zero["all well"], one["all well"]) == (0, 1)
     assert zero["one cannot"] == ("BadInput", "rank 1: no file", "look")
@@ -46,7 +46,7 @@ def test_two_ranks(tmp_path):
     assert zero["gather"] == one["gather"] == [0, 10]
 
 
-def test_alone():
+def test_one_process_agrees_with_itself():
     launch = Launch()
     assert launch.main
     assert launch.agree(lambda: 3) == launch.on_main(lambda: 3) == 3
@@ -54,7 +54,7 @@ def test_alone():
     assert launch.gather("x") == ["x"]
 
 
-def test_environment(monkeypatch):
+def test_broken_variables_of_a_launcher_are_named(monkeypatch):
     monkeypatch.setenv("RANK", "5")
     assert environment_rank() == 5
     monkeypatch.setenv("WORLD_SIZE", "many")

@@ -32,7 +32,7 @@ def check_ctxext(arguments):
     ("name", "kind", "machines", "processes"),
     [("1-gpu", "NO", 1, 1), ("8-gpus", "MULTI_GPU", 1, 8), ("2x8-gpus", "MULTI_GPU", 2, 16)],
 )
-def test_accelerate_files(name, kind, machines, processes):
+def test_accelerate_files_start_what_their_names_say(name, kind, machines, processes):
     from accelerate.commands.config.config_args import load_config_from_file
     from accelerate.commands.launch import launch_command_parser
 
@@ -58,7 +58,7 @@ def test_all_accelerate_files_are_tested():
     assert names == {"1-gpu", "8-gpus", "2x8-gpus"}
 
 
-def test_slurm_script():
+def test_the_slurm_script_starts_one_launcher_a_node():
     from torch.distributed.run import get_args_parser
 
     path = RECIPES / "slurm" / "finetune.sbatch"

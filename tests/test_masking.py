@@ -26,7 +26,7 @@ SECRET = "s3cr3t" + "x" * 20
         ("runs/qwen-32k --tokens 4k", "runs/qwen-32k --tokens 4k"),
     ],
 )
-def test_masked(text, shown):
+def test_secrets_are_masked_and_the_rest_is_left(text, shown):
     assert masked(text) == shown
 
 

@@ -13,7 +13,7 @@ def change(folder, **changes):
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def test_document(tiny_llama):
+def test_inspect_says_encoding_window_and_numbers(tiny_llama):
     done = run_ctxext("inspect", tiny_llama, "--target", "1k", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -50,7 +50,7 @@ def test_sliding_attention_bounds_the_cache_and_is_warned_of(tmp_path):
     assert any("last 64 tokens only, less than 1024" in w for w in found.warnings)
 
 
-def test_suspicions(tmp_path, tiny_llama):
+def test_inspect_warns_of_windows_that_contradict_each_other(tmp_path, tiny_llama):
     extend(str(tiny_llama), target=512, output_dir=tmp_path / "yarn")
     scaled = inspect(str(tmp_path / "yarn"))
     assert any("already raised: 128 trained, 512 claimed by yarn" in w for w in scaled.warnings)
@@ -70,7 +70,7 @@ def test_a_lying_qwen3_is_known(tmp_path):
     assert any("--original-length 32768" in w for w in inspect(str(base)).warnings)
 
 
-def test_plot(tmp_path, tiny_llama):
+def test_the_plot_names_methods_window_and_target(tmp_path, tiny_llama):
     for suffix in ("png", "svg"):
         path = tmp_path / f"waves.{suffix}"
         plot(inspect(str(tiny_llama), target=1024), path, target=1024)

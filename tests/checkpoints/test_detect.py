@@ -112,14 +112,14 @@ def test_dialects_that_disagree_and_prefer():
         ({"model_type": "gpt_neox", "rotary_pct": 0.25}, "partial-rope"),
     ],
 )
-def test_encodings(changes, encoding):
+def test_which_encoding_a_config_means(changes, encoding):
     position = read(**changes)
     assert position.encoding == encoding
     if encoding == "mixed":
         assert [layer.position_encoding for layer in position.layers] == ["rope"] * 3 + ["none"]
 
 
-def test_layers():
+def test_which_layers_slide_and_how_far():
     assert {layer.attention for layer in read().layers} == {"full"}
     mistral = read(model_type="mistral", sliding_window=4096)
     assert {(x.attention, x.window) for x in mistral.layers} == {("sliding", 4096)}
@@ -155,6 +155,6 @@ def test_layers():
         {"head_dim": 7},
     ],
 )
-def test_refuses(changes):
+def test_configs_that_mean_nothing_are_refused(changes):
     with pytest.raises(BadInput):
         read(**changes)

@@ -160,7 +160,7 @@ BASE = {"num_hidden_layers": 8, "hidden_size": 64, "num_attention_heads": 4,
         ({"model_type": "nobody-knows"}, "rope"),
     ],
 )
-def test_words(changes, encoding):
+def test_which_encoding_a_family_s_keys_mean(changes, encoding):
     position = read(BASE | changes)
     assert position.encoding == encoding
     if encoding is None:

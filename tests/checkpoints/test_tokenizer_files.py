@@ -66,7 +66,7 @@ def test_a_folder_in_its_place(model):
     says(model, "tokenizer.json is not a regular file")
 
 
-def test_none_at_all(tmp_path, model):
+def test_a_folder_without_tokenizer_files_has_no_tokenizer(tmp_path, model):
     bare = tmp_path / "bare"
     bare.mkdir()
     shutil.copy(model / "config.json", bare)

@@ -1,19 +1,12 @@
 """Positions: restarted where documents begin; PoSE's rise, stay below the target and cover it."""
 
-import doctest
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctxext.data import positions
 from ctxext.data.positions import PositionSkips, restarting_positions
 from ctxext.errors import BadInput
-
-
-def test_doctests():
-    assert doctest.testmod(positions, extraglobs={"np": np}).failed == 0
 
 
 @given(st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=6), min_size=1, max_size=4))

@@ -1,7 +1,4 @@
-"""Adapters that cannot be merged exactly, through the real command line.
-
-The number in a test's id is that of the table of bad inputs.
-"""
+"""Adapters that cannot be merged exactly, through the real command line."""
 
 import json
 
@@ -11,7 +8,7 @@ from support.bad_inputs import Q, accepted, adapter_in, content, copy_of, lora, 
 from support.command import run_ctxext
 
 
-def test_34_a_base_that_is_a_url(tmp_path, tiny_llama):
+def test_a_base_that_is_a_url(tmp_path, tiny_llama):
     """Nothing is fetched: --base is asked for, wins, and the mismatch is said."""
     adapter = adapter_in(tmp_path / "adapter")
     done = run_ctxext("merge", adapter, "-o", tmp_path / "out")
@@ -23,33 +20,33 @@ def test_34_a_base_that_is_a_url(tmp_path, tiny_llama):
 
 
 BROKEN_ADAPTERS = {
-    "35-rank": (lambda: lora(rank=3), {}, "q_proj", "says rank 2"),
-    "35-shape": (lambda: lora(columns=32), {}, "q_proj", "[64, 64] of the base"),
-    "35-unknown-module": (
+    "rank": (lambda: lora(rank=3), {}, "q_proj", "says rank 2"),
+    "shape": (lambda: lora(columns=32), {}, "q_proj", "[64, 64] of the base"),
+    "unknown-module": (
         lambda: lora(Q.replace("q_proj", "w_proj")), {}, "w_proj.weight", "does not have"
     ),
-    "35-half": (lambda: dict(list(lora().items())[:1]), {}, "only one of lora_A and lora_B"),
-    "35-dora-flag": (lora, {"use_dora": True}, "lora_magnitude_vector"),
-    "35-dora-tensor": (
+    "half": (lambda: dict(list(lora().items())[:1]), {}, "only one of lora_A and lora_B"),
+    "dora-flag": (lora, {"use_dora": True}, "lora_magnitude_vector"),
+    "dora-tensor": (
         lambda: lora() | {f"{Q}.lora_magnitude_vector": lora()[f"{Q}.lora_A.weight"]}, {},
         "lora_magnitude_vector",
     ),
-    "35-pissa": (lora, {"init_lora_weights": "pissa_niter_4"}, "pissa_niter_4"),
-    "35-type": (lora, {"peft_type": "IA3"}, "IA3"),
-    "35-bias": (lora, {"bias": "all"}, "biases (all)"),
-    "35-foreign-name": (lambda: {"x": lora()[f"{Q}.lora_A.weight"]}, {}, "'x'"),
-    "35-no-rank": (lora, {"r": "two"}, "no usable r"),
-    "35-bool-rank": (lora, {"r": True}, "no usable r"),
-    "35-pattern-no-regex": (lora, {"rank_pattern": {"(": 2}}, "rank_pattern"),
-    "35-pattern-a-list": (lora, {"alpha_pattern": ["q_proj"]}, "alpha_pattern"),
-    "35-alpha-nan": (lora, {"lora_alpha": float("nan")}, "lora_alpha"),
-    "35-saved-modules-lost": (lora, {"modules_to_save": ["embed_tokens"]}, "embed_tokens"),
-    "35-saved-modules-a-number": (lora, {"modules_to_save": 7}, "modules_to_save"),
+    "pissa": (lora, {"init_lora_weights": "pissa_niter_4"}, "pissa_niter_4"),
+    "type": (lora, {"peft_type": "IA3"}, "IA3"),
+    "bias": (lora, {"bias": "all"}, "biases (all)"),
+    "foreign-name": (lambda: {"x": lora()[f"{Q}.lora_A.weight"]}, {}, "'x'"),
+    "no-rank": (lora, {"r": "two"}, "no usable r"),
+    "bool-rank": (lora, {"r": True}, "no usable r"),
+    "pattern-no-regex": (lora, {"rank_pattern": {"(": 2}}, "rank_pattern"),
+    "pattern-a-list": (lora, {"alpha_pattern": ["q_proj"]}, "alpha_pattern"),
+    "alpha-nan": (lora, {"lora_alpha": float("nan")}, "lora_alpha"),
+    "saved-modules-lost": (lora, {"modules_to_save": ["embed_tokens"]}, "embed_tokens"),
+    "saved-modules-a-number": (lora, {"modules_to_save": 7}, "modules_to_save"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", BROKEN_ADAPTERS)
-def test_broken_adapter(tmp_path, tiny_llama, case):
+def test_broken_adapters_are_refused(tmp_path, tiny_llama, case):
     tensors, changes, *words = BROKEN_ADAPTERS[case]
     adapter = adapter_in(tmp_path / "adapter", tensors(), **changes)
     done = run_ctxext("merge", adapter, "--base", tiny_llama, "-o", tmp_path / "out")
@@ -57,7 +54,7 @@ def test_broken_adapter(tmp_path, tiny_llama, case):
     assert names(tmp_path) == ["adapter"]
 
 
-def test_36_nan_in_the_adapter(tmp_path, tiny_llama):
+def test_nan_in_the_adapter(tmp_path, tiny_llama):
     for value in (float("nan"), float("inf")):
         tensors = lora()
         tensors[f"{Q}.lora_B.weight"][3, 1] = value
@@ -68,7 +65,7 @@ def test_36_nan_in_the_adapter(tmp_path, tiny_llama):
         assert names(tmp_path) == before
 
 
-def test_37_the_tensors_decide_what_is_tied(tmp_path, tiny_llama):
+def test_the_tensors_decide_what_is_tied(tmp_path, tiny_llama):
     """The tiny checkpoint holds an lm_head of its own; its config lies about that."""
     base = copy_of(tiny_llama, tmp_path / "base", tie_word_embeddings=True)
     before = content(base)

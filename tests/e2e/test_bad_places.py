@@ -1,7 +1,4 @@
-"""Output folders, full disks, signals, closed pipes and --json; the real command line.
-
-The number in a test's name is that of the table of bad inputs.
-"""
+"""Output folders, full disks, signals, closed pipes and --json; the real command line."""
 
 import json
 import os
@@ -56,7 +53,7 @@ def base(tmp_path, tiny_llama):
 
 
 @pytest.mark.parametrize("command", ["extend", "merge", "finetune"])
-def test_44_outputs_that_are_refused(tmp_path, base, command):
+def test_outputs_that_are_refused(tmp_path, base, command):
     """Before any work: finetune says it before it looks for the text, which is not there."""
     mine = tmp_path / "mine"
     mine.mkdir()
@@ -77,7 +74,7 @@ def test_44_outputs_that_are_refused(tmp_path, base, command):
         assert content(tmp_path) == before, words
 
 
-def test_44_an_output_of_ctxext_is_never_overwritten_by_itself(tmp_path, base):
+def test_an_output_of_ctxext_is_never_overwritten_by_itself(tmp_path, base):
     """Where the mark would allow it: the input is an output of ctxext, or lies in one."""
     for folder in (base, tmp_path):
         (folder / "ctxext.json").write_text('{"schema": "ctxext.run/1"}')
@@ -87,7 +84,7 @@ def test_44_an_output_of_ctxext_is_never_overwritten_by_itself(tmp_path, base):
         assert content(tmp_path) == before
 
 
-def test_44_odd_names_are_fine(tmp_path, base):
+def test_odd_names_are_fine(tmp_path, base):
     out = tmp_path / "a b" / "größe 🚀 [x]* 'q'"
     accepted(run_ctxext(*outputs(base, out)["extend"], env={"PYTHONIOENCODING": "ascii"}))
     assert names(out.parent) == [out.name]
@@ -95,7 +92,7 @@ def test_44_odd_names_are_fine(tmp_path, base):
     assert names(out.parent) == [out.name]
 
 
-def test_44_no_permission(tiny_llama):
+def test_folders_without_permission_are_named(tiny_llama):
     """Without the powers by which root, where the tests run as root, may do everything."""
     powers = "-dac_override,-dac_read_search"
     weak = ["setpriv", f"--bounding-set={powers}", "--"] if os.geteuid() == 0 else []
@@ -148,7 +145,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize("command", ["extend", "merge"])
-def test_45_disk_full(small_disk, tmp_path, base, command):
+def test_a_full_disk_leaves_nothing_half_written(small_disk, tmp_path, base, command):
     """Refused up front when the weights do not fit; cleaned up when the rest does not."""
     weights = (base / "model.safetensors").stat().st_size
     (base / "LICENSE").write_bytes(b"x" * 300_000)
@@ -200,7 +197,7 @@ SIGNALS = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 143}
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda n: n.name)
 @pytest.mark.parametrize("command", ["extend", "merge"])
-def test_46_signals_leave_no_half_output(tmp_path, base, command, number):
+def test_signals_leave_no_half_output(tmp_path, base, command, number):
     model = big(tmp_path / "big") if command == "extend" else base
     before = content(tmp_path / "old")
     flags = ("--weights", "copy") if command == "extend" else ()
@@ -214,7 +211,7 @@ def test_46_signals_leave_no_half_output(tmp_path, base, command, number):
     assert not [name for name in names(tmp_path) if name.startswith(".")]
 
 
-def test_46_finetune_before_training(tmp_path, base):
+def test_a_signal_before_training_leaves_no_half_output(tmp_path, base):
     """A signal before the first step, when there is nothing to save."""
     arguments = ("finetune", base, "--data", "builtin:python", "-o", tmp_path / "out")
     process = subprocess.Popen(
@@ -228,7 +225,7 @@ def test_46_finetune_before_training(tmp_path, base):
     assert names(tmp_path) == ["adapter", "base", "old"]
 
 
-def test_47_a_killed_extend_is_cleaned_up_by_the_next(tmp_path):
+def test_a_killed_extend_is_cleaned_up_by_the_next(tmp_path):
     model = big(tmp_path / "big")
     arguments = ("extend", model, "--target", "512", "-o", tmp_path / "out")
     process = stopped_while_writing(tmp_path, *arguments, "--weights", "copy")
@@ -240,7 +237,7 @@ def test_47_a_killed_extend_is_cleaned_up_by_the_next(tmp_path):
     assert names(tmp_path) == ["big", "out"]
 
 
-def test_48_two_processes_and_one_output(tmp_path, base):
+def test_two_processes_and_one_output(tmp_path, base):
     model = big(tmp_path / "big")
     arguments = ("extend", model, "--target", "512", "-o", tmp_path / "out")
     first = stopped_while_writing(tmp_path, *arguments, "--weights", "copy")
@@ -256,7 +253,7 @@ def test_48_two_processes_and_one_output(tmp_path, base):
     assert names(tmp_path) == ["adapter", "base", "big", "old", "out"]
 
 
-def test_55_stdout_that_nobody_reads(tiny_llama):
+def test_stdout_that_nobody_reads(tiny_llama):
     command = f"{' '.join(CTXEXT)} inspect {tiny_llama}"
     for redirection, code in (("| head -1", 0), (">&-", 0), (">&- 2>&-", 0), ("> /dev/full", 1)):
         done = subprocess.run(
@@ -275,7 +272,7 @@ def test_55_stdout_that_nobody_reads(tiny_llama):
     process.stderr.close()
 
 
-def test_55_a_closed_stdout_is_no_output_file(tmp_path, base):
+def test_a_closed_stdout_is_no_output_file(tmp_path, base):
     """The next file that is opened gets the number 1: nothing may be printed into it."""
     command = " ".join(map(str, [*CTXEXT, *outputs(base, tmp_path / "out")["extend"]]))
     subprocess.run(["bash", "-c", f"{command} >&- 2>&-"], check=True)
@@ -304,7 +301,7 @@ def on_a_terminal(*arguments, **env):
     return text.decode()
 
 
-def test_55_colours_and_widths(tmp_path, tiny_llama):
+def test_colours_and_widths(tmp_path, tiny_llama):
     escape, red_or_yellow = "\x1b[", ("\x1b[31m", "\x1b[33m", "\x1b[1;3")
     model = copy_of(tiny_llama, tmp_path / "m", max_position_embeddings=100)  # gives a warning
     inspect = ("inspect", model)
@@ -322,7 +319,7 @@ def test_55_colours_and_widths(tmp_path, tiny_llama):
     accepted(run_ctxext("--help", env={"COLUMNS": "40", "PYTHONIOENCODING": "ascii"}), "extend")
 
 
-def test_56_json_is_one_document_whatever_happens(tmp_path, base):
+def test_json_is_one_document_whatever_happens(tmp_path, base):
     corrupt = copy_of(base, tmp_path / "corrupt")
     (corrupt / "model.safetensors").write_bytes(b"")
     for code, arguments in (
@@ -348,7 +345,7 @@ def test_56_json_is_one_document_whatever_happens(tmp_path, base):
     assert not (tmp_path / "out").exists()
 
 
-def test_56_warnings_go_to_stderr(tmp_path, base):
+def test_warnings_go_to_stderr(tmp_path, base):
     (base / "tokenizer_config.json").unlink()
     for arguments in (("inspect", base, "--target", "8k"), outputs(base, tmp_path / "o")["extend"]):
         done = run_ctxext(*arguments, "--json")

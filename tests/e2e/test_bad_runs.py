@@ -1,7 +1,4 @@
-"""Bad text, tokenizers, recipes and run folders for finetune and eval-ppl; the real command line.
-
-The number in a test's id is that of the table of bad inputs.
-"""
+"""Bad text, tokenizers, recipes and run folders of finetune and eval-ppl; the real command line."""
 
 import gzip
 import json
@@ -43,7 +40,7 @@ def run(tmp_path_factory, tiny_llama, book):
     return out
 
 
-def test_38_no_tokenizer(tmp_path, tiny_llama, book):
+def test_a_checkpoint_without_a_tokenizer_is_refused(tmp_path, tiny_llama, book):
     model = copy_of(tiny_llama, tmp_path / "m")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (model / name).unlink()
@@ -57,7 +54,7 @@ def test_38_no_tokenizer(tmp_path, tiny_llama, book):
     accepted(done, "no tokenizer", "--tokenizer")
 
 
-def test_38_more_tokens_than_embeddings(tmp_path, book):
+def test_more_tokens_than_embeddings(tmp_path, book):
     model = build_tiny(tmp_path / "m", vocabulary=100)
     done = finetune(model, book, tmp_path / "out", env=IMPORTS)
     too_early_for_a_model(done, "the model has 100 embeddings")
@@ -66,7 +63,7 @@ def test_38_more_tokens_than_embeddings(tmp_path, book):
     assert names(tmp_path) == ["m"]
 
 
-def test_38_sizes_that_are_no_numbers(tmp_path, tiny_llama, book):
+def test_sizes_that_are_no_numbers(tmp_path, tiny_llama, book):
     model = copy_of(tiny_llama, tmp_path / "m", vocab_size="many")
     refused(finetune(model, book, tmp_path / "out"), 2, "m/config.json", "vocab_size is 'many'")
     model = copy_of(tiny_llama, tmp_path / "n", intermediate_size="wide")
@@ -75,27 +72,27 @@ def test_38_sizes_that_are_no_numbers(tmp_path, tiny_llama, book):
 
 
 DATA = {
-    "40-missing": ("nothing.txt", None, "nothing.txt does not exist"),
-    "40-empty": ("a.txt", b"", "a.txt holds no text"),
-    "40-blank": ("a.txt", b" \n\n", "a.txt holds no text"),
-    "40-binary": ("a.txt", b"\x7fELF\0\0\0" * 99, "a.txt is a binary file"),
-    "40-damaged-gz": ("a.txt.gz", gzip.compress(b"text " * 999)[:-20], "a.txt.gz is damaged"),
-    "40-flipped-gz": (
+    "missing": ("nothing.txt", None, "nothing.txt does not exist"),
+    "empty": ("a.txt", b"", "a.txt holds no text"),
+    "blank": ("a.txt", b" \n\n", "a.txt holds no text"),
+    "binary": ("a.txt", b"\x7fELF\0\0\0" * 99, "a.txt is a binary file"),
+    "damaged-gz": ("a.txt.gz", gzip.compress(b"text " * 999)[:-20], "a.txt.gz is damaged"),
+    "flipped-gz": (
         "a.txt.gz", gzip.compress(bytes(range(256)) * 99)[:20] + b"\xff" * 99, "a.txt.gz is damaged"
     ),
-    "40-no-gz": ("a.txt.gz", b"plain", "a.txt.gz is damaged"),
-    "40-jsonl-no-json": ("a.jsonl", b'\nnonsense\n{"text": "x"}\n', "a.jsonl, line 2, is not JSON"),
-    "40-jsonl-nested": ("a.jsonl", b"[" * 200_000, "a.jsonl, line 1, is not JSON"),
-    "40-jsonl-digits": ("a.jsonl", b'{"text": ' + b"9" * 5000 + b"}", "line 1, is not JSON"),
-    "40-jsonl-no-field": ("a.jsonl", b'{"x": "y"}\n', "it has: x", "--field NAME"),
-    "40-parquet": ("a.parquet", b"PAR1", "a.parquet is not a parquet file"),
-    "40-unknown-ending": ("a.docx", b"text", "a.docx has an unknown ending"),
-    "41-three-tokens": ("a.txt", b"abc", "--data has 3 tokens, and one row needs --seq-length 64"),
+    "no-gz": ("a.txt.gz", b"plain", "a.txt.gz is damaged"),
+    "jsonl-no-json": ("a.jsonl", b'\nnonsense\n{"text": "x"}\n', "a.jsonl, line 2, is not JSON"),
+    "jsonl-nested": ("a.jsonl", b"[" * 200_000, "a.jsonl, line 1, is not JSON"),
+    "jsonl-digits": ("a.jsonl", b'{"text": ' + b"9" * 5000 + b"}", "line 1, is not JSON"),
+    "jsonl-no-field": ("a.jsonl", b'{"x": "y"}\n', "it has: x", "--field NAME"),
+    "parquet": ("a.parquet", b"PAR1", "a.parquet is not a parquet file"),
+    "unknown-ending": ("a.docx", b"text", "a.docx has an unknown ending"),
+    "three-tokens": ("a.txt", b"abc", "--data has 3 tokens, and one row needs --seq-length 64"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", DATA)
-def test_bad_text(tmp_path, run, tiny_llama, case):
+def test_texts_that_cannot_be_read_are_refused_first(tmp_path, run, tiny_llama, case):
     """Refused before a model is loaded, and before --overwrite has touched the older run."""
     name, text, *words = DATA[case]
     if text is not None:
@@ -106,7 +103,7 @@ def test_bad_text(tmp_path, run, tiny_llama, case):
     assert content(run) == before
 
 
-def test_40_a_pipe_and_a_line_without_end(tmp_path, tiny_llama):
+def test_a_pipe_and_a_line_without_end(tmp_path, tiny_llama):
     os.mkfifo(tmp_path / "pipe.txt")
     done = finetune(tiny_llama, tmp_path / "pipe.txt", tmp_path / "out", timeout=60)
     refused(done, 2, "pipe.txt is not a regular file")
@@ -117,7 +114,7 @@ def test_40_a_pipe_and_a_line_without_end(tmp_path, tiny_llama):
     assert names(tmp_path) == ["line.jsonl", "pipe.txt"]
 
 
-def test_40_odd_text_is_read(tmp_path, tiny_llama):
+def test_odd_text_is_read(tmp_path, tiny_llama):
     """Bad bytes are replaced and counted; line ends, marks and half characters do no harm."""
     folder = tmp_path / "texts"
     folder.mkdir()
@@ -133,7 +130,7 @@ def test_40_odd_text_is_read(tmp_path, tiny_llama):
     assert document["data"]["tokens"] == (4 + 2 * replaced + 250) + 250 + (2 + replaced + 250)
 
 
-def test_41_text_shorter_than_a_window(tmp_path, tiny_llama):
+def test_text_shorter_than_a_window(tmp_path, tiny_llama):
     (tmp_path / "a.txt").write_text("word " * 10)
     done = run_ctxext(
         "eval-ppl", tiny_llama, "--data", tmp_path / "a.txt", "--lengths", "64", env=IMPORTS
@@ -143,27 +140,27 @@ def test_41_text_shorter_than_a_window(tmp_path, tiny_llama):
 
 LAUGHS = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n"
 RECIPES = {
-    "42-object": ("train: !!python/object/apply:os.system ['touch SENTINEL']\n", "python/"),
-    "42-aliases": (LAUGHS, "line 2", "aliases"),
-    "42-tabs": ("train:\n\tsteps: 1\n", "line 2"),
-    "42-key-twice": ("train: {steps: 1, steps: 2}\n", "'steps' stands twice"),
-    "42-section-twice": ("train: {}\ntrain: {}\n", "line 2", "'train' stands twice"),
-    "42-unknown-key": ("train: {stepz: 1}\n", "no key 'stepz'", "did you mean steps?"),
-    "42-unknown-section": ("trian: {steps: 1}\n", "no key 'trian'", "did you mean train?"),
-    "42-boolean": ("train: {steps: yes}\n", "recipe.train.steps has to be a whole number", "True"),
-    "42-number-as-flag": ("train: {self_check: 1}\n", "self_check has to be true or false"),
-    "42-boolean-key": ("no: {steps: 1}\n", "the key False is not text"),
-    "42-day": ("train: {steps: 2020-13-45}\n", "recipe.yaml is not YAML"),
-    "42-digits": (f"train: {{steps: {'9' * 5000}}}\n", "recipe.yaml is not YAML"),
-    "42-nested": ("[" * 50_000, "recipe.yaml is not YAML"),
-    "42-list": ("- train\n", "holds no sections"),
-    "42-text-section": ("train: fast\n", "recipe.train has to be a section"),
-    "42-not-utf-8": (b"\xff\xfe", "not UTF-8"),
+    "object": ("train: !!python/object/apply:os.system ['touch SENTINEL']\n", "python/"),
+    "aliases": (LAUGHS, "line 2", "aliases"),
+    "tabs": ("train:\n\tsteps: 1\n", "line 2"),
+    "key-twice": ("train: {steps: 1, steps: 2}\n", "'steps' stands twice"),
+    "section-twice": ("train: {}\ntrain: {}\n", "line 2", "'train' stands twice"),
+    "unknown-key": ("train: {stepz: 1}\n", "no key 'stepz'", "did you mean steps?"),
+    "unknown-section": ("trian: {steps: 1}\n", "no key 'trian'", "did you mean train?"),
+    "boolean": ("train: {steps: yes}\n", "recipe.train.steps has to be a whole number", "True"),
+    "number-as-flag": ("train: {self_check: 1}\n", "self_check has to be true or false"),
+    "boolean-key": ("no: {steps: 1}\n", "the key False is not text"),
+    "day": ("train: {steps: 2020-13-45}\n", "recipe.yaml is not YAML"),
+    "digits": (f"train: {{steps: {'9' * 5000}}}\n", "recipe.yaml is not YAML"),
+    "nested": ("[" * 50_000, "recipe.yaml is not YAML"),
+    "list": ("- train\n", "holds no sections"),
+    "text-section": ("train: fast\n", "recipe.train has to be a section"),
+    "not-utf-8": (b"\xff\xfe", "not UTF-8"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", RECIPES)
-def test_bad_recipe(tmp_path, case):
+def test_recipes_that_are_none_are_refused_first(tmp_path, case):
     """Refused before the model is looked for: here there is none."""
     text, *words = RECIPES[case]
     text = text if isinstance(text, bytes) else text.encode()
@@ -181,14 +178,14 @@ def test_bad_recipe(tmp_path, case):
     assert names(tmp_path) == ["recipe.yaml"]
 
 
-def test_42_a_pipe_is_no_recipe(tmp_path):
+def test_a_pipe_is_no_recipe(tmp_path):
     os.mkfifo(tmp_path / "recipe.yaml")
     flags = ("--recipe", tmp_path / "recipe.yaml", "-o", tmp_path / "o")
     done = run_ctxext("finetune", tmp_path / "no-model", *flags, timeout=60)
     refused(done, 2, "recipe.yaml is not a regular file")
 
 
-def test_42_exponents_are_numbers(tmp_path):
+def test_exponents_are_numbers(tmp_path):
     """YAML 1.1 reads 1e-4 as text; the recipe passes, and only the model is missing."""
     (tmp_path / "recipe.yaml").write_text("train: {lr: 1e-4, self_check: off}\n")
     flags = ("--recipe", tmp_path / "recipe.yaml", "-o", tmp_path / "o")
@@ -196,24 +193,24 @@ def test_42_exponents_are_numbers(tmp_path):
 
 
 SETS = {
-    "43-unknown-key": ("train.stepz=3", "no key 'stepz'", "did you mean steps?"),
-    "43-unknown-section": ("trian.steps=3", "no key 'trian'", "did you mean train?"),
-    "43-no-section": ("steps=3", "write SECTION.KEY=VALUE"),
-    "43-too-deep": ("train.steps.x=3", "write SECTION.KEY=VALUE"),
-    "43-list-index": ("lora.targets[0]=q_proj", "write SECTION.KEY=VALUE"),
-    "43-no-value": ("train.steps", "is not KEY=VALUE"),
-    "43-word": ("train.steps=many", "train.steps has to be a whole number, and is 'many'"),
-    "43-fraction": ("train.steps=1.5", "train.steps has to be a whole number, and is 1.5"),
-    "43-nan": ("train.lr=nan", "train.lr is nan"),
-    "43-list": ("train.lr=[1]", "train.lr has to be a number"),
-    "43-mapping": ("train.lr={a: 1}", "not a single value"),
-    "43-day": ("train.lr=2020-13-45", "no value that YAML can read"),
-    "43-object": ("train.lr=!!python/name:os.system", "no value that YAML can read"),
+    "unknown-key": ("train.stepz=3", "no key 'stepz'", "did you mean steps?"),
+    "unknown-section": ("trian.steps=3", "no key 'trian'", "did you mean train?"),
+    "no-section": ("steps=3", "write SECTION.KEY=VALUE"),
+    "too-deep": ("train.steps.x=3", "write SECTION.KEY=VALUE"),
+    "list-index": ("lora.targets[0]=q_proj", "write SECTION.KEY=VALUE"),
+    "no-value": ("train.steps", "is not KEY=VALUE"),
+    "word": ("train.steps=many", "train.steps has to be a whole number, and is 'many'"),
+    "fraction": ("train.steps=1.5", "train.steps has to be a whole number, and is 1.5"),
+    "nan": ("train.lr=nan", "train.lr is nan"),
+    "list": ("train.lr=[1]", "train.lr has to be a number"),
+    "mapping": ("train.lr={a: 1}", "not a single value"),
+    "day": ("train.lr=2020-13-45", "no value that YAML can read"),
+    "object": ("train.lr=!!python/name:os.system", "no value that YAML can read"),
 }
 
 
 @pytest.mark.parametrize("case", SETS)
-def test_bad_set(tmp_path, case):
+def test_values_behind_set_are_checked(tmp_path, case):
     text, *words = SETS[case]
     flags = ("--set", text, "-o", tmp_path / "o")
     refused(run_ctxext("finetune", tmp_path / "no-model", *flags), 2, *words)
@@ -221,19 +218,19 @@ def test_bad_set(tmp_path, case):
 
 
 METHOD_SETS = {
-    "43-method-unknown": ("beta_fst=16", "no parameter 'beta_fst'", "did you mean beta_fast?"),
-    "43-method-word": ("beta_fast=many", "beta_fast is 'many'"),
-    "43-method-nan": ("beta_fast=nan", "beta_fast is nan"),
-    "43-method-null": ("beta_fast=null", "beta_fast is None"),
-    "43-method-list": ("beta_fast=[1]", "beta_fast is [1]"),
-    "43-method-flag": ("truncate=1", "truncate is 1", "true or false"),
-    "43-method-bool": ("beta_fast=true", "beta_fast is True"),
-    "43-method-twice": ("beta_fast=8 beta_fast=9", "--set beta_fast is given twice"),
+    "method-unknown": ("beta_fst=16", "no parameter 'beta_fst'", "did you mean beta_fast?"),
+    "method-word": ("beta_fast=many", "beta_fast is 'many'"),
+    "method-nan": ("beta_fast=nan", "beta_fast is nan"),
+    "method-null": ("beta_fast=null", "beta_fast is None"),
+    "method-list": ("beta_fast=[1]", "beta_fast is [1]"),
+    "method-flag": ("truncate=1", "truncate is 1", "true or false"),
+    "method-bool": ("beta_fast=true", "beta_fast is True"),
+    "method-twice": ("beta_fast=8 beta_fast=9", "--set beta_fast is given twice"),
 }
 
 
 @pytest.mark.parametrize("case", METHOD_SETS)
-def test_bad_set_of_a_method(tmp_path, tiny_llama, case):
+def test_values_behind_set_of_a_method_are_checked(tmp_path, tiny_llama, case):
     text, *words = METHOD_SETS[case]
     flags = [word for one in text.split() for word in ("--set", one)]
     done = run_ctxext("extend", tiny_llama, "--target", "512", *flags, "-o", tmp_path / "out")
@@ -241,20 +238,20 @@ def test_bad_set_of_a_method(tmp_path, tiny_llama, case):
     assert names(tmp_path) == []
 
 
-def test_43_ntk_beyond_all_numbers(tmp_path, tiny_llama):
+def test_ntk_beyond_all_numbers(tmp_path, tiny_llama):
     flags = ("--method", "ntk", "--target", "512", "--set", "alpha=1e300")
     refused(run_ctxext("extend", tiny_llama, *flags, "-o", tmp_path / "out"), 2, "rope_theta")
     assert names(tmp_path) == []
 
 
-def test_35_lora_targets_that_are_not_there(tmp_path, tiny_llama, book):
+def test_lora_targets_that_are_not_there(tmp_path, tiny_llama, book):
     flags = ("--lora-targets", "q_proj,w_proj")
     done = finetune(tiny_llama, book, tmp_path / "out", *flags, env=IMPORTS)
     too_early_for_a_model(done, "lora.targets names 'w_proj'", "q_proj")
     assert names(tmp_path) == []
 
 
-def test_33_47_resume_passes_over_damage_and_loads_no_pickle(tmp_path, run, tiny_llama, book):
+def test_resume_passes_over_damage_and_loads_no_pickle(tmp_path, run, tiny_llama, book):
     """What a SIGKILL while saving can leave, and pickles that somebody put beside."""
     out = tmp_path / "out"
     shutil.copytree(run, out)

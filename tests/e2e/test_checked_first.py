@@ -36,7 +36,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("dry", [True, False])
-def test_before_the_first_step(tmp_path, tiny_llama, book, case, dry):
+def test_what_fails_later_is_refused_before_the_first_step(tmp_path, tiny_llama, book, case, dry):
     flags, damage, code, *words = CASES[case]
     model = copy_of(tiny_llama, tmp_path / "m")
     if damage is not None:

@@ -57,7 +57,7 @@ def plan(*arguments):
     return json.loads(done.stdout)
 
 
-def test_here(tiny_llama, tmp_path):
+def test_a_plan_for_this_machine_measures_and_writes_nothing(tiny_llama, tmp_path):
     """A real checkpoint on this machine: its speed is measured, nothing is written."""
     before = sorted(tiny_llama.iterdir())
     got = plan(tiny_llama, "--seq-length", 128, "--steps", 7, "--batch-size", 2)
@@ -73,7 +73,7 @@ def test_here(tiny_llama, tmp_path):
     assert sorted(tiny_llama.iterdir()) == before
 
 
-def test_the_tables(tmp_path):
+def test_a_plan_prints_memory_by_part_and_ways_out(tmp_path):
     done = run_ctxext(
         "finetune", folder_of(tmp_path, LLAMA_3_8B), "--dry-run", "--gpu", "h100-80gb",
         "--seq-length", "8k",
@@ -85,7 +85,7 @@ def test_the_tables(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
-def test_recipes(name, tmp_path):
+def test_shipped_recipes_fit_on_the_cards_they_name(name, tmp_path):
     config, gpu, gpus = RECIPES[name]
     got = plan(folder_of(tmp_path, config), "--recipe", name, "--gpu", gpu, "--gpus", gpus)
     recipe = yaml.safe_load(find_recipe(name).read_text())

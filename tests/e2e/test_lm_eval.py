@@ -358,7 +358,7 @@ def test_code_of_a_tokenizer_is_not_run_behind_our_back(tmp_path, stories, tasks
     assert not ran.exists()
 
 
-def test_ruler_itself(stories):
+def test_ruler_of_lm_eval_runs(stories):
     pytest.importorskip("wonderwords", reason="RULER's own packages are not installed")
     flags = {"tasks": ["niah_single_1"], "max_length": 1024, "limit": 2}
     result = harness(str(stories), **flags, lengths=[512, 1024])

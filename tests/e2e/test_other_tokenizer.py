@@ -32,7 +32,7 @@ def tokenizer(tmp_path_factory, tiny_llama):
     return folder
 
 
-def test_it_is_named_with_the_way_out(bare, book):
+def test_a_foreign_tokenizer_is_named_with_the_way_out(bare, book):
     assert any("bare has no tokenizer" in w and "--tokenizer" in w for w in inspect(bare).warnings)
     planned = run_ctxext(
         "finetune", bare, "--data", book, "--seq-length", 64, "--dry-run", "--gpu", "h100-80gb"

@@ -218,7 +218,7 @@ def test_the_same_run_gives_the_same_adapter_config(tmp_path, run, book):
     assert targets == sorted(targets)
 
 
-def test_refusals(tmp_path, run, hub):
+def test_what_cannot_be_pushed_is_refused(tmp_path, run, hub):
     def refused(*arguments, env=None, code=2):
         done = run_ctxext("push", *arguments, "--json", env=env)
         assert done.returncode == code, done.stderr

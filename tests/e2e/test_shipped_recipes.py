@@ -64,7 +64,7 @@ def text(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
-def test_it_trains(name, text, tmp_path):
+def test_shipped_recipes_train(name, text, tmp_path):
     family, window = MODELS[name]
     # transformers gives every Qwen2 tokenizer an end-of-text token, here the 257th
     base = build_tiny(tmp_path / "base", family, window=window // SCALE, vocabulary=264)

@@ -185,7 +185,7 @@ def test_unknown_and_missing_trackers(tmp_path, tiny_llama, book):
 
 
 @pytest.mark.slow
-def test_tensorboard(tmp_path, tiny_llama, book):
+def test_tensorboard_gets_the_losses(tmp_path, tiny_llama, book):
     pytest.importorskip("tensorboard", reason="TENSORBOARD IS NOT INSTALLED AND NOT TESTED")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -77,7 +77,7 @@ def without_optional_keys(folder):
 
 @pytest.mark.parametrize("keys", ["all keys", "optional keys absent"])
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
-def test_same_logits(tmp_path, old_environment, family, keys):
+def test_logits_are_those_of_transformers_4(tmp_path, old_environment, family, keys):
     version, path = old_environment
     if (version, family) in LACKS:
         pytest.skip(LACKS[version, family])

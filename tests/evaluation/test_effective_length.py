@@ -43,7 +43,7 @@ def test_of_a_models_own_score():
     assert effective_length([(512, 0.9), (1024, 0.5)], parse_threshold("own:0.85"), 256)[0] == 512
 
 
-def test_thresholds():
+def test_a_threshold_is_a_share_absolute_or_of_its_own():
     assert parse_threshold("0.856") == parse_threshold("85.6%") == Threshold(0.856, relative=False)
     assert str(parse_threshold("own:0.9")) == "own:0.9"
     for wrong in ("", "own:", "0", "1.5", "own:x", "nan"):
@@ -82,7 +82,7 @@ def test_newcombe(one, of_one, other, of_other, low, high):
     assert found == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
 
 
-def test_the_middle():
+def test_a_middle_is_lost_when_it_is_worse_beyond_noise():
     cells = [(0.0, 1.0, 20), (0.25, 0.9, 20), (0.5, 0.3, 20), (0.75, 0.8, 20), (1.0, 1.0, 20)]
     found = middle_of(cells)
     assert (found.middle, found.ends, found.lost) == (0.3, 0.9, True)

@@ -25,7 +25,7 @@ from ctxext.evaluation.fertility import count_words, text_cost
         ("the character 人 means person", 4 + 1),
     ],
 )
-def test_words(text, words):
+def test_what_counts_as_a_word(text, words):
     assert count_words(text) == words
 
 

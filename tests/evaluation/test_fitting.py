@@ -46,7 +46,7 @@ def check(task, wording, encode, haystack, length, depth, seed):
     depth=st.floats(0, 1),
     seed=st.integers(0, 10**6),
 )
-def test_of_bytes(task, length, depth, seed):
+def test_questions_in_bytes_fill_the_length_and_keep_their_depth(task, length, depth, seed):
     item, question = check(task, "compact", BYTES, noise, length, depth, str(seed))
     assert all(len(wrong.ids) == len(question.truth.ids) for wrong in question.wrong)
     first = item.needles[0][1]

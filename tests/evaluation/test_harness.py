@@ -36,7 +36,7 @@ def test_lengths_as_tasks_read_them():
         lengths_for("babilong_qa1", [4096, 8192])
 
 
-def test_rows():
+def test_rows_of_groups_tasks_and_lengths_of_ruler():
     results = {
         "results": {
             "group": {"name": "group", "alias": "group", "acc,none": 0.5, "acc_stderr,none": 0.1},

@@ -90,26 +90,42 @@ def test_dynamic_forgets_between_lengths(tmp_path, tiny_llama, book):
     assert scored(model, text, 128).nll == before
 
 
-def test_protocols(tiny_llama, book):
-    model = load(tiny_llama)
-    text = np.frombuffer(book.read_bytes()[:330], dtype=np.uint8).astype(np.uint32)
+@pytest.fixture(scope="module")
+def text(book):
+    return np.frombuffer(book.read_bytes()[:330], dtype=np.uint8).astype(np.uint32)
+
+
+def nll(model, text, begin, end, count):
+    """(count,) nats of the last tokens of text[begin:end], read by itself."""
     ids = torch.from_numpy(text.astype(np.int64))[None]
+    with torch.no_grad():
+        logits = model(ids[:, begin:end]).logits[0, :-1].log_softmax(-1)
+    return -logits.gather(1, ids[0, begin + 1 : end, None])[-count:, 0]
 
-    def nll(begin, end, scored):
-        with torch.no_grad():
-            logits = model(ids[:, begin:end]).logits[0, :-1].log_softmax(-1)
-        return -logits.gather(1, ids[0, begin + 1 : end, None])[-scored:, 0]
 
+SLIDING = [(0, 128, 127), (64, 192, 64), (128, 256, 64), (192, 320, 64), (256, 330, 10)]
+
+
+def test_disjoint_windows_score_every_token_but_the_first(tiny_llama, text):
+    model = load(tiny_llama)
+    windows = [(0, 128, 127), (128, 256, 127), (256, 330, 73)]
+    mean = torch.cat([nll(model, text, *window) for window in windows]).mean()
     disjoint = scored(model, text, 128, protocol="disjoint")
-    parts = [nll(0, 128, 127), nll(128, 256, 127), nll(256, 330, 73)]
-    assert disjoint.nll == pytest.approx(float(torch.cat(parts).mean()), rel=1e-5)
+    assert disjoint.nll == pytest.approx(float(mean), rel=1e-5)
     assert disjoint.tokens == 127 + 127 + 73
-    sliding = [nll(0, 128, 127), nll(64, 192, 64), nll(128, 256, 64), nll(192, 320, 64)]
-    sliding.append(nll(256, 330, 10))
-    one = scored(model, text, 128, stride=64)
-    assert one.nll == pytest.approx(float(torch.cat(sliding).mean()), rel=1e-5)
+
+
+def test_sliding_windows_score_what_is_new_in_each(tiny_llama, text):
+    model = load(tiny_llama)
+    mean = torch.cat([nll(model, text, *window) for window in SLIDING]).mean()
+    assert scored(model, text, 128, stride=64).nll == pytest.approx(float(mean), rel=1e-5)
+
+
+def test_yarn_s_protocol_is_the_mean_of_the_means_of_windows(tiny_llama, text):
+    model = load(tiny_llama)
+    means = [nll(model, text, *window).mean() for window in SLIDING]
     yarn = scored(model, text, 128, stride=64, protocol="yarn")
-    assert yarn.nll == pytest.approx(float(torch.stack([p.mean() for p in sliding]).mean()), 1e-5)
+    assert yarn.nll == pytest.approx(float(torch.stack(means).mean()), 1e-5)
 
 
 def test_by_position_is_every_token_once(tiny_llama, book):

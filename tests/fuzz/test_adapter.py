@@ -117,7 +117,7 @@ def test_a_broken_config(place, base, config, merged):
 @given(pattern=REGEX, value=st.sampled_from([1, 2, 3, 0, -1, 2.5, None, "2", 10**30]))
 @example(pattern="(([a-z._0-9]+)+)+!", value=2)
 @example(pattern="(" * 500, value=2)
-def test_patterns(place, base, pattern, value):
+def test_broken_patterns_of_ranks(place, base, pattern, value):
     write(place, as_text(CONFIG | {"rank_pattern": {pattern: value, **CONFIG["rank_pattern"]}}))
     adapter = check(place, base)
     if adapter is not None:  # then the pattern changed nothing that it matches

@@ -48,13 +48,13 @@ def here():
 @example("x.git")
 @example("org/a--b")
 @example("~nobody/model")
-def test_a_model(name):
+def test_odd_names_of_models(name):
     answers(find_checkpoint, name)
 
 
 @fuzzed
 @given(name=NAMES)
-def test_a_tokenizer(name):
+def test_odd_names_of_tokenizers(name):
     answers(find_tokenizer, name)
 
 
@@ -64,13 +64,13 @@ def test_a_tokenizer(name):
 @example("hf:", "folder")
 @example("hf:", "./folder")
 @example("", "~nobody/a.txt")
-def test_a_text(prefix, name):
+def test_odd_names_of_texts(prefix, name):
     answers(Source(prefix + name).check)
 
 
 @fuzzed
 @given(name=NAMES.filter(lambda name: "\0" not in name and "\ud800" not in name))
-def test_a_cache_folder(name):
+def test_odd_names_of_cache_folders(name):
     before = os.environ["CTXEXT_CACHE"]
     try:
         os.environ["CTXEXT_CACHE"] = name

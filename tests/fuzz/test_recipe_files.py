@@ -71,13 +71,13 @@ def read(path, content):
 
 @fuzzed
 @given(document=broken(RECIPE))
-def test_a_recipe(path, document):
+def test_broken_values_of_recipes(path, document):
     sane(answers(read, path, as_text(document).encode("utf-8", "surrogatepass"))[0])
 
 
 @fuzzed
 @given(content=broken_bytes(TEXT))
-def test_bytes_of_a_recipe(path, content):
+def test_broken_bytes_of_recipes(path, content):
     sane(answers(read, path, content)[0])
 
 
@@ -94,7 +94,7 @@ def test_yaml_of_every_kind_in_its_place(path, data):
 
 @fuzzed
 @given(key=st.sampled_from(KEYS), text=st.one_of(YAML, st.text(max_size=20)))
-def test_set(key, text):
+def test_broken_texts_behind_set(key, text):
     def changed():
         values = override({"train": {"steps": 1}}, parse_set([f"{key}={text}"]), flag="--set")
         return stages_of(values, Path("out"))

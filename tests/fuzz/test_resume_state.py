@@ -67,7 +67,7 @@ def check_resumed(out):
     assert all(len(state) == 3 for state in optimizer.state.values())
 
 
-def test_the_numbers(saved):
+def test_broken_numbers_of_a_state(saved):
     numbers = json.loads((saved / "checkpoints" / "step-2" / "state.json").read_text())
 
     @fuzzed
@@ -80,7 +80,7 @@ def test_the_numbers(saved):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_tensors(saved, name):
+def test_broken_tensors_of_a_state(saved, name):
     tensors = load_file(saved / "checkpoints" / "step-2" / name)
 
     @fuzzed
@@ -109,7 +109,7 @@ def test_the_tensors(saved, name):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_bytes(saved, name):
+def test_broken_bytes_of_a_state(saved, name):
     whole = (saved / "checkpoints" / "step-2" / name).read_bytes()
 
     @fuzzed

@@ -63,7 +63,7 @@ def mend(source, out):
 
 @fuzzed
 @given(data=st.data())
-def test_tokenizer_files(folders, data):
+def test_broken_tokenizer_files_beside_a_checkpoint(folders, data):
     source, out = begin(folders)
     name = data.draw(st.sampled_from(sorted(FILES)))
     for each, document in FILES.items():

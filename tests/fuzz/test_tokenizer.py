@@ -79,13 +79,13 @@ def written(document):
 
 
 @pytest.mark.parametrize("kind", ["BPE", *MODELS])
-def test_whole_ones_work(folder, files, kind):
+def test_whole_tokenizers_work(folder, files, kind):
     assert use(folder, written(files[kind]), written(SETTINGS))
 
 
 @fuzzed
 @given(data=st.data())
-def test_tokenizer_json(folder, files, data):
+def test_broken_values_of_tokenizer_json(folder, files, data):
     whole = files[data.draw(st.sampled_from(sorted(files)))]
     document = data.draw(broken(whole))
     answers(use, folder, written(document), written(SETTINGS))
@@ -93,13 +93,13 @@ def test_tokenizer_json(folder, files, data):
 
 @fuzzed
 @given(data=st.data())
-def test_bytes_of_tokenizer_json(folder, files, data):
+def test_broken_bytes_of_tokenizer_json(folder, files, data):
     whole = written(files[data.draw(st.sampled_from(sorted(files)))])
     answers(use, folder, data.draw(broken_bytes(whole)), written(SETTINGS))
 
 
 @fuzzed
 @given(data=st.data())
-def test_tokenizer_config(folder, files, data):
+def test_broken_values_of_tokenizer_config(folder, files, data):
     settings = data.draw(broken(SETTINGS))
     answers(use, folder, written(files["WordPiece"]), written(settings))

@@ -57,7 +57,7 @@ def shards(model):
 
 @fuzzed
 @given(data=st.data())
-def test_a_header(model, data):
+def test_broken_headers_of_shards(model, data):
     path = data.draw(st.sampled_from(shards(model)))
     header, tensors = parts(path)
     with Changed(path, joined(data.draw(broken(header)), tensors)):
@@ -66,7 +66,7 @@ def test_a_header(model, data):
 
 @fuzzed
 @given(data=st.data())
-def test_bytes_of_a_shard(model, data):
+def test_broken_bytes_of_shards(model, data):
     path = data.draw(st.sampled_from(shards(model)))
     whole = path.read_bytes()
     (length,) = struct.unpack("<Q", whole[:8])
@@ -77,7 +77,7 @@ def test_bytes_of_a_shard(model, data):
 
 @fuzzed
 @given(data=st.data())
-def test_the_index(model, data):
+def test_broken_indexes_of_shards(model, data):
     index = json.loads((model / INDEX).read_text())
     text = as_text(data.draw(broken(index)))
     with Changed(model / INDEX, text.encode("utf-8", "surrogatepass")):

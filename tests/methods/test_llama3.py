@@ -20,6 +20,6 @@ def test_by_hand():
     assert got[31] == pytest.approx(base[31] * (kept + (1 - kept) / 8), rel=1e-12)
 
 
-def test_refuses():
+def test_llama3_refuses_frequencies_out_of_order():
     with pytest.raises(BadInput):
         llama3(LLAMA31, 65_536, low_freq_factor=4, high_freq_factor=4)

@@ -20,7 +20,7 @@ def test_alpha_beyond_the_factor():
     assert ntk(LLAMA2, 16384, alpha=8).max_position_embeddings == 16384
 
 
-def test_refuses():
+def test_ntk_refuses_shrinking_and_single_pairs():
     with pytest.raises(BadInput, match="alpha"):
         ntk(LLAMA2, 16384, alpha=0.5)
     with pytest.raises(BadInput, match="two rotary pairs"):

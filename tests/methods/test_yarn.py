@@ -58,6 +58,6 @@ def test_defaults_stay_out_of_the_config():
 @pytest.mark.parametrize(
     "wrong", [{"beta_fast": 0}, {"beta_fast": 1, "beta_slow": 2}, {"attention_factor": 0}]
 )
-def test_refuses(wrong):
+def test_yarn_refuses_parameters_that_contradict(wrong):
     with pytest.raises(BadInput):
         yarn(LLAMA2, 8192, **wrong)

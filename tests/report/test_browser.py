@@ -94,7 +94,7 @@ def shown(request, chromium, page_file):
     context.close()
 
 
-def test_quiet_and_alone(shown, page_file):
+def test_the_page_logs_nothing_and_fetches_nothing(shown, page_file):
     page, said, asked, _ = shown
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     page.wait_for_timeout(100)
@@ -131,7 +131,7 @@ def test_every_chart_is_seen_and_nothing_overflows(shown):
     assert sizes[0] <= sizes[1]
 
 
-def test_contrast(shown):
+def test_text_stands_out_from_its_ground(shown):
     page = shown[0]
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
     found = page.evaluate(CONTRAST)
@@ -140,7 +140,7 @@ def test_contrast(shown):
     assert low == []
 
 
-def test_keyboard(shown):
+def test_tab_reaches_everything_and_shows_where_it_is(shown):
     """Tab goes to the skip link, the sections, the details and the tables; each shows its focus."""
     page = shown[0]
     kinds, seen = set(), []

@@ -23,7 +23,7 @@ RISING = [(256, 3.0), (512, 5.0), (1024, 20.0), (2048, 50.0)]
         ([], None),
     ],
 )
-def test_reach(points, held):
+def test_reach_ends_at_the_first_length_above_the_limit(points, held):
     assert reach(points, limit=4.0) == held
 
 
@@ -55,7 +55,7 @@ def judge(points, *tasks, reference=3.0, lost=()):
         ([], [Task("copy", 256, 2048)], "does not retrieve"),
     ],
 )
-def test_words(points, tasks, word):
+def test_a_verdict_in_one_word(points, tasks, word):
     assert judge(points, *tasks).word == word
 
 
@@ -63,7 +63,7 @@ def test_without_the_base_in_its_window_nothing_is_claimed():
     assert judge(FLAT, reference=None).word == "not measured"
 
 
-def test_sentences():
+def test_a_verdict_in_sentences():
     one = judge(FLAT, Task("copy", 2048, 2048), Task("key", None, 2048, 0.6))
     assert one.sentence == (
         "Perplexity holds to 2k (2.7, against 3 in the base's window); "

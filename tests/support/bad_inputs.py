@@ -1,7 +1,4 @@
-"""What the tests on bad input share: broken copies of a checkpoint, and what a refusal looks like.
-
-The numbers in test names are those of the table of bad inputs that ctxext has to survive.
-"""
+"""Broken copies of a checkpoint, and what a refusal looks like."""
 
 import json
 import shutil

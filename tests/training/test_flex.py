@@ -68,10 +68,11 @@ def no_compiler(monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError("the model was loaded")
 
+    # First, since it imports that module, which must not come by the `device_of` of this test.
+    monkeypatch.setattr("ctxext.training.run.train.load_model", fail)
     monkeypatch.setattr(load, "device_of", lambda name, launch: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(compiled, "check_compile", check)
-    monkeypatch.setattr("ctxext.training.run.train.load_model", fail)
     return refused
 
 

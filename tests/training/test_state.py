@@ -177,6 +177,6 @@ def test_a_run_may_go_on_compiled(tmp_path):
     assert load_state(tmp_path, other, "data", model, optimizer).step == 2
 
 
-def test_flat():
+def test_a_recipe_is_compared_by_dotted_keys():
     assert flat({"a": {"b": 1, "c": (2,)}, "d": 3}) == {"a.b": 1, "a.c": [2], "d": 3}
     assert json.dumps(flat(RECIPE))

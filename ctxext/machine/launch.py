@@ -3,6 +3,9 @@
 What the processes tell each other here (a failure, a signal, a small object) goes over gloo on the
 CPU, apart from the gradients: it waits as long as rank 0 needs to tokenise or merge, it notices at
 once when a process has died, and it never makes a GPU wait.
+
+By hand, because accelerate (`broadcast_object_list`, `gather_object`) shares objects, not failures:
+with it a rank that fails leaves the others waiting.
 """
 
 import os

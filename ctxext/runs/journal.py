@@ -1,4 +1,7 @@
-"""What a run has measured already, kept line by line, so that a killed run goes on from there."""
+"""What a run has measured already, kept line by line, so that a killed run goes on from there.
+
+A text file for each rank and not a database: a line that is flushed outlives SIGKILL, on any disk.
+"""
 
 import json
 import math

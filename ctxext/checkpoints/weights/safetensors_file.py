@@ -2,6 +2,9 @@
 
 The format (github.com/huggingface/safetensors): 8 bytes little-endian header length, a JSON header
 `{name: {"dtype", "shape", "data_offsets": [start, end]}}`, then the bytes, without gaps.
+
+By hand, because the safetensors library writes no file one tensor at a time, and reads headers that
+are refused here.
 """
 
 import json

@@ -3,6 +3,9 @@
 torch's non-reentrant checkpoint saves a layer's inputs through whatever saved-tensor hooks are
 active around it, and everything inside the layer through its own: hooks put around the call of
 `checkpoint` see exactly the inputs.
+
+By hand, because torch's `save_on_cpu` copies in the stream that computes, and TRL's
+`OffloadActivations` parks every saved tensor, where recomputed layers need their inputs only.
 """
 
 import weakref

@@ -2,6 +2,9 @@
 
 The logits of a few positions at a time exist, in the forward pass only: the gradients of the hidden
 states (and of the head, when it is trained) are formed right there, so the head is computed once.
+
+By hand, because Liger's and cut-cross-entropy's kernels of the same idea need a GPU; this one also
+does the biases, scales and soft caps that heads have, and is what a kernel can be held to.
 """
 
 from typing import Any

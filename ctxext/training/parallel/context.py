@@ -4,6 +4,9 @@ A row of T tokens is cut into 2R chunks of C tokens; rank r of R holds chunks r 
 all have the same number of (query, key) pairs to compute under a causal mask (Llama 3,
 arXiv:2407.21783, section 3.3.2, gathers keys and values the same way). Everything but attention
 works on tokens one by one, and does not notice.
+
+By hand, because torch's `context_parallel`, and so accelerate's `cp_size`, takes causal masks only:
+here rows hold documents and windows, and gloo will do. What that costs is the overlap of a ring.
 """
 
 from dataclasses import dataclass

@@ -2,6 +2,9 @@
 
 `OUT/checkpoints/step-N/` holds two safetensors files and a JSON file, never a pickle. A folder is
 complete or not there; the newest two are kept.
+
+By hand, not by `torch.distributed.checkpoint.state_dict`: with torch 2.13 its collecting took as
+long, and restoring from rank 0 alone (`broadcast_from_rank0`) hung between two gloo processes.
 """
 
 import json

@@ -27,15 +27,15 @@ class Report:
     bytes: int
 
     def to_dict(self) -> dict[str, Any]:
-        found = self.findings
-        harness = found.harness.scores if found.harness else ()
+        shown = self.findings
+        harness = shown.harness.scores if shown.harness else ()
         compared = {
-            "by_length": [d for g in found.perplexity for d in differences(g.results, by_nll)],
+            "by_length": [d for g in shown.perplexity for d in differences(g.results, by_nll)],
             "by_position": [
-                d for g in found.perplexity for d in differences(g.by_position, by_nll)
+                d for g in shown.perplexity for d in differences(g.by_position, by_nll)
             ],
             "retrieval": [
-                d for g in found.retrieval for d in differences(g.by_length, by_accuracy)
+                d for g in shown.retrieval for d in differences(g.by_length, by_accuracy)
             ],
             "harness": differences(harness, by_value),
         }
@@ -43,11 +43,11 @@ class Report:
             "schema": "ctxext.report/1",
             "output": self.output,
             "bytes": self.bytes,
-            "runs": [{"name": run.name, "kind": run.kind} for run in found.runs],
-            "verdicts": [verdict.to_dict() for verdict in found.verdicts],
+            "runs": [{"name": run.name, "kind": run.kind} for run in shown.runs],
+            "verdicts": [verdict.to_dict() for verdict in shown.verdicts],
             "differences": {name: [d.to_dict() for d in rows] for name, rows in compared.items()},
-            "failed": [{"run": run, **row.to_dict()} for run, row in found.failed],
-            "not_measured": list(found.not_measured),
+            "failed": [{"run": run, **row.to_dict()} for run, row in shown.failed],
+            "not_measured": list(shown.not_measured),
         }
 
 
@@ -76,19 +76,19 @@ def make_report(
     target = Path(output) if output is not None else None
     if target is not None:
         _check_file(target, overwrite)
-    found = findings(_read_all([Path(run) for run in runs]))
+    collected = findings(_read_all([Path(run) for run in runs]))
     size = 0
     if target is not None:
         from ctxext.report.page.page import page
 
-        text = page(found)
+        text = page(collected)
         size = len(text.encode())
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             write_file(target, text)
         except OSError as error:
             raise BadInput(f"--output {target} cannot be written: {error.strerror}") from error
-    return Report(found, str(target) if target is not None else None, size)
+    return Report(collected, str(target) if target is not None else None, size)
 
 
 def _check_file(path: Path, overwrite: bool) -> None:
@@ -110,7 +110,7 @@ def _check_file(path: Path, overwrite: bool) -> None:
 
 def _read_all(folders: Sequence[Path]) -> list[Run]:
     """The runs and those inside them, each once."""
-    found: dict[Path, Run] = {}
+    known: dict[Path, Run] = {}
     for folder in folders:
         if folder.is_file():
             raise BadInput(f"{folder} is a file", "give the run's folder")
@@ -121,15 +121,15 @@ def _read_all(folders: Sequence[Path]) -> list[Run]:
             inside = sorted(p.parent.name for p in folder.glob(f"*/{MARK}"))
             hint = f"it holds runs: {', '.join(inside[:8])}" if inside else ""
             raise BadInput(f"{folder} has no {MARK}, so it is no run of ctxext", hint)
-        found.setdefault(folder.resolve(), run)
+        known.setdefault(folder.resolve(), run)
         if run.kind in _HOLDS:
             for path in sorted(folder.glob(f"*/{MARK}")):
                 inner = _read(path.parent)
                 # The merged checkpoint and the adapter say what their run says.
                 if inner is not None and inner.kind not in ("merge", "adapter", "stage"):
-                    found.setdefault(path.parent.resolve(), inner)
-    names = shortest_ends(list(found))
-    return [replace(run, name=name) for name, run in zip(names, found.values(), strict=True)]
+                    known.setdefault(path.parent.resolve(), inner)
+    names = shortest_ends(list(known))
+    return [replace(run, name=name) for name, run in zip(names, known.values(), strict=True)]
 
 
 def _read(folder: Path) -> Run | None:

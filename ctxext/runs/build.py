@@ -90,19 +90,19 @@ class _Field:
 
 @functools.cache
 def _fields_of(cls: type[Any]) -> Mapping[str, _Field]:
-    hints, found = typing.get_type_hints(cls), {}
+    hints, known = typing.get_type_hints(cls), {}
     for each in dataclasses.fields(cls):
         hint = hints[each.name]
         union = typing.get_origin(hint) in (types.UnionType, typing.Union)
         options = typing.get_args(hint) if union else (hint,)
-        known = tuple(
+        wanted = tuple(
             str if typing.get_origin(option) is Literal else option  # its words are in the bounds
             for option in options
             if option is not type(None)
         )
         required = each.default is MISSING and each.default_factory is MISSING
-        found[each.name] = _Field(known, len(known) < len(options), required, each.metadata)
-    return found
+        known[each.name] = _Field(wanted, len(wanted) < len(options), required, each.metadata)
+    return known
 
 
 def _section(cls: Any, values: Any, place: _Place, *, forgiving: bool) -> Any:

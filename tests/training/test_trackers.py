@@ -7,6 +7,7 @@ import pytest
 from accelerate import Accelerator
 
 from ctxext.errors import CtxextError
+from ctxext.runs.rows.training import StepRow
 from ctxext.training.run.trackers import check_tracker, finish_tracker, report, start_tracker
 
 
@@ -52,12 +53,12 @@ def test_recipe_and_steps_arrive(tmp_path, registered):
     check_tracker("lines")
     accelerator = Accelerator(cpu=True, log_with="lines", project_dir=tmp_path / "report")
     start_tracker(accelerator, "run", {"train.lr": 0.1, "lora.targets": ["q_proj"]})
-    report(accelerator, {"step": 7, "loss": 2.5, "grad_norm": None, "skipped": "why"})
+    report(accelerator, StepRow(step=7, tokens=9, loss=2.5, skipped="why"))
     finish_tracker(accelerator)
     (file,) = (tmp_path / "report").rglob("lines.jsonl")
     assert [json.loads(line) for line in file.read_text().splitlines()] == [
         {"train.lr": 0.1, "lora.targets": "['q_proj']"},
-        {"step": 7, "loss": 2.5},
+        {"step": 7, "tokens": 9, "loss": 2.5},
     ]
 
 
@@ -70,5 +71,5 @@ def test_one_that_cannot_start(tmp_path, registered):
 def test_without_one_nothing_happens():
     accelerator = Accelerator(cpu=True)
     start_tracker(accelerator, "run", {})
-    report(accelerator, {"step": 1, "loss": 2.0})
+    report(accelerator, StepRow(step=1, tokens=1, loss=2.0))
     finish_tracker(accelerator)

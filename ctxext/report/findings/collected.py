@@ -289,16 +289,16 @@ def _points(
     each length, nats (95 %)."""
     measures: tuple[Sequence[LengthRow | PositionRow], ...] = (group.results, group.by_position)
     for rows in measures:
-        own = [row for row in rows if row.model == model]
+        points = [row for row in rows if row.model == model]
         inside = [
             (row.at, row.perplexity, row.stderr or 0.0)
             for row in rows
             if row.model == group.models[0] and row.at <= (group.window or 0) and row.perplexity
         ]
-        if own and inside:
+        if points and inside:
             _, reference, error = max(inside)
-            noise = {row.at: Z * math.hypot(row.stderr or 0.0, error) for row in own}
-            return [(row.at, row.perplexity) for row in own], reference, noise
+            noise = {row.at: Z * math.hypot(row.stderr or 0.0, error) for row in points}
+            return [(row.at, row.perplexity) for row in points], reference, noise
     return [(row.length, row.perplexity) for row in group.results if row.model == model], None, {}
 
 

@@ -46,7 +46,7 @@ class Measuring:
         Raises:
             BadInput: as `check_output` and `locked`.
         """
-        self.output_dir, self.kind, self.launch = output_dir, kind, launch
+        self.output_dir, self.kind, self.launch, self._held = output_dir, kind, launch, held
         self._fresh = True
         if output_dir is None or not launch.main:
             return
@@ -69,7 +69,9 @@ class Measuring:
                 self._record(out, finished=False, documents=[])
 
         self.launch.on_main(make)
-        return Journal(out, self.launch)
+        journal = Journal(out, self.launch)
+        self._held.callback(journal.close)
+        return journal
 
     def finish(
         self,

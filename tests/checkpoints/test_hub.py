@@ -76,6 +76,7 @@ def answering(answer):
     finally:
         server.shutdown()
         thread.join()
+        server.server_close()
 
 
 def send(handler, body=b"{}", headers=(), status=200):

@@ -86,6 +86,9 @@ def test_equals_peft(tmp_path, settings, family):
     )
 
 
+@pytest.mark.filterwarnings(
+    "ignore:Adapter 'default'. 4 LoRA tensor.s. have invalid shape:peft.utils.warning.PeftWarning"
+)  # it takes a bias for a shard
 def test_lora_bias_is_added_to_the_bias(tmp_path):
     base = build_tiny(tmp_path / "base", "qwen2", shard="60KB")
     wrapped = make_adapter(
@@ -144,6 +147,9 @@ def test_gpt2_layers_equal_peft(tmp_path):
         assert [n for n in got if not torch.equal(got[n], expected[n])] == []
 
 
+@pytest.mark.filterwarnings(
+    "ignore:fan_in_fan_out is set to True:UserWarning"
+)  # what is asked here
 def test_a_flag_of_gpt2_means_nothing_to_linear_layers(tmp_path):
     """Square matrices would be merged the wrong way round; peft sets the flag back, so do we."""
     base = build_tiny(tmp_path / "base")
@@ -185,6 +191,9 @@ def test_tied_embedding_trained_and_kept_tied(tmp_path, family):
     assert "lm_head.weight" not in load_file(tmp_path / "out" / "model.safetensors")
 
 
+@pytest.mark.filterwarnings(
+    "ignore:Model has `tie_word_embeddings=True`:UserWarning"
+)  # what is asked here
 def test_tied_embedding_trained_apart_is_untied(tmp_path):
     base = build_tiny(tmp_path / "base", tied=True, shard="60KB")
     wrapped = make_adapter(base, tmp_path / "adapter", modules_to_save=["embed_tokens"])

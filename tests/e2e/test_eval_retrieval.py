@@ -2,32 +2,24 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from support.checkpoints import build_tiny
+from support.command import run_ctxext, start_ctxext
+from support.runs import has_lines, kill, wait_for
 from support.torchrun import run_torchrun
 
 HELDOUT = ("--data", "builtin:python/heldout")
 
 
-def start(*arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "ctxext", "eval-retrieval", *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ},
-    )  # fmt: skip
-
-
 def run(*arguments):
-    process = start(*arguments)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
+    done = run_ctxext("eval-retrieval", *arguments)
+    return done.returncode, done.stdout, done.stderr
 
 
 def test_the_base_copies_in_its_window_and_not_beyond(tmp_path, shipped):
@@ -85,15 +77,10 @@ def test_a_killed_run_goes_on_and_ends_alike(tmp_path, shipped):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     code, _, err = run(*flags, whole)
     assert code == 0, err
-    process = start(*flags, cut)
+    process = start_ctxext("eval-retrieval", *flags, cut)
     journal = cut / "measured-0.jsonl"
-    for _ in range(6000):
-        if journal.exists() and len(journal.read_text().splitlines()) > 5:
-            break
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    wait_for(process, has_lines(journal, 6))
+    kill(process)
     known = journal.read_text().splitlines()
     code, _, err = run(*flags, cut)
     assert code == 0, err

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from support.command import run_ctxext
-from support.runs import start_ctxext, wait_for_step
+from support.command import run_ctxext, start_ctxext
+from support.runs import kill, wait_for_step
 
 STEPS = 14
 OPTIONS = [
@@ -49,10 +49,7 @@ def test_sigkill_at_a_random_step(tmp_path, extended, book, uninterrupted):
     out = tmp_path / "killed"
     process = start(extended, book, out)
     wait_for_step(process, out, at, may_end=True)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    if process.returncode == 0:
-        pytest.fail("the run ended before it could be killed")
+    kill(process)
     assert not (out / "merged").exists()
     done = run_ctxext("finetune", extended, "--data", book, *OPTIONS, "-o", out, "--resume")
     assert done.returncode == 0, done.stderr

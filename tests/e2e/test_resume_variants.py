@@ -1,16 +1,12 @@
 """SIGKILL and --resume for what is trained otherwise: the same losses and the same bytes."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
 from support.checkpoints import build_tiny
-from support.command import run_ctxext
+from support.command import run_ctxext, start_ctxext
+from support.runs import kill, wait_for
 
 STEPS = 8
 OPTIONS = [
@@ -44,19 +40,9 @@ def test_killed_and_resumed(tmp_path, book, variant):
     done = run_ctxext(*arguments(base, book, whole, variant))
     assert done.returncode == 0, done.stderr
     assert ("lose retrieval" in done.stderr) == ("s2" in variant)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ctxext", *map(str, arguments(base, book, cut, variant))],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ},
-    )
-    for _ in range(24_000):
-        if (cut / "checkpoints" / "step-2").exists() or process.poll() is not None:
-            break
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    process = start_ctxext(*arguments(base, book, cut, variant))
+    wait_for(process, (cut / "checkpoints" / "step-2").exists)
+    kill(process)
     done = run_ctxext(*arguments(base, book, cut, variant), "--resume")
     assert done.returncode == 0, done.stderr
     assert len(losses(cut)) == STEPS

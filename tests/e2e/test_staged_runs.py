@@ -19,8 +19,8 @@ from ctxext.api.finetune import finetune
 from ctxext.api.merge import merge
 from ctxext.api.push import push
 from ctxext.errors import BadInput
-from support.command import run_ctxext
-from support.runs import log_of, start_ctxext, wait_for_step
+from support.command import run_ctxext, start_ctxext
+from support.runs import kill, log_of, wait_for_step
 from support.torchrun import run_torchrun
 
 STEPS = (4, 8)
@@ -194,10 +194,7 @@ def test_stopped_then_killed_in_a_stage_and_resumed(tmp_path, tiny_llama, book, 
     stopped_at = len(log_of(out / "stages/2"))
     process = start(tiny_llama, recipe, out, "--resume")
     wait_for_step(process, out / "stages/2", min(stopped_at + 1, STEPS[1] - 1))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    if process.returncode == 0:
-        pytest.fail("the run ended before it could be killed")
+    kill(process)
     assert not (out / "merged").exists()
     begun = []
     finetune(

@@ -5,14 +5,13 @@ import resource
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
 
 from ctxext.data.packing import PackedRows
 from support.checkpoints import build_tiny
-from support.command import run_ctxext
-from support.runs import log_of
+from support.command import run_ctxext, start_ctxext
+from support.runs import log_of, wait_for
 from support.torchrun import start_torchrun
 
 LENGTH, STEPS = 64, 12
@@ -109,14 +108,8 @@ def test_full_disk_leaves_the_last_good_checkpoint(tmp_path, tiny_llama, book):
         out = disk / "run"
         shorter = ["--steps", "60", "--save-every", "2", "--gradient-accumulation", "8"]
         command = ["finetune", tiny_llama, "--data", book, *OPTIONS, *shorter]
-        running = subprocess.Popen(
-            [sys.executable, "-m", "ctxext", *map(str, command), "-o", str(out)],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        while not (out / "checkpoints" / "step-4").exists():
-            assert running.poll() is None, running.communicate()[1]
-            time.sleep(0.01)
+        running = start_ctxext(*command, "-o", out)
+        wait_for(running, (out / "checkpoints" / "step-4").exists)
         filler = disk / "filler"
         with pytest.raises(OSError, match="No space"):
             filler.write_bytes(b"x" * 2**21)

@@ -3,10 +3,8 @@
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -23,6 +21,8 @@ from ctxext.evaluation.perplexity.scores import Protocols, by_length
 from ctxext.evaluation.reading.reading import Reading
 from ctxext.evaluation.reading.scoring import Scorer
 from support.checkpoints import build_tiny
+from support.command import run_ctxext, start_ctxext
+from support.runs import has_lines, kill, wait_for
 from support.torchrun import run_torchrun
 
 # Full, sliding and mixed windows, soft-capped logits, experts.
@@ -56,16 +56,9 @@ def text(tmp_path, book):
     return path
 
 
-def start(*arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "ctxext", "eval-ppl", *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ},
-    )  # fmt: skip
-
-
-def finish(process):
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, err
+def run(*arguments):
+    done = run_ctxext("eval-ppl", *arguments)
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -208,22 +201,17 @@ def test_a_killed_run_goes_on_and_ends_alike(tmp_path, tiny_llama, book):
     data.write_text(book.read_text()[:20_000])
     flags = [tiny_llama, "--data", data, "--lengths", "128,512", "--stride", "32", "-o"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    code, _, err = finish(start(*flags, whole))
+    code, _, err = run(*flags, whole)
     assert code == 0, err
-    process = start(*flags, cut)
+    process = start_ctxext("eval-ppl", *flags, cut)
     journal = cut / "measured-0.jsonl"
-    for _ in range(6000):
-        if journal.exists() and len(journal.read_text().splitlines()) > 5:
-            break
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    wait_for(process, has_lines(journal, 6))
+    kill(process)
     before = journal.read_text()
     assert json.loads((cut / "ctxext.json").read_text())["finished"] is False
     assert not (cut / "eval-ppl.json").exists()
     journal.write_text(before[:-7])  # the last line cut short, as a full disk or a crash would
-    code, _, err = finish(start(*flags, cut))
+    code, _, err = run(*flags, cut)
     assert code == 0, err
     assert not journal.exists()
     one, other = (json.loads((f / "eval-ppl.json").read_text()) for f in (whole, cut))
@@ -232,7 +220,7 @@ def test_a_killed_run_goes_on_and_ends_alike(tmp_path, tiny_llama, book):
     assert one["results"] == other["results"]
     assert one["by_position"] == other["by_position"]
     # finished: the same command does not touch it
-    code, _, err = finish(start(*flags, cut))
+    code, _, err = run(*flags, cut)
     assert code == 2
     assert "exists and is not empty" in err
 
@@ -248,14 +236,15 @@ def test_what_is_measured_is_not_read_again(tmp_path, tiny_llama, text):
     first.journal.close()
     with torch.no_grad():
         model.model.norm.weight.zero_()  # whoever reads again gets other numbers
-    again = Reading(Scorer(model), identity="a", journal=Journal(tmp_path))
+    again, other = (
+        Reading(Scorer(model), identity=identity, journal=Journal(tmp_path)) for identity in "ab"
+    )
     assert by_length(again, [ids], 128, Protocols(stride=64)).score.nll == score.nll
-    for other in (
-        Reading(Scorer(model), identity="b", journal=Journal(tmp_path)),
-        Reading(Scorer(model), identity="a"),
-    ):
-        assert by_length(other, [ids], 128, Protocols(stride=64)).score.nll != score.nll
+    for reading in (other, Reading(Scorer(model), identity="a")):
+        assert by_length(reading, [ids], 128, Protocols(stride=64)).score.nll != score.nll
     assert by_length(again, [ids], 128, Protocols(stride=32)).score.nll != score.nll
+    again.journal.close()
+    other.journal.close()
 
 
 def test_a_length_that_fails_leaves_the_others(tmp_path, tiny_llama, text):
@@ -267,7 +256,7 @@ def test_a_length_that_fails_leaves_the_others(tmp_path, tiny_llama, text):
     model.save_pretrained(broken)
     out = tmp_path / "out"
     flags = [tiny_llama, broken, "--data", text, "--lengths", "64,128", "-o", out, "--json"]
-    code, printed, err = finish(start(*flags))
+    code, printed, err = run(*flags)
     assert code == 1
     assert "length 64 is not measured: broken returned nan" in err
     document = json.loads(printed)
@@ -316,7 +305,7 @@ def test_two_processes_equal_one(tmp_path, tiny_llama, book):
     data = tmp_path / "long.txt"
     data.write_text(book.read_text()[:6000])
     flags = [tiny_llama, "--data", data, "--lengths", "128,512", "--stride", "64", "--json"]
-    code, printed, err = finish(start(*flags))
+    code, printed, err = run(*flags)
     assert code == 0, err
     out = tmp_path / "out"
     both = run_torchrun("eval-ppl", *flags, "-o", out)

@@ -110,17 +110,22 @@ def test_retrieval_of_a_model_that_explodes(tmp_path):
     make_report([out], output=tmp_path / "r.html")
 
 
+def known(folder):
+    journal = Journal(folder)
+    journal.close()
+    return journal.known("key")
+
+
 def test_a_journal_is_json_and_keeps_what_is_not_measured(tmp_path):
     journal = Journal(tmp_path)
     journal.add("key", 0, [[1.25, math.nan, math.inf]])
     journal.close()
     (line,) = (tmp_path / "measured-0.jsonl").read_text().splitlines()
     assert json.loads(line, parse_constant=pytest.fail) == ["key", 0, [[1.25, None, None]]]
-    again = Journal(tmp_path).known("key")[0]
-    np.testing.assert_array_equal(again, [[1.25, math.nan, math.nan]])
+    np.testing.assert_array_equal(known(tmp_path)[0], [[1.25, math.nan, math.nan]])
     for damaged in ("[1, 0, []]", '["key", 1, [5]]', '["key", 1, [["x"]]]', '["key"]'):
         (tmp_path / "measured-1.jsonl").write_text(damaged + "\n")
-        assert list(Journal(tmp_path).known("key")) == [0]
+        assert list(known(tmp_path)) == [0]
 
 
 def test_what_is_not_finite_is_null_however_deep():

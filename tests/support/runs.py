@@ -1,22 +1,10 @@
-"""A fine-tuning run as a process of its own, and how far its log says that it is."""
+"""Runs as processes of their own, how far they are, and their end."""
 
 import json
-import os
-import subprocess
-import sys
+import signal
 import time
 
 import pytest
-
-
-def start_ctxext(*arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "ctxext", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ},
-    )
 
 
 def log_of(out):
@@ -27,15 +15,31 @@ def numbers(out):
     return [(line["loss"], line["grad_norm"], line["tokens"]) for line in log_of(out)]
 
 
-def wait_for_step(process, out, step, *, may_end=False):
-    """Until the log has this step; `may_end`: or the process has ended by itself."""
-    log = out / "log.jsonl"
+def wait_for(process, reached, *, may_end=False):
+    """Until `reached()`; `may_end`: or the process has ended by itself."""
     for _ in range(60_000):
         if process.poll() is not None:
             if may_end:
                 return
             pytest.fail(f"the run ended by itself: {process.communicate()[1]}")
-        if log.exists() and len(log.read_text().splitlines()) >= step:
+        if reached():
             return
         time.sleep(0.01)
-    raise AssertionError("the run never reached the step")
+    raise AssertionError("the run never came so far")
+
+
+def has_lines(path, count):
+    """Whether a file is there and has so many lines."""
+    return lambda: path.exists() and len(path.read_text().splitlines()) >= count
+
+
+def wait_for_step(process, out, step, *, may_end=False):
+    """Until the log has this step."""
+    wait_for(process, has_lines(out / "log.jsonl", step), may_end=may_end)
+
+
+def kill(process):
+    """SIGKILL, and fail where it came too late."""
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"

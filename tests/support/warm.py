@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import pkgutil
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,8 +44,8 @@ class Warm:
     def __init__(self):
         self.process = self.env = None
 
-    def run(self, arguments, env, timeout):
-        """As `subprocess.run(..., capture_output=True, text=True)`; None where it cannot be."""
+    def start(self, arguments, env):
+        """As `subprocess.Popen(..., text=True)` with pipes; None where it cannot be."""
         if self.process is None:
             self.env = at_import(os.environ)
             self.process = subprocess.Popen(
@@ -52,23 +53,63 @@ class Warm:
             )
         if at_import(env) != self.env:
             return None
-        with tempfile.TemporaryDirectory(prefix="ctxext-warm-") as place:
-            request = {
-                "arguments": arguments, "env": env, "folder": str(Path.cwd()), "place": place,
-                "timeout": timeout,
-            }  # fmt: skip
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
-            code = json.loads(self.process.stdout.readline())
-            out, err = ((Path(place) / name).read_text() for name in ("stdout", "stderr"))
-        command = ["ctxext", *arguments]
-        if code is None:
-            raise subprocess.TimeoutExpired(command, timeout, out, err)
-        return subprocess.CompletedProcess(command, code, out, err)
+        place = tempfile.mkdtemp(prefix="ctxext-warm-")
+        folder = str(Path.cwd())
+        request = {"arguments": arguments, "env": env, "folder": folder, "place": place}
+        return Started(self.ask, ["ctxext", *arguments], self.ask(request), Path(place))
+
+    def run(self, arguments, env, timeout):
+        """As `subprocess.run(..., capture_output=True, text=True)`; None where it cannot be."""
+        started = self.start(arguments, env)
+        if started is None:
+            return None
+        try:
+            out, err = started.communicate(timeout)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.communicate()
+            raise
+        return subprocess.CompletedProcess(started.args, started.returncode, out, err)
+
+    def ask(self, request):
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
 
     def close(self):
         if self.process is not None:
             self.process.communicate()
+
+
+class Started:
+    """A command that runs; what tests ask of a `Popen`."""
+
+    def __init__(self, ask, args, pid, place):
+        self.ask, self.args, self.pid, self.place = ask, args, pid, place
+        self.returncode = None
+
+    def poll(self):
+        return self.wait(0)
+
+    def wait(self, timeout=None):
+        if self.returncode is None:
+            self.returncode = self.ask({"child": self.pid, "timeout": timeout})
+        return self.returncode
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout=None):
+        """(stdout, stderr) after its end, once."""
+        if self.wait(timeout) is None:
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        said = tuple((self.place / name).read_text() for name in ("stdout", "stderr"))
+        shutil.rmtree(self.place)
+        return said
 
 
 def become(request):
@@ -87,18 +128,17 @@ def become(request):
 
 
 def ended(child, timeout):
-    """The exit code of a child, negative for a signal; None after a timeout."""
-    end = time.monotonic() + timeout
+    """The exit code of a child, negative for a signal; None where it still runs after that."""
+    end = time.monotonic() + (float("inf") if timeout is None else timeout)
     pause = 0.001
-    while time.monotonic() < end:
+    while True:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
+        if time.monotonic() >= end:
+            return None
         time.sleep(pause)
         pause = min(2 * pause, 0.02)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return None
 
 
 def leave():
@@ -120,7 +160,7 @@ def leave():
 
 
 def serve():
-    """Fork once a line of standard input, until it ends; the child runs the command."""
+    """Answer lines of standard input: a command by the process id of its fork, or how one ended."""
     import ctxext
 
     ours = [module.name for module in pkgutil.walk_packages(ctxext.__path__, "ctxext.")]
@@ -132,11 +172,14 @@ def serve():
     gc.freeze()  # a fork that touches no old object copies no page
     for line in sys.stdin:
         request = json.loads(line)
-        child = os.fork()
-        if not child:
-            become(request)
-            leave()
-        print(json.dumps(ended(child, request["timeout"])), flush=True)
+        if "child" in request:
+            answer = ended(request["child"], request["timeout"])
+        else:
+            answer = os.fork()
+            if not answer:
+                become(request)
+                leave()
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

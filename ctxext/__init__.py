@@ -6,59 +6,70 @@ result whose `to_dict()` is the command's JSON document. Nothing is imported bef
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from ctxext.api.demo import demo
-    from ctxext.api.extend import extend
-    from ctxext.api.fertility import fertility
-    from ctxext.api.finetune import finetune
-    from ctxext.api.harness import harness
-    from ctxext.api.inspect import inspect
-    from ctxext.api.merge import merge
-    from ctxext.api.perplexity import perplexity
-    from ctxext.api.push import push
-    from ctxext.api.report import make_report
-    from ctxext.api.retrieval import retrieval
-    from ctxext.api.train_base import train_base
-    from ctxext.errors import BadInput, CtxextError
-    from ctxext.methods import METHODS
+if TYPE_CHECKING:  # `as` says to type checkers that a name is meant for others
+    from ctxext.api.demo import DemoResult as DemoResult, demo as demo
+    from ctxext.api.extend import ExtendResult as ExtendResult, extend as extend
+    from ctxext.api.fertility import FertilityResult as FertilityResult, fertility as fertility
+    from ctxext.api.finetune import FinetuneResult as FinetuneResult, finetune as finetune
+    from ctxext.api.finetune_plan import (
+        FinetunePlan as FinetunePlan,
+        plan_finetune as plan_finetune,
+    )
+    from ctxext.api.harness import HarnessResult as HarnessResult, harness as harness
+    from ctxext.api.inspect import InspectResult as InspectResult, inspect as inspect
+    from ctxext.api.merge import MergeResult as MergeResult, merge as merge
+    from ctxext.api.perplexity import (
+        KeyTokens as KeyTokens,
+        PerplexityResult as PerplexityResult,
+        perplexity as perplexity,
+    )
+    from ctxext.api.push import PushResult as PushResult, push as push
+    from ctxext.api.report import ReportResult as ReportResult, make_report as make_report
+    from ctxext.api.retrieval import RetrievalResult as RetrievalResult, retrieval as retrieval
+    from ctxext.api.train_base import BaseResult as BaseResult, train_base as train_base
+    from ctxext.errors import BadInput as BadInput, CtxextError as CtxextError
+    from ctxext.methods import METHODS as METHODS
+    from ctxext.runs.recipe.config import (
+        DataConfig as DataConfig,
+        FinetuneConfig as FinetuneConfig,
+        LoraConfig as LoraConfig,
+        ParallelConfig as ParallelConfig,
+        SourceConfig as SourceConfig,
+        TrainConfig as TrainConfig,
+    )
+    from ctxext.runs.recipe.extend_config import ExtendConfig as ExtendConfig
+    from ctxext.runs.recipe.memory_config import MemoryConfig as MemoryConfig
 
-_HOME = {
-    "BadInput": "errors",
-    "CtxextError": "errors",
-    "METHODS": "methods",
-    "demo": "api.demo",
-    "extend": "api.extend",
-    "fertility": "api.fertility",
-    "finetune": "api.finetune",
-    "harness": "api.harness",
-    "inspect": "api.inspect",
-    "make_report": "api.report",
-    "merge": "api.merge",
-    "perplexity": "api.perplexity",
-    "push": "api.push",
-    "retrieval": "api.retrieval",
-    "train_base": "api.train_base",
+_NAMES = {
+    "api.demo": "demo DemoResult",
+    "api.extend": "extend ExtendResult",
+    "api.fertility": "fertility FertilityResult",
+    "api.finetune": "finetune FinetuneResult",
+    "api.finetune_plan": "plan_finetune FinetunePlan",
+    "api.harness": "harness HarnessResult",
+    "api.inspect": "inspect InspectResult",
+    "api.merge": "merge MergeResult",
+    "api.perplexity": "perplexity PerplexityResult KeyTokens",
+    "api.push": "push PushResult",
+    "api.report": "make_report ReportResult",
+    "api.retrieval": "retrieval RetrievalResult",
+    "api.train_base": "train_base BaseResult",
+    "errors": "BadInput CtxextError",
+    "methods": "METHODS",
+    "runs.recipe.config": "DataConfig FinetuneConfig LoraConfig ParallelConfig SourceConfig "
+    "TrainConfig",
+    "runs.recipe.extend_config": "ExtendConfig",
+    "runs.recipe.memory_config": "MemoryConfig",
 }
-__all__ = [
-    "METHODS",
-    "BadInput",
-    "CtxextError",
-    "demo",
-    "extend",
-    "fertility",
-    "finetune",
-    "harness",
-    "inspect",
-    "make_report",
-    "merge",
-    "perplexity",
-    "push",
-    "retrieval",
-    "train_base",
-]
+_HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("ctxext")
     if name not in _HOME:
         raise AttributeError(f"module 'ctxext' has no attribute '{name}'")
     import importlib
@@ -67,4 +78,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return [*__all__, "__version__"]

@@ -33,7 +33,7 @@ from ctxext.runs.recipe.extend_config import ExtendConfig
 
 
 @dataclass(frozen=True)
-class Extended:
+class ExtendResult:
     """What `ctxext extend` did, or would do (`dry_run`); `to_dict` is its JSON document.
 
     `checked` is the largest relative difference to transformers' own frequencies, where asked for.
@@ -83,7 +83,7 @@ def extend(
     overwrite: bool = False,
     dry_run: bool = False,
     check: bool = False,
-) -> Extended:
+) -> ExtendResult:
     """Write a checkpoint whose position encoding reaches `target` tokens.
 
     Weights are reflinked, hard-linked or copied; config.json gets both rope dialects; tokenizer,
@@ -132,7 +132,7 @@ def extend(
     )
     after = _position_after(patch, opened.position)
     warnings = [*opened.warnings, *patch.warnings, *missing_tokenizer(source)]
-    planned = Extended(
+    planned = ExtendResult(
         output_dir=None,
         method=method,
         parameters=dict(patch.extension.parameters) if patch.extension else {"factor": 1.0},
@@ -160,8 +160,14 @@ def extend(
 
 
 def _write(
-    folder: Path, opened: Opened, patch: Patch, after: Position, planned: Extended, *, check: bool
-) -> Extended:
+    folder: Path,
+    opened: Opened,
+    patch: Patch,
+    after: Position,
+    planned: ExtendResult,
+    *,
+    check: bool,
+) -> ExtendResult:
     """Put what changes into a new folder, read it back, and say what became of it."""
     source, warnings = opened.source, list(planned.warnings)
     (folder / CONFIG).write_text(dump_json(patch.config), encoding="utf-8")

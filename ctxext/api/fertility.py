@@ -16,8 +16,7 @@ from ctxext.checkpoints.provenance import (
     versions,
     write_record,
 )
-from ctxext.data.sources import Source as TextSource
-from ctxext.data.sources import text_files
+from ctxext.data.sources import Source as TextSource, text_files
 from ctxext.errors import BadInput
 from ctxext.evaluation.fertility import TextCost, text_cost
 from ctxext.progress import Progress, silent

@@ -12,19 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ctxext.api._arguments import maybe_tokens, several, several_lengths
 from ctxext.checkpoints.config.dtype import check_dtype
-from ctxext.checkpoints.config.quantised import read_unquantised
 from ctxext.checkpoints.folder import CONFIG, Source
-from ctxext.checkpoints.live.load import load_model, pick_device
+from ctxext.checkpoints.live.load import pick_device
 from ctxext.checkpoints.live.quiet import quiet_transformers
-from ctxext.checkpoints.live.tensors import check_tensors
-from ctxext.checkpoints.opened import Opened, open_checkpoint, tokenizer_of
+from ctxext.checkpoints.opened import Opened
 from ctxext.checkpoints.provenance import SCHEMA, command_line, versions, write_record
 from ctxext.encodings.kinds import ROTARY
 from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import BadInput, CtxextError, is_out_of_memory
 from ctxext.evaluation.harness.results import publishable, rows_of
 from ctxext.evaluation.harness.tasks import Tasks, unreachable, words
+from ctxext.evaluation.session import Loading
 from ctxext.progress import Progress, silent
 from ctxext.runs.json_file import dump_json, read_json_object
 from ctxext.runs.output import staged_folder, write_file
@@ -89,9 +89,9 @@ class HarnessResult:
 def harness(
     model: str,
     *,
-    tasks: Sequence[str],
-    lengths: Sequence[int] = (),
-    max_length: int | None = None,
+    tasks: str | Sequence[str],
+    lengths: str | Sequence[int | str] = (),
+    max_length: int | str | None = None,
     num_fewshot: int | None = None,
     limit: int | None = None,
     batch_size: int = 1,
@@ -126,71 +126,82 @@ def harness(
         BadInput: anything the user can mend, the harness not being installed included.
         CtxextError: a task's data cannot be had, out of memory, the model returned NaN.
     """
+    tasks, lengths = several(tasks), several_lengths(lengths, "lengths")
     _check(tasks, lengths, num_fewshot, limit, batch_size, include_path)
     _require_harness()
-    kind = check_dtype(dtype)
-    opened = open_checkpoint(model, revision=revision, tokenizer=tokenizer)
-    source = opened.source
-    read_unquantised(source, "evaluate")
-    window = _window(opened, max_length, lengths)
+    loading = Loading(revision, tokenizer, check_dtype(dtype), device, trust_remote_code)
+    checkpoint = loading.open(model)
+    window = _window(checkpoint, maybe_tokens(max_length, "max_length"), lengths)
     seeds = SEEDS if seed is None else (seed,) * 4
     with contextlib.ExitStack() as held:
         folder = None
         if output_dir is not None:
             folder = held.enter_context(
                 staged_folder(
-                    Path(output_dir), overwrite=overwrite, inputs=(source.folder,),
+                    Path(output_dir), overwrite=overwrite, inputs=(checkpoint.source.folder,),
                     may_lie_inside=True,
                 )
             )  # fmt: skip
         said = held.enter_context(_kept_quiet())
         _set_seeds(seeds)
-        check_tensors(source, trust_remote_code=trust_remote_code)
-        loaded = tokenizer_of(opened, trust_remote_code=trust_remote_code)
-        place = pick_device(device)
-        found = Tasks.load(
-            tasks, include_path, lengths or (window,),
-            tokenizer=_readable_by_tasks(opened.tokens_from, trust_remote_code),
-            on_progress=on_progress,
-        )  # fmt: skip
-        if lengths and not found.at_lengths():
-            raise BadInput(
-                "--lengths is given, and none of --tasks makes its documents at lengths",
-                "leave it out; RULER's tasks do",
-            )
-        found.configure(num_fewshot, seeds[3])
-        notes: list[str] = []
-        live = load_model(
-            source, opened.position, dtype=kind, device=place,
-            trust_remote_code=trust_remote_code, on_note=notes.append,
-        )  # fmt: skip
+        loading.check_weights(checkpoint)
+        encoder = loading.tokenizer_of(checkpoint)
+        pick_device(device)  # a wrong one is said before texts are fetched
+        loaded = _tasks(tasks, include_path, lengths, window, checkpoint, loading, on_progress)
+        loaded.configure(num_fewshot, seeds[3])
         from ctxext.evaluation.harness.model import Windowed
 
+        notes: list[str] = []
         reader = Windowed(
-            live, loaded, window=window, batch_size=batch_size, name=source.name,
-            on_progress=on_progress,
+            loading.load(checkpoint, on_note=notes.append), encoder, window=window,
+            batch_size=batch_size, name=checkpoint.source.name, on_progress=on_progress,
         )  # fmt: skip
-        full = _evaluate(reader, found, limit)
+        full = _evaluate(reader, loaded, limit)
         cut = Counter(task for task, _ in reader.cut)
         result = HarnessResult(
-            model=source.name,
+            model=checkpoint.source.name,
             window=window,
-            original_window=opened.position.window.original,
+            original_window=checkpoint.position.window.original,
             harness_version=importlib.metadata.version("lm_eval"),
-            tasks=tuple(rows_of(full, at_length=found.at_lengths(limit), cut=cut)),
-            lengths=tuple(lengths or (window,)) if found.at_lengths() else (),
+            tasks=tuple(rows_of(full, at_length=loaded.at_lengths(limit), cut=cut)),
+            lengths=tuple(lengths or (window,)) if loaded.at_lengths() else (),
             num_fewshot=num_fewshot,
             limit=limit,
             batch_size=batch_size,
             seeds=seeds,
             full=full,
-            warnings=(*opened.warnings, *notes, *_warnings(opened, reader, cut, full), *said()),
+            warnings=(
+                *checkpoint.warnings, *notes, *_warnings(checkpoint, reader, cut, full), *said()
+            ),
             output_dir=str(output_dir) if output_dir is not None else None,
-            tokenizer=opened.tokenizer.name if opened.tokenizer else None,
-        )
+            tokenizer=checkpoint.tokenizer.name if checkpoint.tokenizer else None,
+        )  # fmt: skip
         if folder is not None:
-            _write(folder, result, _folders(source, include_path))
+            _write(folder, result, _folders(checkpoint.source, include_path))
     return result
+
+
+def _tasks(
+    names: Sequence[str],
+    include_path: str | Path | None,
+    lengths: Sequence[int],
+    window: int,
+    checkpoint: Opened,
+    loading: Loading,
+    on_progress: Progress,
+) -> Tasks:
+    """Load the harness's tasks, at lengths where they are made at lengths."""
+    tasks = Tasks.load(
+        names, include_path, lengths or (window,),
+        tokenizer=_readable_by_tasks(checkpoint.tokens_from, loading.trust_remote_code),
+        on_progress=on_progress,
+    )  # fmt: skip
+    if lengths and not tasks.at_lengths():
+        raise BadInput(
+            "--lengths is given, and none of --tasks makes its documents at lengths",
+            "leave it out; RULER's tasks do",
+        )
+    return tasks
 
 
 def _check(
@@ -270,20 +281,20 @@ def _readable_by_tasks(source: Source, trust_remote_code: bool) -> str | None:
     return str(source.folder)
 
 
-def _evaluate(reader: Any, found: Tasks, limit: int | None) -> dict[str, Any]:
+def _evaluate(reader: Any, loaded: Tasks, limit: int | None) -> dict[str, Any]:
     """What `lm_eval.evaluate` returns, without the environment it would report."""
     import jinja2
     from lm_eval import evaluate
 
-    names = ", ".join(found.tasks)
-    loaded = {
-        "tasks": found.tasks,
-        "groups": found.groups,
-        "group_map": {name: group.child_names for name, group in found.groups.items()},
+    names = ", ".join(loaded.tasks)
+    task_dict = {
+        "tasks": loaded.tasks,
+        "groups": loaded.groups,
+        "group_map": {name: group.child_names for name, group in loaded.groups.items()},
     }
-    samples = found.chosen(limit) if limit is not None else None
+    samples = loaded.chosen(limit) if limit is not None else None
     try:
-        full = evaluate(lm=reader, task_dict=loaded, samples=samples, log_samples=False)
+        full = evaluate(lm=reader, task_dict=task_dict, samples=samples, log_samples=False)
     except ConnectionError as error:  # of a metric or few-shot examples that are fetched late
         raise unreachable(names, error) from error
     except OverflowError as error:

@@ -28,7 +28,7 @@ from ctxext.runs.json_file import read_json_object
 
 
 @dataclass(frozen=True)
-class Inspection:
+class InspectResult:
     """What `ctxext inspect` found; `to_dict` is its JSON document."""
 
     opened: Opened
@@ -99,7 +99,7 @@ def inspect(
     revision: str | None = None,
     original_length: int | str | None = None,
     prefer: Dialect | None = None,
-) -> Inspection:
+) -> InspectResult:
     """Read a checkpoint's config and weight headers; loads no weights and runs no model code.
 
     Args:
@@ -134,7 +134,7 @@ def inspect(
         if element is not None and (size := _kv_bytes(position, length, element)) is not None
     }
     warnings += _suspicions(opened, target)
-    return Inspection(
+    return InspectResult(
         opened=opened,
         parameters=weights.parameters_once(tied=tied_head(opened.config)) if weights else None,
         dtype=dtype,
@@ -145,7 +145,7 @@ def inspect(
     )
 
 
-def plot(found: Inspection, path: Path, *, target: int | None = None) -> None:
+def plot(found: InspectResult, path: Path, *, target: int | None = None) -> None:
     """Draw the wavelength of every rotary pair against the window, for each method with a target.
 
     Args:

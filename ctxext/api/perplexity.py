@@ -1,33 +1,20 @@
 """`ctxext eval-ppl`: several checkpoints, several lengths, one text, one table."""
 
-import gc
+import dataclasses
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctxext.api._arguments import several, several_lengths
 from ctxext.checkpoints.config.dtype import check_dtype
-from ctxext.checkpoints.config.quantised import read_unquantised
-from ctxext.checkpoints.folder import CONFIG
-from ctxext.checkpoints.live.tensors import check_tensors
-from ctxext.checkpoints.live.tokenizer import has_tokenizer
-from ctxext.checkpoints.names import names_of
-from ctxext.checkpoints.opened import Opened, open_checkpoint, tokenizer_of
-from ctxext.checkpoints.provenance import sha256_of
-from ctxext.data.cache import check_cache_folder
-from ctxext.data.sources import Source as TextSource
-from ctxext.data.store import TokenFile, stored_tokens, tokenizer_digest
-from ctxext.data.tokens import Tokens, check_top
+from ctxext.checkpoints.opened import Opened
 from ctxext.encodings.rope_types import rope_type_facts
-from ctxext.errors import BadInput, CtxextError
-from ctxext.evaluation.measuring import Measuring, free_gpu, weights_state
-from ctxext.evaluation.reading.windows import readable
-from ctxext.machine.launch import Launch, launched
+from ctxext.errors import BadInput
+from ctxext.evaluation.measuring import weights_state
+from ctxext.evaluation.session import Loading, Session
 from ctxext.progress import Progress, silent
 from ctxext.report.charts.perplexity import plot_perplexity
-from ctxext.runs.numbers import whole
 from ctxext.runs.rows.perplexity import (
     KeyRow,
     LengthRow,
@@ -39,7 +26,8 @@ from ctxext.runs.rows.row import Failed, models_of
 
 if TYPE_CHECKING:
     from ctxext.evaluation.perplexity.key_tokens import KeyRule, Mask
-    from ctxext.evaluation.perplexity.scores import Protocol, Protocols
+    from ctxext.evaluation.perplexity.scores import Measured, Protocol, Protocols
+    from ctxext.evaluation.perplexity.texts import Texts
     from ctxext.evaluation.reading.reading import Reading
 
 PROTOCOLS = ("sliding", "disjoint", "yarn")
@@ -152,238 +140,160 @@ def perplexity(
     """
     models, lengths = several(models), several_lengths(lengths, "lengths")
     _check(models, lengths, stride, protocol, aligned=aligned)
-    kind = check_dtype(dtype)
     rule = _rule(key_tokens, lengths[-1])
-    with launched(device) as launch, ExitStack() as held:
-
-        def look() -> tuple[list[Opened], Opened | None, Measuring]:
-            opened = [
-                open_checkpoint(model, revision=revision, tokenizer=tokenizer) for model in models
-            ]
-            reference = _reference(key_tokens.reference, tokenizer) if key_tokens else None
-            every = [*opened, *([reference] if reference else [])]
-            measuring = Measuring(
-                Path(output_dir) if output_dir is not None else None, KIND, overwrite=overwrite,
-                inputs=tuple(one.source.folder for one in every), launch=launch, held=held,
-            )  # fmt: skip
-            for one in every:
-                read_unquantised(one.source, "evaluate")
-                _check_chunks(one, prefill_chunk)
-            TextSource(data, field).check()
-            check_cache_folder()
-            return opened, reference, measuring
-
-        opened, reference, measuring = launch.agree(look)
-        texts = _Texts(
-            data, field, tokens, lengths[-1], trust_remote_code, several=reference is not None
-        )
-
-        def read() -> None:
-            for one in [*opened, *([reference] if reference else [])]:
-                check_tensors(one.source, trust_remote_code=trust_remote_code)
-                # Too little text, or a foreign tokenizer, is said before any model is loaded.
-                embeddings = whole(one.config, "vocab_size", f"{one.source.name}/{CONFIG}")
-                check_top(texts.of(one).top, embeddings or 2**31)
-            if reference:
-                texts.check_comparable([*opened, reference])
-
-        launch.agree(read)
-
+    loading = Loading(
+        revision, tokenizer, check_dtype(dtype), device, trust_remote_code, prefill_chunk
+    )
+    with Session.open(
+        models, KIND, loading, names=names, output_dir=output_dir, overwrite=overwrite,
+        reference=key_tokens.reference if key_tokens else None,
+    ) as session:  # fmt: skip
         from ctxext.evaluation.perplexity.scores import Protocols
+        from ctxext.evaluation.perplexity.texts import Texts
 
+        texts = Texts(data, field, tokens or 0, lengths[-1], loading)
+        session.agree(lambda: _read(texts, session))
         protocols = Protocols(protocol, stride, tuple(lengths) if aligned else ())
-        run = _Run(
-            launch, measuring, texts, kind, device, trust_remote_code, prefill_chunk, on_progress
-        )
-        run.begin()
-        keys = run.key_tokens(reference, lengths[-1], stride, rule) if reference and rule else None
-        names = list(names) if names is not None else names_of(models, opened)
-        for name, one in zip(names, opened, strict=True):
-            run.measure(name, one, lengths, protocols, keys)
-        warnings = [f"{n}: {w}" for n, one in zip(names, opened, strict=True) for w in one.warnings]
-        warnings += run.notes
-        result = run.result(
-            opened, protocols, warnings, reference, rule, str(output_dir) if output_dir else None
-        )
+        run = _Run(session, texts, lengths, protocols, on_progress)
+        session.begin()
+        run.find_keys(rule)
+        for name, checkpoint in session:
+            run.measure(name, checkpoint)
+        result = run.result(rule, str(output_dir) if output_dir else None)
 
-        def draw(folder: Path) -> None:
-            for suffix in ("png", "svg"):
-                plot_perplexity(
-                    folder / f"perplexity.{suffix}", result.results, result.by_position,
-                    window=result.window,
-                )  # fmt: skip
+        def draw(path: Path) -> None:
+            plot_perplexity(path, result.results, result.by_position, window=result.window)
 
-        launch.on_main(lambda: measuring.finish(result.to_dict(), draw, finished=not result.failed))
+        session.finish(result.to_dict(), draw, "perplexity")
         return result
 
 
-def _reference(model: str, tokenizer: str | None) -> Opened:
-    """The checkpoint of `--key-tokens`, with the tokenizer named only where it has none."""
-    opened = open_checkpoint(model)
-    if tokenizer is None or has_tokenizer(opened.source.folder):
-        return opened
-    return open_checkpoint(model, tokenizer=tokenizer)
+def _read(texts: "Texts", session: Session) -> None:
+    """Read the text for all checkpoints, before any model is loaded."""
+    for checkpoint in session.every:
+        _check_chunks(checkpoint, session.loading.prefill_chunk)
+    texts.read(session.every)
+    if session.reference:
+        texts.check_comparable(session.every)
 
 
+@dataclass
 class _Run:
-    """Models measured one after the other, and what was found."""
+    """What is measured alike of every checkpoint, and the rows so far."""
 
-    def __init__(
-        self,
-        launch: Launch,
-        measuring: Measuring,
-        texts: "_Texts",
-        dtype: Any,
-        device: str,
-        trust_remote_code: bool,
-        prefill_chunk: int,
-        on_progress: Progress,
-    ) -> None:
-        self._launch, self._measuring, self._texts = launch, measuring, texts
-        self._dtype, self._device, self._trust = dtype, device, trust_remote_code
-        self._chunk, self._on_progress = prefill_chunk, on_progress
-        self._results: list[LengthRow] = []
-        self._positions: list[PositionRow] = []
-        self._keys: list[KeyRow] = []
-        self._failed: list[Failed] = []
-        self._why: CtxextError | None = None
-        self.notes: list[str] = []
+    session: Session
+    texts: "Texts"
+    lengths: Sequence[int]
+    protocols: "Protocols"
+    on_progress: Progress
+    keys: "_KeyTokens | None" = None
+    results: list[LengthRow] = dataclasses.field(default_factory=list)
+    positions: list[PositionRow] = dataclasses.field(default_factory=list)
+    key_rows: list[KeyRow] = dataclasses.field(default_factory=list)
 
-    def begin(self) -> None:
-        self._journal = self._measuring.begin()
-
-    def reading(self, name: str, one: Opened) -> "Reading":
-        """A checkpoint, loaded."""
-        from ctxext.checkpoints.live.load import device_of, load_model
+    def reading(self, name: str, checkpoint: Opened) -> "Reading":
+        """Load a checkpoint, to be read in windows."""
         from ctxext.evaluation.reading.reading import Reading
         from ctxext.evaluation.reading.scoring import Scorer
 
-        def load() -> Scorer:
-            place = device_of(self._device, self._launch)
-            live = load_model(
-                one.source, one.position, dtype=self._dtype, device=place,
-                trust_remote_code=self._trust,
-                on_note=lambda note: self.notes.append(f"{name}: {note}"),
-            )  # fmt: skip
-            return Scorer(live, prefill_chunk=self._chunk)
-
-        identity = (
-            f"{weights_state(one.source)} {self._texts.state(one)} {self._dtype} {self._chunk}"
+        session, loading = self.session, self.session.loading
+        scorer = session.load(
+            name, checkpoint, lambda model: Scorer(model, prefill_chunk=loading.prefill_chunk)
         )
-        return Reading(
-            self._launch.agree(load), name, identity, self._journal, self._launch,
-            self._on_progress,
-        )  # fmt: skip
+        identity = (
+            f"{weights_state(checkpoint.source)} {self.texts.state(checkpoint)} {loading.dtype} "
+            f"{loading.prefill_chunk}"
+        )
+        return Reading(scorer, name, identity, session.journal, session.launch, self.on_progress)
 
-    def key_tokens(
-        self, reference: Opened, length: int, stride: int, rule: "KeyRule"
-    ) -> "_KeyTokens":
-        """The reference's key tokens, for any tokenizer."""
+    def find_keys(self, rule: "KeyRule | None") -> None:
+        """Let the reference say which tokens need far context."""
         from ctxext.evaluation.perplexity.key_tokens import key_tokens
 
-        documents, _ = self._texts.readable(reference)
+        reference = self.session.reference
+        if rule is None or reference is None:
+            return
+        documents, _ = self.texts.readable(reference)
         reading = self.reading(f"reference {reference.source.name}", reference)
-        masks = key_tokens(reading, documents, length, stride, rule)
-        del reading
-        gc.collect()
-        return _KeyTokens(reference, tuple(masks), f"{weights_state(reference.source)} {rule}")
+        masks = key_tokens(reading, documents, self.lengths[-1], self.protocols.stride, rule)
+        name = f"{weights_state(reference.source)} {rule}"
+        self.keys = _KeyTokens(reference, tuple(masks), name)
 
-    def measure(
-        self,
-        name: str,
-        one: Opened,
-        lengths: Sequence[int],
-        protocols: "Protocols",
-        keys: "_KeyTokens | None",
-    ) -> None:
-        """All lengths of one model, and its buckets of positions."""
-        from ctxext.evaluation.perplexity.scores import Measured, by_length, by_position
+    def measure(self, name: str, checkpoint: Opened) -> None:
+        """Measure all lengths of one model, and its buckets of positions."""
+        from ctxext.evaluation.perplexity.scores import by_length, by_position
 
-        documents, sizes = self._texts.readable(one)
-        masks = self._texts.carried(keys.reference, keys.masks, one) if keys else None
-        reading = self.reading(name, one)
+        documents, sizes = self.texts.readable(checkpoint)
+        keys = self.keys
+        masks = self.texts.carried(keys.reference, keys.masks, checkpoint) if keys else None
+        reading = self.reading(name, checkpoint)
+        identity, window = checkpoint.identity.to_dict(), checkpoint.position.window.current
         shortest: Measured | None = None
-        for length in lengths:
-            try:
-                found = by_length(
-                    reading, documents, length, protocols, sizes=sizes, keys=masks,
+        for length in self.lengths:
+            with self.session.failing(name, length):
+                measured = by_length(
+                    reading, documents, length, self.protocols, sizes=sizes, keys=masks,
                     keys_name=keys.name if keys else "",
                 )  # fmt: skip
-            except CtxextError as error:
-                self._fail(name, length, error)
-                continue
-            row = replace(found.score, window=one.position.window.current, **one.identity.to_dict())
-            if protocols.aligned and shortest:
-                gain, stderr = found.gain_over(shortest)
-                row = replace(row, gain=gain, gain_stderr=stderr)
-            if length == lengths[0]:
-                shortest = found
-            self._results.append(row)
-            if found.keys:
-                self._keys.append(found.keys)
-        try:
-            self._positions += by_position(reading, documents, lengths[-1])
-        except CtxextError as error:
-            self._fail(name, lengths[-1], error)
-        del reading
-        gc.collect()
+                row = replace(measured.score, window=window, **identity)
+                if self.protocols.aligned and shortest:
+                    gain, stderr = measured.gain_over(shortest)
+                    row = replace(row, gain=gain, gain_stderr=stderr)
+                if length == self.lengths[0]:
+                    shortest = measured
+                self.results.append(row)
+                if measured.keys:
+                    self.key_rows.append(measured.keys)
+        with self.session.failing(name, self.lengths[-1]):
+            self.positions += by_position(reading, documents, self.lengths[-1])
 
-    def _fail(self, name: str, length: int, error: CtxextError) -> None:
-        """Kept for the result: the other lengths may do."""
-        free_gpu()
-        self._why = error
-        known = any(row.model == name and row.length == length for row in self._failed)
-        if not known:
-            self._failed.append(Failed(model=name, length=length, error=str(error)))
-
-    def result(
-        self,
-        opened: Sequence[Opened],
-        protocols: "Protocols",
-        warnings: list[str],
-        reference: Opened | None,
-        rule: "KeyRule | None",
-        output_dir: str | None,
-    ) -> PerplexityResult:
-        """What was measured.
+    def result(self, rule: "KeyRule | None", output_dir: str | None) -> PerplexityResult:
+        """Put the rows together, with what has to be said of them.
 
         Raises:
-            CtxextError: nothing was.
+            CtxextError: nothing was measured.
         """
-        if self._why is not None and not self._results:
-            raise self._why
-        first = self._texts.of(opened[0])
-        warnings += _strides(protocols, [row.length for row in self._results])
-        warnings += _exploded([*self._results, *self._positions, *self._keys])
-        if first.replaced:
-            warnings.append(f"--data {first.source}: {first.replaced} bytes were not UTF-8")
-        keys = None
-        if reference and rule:
-            keys = LongPerplexity(
-                reference=reference.source.name, context=rule.context, block=rule.block,
-                gain=rule.gain, loss=rule.loss, results=tuple(self._keys),
-            )  # fmt: skip
-            if self._keys and not any(row.tokens for row in self._keys):
-                warnings.append(
-                    "no token needs far context by --key-tokens' reference: longer text, or a "
-                    "lower --key-gain"
-                )
+        self.session.check_measured(self.results)
+        first = self.session.checkpoints[0]
+        text = self.texts.of(first)
         return PerplexityResult(
-            source=first.source,
-            tokens=len(first.ids),
-            sha256=first.text_sha256,
-            protocol=protocols.protocol,
-            stride=protocols.stride,
-            aligned=bool(protocols.aligned),
-            results=tuple(self._results),
-            by_position=tuple(self._positions),
-            key_tokens=keys,
-            failed=tuple(self._failed),
-            window=opened[0].position.window.original,
-            tokenizer=opened[0].tokenizer.name if opened[0].tokenizer else None,
+            source=text.source,
+            tokens=len(text.ids),
+            sha256=text.text_sha256,
+            protocol=self.protocols.protocol,
+            stride=self.protocols.stride,
+            aligned=bool(self.protocols.aligned),
+            results=tuple(self.results),
+            by_position=tuple(self.positions),
+            key_tokens=self._long_perplexity(rule),
+            failed=tuple(self.session.failed),
+            window=first.position.window.original,
+            tokenizer=first.tokenizer.name if first.tokenizer else None,
             output_dir=output_dir,
-            warnings=tuple(dict.fromkeys(warnings)),
+            warnings=tuple(dict.fromkeys(self._warnings())),
         )
+
+    def _long_perplexity(self, rule: "KeyRule | None") -> LongPerplexity | None:
+        if rule is None or self.session.reference is None:
+            return None
+        return LongPerplexity(
+            reference=self.session.reference.source.name, context=rule.context, block=rule.block,
+            gain=rule.gain, loss=rule.loss, results=tuple(self.key_rows),
+        )  # fmt: skip
+
+    def _warnings(self) -> list[str]:
+        warnings = self.session.warnings()
+        warnings += _strides(self.protocols, [row.length for row in self.results])
+        warnings += _exploded([*self.results, *self.positions, *self.key_rows])
+        text = self.texts.of(self.session.checkpoints[0])
+        if text.replaced:
+            warnings.append(f"--data {text.source}: {text.replaced} bytes were not UTF-8")
+        if self.key_rows and not any(row.tokens for row in self.key_rows):
+            warnings.append(
+                "no token needs far context by --key-tokens' reference: longer text, or a lower "
+                "--key-gain"
+            )
+        return warnings
 
 
 @dataclass(frozen=True)
@@ -393,100 +303,6 @@ class _KeyTokens:
     reference: Opened
     masks: tuple["Mask", ...]
     name: str
-
-
-class _Texts:
-    """The text as each tokenizer cuts it; checkpoints with the same tokenizer share the work."""
-
-    def __init__(
-        self,
-        data: str,
-        field: str,
-        limit: int | None,
-        longest: int,
-        trust_remote_code: bool,
-        *,
-        several: bool,
-    ) -> None:
-        self._data, self._field, self._limit = data, field, limit
-        self._longest, self._trust = longest, trust_remote_code
-        self._known: dict[str, TokenFile] = {}
-        self._several = several
-
-    def of(self, opened: Opened) -> TokenFile:
-        """All documents read.
-
-        Raises:
-            BadInput: none fills the longest window.
-        """
-        key = self._key(opened)
-        if key not in self._known:
-            tokenizer = tokenizer_of(opened, trust_remote_code=self._trust)
-            file = stored_tokens(
-                TextSource(self._data, self._field), tokenizer,
-                tokenizer_digest(opened.tokens_from.folder), None, self._limit or 0,
-                with_sizes=True,
-            )  # fmt: skip
-            readable(file.lengths, self._longest, source=file.source)
-            self._known[key] = file
-        return self._known[key]
-
-    def readable(self, opened: Opened) -> tuple[list[Tokens], list[Tokens] | None]:
-        """The documents that fill the longest window, and the bytes of text of their tokens."""
-        file = self.of(opened)
-        chosen = self._chosen(opened)
-        sizes: list[Tokens] = [part for i in chosen if (part := file.sizes_of(i)) is not None]
-        return [file.document(i) for i in chosen], sizes or None
-
-    def carried(self, reference: Opened, masks: Sequence["Mask"], opened: Opened) -> list["Mask"]:
-        """Key tokens of a reference's documents as the tokens of another checkpoint."""
-        from ctxext.evaluation.perplexity.key_tokens import carried_over
-
-        if self._key(reference) == self._key(opened):
-            return list(masks)
-        theirs, ours = self.of(reference), self.of(opened)
-        found = dict(zip(self._chosen(reference), masks, strict=True))
-        out = []
-        for index in self._chosen(opened):
-            mask, from_sizes, to_sizes = (
-                found.get(index), theirs.sizes_of(index), ours.sizes_of(index)
-            )  # fmt: skip
-            if from_sizes is None or to_sizes is None:
-                raise BadInput(  # check_comparable has said it
-                    "--key-tokens needs fast tokenizers to compare two of them"
-                )
-            if mask is None:  # too short for the reference's window
-                out.append(_none(len(to_sizes)))
-            else:
-                out.append(carried_over(mask, from_sizes, to_sizes))
-        return out
-
-    def check_comparable(self, opened: Sequence[Opened]) -> None:
-        """Raises:
-        BadInput: tokenizers differ, and one of them cannot say where its tokens stand.
-        """
-        if len({self._key(one) for one in opened}) == 1:
-            return
-        for one in opened:
-            if self.of(one).sizes is None:
-                raise BadInput(
-                    f"--key-tokens: the tokenizer of {one.source.name} is not another's, and "
-                    "cannot say where its tokens stand in the text (it is a slow one)",
-                    "convert it: AutoTokenizer.from_pretrained(...).save_pretrained(...)",
-                )
-
-    def state(self, opened: Opened) -> str:
-        """What the numbers depend on."""
-        file = self.of(opened)
-        return f"{self._key(opened)} {file.text_sha256} {file.sha256} {self._longest}"
-
-    def _chosen(self, opened: Opened) -> list[int]:
-        file = self.of(opened)
-        return readable(file.lengths, self._longest, source=file.source)
-
-    def _key(self, opened: Opened) -> str:
-        folder = opened.tokens_from.folder
-        return sha256_of(folder / "tokenizer.json") or str(folder.resolve())
 
 
 def _strides(protocols: "Protocols", lengths: Sequence[int]) -> list[str]:
@@ -521,12 +337,6 @@ def _listed(numbers: Sequence[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def _none(size: int) -> Any:
-    import numpy as np
-
-    return np.zeros(size, dtype=bool)
-
-
 def _rule(wanted: KeyTokens | None, longest: int) -> "KeyRule | None":
     if wanted is None:
         return None
@@ -555,12 +365,12 @@ def _check(
         )
 
 
-def _check_chunks(one: Opened, chunk: int) -> None:
-    """Frequencies that follow the length of the input would be others in every chunk."""
-    rope = one.position.rope
+def _check_chunks(checkpoint: Opened, chunk: int) -> None:
+    """Refuse chunks where frequencies follow the length of what is read at once."""
+    rope = checkpoint.position.rope
     if chunk and rope and rope_type_facts(rope.block.rope_type).follows_length:
         raise BadInput(
-            f"--prefill-chunk: {one.source.name} has {rope.block.rope_type} scaling, whose "
+            f"--prefill-chunk: {checkpoint.source.name} has {rope.block.rope_type} scaling, whose "
             "frequencies depend on how much is read at once",
             "leave out --prefill-chunk",
         )

@@ -31,7 +31,7 @@ _PICTURES = {perplexity.KIND: "perplexity.png", retrieval.KIND: "retrieval.png"}
 
 
 @dataclass(frozen=True)
-class Pushed:
+class PushResult:
     """What `ctxext push` did, or would do (`dry_run`); `to_dict` is its JSON document."""
 
     repo_id: str
@@ -67,7 +67,7 @@ def push(
     token: str | None = None,
     dry_run: bool = False,
     on_progress: Progress = silent,
-) -> Pushed:
+) -> PushResult:
     """Upload a run: weights, config and tokenizer at the top, the adapter in `adapter/`, a card.
 
     The card's numbers come from the run's `ctxext.json` and from the evaluations in the run
@@ -122,7 +122,7 @@ def push(
     repository = Repository(repo_id, private, revision, create_pr, token)
     message = commit_message or "Upload with ctxext"
     url = None if dry_run else upload(items, repository, message=message, on_progress=on_progress)
-    return Pushed(
+    return PushResult(
         repo_id=repo_id,
         url=url,
         card=str(folder / CARD),

@@ -19,7 +19,7 @@ _HOLDS = ("demo", "finetune", "extend", "merge")  # kinds whose folder may hold 
 
 
 @dataclass(frozen=True)
-class Report:
+class ReportResult:
     """What a report shows; `to_dict` is its JSON document."""
 
     findings: Findings
@@ -56,7 +56,7 @@ def make_report(
     *,
     output: str | Path | None = "report.html",
     overwrite: bool = False,
-) -> Report:
+) -> ReportResult:
     """`ctxext report`: put runs side by side, and write them as one self-contained HTML file.
 
     Not named `report`: `ctxext.report` is the room that draws.
@@ -88,7 +88,7 @@ def make_report(
             write_file(target, text)
         except OSError as error:
             raise BadInput(f"--output {target} cannot be written: {error.strerror}") from error
-    return Report(collected, str(target) if target is not None else None, size)
+    return ReportResult(collected, str(target) if target is not None else None, size)
 
 
 def _check_file(path: Path, overwrite: bool) -> None:

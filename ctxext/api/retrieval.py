@@ -1,37 +1,32 @@
 """`ctxext eval-retrieval`: does each checkpoint use what stands far back, and up to where."""
 
-import gc
+import dataclasses
+import itertools
 import string
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ctxext.api._arguments import several, several_lengths
 from ctxext.checkpoints.config.dtype import check_dtype
-from ctxext.checkpoints.config.quantised import read_unquantised
-from ctxext.checkpoints.folder import CONFIG
-from ctxext.checkpoints.live.tensors import check_tensors
-from ctxext.checkpoints.names import names_of
-from ctxext.checkpoints.opened import Opened, open_checkpoint, tokenizer_of
+from ctxext.checkpoints.opened import Opened
 from ctxext.checkpoints.provenance import sha256_of
 from ctxext.data.sources import Source as TextSource
 from ctxext.data.tokens import check_top
-from ctxext.errors import BadInput, CtxextError
-from ctxext.evaluation.measuring import Measuring, free_gpu, weights_state
-from ctxext.machine.launch import Launch, launched
+from ctxext.errors import BadInput
+from ctxext.evaluation.measuring import weights_state
+from ctxext.evaluation.session import Loading, Session
 from ctxext.progress import Progress, silent
 from ctxext.report.charts.retrieval import plot_retrieval
 from ctxext.report.tables.text import percent
-from ctxext.runs.numbers import whole
 from ctxext.runs.rows.retrieval import CellRow, EffectiveRow, MiddleRow
 from ctxext.runs.rows.row import Failed
 
 if TYPE_CHECKING:
     from ctxext.evaluation.retrieval.fitting import Encoder
     from ctxext.evaluation.retrieval.haystack import Haystack
-    from ctxext.evaluation.retrieval.scores import Asking
+    from ctxext.evaluation.retrieval.scores import Asking, Score
     from ctxext.evaluation.retrieval.tasks import Task, Wording
     from ctxext.evaluation.statistics.effective_length import Threshold
 
@@ -139,174 +134,151 @@ def retrieval(
         BadInput: anything the user can mend: an unknown task, a length too short for its words.
         CtxextError: nothing could be measured, corrupt weights.
     """
-    from ctxext.evaluation.retrieval.haystack import NOISE
     from ctxext.evaluation.statistics.effective_length import parse_threshold
 
     models, tasks = several(models), several(tasks)
     lengths, depths = several_lengths(lengths, "lengths"), sorted(set(depths))
     _check(models, lengths, depths, samples, score)
-    chosen = _tasks(tasks)
+    questions = _Questions(_tasks(tasks), lengths, depths, samples, seed, score)
     rule = parse_threshold(threshold)
-    kind = check_dtype(dtype)
-    with launched(device) as launch, ExitStack() as held:
+    loading = Loading(
+        revision, tokenizer, check_dtype(dtype), device, trust_remote_code, prefill_chunk
+    )
+    with Session.open(
+        models, KIND, loading, names=names, output_dir=output_dir, overwrite=overwrite
+    ) as session:
+        text = TextSource(data, field) if data is not None else None
+        run = session.agree(lambda: _Run.prepare(session, questions, text, on_progress))
+        session.begin()
+        for (name, checkpoint), encode in zip(session, run.encoders, strict=True):
+            run.ask(name, checkpoint, encode)
+        result = run.result(rule, str(output_dir) if output_dir else None)
 
-        def look() -> tuple[list[Opened], Measuring]:
-            opened = [
-                open_checkpoint(model, revision=revision, tokenizer=tokenizer) for model in models
-            ]
-            measuring = Measuring(
-                Path(output_dir) if output_dir is not None else None, KIND, overwrite=overwrite,
-                inputs=tuple(one.source.folder for one in opened), launch=launch, held=held,
-            )  # fmt: skip
-            for one in opened:
-                read_unquantised(one.source, "evaluate")
-            return opened, measuring
+        def draw(path: Path) -> None:
+            plot_retrieval(path, result.results, window=result.window)
 
-        opened, measuring = launch.agree(look)
-        source = TextSource(data, field) if data is not None else None
-
-        def prepare() -> tuple["Haystack", list["Encoder"], dict[str, "Wording"]]:
-            encoders = [_encoder(one, trust_remote_code) for one in opened]
-            for one, encode in zip(opened, encoders, strict=True):
-                check_tensors(one.source, trust_remote_code=trust_remote_code)
-                embeddings = whole(one.config, "vocab_size", f"{one.source.name}/{CONFIG}")
-                check_top(max(encode(NOISE + string.printable)), embeddings or 2**31)
-            return _haystack(source), encoders, _wordings(chosen, encoders, lengths[0])
-
-        haystack, encoders, wordings = launch.agree(prepare)
-        run = _Run(
-            launch, measuring.begin(), haystack, wordings, depths, samples, seed, score,
-            source.sha256 if source else "noise", on_progress,
-        )  # fmt: skip
-        names = list(names) if names is not None else names_of(models, opened)
-        for name, one, encode in zip(names, opened, encoders, strict=True):
-            asking = run.asking(name, one, encode, kind, device, trust_remote_code, prefill_chunk)
-            run.ask(asking, name, one, chosen, lengths)
-            del asking
-            gc.collect()
-        result = _result(
-            run, opened, names, chosen, lengths, rule, source,
-            str(output_dir) if output_dir else None,
-        )  # fmt: skip
-
-        def draw(folder: Path) -> None:
-            for suffix in ("png", "svg"):
-                plot_retrieval(folder / f"retrieval.{suffix}", result.results, window=result.window)
-
-        launch.on_main(lambda: measuring.finish(result.to_dict(), draw, finished=not result.failed))
+        session.finish(result.to_dict(), draw, "retrieval")
         return result
+
+
+@dataclass(frozen=True)
+class _Questions:
+    """What every checkpoint is asked alike."""
+
+    tasks: Sequence["Task"]
+    lengths: Sequence[int]
+    depths: Sequence[float]
+    samples: int
+    seed: int
+    score: "Score"
 
 
 @dataclass
 class _Run:
-    """What all models are asked alike, and what was found."""
+    """The checkpoints, what their questions are made of, and the rows so far."""
 
-    launch: Launch
-    journal: Any
+    session: Session
+    questions: _Questions
+    text: TextSource | None
     haystack: "Haystack"
+    encoders: Sequence["Encoder"]
     wordings: dict[str, "Wording"]
-    depths: Sequence[float]
-    samples: int
-    seed: int
-    score: Literal["logprob", "generate"]
-    data_sha256: str
     on_progress: Progress
+    cells: list[CellRow] = dataclasses.field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.cells: list[CellRow] = []
-        self.failed: list[Failed] = []
-        self.why: CtxextError | None = None
-        self.notes: list[str] = []
+    @classmethod
+    def prepare(
+        cls, session: Session, questions: _Questions, text: TextSource | None, listen: Progress
+    ) -> "_Run":
+        """Load what needs no model: tokenizers and the haystack.
 
-    def asking(
-        self,
-        name: str,
-        one: Opened,
-        encode: "Encoder",
-        dtype: Any,
-        device: str,
-        trust_remote_code: bool,
-        prefill_chunk: int,
-    ) -> "Asking":
-        """A checkpoint, loaded."""
-        from ctxext.checkpoints.live.load import device_of, load_model
+        Raises:
+            BadInput: a length too short for a task's words, a tokenizer that is not the model's.
+            CtxextError: stored tensors that are not the model's.
+        """
+        from ctxext.evaluation.retrieval.fitting import Encoder
+        from ctxext.evaluation.retrieval.haystack import NOISE
+
+        loading = session.loading
+        encoders = [Encoder(loading.tokenizer_of(each)) for each in session.checkpoints]
+        for checkpoint, encode in zip(session.checkpoints, encoders, strict=True):
+            embeddings = loading.check_weights(checkpoint)
+            check_top(max(encode(NOISE + string.printable)), embeddings)
+        wordings = _wordings(questions.tasks, encoders, questions.lengths[0])
+        return cls(session, questions, text, _haystack(text), encoders, wordings, listen)
+
+    def ask(self, name: str, checkpoint: Opened, encode: "Encoder") -> None:
+        """Ask a checkpoint all tasks at all lengths."""
+        asked, identity = self.questions, checkpoint.identity.to_dict()
+        asking = self._asking(name, checkpoint, encode)
+        for task, length in itertools.product(asked.tasks, asked.lengths):
+            with self.session.failing(name, length, task=task.name):
+                cells = asking.cells(
+                    task, self.wordings[task.name], length, depths=asked.depths,
+                    samples=asked.samples, seed=asked.seed,
+                )  # fmt: skip
+                self.cells += [replace(cell, **identity) for cell in cells]
+
+    def _asking(self, name: str, checkpoint: Opened, encode: "Encoder") -> "Asking":
+        """Load a checkpoint, to be asked."""
         from ctxext.evaluation.retrieval.answering import Answerer
         from ctxext.evaluation.retrieval.scores import Asking
 
-        def load() -> Answerer:
-            place = device_of(device, self.launch)
-            live = load_model(
-                one.source, one.position, dtype=dtype, device=place,
-                trust_remote_code=trust_remote_code,
-                on_note=lambda note: self.notes.append(f"{name}: {note}"),
-            )  # fmt: skip
-            return Answerer(live, prefill_chunk=prefill_chunk)
-
-        tokenizer = sha256_of(one.tokens_from.folder / "tokenizer.json")
-        identity = f"{weights_state(one.source)} {tokenizer} {dtype} {self.data_sha256}"
+        session, loading = self.session, self.session.loading
+        answerer = session.load(
+            name, checkpoint, lambda model: Answerer(model, prefill_chunk=loading.prefill_chunk)
+        )
+        tokenizer = sha256_of(checkpoint.tokens_from.folder / "tokenizer.json")
+        text = self.text.sha256 if self.text else "noise"
+        identity = f"{weights_state(checkpoint.source)} {tokenizer} {loading.dtype} {text}"
         return Asking(
-            self.launch.agree(load), encode, self.haystack, self.score, name, identity,
-            self.journal, self.launch, self.on_progress,
+            answerer, encode, self.haystack, self.questions.score, name, identity,
+            session.journal, session.launch, self.on_progress,
         )  # fmt: skip
 
-    def ask(
-        self,
-        asking: "Asking",
-        name: str,
-        one: Opened,
-        tasks: Sequence["Task"],
-        lengths: Sequence[int],
-    ) -> None:
-        """All tasks at all lengths."""
-        identity = one.identity.to_dict()
-        for task in tasks:
-            for length in lengths:
-                try:
-                    cells = asking.cells(
-                        task, self.wordings[task.name], length, depths=self.depths,
-                        samples=self.samples, seed=self.seed,
-                    )  # fmt: skip
-                except BadInput:
-                    raise
-                except CtxextError as error:
-                    self.why = error
-                    self.failed.append(
-                        Failed(model=name, task=task.name, length=length, error=str(error))
-                    )
-                    free_gpu()
-                    continue
-                self.cells += [replace(cell, **identity) for cell in cells]
+    def result(self, rule: "Threshold", output_dir: str | None) -> RetrievalResult:
+        """Put the cells together, with what follows from them.
 
+        Raises:
+            CtxextError: nothing could be measured.
+        """
+        self.session.check_measured(self.cells)
+        asked, first = self.questions, self.session.checkpoints[0]
+        effective, middle, warnings = self._by_task(rule)
+        return RetrievalResult(
+            source=self.text.name if self.text else "noise",
+            sha256=self.text.sha256 if self.text else None,
+            score=asked.score,
+            seed=asked.seed,
+            samples=asked.samples,
+            threshold=str(rule),
+            tasks=tuple(task.name for task in asked.tasks),
+            wordings={name: str(wording) for name, wording in self.wordings.items()},
+            lengths=tuple(asked.lengths),
+            depths=tuple(asked.depths),
+            window=first.position.window.original,
+            results=tuple(self.cells),
+            effective=tuple(effective),
+            middle=tuple(middle),
+            failed=tuple(self.session.failed),
+            output_dir=output_dir,
+            tokenizer=first.tokenizer.name if first.tokenizer else None,
+            warnings=tuple(dict.fromkeys([*self.session.warnings(), *warnings, *self._warnings()])),
+        )
 
-def _result(
-    run: _Run,
-    opened: Sequence[Opened],
-    names: Sequence[str],
-    tasks: Sequence["Task"],
-    lengths: Sequence[int],
-    rule: "Threshold",
-    source: TextSource | None,
-    output_dir: str | None,
-) -> RetrievalResult:
-    """What was found, and what follows from it.
+    def _by_task(self, rule: "Threshold") -> tuple[list[EffectiveRow], list[MiddleRow], list[str]]:
+        """Say for each model and task how far it reaches, and what is lost in the middle."""
+        from ctxext.evaluation.retrieval.pooling import effective_row, middle_rows
 
-    Raises:
-        CtxextError: nothing could be measured.
-    """
-    if run.why is not None and not run.cells:
-        raise run.why
-    from ctxext.evaluation.retrieval.pooling import effective_row, middle_rows
-
-    effective: list[EffectiveRow] = []
-    middle: list[MiddleRow] = []
-    warnings = [f"{n}: {w}" for n, one in zip(names, opened, strict=True) for w in one.warnings]
-    warnings += run.notes
-    for name, one in zip(names, opened, strict=True):
-        for task in tasks:
-            cells = [cell for cell in run.cells if (cell.model, cell.task) == (name, task.name)]
+        effective: list[EffectiveRow] = []
+        middle: list[MiddleRow] = []
+        warnings = []
+        pairs = zip(self.session.names, self.session.checkpoints, strict=True)
+        for (name, checkpoint), task in itertools.product(pairs, self.questions.tasks):
+            cells = [cell for cell in self.cells if (cell.model, cell.task) == (name, task.name)]
             if not cells:
                 continue
-            row = effective_row(cells, rule, one.position.window.original)
+            row = effective_row(cells, rule, checkpoint.position.window.original)
             effective.append(row)
             if row.effective_length is None and rule.relative and row.own is not None:
                 warnings.append(
@@ -314,41 +286,20 @@ def _result(
                     f"{row.own.length} tokens, inside its window: it has no length to keep it to"
                 )
             middle += middle_rows(cells)
-    compact = [name for name, wording in run.wordings.items() if wording == "compact"]
-    short = [name for name in compact if name != "copy"]
-    if short:
-        warnings.append(
-            f"asked in compact words, since {lengths[0]} tokens are too few for the published "
-            f"ones: {', '.join(short)}"
-        )
-    if source is not None and source.replaced:
-        warnings.append(f"--data {source.name}: {source.replaced} bytes were not UTF-8")
-    return RetrievalResult(
-        source=source.name if source else "noise",
-        sha256=source.sha256 if source else None,
-        score=run.score,
-        seed=run.seed,
-        samples=run.samples,
-        threshold=str(rule),
-        tasks=tuple(task.name for task in tasks),
-        wordings={name: str(wording) for name, wording in run.wordings.items()},
-        lengths=tuple(lengths),
-        depths=tuple(run.depths),
-        window=opened[0].position.window.original,
-        results=tuple(run.cells),
-        effective=tuple(effective),
-        middle=tuple(middle),
-        failed=tuple(run.failed),
-        output_dir=output_dir,
-        tokenizer=opened[0].tokenizer.name if opened[0].tokenizer else None,
-        warnings=tuple(dict.fromkeys(warnings)),
-    )
+        return effective, middle, warnings
 
-
-def _encoder(one: Opened, trust_remote_code: bool) -> "Encoder":
-    from ctxext.evaluation.retrieval.fitting import Encoder
-
-    return Encoder(tokenizer_of(one, trust_remote_code=trust_remote_code))
+    def _warnings(self) -> list[str]:
+        warnings = []
+        compact = [name for name, wording in self.wordings.items() if wording == "compact"]
+        short = [name for name in compact if name != "copy"]
+        if short:
+            warnings.append(
+                f"asked in compact words, since {self.questions.lengths[0]} tokens are too few "
+                f"for the published ones: {', '.join(short)}"
+            )
+        if self.text is not None and self.text.replaced:
+            warnings.append(f"--data {self.text.name}: {self.text.replaced} bytes were not UTF-8")
+        return warnings
 
 
 def _haystack(source: TextSource | None) -> "Haystack":

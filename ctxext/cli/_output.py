@@ -11,8 +11,7 @@ import typer
 
 from ctxext.errors import CtxextError
 from ctxext.masking import masked
-from ctxext.progress import Progress as Listener
-from ctxext.progress import silent
+from ctxext.progress import Progress as Listener, silent
 from ctxext.runs.checked import printable_text
 from ctxext.runs.json_file import finite
 from ctxext.runs.rows.row import Failed

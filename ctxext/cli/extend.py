@@ -11,7 +11,7 @@ from ctxext.errors import BadInput
 from ctxext.lengths import parse_length
 
 if TYPE_CHECKING:
-    from ctxext.api.extend import Extended
+    from ctxext.api.extend import ExtendResult
 
 
 def command(
@@ -86,7 +86,7 @@ def _sliding(value: str | None) -> int | str | None:
     return None if value == "off" else parse_length(value, flag="--sliding-window")
 
 
-def _render(result: "Extended") -> None:
+def _render(result: "ExtendResult") -> None:
     numbers = ", ".join(
         f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
         for key, value in result.parameters.items()

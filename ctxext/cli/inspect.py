@@ -10,7 +10,7 @@ from ctxext.cli._output import out, print_json, say_warnings, table
 from ctxext.lengths import parse_length, show_length
 
 if TYPE_CHECKING:
-    from ctxext.api.inspect import Inspection
+    from ctxext.api.inspect import InspectResult
 
 _UNKNOWN = "unknown"
 _ATTENTION = {
@@ -42,8 +42,7 @@ def command(
 
     Example: ctxext inspect meta-llama/Llama-3.2-1B --target 256k
     """
-    from ctxext.api.inspect import inspect
-    from ctxext.api.inspect import plot as draw
+    from ctxext.api.inspect import inspect, plot as draw
 
     wanted = parse_length(target, flag="--target") if target else None
     result = inspect(
@@ -64,7 +63,7 @@ def command(
     say_warnings(result.warnings)
 
 
-def _render(result: "Inspection") -> None:
+def _render(result: "InspectResult") -> None:
     position, rope = result.position, result.position.rope
     window = position.stated_window
     rows = [

@@ -10,7 +10,7 @@ from ctxext.cli import _options as options
 from ctxext.cli._output import out, print_json, table
 
 if TYPE_CHECKING:
-    from ctxext.api.report import Report
+    from ctxext.api.report import ReportResult
     from ctxext.report.findings.collected import Findings
     from ctxext.report.findings.differences import Difference
     from ctxext.report.tables.pivot import Table
@@ -46,7 +46,7 @@ def command(
         _render(result)
 
 
-def _render(result: "Report") -> None:
+def _render(result: "ReportResult") -> None:
     from ctxext.report.tables.verdict import verdict_table
 
     findings = result.findings

@@ -2,7 +2,7 @@
 
 import gc
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,11 @@ class Measuring:
         self,
         output_dir: Path | None,
         kind: str,
-        *,
-        overwrite: bool,
-        inputs: tuple[Path, ...],
         launch: Launch,
         held: ExitStack,
+        *,
+        overwrite: bool,
+        inputs: Sequence[Path],
     ) -> None:
         """Check the folder and take its lock; nothing is written yet.
 
@@ -52,7 +52,10 @@ class Measuring:
             return
         self._fresh = overwrite or not self._is_unfinished(output_dir)
         check_output(
-            output_dir, overwrite=not self._fresh or overwrite, inputs=inputs, may_lie_inside=True
+            output_dir,
+            overwrite=not self._fresh or overwrite,
+            inputs=tuple(inputs),
+            may_lie_inside=True,
         )
         held.enter_context(locked(output_dir))
 

@@ -9,8 +9,7 @@ import pytest
 
 from ctxext.api.report import make_report
 from ctxext.errors import BadInput
-from ctxext.runs.run_documents import DOCUMENTS as READ
-from ctxext.runs.run_documents import read_document
+from ctxext.runs.run_documents import DOCUMENTS as READ, read_document
 from support.report_samples import DOCUMENTS, write_run
 
 ABSENT = object()

@@ -4,8 +4,7 @@ import re
 import time
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from ctxext.checkpoints.config import patterns
 from ctxext.checkpoints.config.patterns import ByPattern

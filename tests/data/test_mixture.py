@@ -5,8 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from ctxext.data.documents import DocumentStream, choose_documents
 from ctxext.data.mixture import BLOCK, Mixture, rows_in_block

@@ -3,8 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ctxext.api.inspect import inspect
 from ctxext.checkpoints.config.patch import plan_patch

@@ -2,8 +2,7 @@
 
 import math
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ctxext.evaluation.reading.sharing import shared_rows
 from ctxext.machine.launch import Launch

@@ -8,8 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from ctxext.checkpoints.folder import find_checkpoint, find_tokenizer
 from ctxext.data.cache import cache_folder, check_cache_folder

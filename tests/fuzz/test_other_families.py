@@ -3,8 +3,7 @@
 import json
 import math
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ctxext.checkpoints.config.detect import detect
 from support.fuzzing import answers, as_text, broken, fuzzed

@@ -10,8 +10,7 @@ from decimal import Decimal
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ctxext.data.sources import Source
 from support.fuzzing import answers, broken, broken_bytes, fuzzed

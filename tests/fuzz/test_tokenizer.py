@@ -6,8 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from ctxext.checkpoints.folder import Source
 from ctxext.checkpoints.live.tokenizer import check_fits, load_tokenizer, tokenizer_errors

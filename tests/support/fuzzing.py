@@ -8,8 +8,7 @@ import resource
 import time
 import traceback
 
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, settings, strategies as st
 
 from ctxext.errors import CtxextError
 

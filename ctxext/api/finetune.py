@@ -100,7 +100,7 @@ def finetune(
     model: str,
     *,
     output_dir: str | Path,
-    recipe: Mapping[str, Any],
+    recipe: FinetuneConfig | Mapping[str, Any],
     resume: bool = False,
     overwrite: bool = False,
     revision: str | None = None,
@@ -130,7 +130,7 @@ def finetune(
             `extend`, any.
         output_dir: new folder, or with `resume` the folder of the run to go on with.
         recipe: sections `extend`, `data`, `lora`, `train`, `memory`, `parallel` and the list
-            `stages`, as in a recipe file.
+            `stages`, as in a recipe file; or a `FinetuneConfig`.
         tokenizer: folder or repository whose tokenizer reads the data, and goes into `merged/`;
             None = the model's own.
         dtype: of the computation: `auto` = bfloat16 on a GPU, float32 on a CPU.

@@ -175,7 +175,7 @@ class FinetunePlan:
 def plan_finetune(
     model: str,
     *,
-    recipe: Mapping[str, Any],
+    recipe: FinetuneConfig | Mapping[str, Any],
     gpu: str | None = None,
     gpus: int | None = None,
     revision: str | None = None,

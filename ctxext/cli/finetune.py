@@ -1,7 +1,7 @@
 """`ctxext finetune`."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +10,9 @@ from ctxext.cli._output import err, out, print_json, progress, say_warnings
 from ctxext.errors import BadInput
 from ctxext.lengths import parse_length
 from ctxext.machine.launch import environment_rank
+
+if TYPE_CHECKING:
+    from ctxext.api.finetune import FinetuneResult
 
 
 def command(
@@ -152,7 +155,6 @@ def command(
     Example: ctxext finetune runs/yarn --data books/ --seq-length 32k --steps 400 -o runs/yarn-ft
     """
     from ctxext.api.finetune import finetune
-    from ctxext.runs.recipe.reader import find_recipe, override, read_recipe
 
     if not dry_run and (gpu is not None or gpus is not None):
         raise BadInput("--gpu and --gpus are read by --dry-run only", "add --dry-run")
@@ -186,20 +188,16 @@ def command(
         "lora.train_norms": train_norms,
         "lora.train_embeddings": train_embeddings,
     }
-    values = read_recipe(find_recipe(recipe)) if recipe else {}
-    values = override(values, options.parse_set(set_), flag="--set")
-    values = override(values, {k: v for k, v in flags.items() if v is not None}, flag="flag")
-    model = _model(model, values)
-    values = {k: v for k, v in values.items() if k not in _OTHER_SECTIONS}
+    model, values = _recipe(model, recipe, set_, flags)
+    loading: dict[str, Any] = {
+        "revision": revision, "tokenizer": tokenizer, "dtype": dtype, "device": device,
+        "merge_dtype": merge_dtype, "report_to": report_to, "trust_remote_code": trust_remote_code,
+    }  # fmt: skip
     if dry_run:
         from ctxext.api.finetune_plan import plan_finetune
         from ctxext.cli._plan import show_plan
 
-        plan = plan_finetune(
-            model, recipe=values, gpu=gpu, gpus=gpus, revision=revision, tokenizer=tokenizer,
-            dtype=dtype, device=device, merge_dtype=merge_dtype, report_to=report_to,
-            trust_remote_code=trust_remote_code,
-        )  # fmt: skip
+        plan = plan_finetune(model, recipe=values, gpu=gpu, gpus=gpus, **loading)
         say_warnings(plan.warnings)
         print_json(plan) if json else show_plan(plan)
         return
@@ -208,28 +206,17 @@ def command(
     main = environment_rank() == 0
     with progress(quiet=quiet or not main) as listen:
         result = finetune(
-            model,
-            output_dir=output_dir,
-            recipe=values,
-            resume=resume,
-            overwrite=overwrite,
-            revision=revision,
-            tokenizer=tokenizer,
-            dtype=dtype,
-            device=device,
-            merge_dtype=merge_dtype,
-            trust_remote_code=trust_remote_code,
-            report_to=report_to,
-            on_note=_say_note,
-            on_start=_say_start,
-            on_progress=listen,
-        )
-    if not main:
-        return
-    say_warnings(result.warnings)
-    if json:
-        print_json(result)
-    elif result.stopped:
+            model, output_dir=output_dir, recipe=values, resume=resume, overwrite=overwrite,
+            on_note=_say_note, on_start=_say_start, on_progress=listen, **loading,
+        )  # fmt: skip
+    if main:
+        say_warnings(result.warnings)
+        print_json(result) if json else _render(result)
+
+
+def _render(result: "FinetuneResult") -> None:
+    """Say what was trained, and where it lies."""
+    if result.stopped:
         where = f" in stage {result.stage}" if result.stage else ""
         out().print(f"stopped after step {result.steps}{where}, saved; go on with --resume")
     else:
@@ -244,13 +231,21 @@ def command(
 _OTHER_SECTIONS = ("model", "eval")
 
 
-def _model(given: str | None, recipe: Mapping[str, Any]) -> str:
-    model = given if given is not None else recipe.get("model")
+def _recipe(
+    given: str | None, recipe: str | None, pairs: list[str] | None, flags: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Lay --set and flags over a recipe, and give the model and the sections of `finetune`."""
+    from ctxext.runs.recipe.reader import find_recipe, override, read_recipe
+
+    values = read_recipe(find_recipe(recipe)) if recipe else {}
+    values = override(values, options.parse_set(pairs), flag="--set")
+    values = override(values, {k: v for k, v in flags.items() if v is not None}, flag="flag")
+    model = given if given is not None else values.get("model")
     if model is None:
         raise BadInput("MODEL is missing", "name a checkpoint, or a recipe that names one")
     if not isinstance(model, str):
         raise BadInput(f"recipe.model has to be text, and is {model!r}")
-    return model
+    return model, {k: v for k, v in values.items() if k not in _OTHER_SECTIONS}
 
 
 def _say_note(sentence: str) -> None:

@@ -1,5 +1,7 @@
 """The functions of `import ctxext` take what people write in Python."""
 
+from importlib.metadata import version
+
 import pytest
 
 import ctxext
@@ -29,3 +31,15 @@ def test_one_model_and_lengths_as_words(tiny_llama, book):
 def test_a_shell_completes_every_name():
     assert {"extend", "finetune", "perplexity", "BadInput"} <= set(dir(ctxext))
     assert not [name for name in dir(ctxext) if name.startswith("_")]
+    assert ctxext.__version__ == version("ctxext")
+
+
+def test_a_config_made_in_python_is_checked_like_a_recipe(tiny_llama, tmp_path):
+    with pytest.raises(ctxext.BadInput, match=r"train\.steps is -3"):
+        ctxext.TrainConfig(seq_length=64, steps=-3)
+    train = ctxext.TrainConfig(seq_length=64, steps=2)
+    config = ctxext.FinetuneConfig(data=ctxext.DataConfig("builtin:python/train"), train=train)
+    plan = ctxext.plan_finetune(str(tiny_llama), recipe=config)
+    sections = {"data": {"source": "builtin:python/train"}, "train": {"seq_length": 64, "steps": 2}}
+    other = ctxext.plan_finetune(str(tiny_llama), recipe=sections)
+    assert plan.stints[0].steps == other.stints[0].steps == 2

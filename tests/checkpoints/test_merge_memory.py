@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from test_merge import make_adapter
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from support.bad_inputs import content
 from support.checkpoints import build_tiny
@@ -25,6 +26,9 @@ def peak():  # ru_maxrss would begin with the parent's; this is the process's ow
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
 # What the arithmetic itself loads when it is first used is not the merge's.
 torch.linalg.norm(torch.ones(8, 8) @ torch.ones(8, 8), dim=1)
+from transformers import AutoConfig, AutoModelForCausalLM
+with torch.device("meta"):
+    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(sys.argv[2]))
 from ctxext.api.merge import merge
 before = peak()
 result = merge(sys.argv[1], base=sys.argv[2], output_dir=sys.argv[3], verify=sys.argv[4] == "1")
@@ -39,8 +43,14 @@ def big(tmp_path_factory):
     base, adapter = root / "base", root / "adapter"
     build_tiny(base)
     config = json.loads((base / "config.json").read_text())
-    config |= {"hidden_size": HIDDEN, "num_hidden_layers": LAYERS}
+    config |= {
+        "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "num_attention_heads": 16,
+        "num_key_value_heads": 1, "head_dim": HIDDEN // 16, "intermediate_size": 16,
+    }  # fmt: skip
     (base / "config.json").write_text(json.dumps(config))
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
+    rest = {name: torch.zeros(tensor.shape) for name, tensor in model.state_dict().items()}
     (base / "model.safetensors").unlink()
     adapter.mkdir()
     torch.manual_seed(0)
@@ -51,13 +61,16 @@ def big(tmp_path_factory):
         for name in ("q_proj", "o_proj"):
             module = f"model.layers.{layer}.self_attn.{name}"
             shard[f"{module}.weight"] = torch.randn(HIDDEN, HIDDEN)
+            del rest[f"{module}.weight"]
             key = f"base_model.model.{module}"
             updates[f"{key}.lora_A.weight"] = torch.randn(2, HIDDEN)
             updates[f"{key}.lora_B.weight"] = torch.randn(HIDDEN, 2)
             updates[f"{key}.lora_magnitude_vector"] = torch.rand(HIDDEN)
         save_file(shard, base / file, metadata={"format": "pt"})
         where |= dict.fromkeys(shard, file)
-    total = len(where) * HIDDEN * HIDDEN * 4
+    save_file(rest, base / "model-rest.safetensors", metadata={"format": "pt"})
+    where |= dict.fromkeys(rest, "model-rest.safetensors")
+    total = 2 * LAYERS * HIDDEN * HIDDEN * 4 + sum(4 * tensor.numel() for tensor in rest.values())
     index = {"metadata": {"total_size": total}, "weight_map": where}
     (base / "model.safetensors.index.json").write_text(json.dumps(index))
     save_file(updates, adapter / "adapter_model.safetensors")

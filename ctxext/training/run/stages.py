@@ -60,12 +60,14 @@ class Stage:
         return "" if self.index is None else f"{STAGES}[{self.index}]"
 
 
-def stages_of(recipe: Mapping[str, Any], out: Path) -> tuple[Stage, ...]:
-    """The stages of a recipe, in order; a recipe without has one, in `out` itself.
+def stages_of(recipe: FinetuneConfig | Mapping[str, Any], out: Path) -> tuple[Stage, ...]:
+    """Read the stages of a recipe, in order; a recipe without has one, in `out` itself.
 
     Raises:
         BadInput: as `build`, and as the list `stages` may be wrong; the stage is named.
     """
+    if isinstance(recipe, FinetuneConfig):  # made in Python: its values are still to be checked
+        recipe = recipe.to_dict()
     top = {key: as_section(key, value) for key, value in recipe.items() if key != STAGES}
     config = build(FinetuneConfig, top, where="recipe")
     if STAGES not in recipe:

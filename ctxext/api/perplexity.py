@@ -148,11 +148,12 @@ def perplexity(
         models, KIND, loading, names=names, output_dir=output_dir, overwrite=overwrite,
         reference=key_tokens.reference if key_tokens else None,
     ) as session:  # fmt: skip
-        from ctxext.evaluation.perplexity.scores import Protocols
         from ctxext.evaluation.perplexity.texts import Texts
 
         texts = Texts(data, field, tokens or 0, lengths[-1], loading)
         session.agree(lambda: _read(texts, session))
+        from ctxext.evaluation.perplexity.scores import Protocols
+
         protocols = Protocols(protocol, stride, tuple(lengths) if aligned else ())
         run = _Run(session, texts, lengths, protocols, on_progress)
         session.begin()

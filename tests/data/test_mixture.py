@@ -44,9 +44,9 @@ def test_shares_hold_in_every_block_and_nearly_in_every_stretch(weights, seed):
     for index, wanted in enumerate(share):
         count = np.cumsum(texts == index)
         assert count[BLOCK - 1] == count[-1] / 2
-        assert abs(count[BLOCK - 1] - wanted * BLOCK) <= max(
-            1, len(weights) if wanted < 0.01 else 1
-        )
+        # A share below one row gets a row all the same, which the others give.
+        given_away = int((share * BLOCK < 1).sum())
+        assert abs(count[BLOCK - 1] - wanted * BLOCK) <= 1 + given_away
         # strips: nobody is ever far behind or ahead of the share
         ideal = np.arange(1, 2 * BLOCK + 1) * (count[-1] / (2 * BLOCK))
         assert np.abs(count - ideal).max() <= 2 + 2 * len(weights)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,9 +14,11 @@ from ctxext.data.sources import Source
 from ctxext.data.store import TokenFile, stored_tokens, tokenizer_digest
 from ctxext.data.tokens import Tokens, check_top
 from ctxext.errors import BadInput
-from ctxext.evaluation.perplexity.key_tokens import Mask, carried_over
 from ctxext.evaluation.reading.windows import readable
 from ctxext.evaluation.session import Loading
+
+if TYPE_CHECKING:  # torch would come with it, and be loaded before the text is looked at
+    from ctxext.evaluation.perplexity.key_tokens import Mask
 
 
 @dataclass
@@ -71,8 +74,12 @@ class Texts:
         sizes: list[Tokens] = [each for i in chosen if (each := file.sizes_of(i)) is not None]
         return [file.document(i) for i in chosen], sizes or None
 
-    def carried(self, reference: Opened, masks: Sequence[Mask], checkpoint: Opened) -> list[Mask]:
+    def carried(
+        self, reference: Opened, masks: Sequence["Mask"], checkpoint: Opened
+    ) -> list["Mask"]:
         """Turn key tokens of a reference's documents into tokens of another checkpoint."""
+        from ctxext.evaluation.perplexity.key_tokens import carried_over
+
         if self._key(reference) == self._key(checkpoint):
             return list(masks)
         theirs, ours = self.of(reference), self.of(checkpoint)

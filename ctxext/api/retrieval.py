@@ -273,8 +273,7 @@ class _Run:
         effective: list[EffectiveRow] = []
         middle: list[MiddleRow] = []
         warnings = []
-        pairs = zip(self.session.names, self.session.checkpoints, strict=True)
-        for (name, checkpoint), task in itertools.product(pairs, self.questions.tasks):
+        for (name, checkpoint), task in itertools.product(self.session, self.questions.tasks):
             cells = [cell for cell in self.cells if (cell.model, cell.task) == (name, task.name)]
             if not cells:
                 continue

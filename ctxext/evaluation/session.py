@@ -88,7 +88,7 @@ class Loading:
 class Session:
     """An evaluation of several checkpoints, one after the other, alike on all its processes.
 
-    Iterating gives each checkpoint with its name in the table, and frees the last one's memory.
+    Iterating gives each checkpoint with its name in the table.
 
     Attributes:
         launch: the processes.
@@ -157,9 +157,7 @@ class Session:
             yield launch.agree(look)
 
     def __iter__(self) -> Iterator[tuple[str, Opened]]:
-        for pair in zip(self.names, self.checkpoints, strict=True):
-            yield pair
-            gc.collect()  # two models at once would not fit
+        return zip(self.names, self.checkpoints, strict=True)
 
     @property
     def every(self) -> tuple[Opened, ...]:
@@ -177,6 +175,8 @@ class Session:
     def load(self, name: str, checkpoint: Opened, into: Callable[[Any], T]) -> T:
         """Load a model on every process; what it says of its dtype becomes a warning.
 
+        The model before is freed first: two at once would not fit.
+
         Args:
             into: makes of the model what reads texts or answers questions.
         """
@@ -184,6 +184,7 @@ class Session:
         def note(text: str) -> None:
             self._notes.append(f"{name}: {text}")
 
+        gc.collect()
         return self.launch.agree(lambda: into(self.loading.load(checkpoint, self.launch, note)))
 
     @contextmanager
@@ -207,7 +208,7 @@ class Session:
 
     def warnings(self) -> list[str]:
         """List what the checkpoints' files and their loading gave reason to say."""
-        said = [f"{name}: {text}" for name, each in self._named() for text in each.warnings]
+        said = [f"{name}: {text}" for name, each in self for text in each.warnings]
         return said + self._notes
 
     def finish(self, document: dict[str, Any], draw: Callable[[Path], None], stem: str) -> None:
@@ -225,9 +226,6 @@ class Session:
 
         finished = not self.failed
         self.launch.on_main(lambda: self._folder.finish(document, plots, finished=finished))
-
-    def _named(self) -> list[tuple[str, Opened]]:
-        return list(zip(self.names, self.checkpoints, strict=True))
 
 
 def _reference(model: str, loading: Loading) -> Opened:

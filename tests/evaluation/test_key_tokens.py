@@ -1,5 +1,7 @@
 """LongPPL's key tokens against the definition written out token by token."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from hypothesis import given, strategies as st
 from transformers import AutoModelForCausalLM
 
 from ctxext.api.perplexity import KeyTokens, perplexity
+from ctxext.checkpoints.live import load
 from ctxext.checkpoints.live.load import load_model
 from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.errors import BadInput
@@ -87,3 +90,20 @@ def test_the_result_has_each_length_and_another_tokenizer(tmp_path, tiny_llama, 
         assert row.nll != whole[row.model, row.length].nll
     # the reference itself predicts its key tokens under the bound, with all their context
     assert rows[1].nll < 6.0
+
+
+def test_one_model_is_in_memory_at_a_time(tiny_llama, book, monkeypatch):
+    models, real = [], load.load_model
+
+    def alone(*arguments, **options):
+        assert not any(model() is not None for model in models)
+        model = real(*arguments, **options)
+        vars(model)["itself"] = model  # as hooks do: only a collection of garbage frees it
+        models.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(load, "load_model", alone)
+    base = str(tiny_llama)
+    reference = KeyTokens(base, context=16)
+    perplexity([base, base], data=str(book), lengths="64", key_tokens=reference, device="cpu")
+    assert len(models) == 3

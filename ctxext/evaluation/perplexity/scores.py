@@ -26,11 +26,10 @@ from ctxext.evaluation.reading.windows import (
     step_within,
 )
 from ctxext.evaluation.statistics.bootstrap import ratio_stderr
-from ctxext.runs.rows.perplexity import KeyRow, LengthRow, PositionRow
+from ctxext.runs.rows.perplexity import LARGEST_NLL, KeyRow, LengthRow, PositionRow
 
 Protocol = Literal["sliding", "disjoint", "yarn"]
 MEANINGLESS = 1e7  # nats a token: float32 logits of that size tell no two tokens apart
-_MOST_NATS = 700  # e^709 is the last that has a float
 Marks = Sequence[npt.NDArray[np.bool_]]
 """For each document, which of its tokens are meant: (tokens,) bool."""
 
@@ -209,7 +208,7 @@ def _key_row(name: str, length: int, sums: Floats, counts: Floats, tokens: int) 
 def _perplexity(nll: float | None) -> dict[str, Any]:
     """Give the fields `nll`, `perplexity` = exp(nll), and a note where it has no float: JSON knows
     no infinity."""
-    if nll is None or nll < _MOST_NATS:
+    if nll is None or nll < LARGEST_NLL:
         return {"nll": nll, "perplexity": None if nll is None else math.exp(nll)}
     note = f"exp({nll:.0f}), the perplexity, is beyond what a number can hold"
     return {"nll": nll, "perplexity": None, "note": note}

@@ -1,8 +1,7 @@
 """Lost in the middle (arXiv:2307.03172): is the middle of a text read worse than both its ends?"""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from ctxext.evaluation.statistics.intervals import newcombe, wilson
 
@@ -20,9 +19,6 @@ class Middle:
     low: float
     high: float
     lost: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def middle_of(cells: Sequence[tuple[float, float, int]]) -> Middle | None:

@@ -9,7 +9,8 @@ from ctxext.runs.checked import Broken
 from ctxext.runs.fields import MOST_TOKENS, bounded, only_with
 from ctxext.runs.rows.row import SHA256, Document, Failed, Row
 
-_LARGEST_NLL = 700.0  # nats; exp of more is no float
+LARGEST_NLL = 700.0
+"""Nats; e^709 is the last perplexity that has a float."""
 
 
 def _perplexity() -> Any:
@@ -17,17 +18,13 @@ def _perplexity() -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LengthRow(Row):
-    """Perplexity with windows of `length` tokens.
+class _AtLength(Row):
+    """A perplexity with windows of `length` tokens.
 
     Attributes:
         perplexity: None where exp(nll) has no float; `note` says so.
         stderr: of `nll`, nats, by block bootstrap.
         tokens: scored.
-        stride: tokens between windows.
-        bits_per_byte: nll / ln 2 x tokens scored / bytes of their text.
-        window: what the model reads, tokens.
-        gain, gain_stderr: nats a token over the shortest length; only where windows are aligned.
     """
 
     model: str
@@ -36,6 +33,28 @@ class LengthRow(Row):
     nll: float | None
     stderr: float | None = bounded(least=0)
     tokens: int | None
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        return (self.length,)
+
+    @property
+    def at(self) -> int:
+        """Where the point of a curve stands, tokens."""
+        return self.length
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthRow(_AtLength):
+    """Perplexity of all tokens that are scored.
+
+    Attributes:
+        stride: tokens between windows.
+        bits_per_byte: nll / ln 2 x tokens scored / bytes of their text.
+        window: what the model reads, tokens.
+        gain, gain_stderr: nats a token over the shortest length; only where windows are aligned.
+    """
+
     seconds: float | None = None
     stride: int | None = None
     bits_per_byte: float | None = None
@@ -46,15 +65,6 @@ class LengthRow(Row):
     window: int | None = bounded(None, least=1, most=MOST_TOKENS)
     gain: float | None = only_with("gain")
     gain_stderr: float | None = only_with("gain")
-
-    @property
-    def place(self) -> tuple[int, ...]:
-        return (self.length,)
-
-    @property
-    def at(self) -> int:
-        """Where the point of a curve stands, tokens."""
-        return self.length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,26 +91,11 @@ class PositionRow(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeyRow(Row):
+class KeyRow(_AtLength):
     """LongPPL: perplexity of the key tokens among those scored, and their share of them."""
 
-    model: str
-    length: int = bounded(least=1, most=MOST_TOKENS)
-    perplexity: float | None = _perplexity()
-    nll: float | None
-    stderr: float | None = bounded(least=0)
-    tokens: int | None
     share: float | None = bounded(least=0, most=1)
     note: str | None = only_with("note")
-
-    @property
-    def place(self) -> tuple[int, ...]:
-        return (self.length,)
-
-    @property
-    def at(self) -> int:
-        """Where the point of a curve stands, tokens."""
-        return self.length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +161,7 @@ def check_agreement(key: str, place: str, rows: Iterable[Any]) -> None:
         if (row.model, at) in seen:
             raise Broken(f"{key}: {row.model} stands there twice at {place} {at}")
         seen.add((row.model, at))
-        if row.perplexity is None or row.nll is None or row.nll > _LARGEST_NLL:
+        if row.perplexity is None or row.nll is None or row.nll > LARGEST_NLL:
             continue
         if not math.isclose(row.perplexity, math.exp(row.nll), rel_tol=1e-3):
             raise Broken(

@@ -1,7 +1,16 @@
 """The one family of errors: each message is one sentence that names the file or flag."""
 
+import errno
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_FLAG = re.compile(r"(?<![\w-])--([a-z][a-z-]*[a-z])")
 _MEMORY_FULL = re.compile(
     r"out of memory|can't allocate memory|not enough memory|Cannot allocate memory"
 )
@@ -13,21 +22,53 @@ class CtxextError(Exception):
     Args:
         message: one sentence: what is wrong, and where.
         hint: the way out, one sentence; printed below the message.
+        path: the file or folder at fault.
+
+    Attributes:
+        argument: the Python argument that can be mended, by the first flag of the message
+            (`--output-dir`: "output_dir"); None where it names none.
+        path: see above; None where it is none, or lies on the Hub.
     """
 
     exit_code = 1
     alone = False  # raised by one process of several, so that it has to speak for itself
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", *, path: Path | None = None) -> None:
         # A name in it may hold anything; a terminal gets one line of text, and no codes.
         super().__init__(on_one_line(message))
         self.hint = hint
+        self.path = path
+        flag = _FLAG.search(message)
+        self.argument = flag[1].replace("-", "_") if flag else None
 
 
 class BadInput(CtxextError):
     """A file, flag or value that the user can mend. Exit code 2."""
 
     exit_code = 2
+
+
+@contextmanager
+def about(path: Path) -> Iterator[None]:
+    """Give the errors of a block the path that they are about, where none was given further in."""
+    try:
+        yield
+    except CtxextError as error:
+        error.path = error.path or path
+        raise
+
+
+def about_its_path(
+    function: Callable[Concatenate[Path, _P], _R],
+) -> Callable[Concatenate[Path, _P], _R]:
+    """Make the errors of a function that reads or checks a path, its first argument, carry it."""
+
+    @wraps(function)
+    def carrying(path: Path, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with about(path):
+            return function(path, *args, **kwargs)
+
+    return carrying
 
 
 def first_line(error: Exception) -> str:
@@ -49,6 +90,12 @@ def shown(value: object, limit: int = 80) -> str:
         return "a number of more than 80 digits"
     text = repr(value)
     return text if len(text) <= limit else text[:limit] + "…"
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether an exception of Python, or the text of a library's, says that no disk is left."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or "No space left on device" in str(error)
 
 
 def is_out_of_memory(error: Exception) -> bool:

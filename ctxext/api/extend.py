@@ -25,6 +25,7 @@ from ctxext.checkpoints.weights.carry import (
     raise_generation_length,
 )
 from ctxext.checkpoints.weights.files import read_weights
+from ctxext.choices import check_word
 from ctxext.errors import BadInput
 from ctxext.methods import get_method
 from ctxext.runs.json_file import dump_json
@@ -111,6 +112,7 @@ def extend(
     """
     if output_dir is None and not dry_run:
         raise BadInput("--output-dir is missing", "say where to write, or add --dry-run")
+    check_word(weights, WeightsMode, "--weights")
     get_method(method)
     target = maybe_tokens(target, "target")
     original_length = maybe_tokens(original_length, "original_length")

@@ -25,7 +25,7 @@ from ctxext.api.stage_run import (
     trained_on,
 )
 from ctxext.checkpoints.config.detect import Position
-from ctxext.checkpoints.config.dtype import check_dtype
+from ctxext.checkpoints.config.dtype import DtypeWord, check_dtype
 from ctxext.checkpoints.config.quantised import read_unquantised
 from ctxext.checkpoints.config.windows import Window
 from ctxext.checkpoints.folder import CONFIG
@@ -105,9 +105,9 @@ def finetune(
     overwrite: bool = False,
     revision: str | None = None,
     tokenizer: str | None = None,
-    dtype: str = "auto",
+    dtype: DtypeWord = "auto",
     device: str = "auto",
-    merge_dtype: str = "auto",
+    merge_dtype: DtypeWord = "auto",
     trust_remote_code: bool = False,
     report_to: str | None = None,
     on_note: Note = unheard,

@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from ctxext.api.finetune import at_length, check_targets, window_of
-from ctxext.checkpoints.config.dtype import DtypeName, check_dtype, compute_dtype, has_grouped_keys
+from ctxext.checkpoints.config.dtype import (
+    DtypeName,
+    DtypeWord,
+    check_dtype,
+    compute_dtype,
+    has_grouped_keys,
+)
 from ctxext.checkpoints.config.quantised import refuse_quantised
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.live.load import pick_device
@@ -180,9 +186,9 @@ def plan_finetune(
     gpus: int | None = None,
     revision: str | None = None,
     tokenizer: str | None = None,
-    dtype: str = "auto",
+    dtype: DtypeWord = "auto",
     device: str = "auto",
-    merge_dtype: str = "auto",
+    merge_dtype: DtypeWord = "auto",
     report_to: str | None = None,
     trust_remote_code: bool = False,
 ) -> FinetunePlan:

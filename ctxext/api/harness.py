@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ctxext.api._arguments import maybe_tokens, several, several_lengths
-from ctxext.checkpoints.config.dtype import check_dtype
+from ctxext.checkpoints.config.dtype import DtypeWord, check_dtype
 from ctxext.checkpoints.folder import CONFIG, Source
 from ctxext.checkpoints.live.load import pick_device
 from ctxext.checkpoints.live.quiet import quiet_transformers
@@ -101,7 +101,7 @@ def harness(
     overwrite: bool = False,
     revision: str | None = None,
     tokenizer: str | None = None,
-    dtype: str = "auto",
+    dtype: DtypeWord = "auto",
     device: str = "auto",
     trust_remote_code: bool = False,
     on_progress: Progress = silent,

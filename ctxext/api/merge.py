@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctxext.checkpoints.config.dtype import DtypeName, check_dtype
+from ctxext.checkpoints.config.dtype import DtypeName, DtypeWord, check_dtype
 from ctxext.checkpoints.config.quantised import read_unquantised
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.live.tensors import check_tensors
@@ -68,7 +68,7 @@ def merge(
     *,
     output_dir: str | Path,
     base: str | None = None,
-    dtype: str = "auto",
+    dtype: DtypeWord = "auto",
     revision: str | None = None,
     tokenizer: str | None = None,
     overwrite: bool = False,

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctxext.api._arguments import several, several_lengths
-from ctxext.checkpoints.config.dtype import check_dtype
+from ctxext.checkpoints.config.dtype import DtypeWord, check_dtype
 from ctxext.checkpoints.opened import Opened
+from ctxext.choices import check_word
 from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import BadInput
 from ctxext.evaluation.measuring import weights_state
@@ -21,16 +22,16 @@ from ctxext.runs.rows.perplexity import (
     LongPerplexity,
     PerplexityRow,
     PositionRow,
+    Protocol,
 )
 from ctxext.runs.rows.row import Failed, models_of
 
 if TYPE_CHECKING:
     from ctxext.evaluation.perplexity.key_tokens import KeyRule, Mask
-    from ctxext.evaluation.perplexity.scores import Measured, Protocol, Protocols
+    from ctxext.evaluation.perplexity.scores import Measured, Protocols
     from ctxext.evaluation.perplexity.texts import Texts
     from ctxext.evaluation.reading.reading import Reading
 
-PROTOCOLS = ("sliding", "disjoint", "yarn")
 KIND = "eval-ppl"
 DOCUMENT = f"{KIND}.json"
 
@@ -99,7 +100,7 @@ def perplexity(
     lengths: str | Sequence[int | str],
     names: Sequence[str] | None = None,
     stride: int = 256,
-    protocol: "Protocol" = "sliding",
+    protocol: Protocol = "sliding",
     aligned: bool = False,
     key_tokens: KeyTokens | None = None,
     prefill_chunk: int = 0,
@@ -109,7 +110,7 @@ def perplexity(
     overwrite: bool = False,
     revision: str | None = None,
     tokenizer: str | None = None,
-    dtype: str = "auto",
+    dtype: DtypeWord = "auto",
     device: str = "auto",
     trust_remote_code: bool = False,
     on_progress: Progress = silent,
@@ -357,8 +358,7 @@ def _check(
         raise BadInput("--lengths has to hold at least one window of 2 tokens or more")
     if stride < 1:
         raise BadInput(f"--stride is {stride}, and has to be at least 1")
-    if protocol not in PROTOCOLS:
-        raise BadInput(f"--protocol is {protocol!r}; there is {', '.join(PROTOCOLS)}")
+    check_word(protocol, Protocol, "--protocol")
     if aligned and protocol != "sliding":
         raise BadInput(
             f"--aligned has windows of its own and --protocol {protocol} others",

@@ -13,7 +13,7 @@ from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.checkpoints.provenance import check_record, read_record
 from ctxext.checkpoints.weights.carry import TOKENIZER_FOLDERS, listing
 from ctxext.checkpoints.weights.files import ADAPTER_CONFIG, INDEX, Weights, read_weights
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, about_its_path
 from ctxext.progress import Progress, silent
 from ctxext.release.card import CardFacts, model_card
 from ctxext.release.published_base import HubModel, adapter_base, card_base, check_base_model
@@ -157,6 +157,7 @@ def _of_names(facts: CardFacts) -> list[str]:
     return warnings
 
 
+@about_its_path
 def _checkpoint(run: Path) -> tuple[Path, RunRecord]:
     """The folder of a run that is published, and its record."""
     record = read_record(run) if run.is_dir() else None
@@ -179,6 +180,7 @@ def _checkpoint(run: Path) -> tuple[Path, RunRecord]:
     return merged, _complete(merged, of_merged)
 
 
+@about_its_path
 def _complete(folder: Path, record: RunRecord) -> RunRecord:
     """The record, if it has what a card cannot be without."""
     for key, value in (("base", record.base), ("window", record.window)):

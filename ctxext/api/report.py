@@ -7,7 +7,7 @@ from typing import Any
 
 from ctxext.checkpoints.names import shortest_ends
 from ctxext.checkpoints.provenance import read_record
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, about_its_path
 from ctxext.report.findings.collected import Findings, findings
 from ctxext.report.findings.differences import by_accuracy, by_nll, by_value, differences
 from ctxext.report.findings.groups import Run
@@ -91,6 +91,7 @@ def make_report(
     return ReportResult(collected, str(target) if target is not None else None, size)
 
 
+@about_its_path
 def _check_file(path: Path, overwrite: bool) -> None:
     """Refuse, before any work, a file that must not be replaced."""
     from ctxext.report.page.page import GENERATOR
@@ -132,6 +133,7 @@ def _read_all(folders: Sequence[Path]) -> list[Run]:
     return [replace(run, name=name) for name, run in zip(names, known.values(), strict=True)]
 
 
+@about_its_path
 def _read(folder: Path) -> Run | None:
     """One folder; None where there is no record in it.
 

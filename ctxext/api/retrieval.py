@@ -6,12 +6,13 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ctxext.api._arguments import several, several_lengths
-from ctxext.checkpoints.config.dtype import check_dtype
+from ctxext.checkpoints.config.dtype import DtypeWord, check_dtype
 from ctxext.checkpoints.opened import Opened
 from ctxext.checkpoints.provenance import sha256_of
+from ctxext.choices import check_word
 from ctxext.data.sources import Source as TextSource
 from ctxext.data.tokens import check_top
 from ctxext.errors import BadInput
@@ -20,19 +21,18 @@ from ctxext.evaluation.session import Loading, Session
 from ctxext.progress import Progress, silent
 from ctxext.report.charts.retrieval import plot_retrieval
 from ctxext.report.tables.text import percent
-from ctxext.runs.rows.retrieval import CellRow, EffectiveRow, MiddleRow
+from ctxext.runs.rows.retrieval import CellRow, EffectiveRow, MiddleRow, Score
 from ctxext.runs.rows.row import Failed
 
 if TYPE_CHECKING:
     from ctxext.evaluation.retrieval.fitting import Encoder
     from ctxext.evaluation.retrieval.haystack import Haystack
-    from ctxext.evaluation.retrieval.scores import Asking, Score
+    from ctxext.evaluation.retrieval.scores import Asking
     from ctxext.evaluation.retrieval.tasks import Task, Wording
     from ctxext.evaluation.statistics.effective_length import Threshold
 
 KIND = "eval-retrieval"
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-SCORES = ("logprob", "generate")
 _HAYSTACK = 64 * 1024 * 1024  # characters of a text that are read
 
 
@@ -93,7 +93,7 @@ def retrieval(
     tasks: str | Sequence[str] = ("passkey",),
     depths: Sequence[float] = DEPTHS,
     samples: int = 10,
-    score: Literal["logprob", "generate"] = "logprob",
+    score: Score = "logprob",
     threshold: str = "own:0.85",
     data: str | None = None,
     field: str = "text",
@@ -104,7 +104,7 @@ def retrieval(
     overwrite: bool = False,
     revision: str | None = None,
     tokenizer: str | None = None,
-    dtype: str = "auto",
+    dtype: DtypeWord = "auto",
     device: str = "auto",
     trust_remote_code: bool = False,
     on_progress: Progress = silent,
@@ -357,5 +357,4 @@ def _check(
         raise BadInput("--depths have to lie between 0 (beginning) and 1 (end)")
     if samples < 1:
         raise BadInput(f"--samples is {samples}, and has to be at least 1")
-    if score not in SCORES:
-        raise BadInput(f"--score is {score!r}; there is {', '.join(SCORES)}")
+    check_word(score, Score, "--score")

@@ -9,7 +9,7 @@ from ctxext.checkpoints.config.rope_block import ROPE_KEYS
 from ctxext.checkpoints.hub import HubSilent, asking_hub, hub_failures, not_fetched
 from ctxext.checkpoints.weights.files import ADAPTER_CONFIG, adapter_alone
 from ctxext.checkpoints.weights.safetensors_file import printable
-from ctxext.errors import BadInput, CtxextError, shown
+from ctxext.errors import BadInput, CtxextError, about_its_path, shown
 from ctxext.runs.json_file import read_json_object
 
 CONFIG = "config.json"
@@ -50,20 +50,25 @@ def find_checkpoint(model: str, *, revision: str | None = None, weights: bool = 
         CtxextError: the network failed.
     """
     path = path_of(model, "MODEL")
-    if path.is_dir():
-        if revision is not None:
-            raise BadInput(f"--revision is for the Hub, and {model} is a folder")
-        if not (path / CONFIG).exists() and (path / ADAPTER_CONFIG).exists():
-            raise adapter_alone(model)
-        if not (path / CONFIG).exists():
-            found = sorted(p.name for p in path.iterdir())
-            listed = ", ".join(found[:8]) + (", …" if len(found) > 8 else "")
-            raise BadInput(f"{model} has no {CONFIG}; it holds: {listed or 'nothing'}")
-        return Source(path, path.resolve().name)
-    if path.is_file():
-        raise BadInput(f"{model} is a file", "give the checkpoint's folder, or a Hub repository id")
+    if path.exists():
+        return _in_folder(path, model, revision)
     check_repo_id(model)
     return _from_hub(model, revision, weights)
+
+
+@about_its_path
+def _in_folder(path: Path, model: str, revision: str | None) -> Source:
+    if not path.is_dir():
+        raise BadInput(f"{model} is a file", "give the checkpoint's folder, or a Hub repository id")
+    if revision is not None:
+        raise BadInput(f"--revision is for the Hub, and {model} is a folder")
+    if not (path / CONFIG).exists() and (path / ADAPTER_CONFIG).exists():
+        raise adapter_alone(model)
+    if not (path / CONFIG).exists():
+        names = sorted(file.name for file in path.iterdir())
+        listed = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+        raise BadInput(f"{model} has no {CONFIG}; it holds: {listed or 'nothing'}")
+    return Source(path, path.resolve().name)
 
 
 def find_tokenizer(given: str) -> Source:

@@ -15,6 +15,8 @@ from ctxext.checkpoints.folder import (
 from ctxext.checkpoints.live.tokenizer import check_fits, load_tokenizer
 from ctxext.checkpoints.provenance import origin_of, sha256_of
 from ctxext.checkpoints.weights.files import stale_weights, stray_adapter
+from ctxext.choices import check_word
+from ctxext.errors import about
 from ctxext.runs.numbers import whole
 from ctxext.runs.output import MARK
 from ctxext.runs.rows.row import Identity
@@ -59,16 +61,19 @@ def open_checkpoint(
     tokenizer: str | None = None,
 ) -> Opened:
     """Find a checkpoint and read its config; see `find_checkpoint` and `detect` for the errors."""
+    if prefer is not None:
+        check_word(prefer, Dialect, "--prefer")
     source = find_checkpoint(model, revision=revision, weights=weights)
     config, warnings = read_config(source)
     origin = origin_of(source.folder, warnings)
-    position = detect(
-        config,
-        where=f"{source.name}/{CONFIG}",
-        original_length=original_length,
-        prefer=prefer,
-        origin=origin,
-    )
+    with about(source.folder / CONFIG):
+        position = detect(
+            config,
+            where=f"{source.name}/{CONFIG}",
+            original_length=original_length,
+            prefer=prefer,
+            origin=origin,
+        )
     stray = stale_weights(source.folder) + stray_adapter(source.folder)
     other = find_tokenizer(tokenizer) if tokenizer is not None else None
     return Opened(source, config, position, (*warnings, *position.warnings, *stray), other)

@@ -1,11 +1,19 @@
 """Options that mean the same in every command, declared once."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
+from ctxext.checkpoints.config.dtype import DtypeWord
+from ctxext.checkpoints.config.rope_block import Dialect
 from ctxext.errors import BadInput, shown
+
+
+def word_option(flag: str, text: str) -> Any:
+    """An option typed as a `Literal` and parsed as text; what is called checks it."""
+    return typer.Option(flag, parser=str, metavar="<str>", help=text)
+
 
 Model = Annotated[
     str, typer.Argument(help="Checkpoint folder, or a Hub repository id.", show_default=False)
@@ -33,12 +41,13 @@ Seed = Annotated[
     int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of everything random.")
 ]
 Dtype = Annotated[
-    str, typer.Option("--dtype", help="auto (as stored), bfloat16, float16 or float32.")
+    DtypeWord,
+    word_option("--dtype", "auto (as stored), bfloat16, float16 or float32."),
 ]
 ComputeDtype = Annotated[
-    str,
-    typer.Option(
-        "--dtype", help="auto (bfloat16 on a GPU, float32 on a CPU), bfloat16, float16 or float32."
+    DtypeWord,
+    word_option(
+        "--dtype", "auto (bfloat16 on a GPU, float32 on a CPU), bfloat16, float16 or float32."
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
@@ -60,10 +69,8 @@ OriginalLength = Annotated[
     typer.Option("--original-length", help="Trained window, where the config is wrong about it."),
 ]
 Prefer = Annotated[
-    str | None,
-    typer.Option(
-        "--prefer", help="rope_scaling or rope_parameters: which counts where they disagree."
-    ),
+    Dialect | None,
+    word_option("--prefer", "rope_scaling or rope_parameters: which counts where they disagree."),
 ]
 
 
@@ -100,14 +107,3 @@ def parse_scalar(text: str, *, flag: str) -> Any:
         except ValueError:
             return value
     return value
-
-
-def dialect(value: str | None) -> Literal["rope_scaling", "rope_parameters"] | None:
-    """The value of --prefer, checked."""
-    if value is None:
-        return None
-    if value == "rope_scaling":
-        return "rope_scaling"
-    if value == "rope_parameters":
-        return "rope_parameters"
-    raise BadInput(f"--prefer is {value!r}, and has to be rope_scaling or rope_parameters")

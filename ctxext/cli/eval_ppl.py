@@ -15,6 +15,7 @@ from ctxext.report.tables.perplexity import (
     gain_table,
     key_tokens_table,
 )
+from ctxext.runs.rows.perplexity import Protocol
 
 if TYPE_CHECKING:
     from ctxext.api.perplexity import PerplexityResult
@@ -38,7 +39,7 @@ def command(
         str, typer.Option("--stride", help="Tokens between windows (sliding, yarn).")
     ] = "256",
     protocol: Annotated[
-        str, typer.Option("--protocol", help="sliding, disjoint or yarn.")
+        Protocol, options.word_option("--protocol", "sliding, disjoint or yarn.")
     ] = "sliding",
     aligned: Annotated[
         bool,
@@ -102,7 +103,7 @@ def command(
             data=data,
             lengths=parse_lengths(lengths, flag="--lengths", least=2),
             stride=parse_length(stride, flag="--stride", least=1),
-            protocol=protocol,  # type: ignore[arg-type]
+            protocol=protocol,
             aligned=aligned,
             key_tokens=KeyTokens(key_tokens, near, key_gain, key_loss) if key_tokens else None,
             prefill_chunk=(

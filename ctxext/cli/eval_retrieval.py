@@ -12,6 +12,7 @@ from ctxext.machine.launch import environment_rank
 from ctxext.report.findings.groups import RetrievalGroup
 from ctxext.report.tables.retrieval import accuracy_table, choice_table, effective_table
 from ctxext.report.tables.text import percent
+from ctxext.runs.rows.retrieval import Score
 
 if TYPE_CHECKING:
     from ctxext.api.retrieval import RetrievalResult
@@ -41,7 +42,7 @@ def command(
         typer.Option("--samples", min=1, max=10**6, help="Questions for each length and depth."),
     ] = 10,
     score: Annotated[
-        str, typer.Option("--score", help="logprob (any model), or generate (greedy).")
+        Score, options.word_option("--score", "logprob (any model), or generate (greedy).")
     ] = "logprob",
     threshold: Annotated[
         str,
@@ -90,7 +91,7 @@ def command(
             lengths=parse_lengths(lengths, flag="--lengths", least=2),
             depths=_depths(depths),
             samples=samples,
-            score=score,  # type: ignore[arg-type]
+            score=score,
             threshold=threshold,
             data=data,
             field=field,

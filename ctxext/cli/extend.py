@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ctxext.checkpoints.weights.carry import WeightsMode
 from ctxext.cli import _options as options
 from ctxext.cli._output import out, print_json, say_warnings, table
-from ctxext.errors import BadInput
 from ctxext.lengths import parse_length
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def command(
     original_length: options.OriginalLength = None,
     prefer: options.Prefer = None,
     weights: Annotated[
-        str, typer.Option("--weights", help="auto (link where possible) or copy.")
+        WeightsMode, options.word_option("--weights", "auto (link where possible) or copy.")
     ] = "auto",
     check: Annotated[
         bool, typer.Option("--check", help="Also compare with transformers' own rotary module.")
@@ -53,8 +53,6 @@ def command(
     """
     from ctxext.api.extend import extend
 
-    if weights not in ("auto", "copy"):
-        raise BadInput(f"--weights is {weights!r}, and has to be auto or copy")
     result = extend(
         model,
         method=method,
@@ -65,9 +63,9 @@ def command(
         original_length=parse_length(original_length, flag="--original-length")
         if original_length
         else None,
-        prefer=options.dialect(prefer),
+        prefer=prefer,
         sliding_window=_sliding(sliding_window),
-        weights="copy" if weights == "copy" else "auto",
+        weights=weights,
         revision=revision,
         overwrite=overwrite,
         dry_run=dry_run,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ctxext.checkpoints.config.dtype import DtypeWord
 from ctxext.cli import _options as options
 from ctxext.cli._output import err, out, print_json, progress, say_warnings
 from ctxext.errors import BadInput
@@ -124,7 +125,8 @@ def command(
     tokenizer: options.Tokenizer = None,
     dtype: options.ComputeDtype = "auto",
     merge_dtype: Annotated[
-        str, typer.Option("--merge-dtype", help="Of the merged checkpoint; auto: as stored.")
+        DtypeWord,
+        options.word_option("--merge-dtype", "Of the merged checkpoint; auto: as stored."),
     ] = "auto",
     device: options.Device = "auto",
     trust_remote_code: options.TrustRemoteCode = False,

@@ -52,7 +52,7 @@ def command(
         original_length=parse_length(original_length, flag="--original-length")
         if original_length
         else None,
-        prefer=options.dialect(prefer),
+        prefer=prefer,
     )
     if plot is not None:
         draw(result, plot, target=wanted)

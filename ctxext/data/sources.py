@@ -17,7 +17,7 @@ from ctxext.checkpoints.hub import asking_hub, hub_failures, not_fetched
 from ctxext.checkpoints.weights.safetensors_file import printable
 from ctxext.data.builtin import python_files, python_sources, with_repeats
 from ctxext.data.xz import open_xz
-from ctxext.errors import BadInput, first_line, shown
+from ctxext.errors import BadInput, about, first_line, shown
 
 _KINDS = (".txt", ".jsonl", ".parquet")
 _PACKED = (".gz", ".xz")
@@ -115,7 +115,8 @@ class Source:
             yield from _hub_dataset(self.spec)
         else:
             for path in text_files(self.spec):
-                yield from self._file(path)
+                with about(path):
+                    yield from self._file(path)
 
     def _file(self, path: Path) -> Iterator[Piece]:
         kind = _kind(path)

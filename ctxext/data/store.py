@@ -27,11 +27,13 @@ from ctxext.data.cache import cache_folder
 from ctxext.data.sources import Piece, Source
 from ctxext.data.tokens import TokenIds, TokenSizes, encode
 from ctxext.errors import BadInput, CtxextError
+from ctxext.runs.output import beside
 
 _FORMAT = 1
 _TOKENS, _ENDS, _SIZES, _META = "tokens.bin", "ends.bin", "sizes.bin", "meta.json"
 _CHARACTERS = 512 * 1024  # tokenised at once: a tokenizer needs some 200 bytes for each token
 _BLOCK = 4 * 1024 * 1024  # bytes hashed at once
+_WAY_OUT = "free some space, or set CTXEXT_CACHE to another folder"
 _TOKENIZER = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "spiece")
 
 
@@ -145,7 +147,7 @@ def stored_tokens(
     except OSError as error:
         raise CtxextError(
             f"tokens cannot be kept in {root}: {error.strerror or error}",
-            "free some space, or set CTXEXT_CACHE to another folder",
+            _WAY_OUT,
         ) from error
 
 
@@ -175,14 +177,8 @@ def _kept(folder: Path, source: Source, how: _How) -> TokenFile:
         return _read(folder, source)
     except (OSError, ValueError, KeyError):
         shutil.rmtree(folder, ignore_errors=True)
-    staging = folder.with_name(f".new-{folder.name}")
-    shutil.rmtree(staging, ignore_errors=True)  # of a killed process: we hold its lock now
-    staging.mkdir()
-    try:
+    with beside(folder, way_out=_WAY_OUT) as staging:
         _write(staging, source, how)
-        staging.rename(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return _read(folder, source)
 
 

@@ -1,9 +1,9 @@
 """Cards by name, for a plan made before one is rented."""
 
-import difflib
 import re
 from dataclasses import dataclass
 
+from ctxext.choices import suggestion
 from ctxext.errors import BadInput
 
 
@@ -53,9 +53,5 @@ def get_gpu(name: str) -> Gpu:
             f"take one of {', '.join(GPUS)}",
         )
     if name not in GPUS:
-        near = difflib.get_close_matches(name.lower(), GPUS, n=1, cutoff=0.4)
-        raise BadInput(
-            f"--gpu {name} is not known",
-            f"did you mean {near[0]}?" if near else f"known: {', '.join(GPUS)}",
-        )
+        raise BadInput(f"--gpu {name} is not known", suggestion(name, GPUS))
     return GPUS[name]

@@ -1,12 +1,12 @@
 """What a method is, and the table of all of them."""
 
-import difflib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ctxext.choices import suggestion
 from ctxext.encodings.kinds import PositionEncoding
 from ctxext.encodings.rope import RopeSpec
 from ctxext.encodings.rope_types import RopeType, rope_type_facts
@@ -112,10 +112,9 @@ class Method:
         for name in parameters:
             if name not in self.parameters:
                 known = ", ".join(self.parameters) or "none"
-                near = difflib.get_close_matches(name, self.parameters, n=1)
                 raise BadInput(
                     f"method {self.name} has no parameter '{name}'",
-                    f"did you mean {near[0]}?" if near else f"it takes: {known}",
+                    suggestion(name, self.parameters, f"it takes: {known}"),
                 )
         for name, value in parameters.items():
             self._check(name, value)
@@ -171,9 +170,5 @@ def get_method(name: str) -> Method:
         BadInput: there is none; the nearest name is offered.
     """
     if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        raise BadInput(
-            f"unknown method '{name}'",
-            (f"did you mean {near[0]}? " if near else "") + f"known: {', '.join(sorted(METHODS))}",
-        )
+        raise BadInput(f"unknown method '{name}'", suggestion(name, sorted(METHODS)))
     return METHODS[name]

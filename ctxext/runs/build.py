@@ -7,7 +7,6 @@ other keys, and a field with a default may be missing or null.
 """
 
 import dataclasses
-import difflib
 import functools
 import types
 import typing
@@ -15,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from typing import Any, Literal, TypeVar
 
+from ctxext.choices import suggestion
 from ctxext.errors import BadInput, shown
 from ctxext.lengths import parse_length
 from ctxext.runs.checked import Broken, excerpt
@@ -125,11 +125,7 @@ def _section(cls: Any, values: Any, place: _Place, *, forgiving: bool) -> Any:
 def _refuse_unknown(values: Mapping[str, Any], known: Mapping[str, Any], where: str) -> None:
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            raise BadInput(
-                f"{where} has no key {shown(key)}",
-                f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}",
-            )
+            raise BadInput(f"{where} has no key {shown(key)}", suggestion(key, known))
 
 
 def _value(each: _Field, value: Any, place: _Place, *, forgiving: bool, missing: bool) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, about_its_path
 from ctxext.runs.json_file import read_json_object
 
 T = TypeVar("T")
@@ -24,6 +24,7 @@ class Broken(Exception):
     """Where in a document a wrong value stands, and what it is."""
 
 
+@about_its_path
 def read_checked(
     path: Path, schema: str | None, read: Callable[[dict[str, Any]], T], *, hint: str = ""
 ) -> T:

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, about_its_path
 
 _MAX_BYTES = 64 * 1024 * 1024
 _DEEPEST = 64  # objects and lists inside each other; what writes them again recurses
 
 
+@about_its_path
 def read_json_object(
     path: Path, *, refuse_twice: tuple[str, ...] = (), most_bytes: int = _MAX_BYTES
 ) -> tuple[dict[str, Any], list[str]]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, about_its_path
 from ctxext.progress import Note, unheard
 from ctxext.runs.checked import Broken, printable_texts
 from ctxext.runs.output import write_file
@@ -50,6 +50,7 @@ def log_text(lines: Iterable[StepRow]) -> str:
     return "".join(json.dumps(line.to_dict()) + "\n" for line in lines)
 
 
+@about_its_path
 def read_log(path: Path, on_note: Note = unheard) -> list[StepRow]:
     """Read all whole lines of a log, in which `step` and `tokens` stand.
 

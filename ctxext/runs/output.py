@@ -1,7 +1,6 @@
 """Output folders that are either complete or not there: written beside, then renamed."""
 
 import ctypes
-import errno
 import fcntl
 import os
 import secrets
@@ -11,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ctxext.errors import BadInput, CtxextError
+from ctxext.errors import BadInput, CtxextError, about_its_path, is_disk_full
 
 MARK = "ctxext.json"
 """In every folder that ctxext makes; `--overwrite` replaces no other."""
 _STAGING = ".ctxext-tmp-"
 
 
+@about_its_path
 def check_output(
     output_dir: Path,
     *,
@@ -157,22 +157,35 @@ def staged_folder(
             f"{output_dir} needs {needed_bytes / 2**20:,.0f} MiB and the disk has "
             f"{free / 2**20:,.0f} MiB left"
         )
-    with locked(output_dir):
-        for leftover in target.parent.glob(f".{_glob_safe(target.name)}{_STAGING}*"):
-            shutil.rmtree(leftover, ignore_errors=True)  # of a killed process: we hold its lock now
-        staging = target.with_name(f".{target.name}{_STAGING}{secrets.token_hex(4)}")
-        try:  # made in here, where a signal in the next moment finds it to remove
-            staging.mkdir()
-            yield staging
-            _replace(staging, target)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise CtxextError(
-                    f"the disk is full, so nothing was written to {output_dir}", "free some space"
-                ) from error
-            raise
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    with locked(output_dir), beside(target) as staging:
+        yield staging
+
+
+@contextmanager
+def beside(target: Path, *, way_out: str = "free some space") -> Iterator[Path]:
+    """Give an empty folder beside `target` that takes its place when the block ends well.
+
+    On any exception it is removed, and an older `target` stays as it was. The caller holds the
+    lock of `target`, or of a folder around it: what a killed process left beside it is removed.
+
+    Raises:
+        CtxextError: the disk is full.
+    """
+    for leftover in target.parent.glob(f".{_glob_safe(target.name)}{_STAGING}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    staging = target.with_name(f".{target.name}{_STAGING}{secrets.token_hex(4)}")
+    try:  # made in here, where a signal in the next moment finds it to remove
+        staging.mkdir(parents=True)
+        yield staging
+        _replace(staging, target)
+    except Exception as error:
+        if is_disk_full(error):
+            raise CtxextError(
+                f"the disk is full, so nothing was written to {target}", way_out, path=target
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def write_file(path: Path, text: str) -> None:

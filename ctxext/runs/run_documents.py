@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, about_its_path
 from ctxext.runs.checked import read_checked
 from ctxext.runs.rows.demo import DemoDocument
 from ctxext.runs.rows.fertility import FertilityDocument
@@ -23,6 +23,7 @@ DOCUMENTS: Mapping[str, type[Document]] = {
 """Kinds of runs that leave a document, `<kind>.json`."""
 
 
+@about_its_path
 def read_document(folder: Path, kind: str) -> Document:
     """Read the document of a run folder; numbers that are missing or not finite are None.
 

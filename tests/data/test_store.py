@@ -187,8 +187,8 @@ def test_what_a_killed_process_left_is_swept_away(tmp_path, cache, tokenizer):
     path = jsonl(tmp_path / "a.jsonl", ["one"])
     stored_tokens(Source(str(path)), tokenizer, "t", None)
     (folder,) = folders(cache)
-    folder.rename(folder.with_name(f".new-{folder.name}"))
-    (cache / f".new-{folder.name}" / "tokens.bin").write_bytes(b"half")
+    folder.rename(folder.with_name(f".{folder.name}.ctxext-tmp-0"))
+    (cache / f".{folder.name}.ctxext-tmp-0" / "tokens.bin").write_bytes(b"half")
     assert stored_tokens(Source(str(path)), tokenizer, "t", None).ids.tolist() == [*b"one"]
     assert folders(cache) == [folder]
 

@@ -12,6 +12,8 @@ from typing import Any, Literal
 from ctxext.errors import BadInput, shown
 
 DtypeName = Literal["auto", "bfloat16", "float16", "float32"]
+DtypeWord = Literal["auto", "bfloat16", "float16", "float32", "bf16", "fp16", "fp32"]
+"""What `--dtype` takes."""
 _SHORT = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _AMPERE = (8, 0)  # the first that computes bfloat16 itself, with fused attention
 

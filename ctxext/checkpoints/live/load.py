@@ -19,7 +19,7 @@ from ctxext.checkpoints.live.tensors import (
 )
 from ctxext.checkpoints.weights.files import Weights
 from ctxext.checkpoints.weights.safetensors_file import DTYPE_NAMES
-from ctxext.errors import BadInput, CtxextError, shown
+from ctxext.errors import BadInput, CtxextError, about, shown
 from ctxext.machine.launch import Launch
 from ctxext.progress import Note, unheard
 
@@ -124,7 +124,8 @@ def load_model(
     """
     import torch
 
-    weights = check_tensors(source, trust_remote_code=trust_remote_code)
+    with about(source.folder):
+        weights = check_tensors(source, trust_remote_code=trust_remote_code)
     config = decoder_config(source, trust_remote_code=trust_remote_code)
     target = device or torch.device("cpu")
     computed = dtype_on(dtype, source, position, target, quantized=quantization is not None)

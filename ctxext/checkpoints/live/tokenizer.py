@@ -8,7 +8,7 @@ from typing import Any
 from ctxext.checkpoints.config.decoder_config import brings_its_own_code
 from ctxext.checkpoints.folder import CONFIG, Source
 from ctxext.checkpoints.live.quiet import quiet_transformers
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, about_its_path
 from ctxext.runs.json_file import read_json_object
 
 TOKENIZER = "tokenizer.json"
@@ -110,6 +110,7 @@ def tokenizer_errors(name: str) -> Iterator[None]:
         raise _damaged(name, error) from error
 
 
+@about_its_path
 def _parse(path: Path) -> None:
     """Have the library behind every fast tokenizer read its file: its words name line and column.
 

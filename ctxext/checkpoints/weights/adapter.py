@@ -15,7 +15,7 @@ from ctxext.checkpoints.config.patterns import ByPattern
 from ctxext.checkpoints.weights.files import ADAPTER_CONFIG
 from ctxext.checkpoints.weights.low_rank import BiasUpdate, LowRank
 from ctxext.checkpoints.weights.safetensors_file import Header, printable, read_header
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, about_its_path
 from ctxext.runs.json_file import read_json_object
 
 CONFIG, TENSORS = ADAPTER_CONFIG, "adapter_model.safetensors"
@@ -67,6 +67,7 @@ class Adapter:
         return name if isinstance(name, str) and name else None
 
 
+@about_its_path
 def read_adapter(folder: Path) -> Adapter:
     """Read an adapter folder.
 

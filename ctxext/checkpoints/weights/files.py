@@ -15,7 +15,7 @@ from ctxext.checkpoints.weights.safetensors_file import (
     read_bytes,
     read_header,
 )
-from ctxext.errors import BadInput, CtxextError
+from ctxext.errors import BadInput, CtxextError, about_its_path
 from ctxext.runs.json_file import read_json_object
 
 INDEX = "model.safetensors.index.json"
@@ -117,6 +117,7 @@ def read_tensor(weights: Weights, name: str) -> bytearray:
         return read_bytes(source, weights.shards[file], info)
 
 
+@about_its_path
 def read_weights(folder: Path) -> Weights:
     """Find the safetensors of a checkpoint folder, read every header, and check the index.
 

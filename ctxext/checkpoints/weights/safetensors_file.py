@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ctxext.errors import BadInput, CtxextError, on_one_line
+from ctxext.errors import BadInput, CtxextError, about_its_path, on_one_line
 
 DTYPE_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
@@ -74,6 +74,7 @@ def printable(name: str, limit: int = 120) -> str:
     return on_one_line(name[:limit]) + ("…" if len(name) > limit else "")
 
 
+@about_its_path
 def read_header(path: Path) -> Header:
     """Read and check a file's header; the tensors themselves are not touched.
 
@@ -188,6 +189,7 @@ def read_bytes(source: IO[bytes], header: Header, info: TensorInfo) -> bytearray
     return raw
 
 
+@about_its_path
 def set_metadata(path: Path, metadata: Mapping[str, str]) -> None:
     """Write a file anew with other metadata; tensors, their order and bytes stay.
 

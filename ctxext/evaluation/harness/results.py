@@ -1,12 +1,12 @@
 """What goes into lm-evaluation-harness and what comes out, as plain data: nothing is imported."""
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ctxext.choices import suggestion
 from ctxext.errors import BadInput
 from ctxext.lengths import show_length
 from ctxext.masking import masked
@@ -18,11 +18,10 @@ _AT_LENGTH = re.compile(r"[0-9]+")
 
 def unknown_task(name: str, known: Iterable[str], *, own_folder: str | None) -> BadInput:
     """The error for a task that the harness does not have, with the nearest ones it has."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
     where = f", nor in --include-path {own_folder}" if own_folder else ""
     return BadInput(
         f"--tasks has {name!r}, which is no task, group or tag of the harness{where}",
-        f"did you mean {' or '.join(near)}?" if near else "lm-eval ls tasks prints all of them",
+        suggestion(name, known, "lm-eval ls tasks prints all of them", most=3),
     )
 
 

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +26,8 @@ from ctxext.evaluation.reading.windows import (
     step_within,
 )
 from ctxext.evaluation.statistics.bootstrap import ratio_stderr
-from ctxext.runs.rows.perplexity import LARGEST_NLL, KeyRow, LengthRow, PositionRow
+from ctxext.runs.rows.perplexity import LARGEST_NLL, KeyRow, LengthRow, PositionRow, Protocol
 
-Protocol = Literal["sliding", "disjoint", "yarn"]
 MEANINGLESS = 1e7  # nats a token: float32 logits of that size tell no two tokens apart
 Marks = Sequence[npt.NDArray[np.bool_]]
 """For each document, which of its tokens are meant: (tokens,) bool."""

@@ -16,7 +16,7 @@ Scored without generating (base and tiny models follow no instructions, but all 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -31,9 +31,8 @@ from ctxext.evaluation.statistics.intervals import wilson
 from ctxext.machine.launch import Launch
 from ctxext.progress import Progress, silent
 from ctxext.runs.journal import Journal, Rows
-from ctxext.runs.rows.retrieval import CellRow
+from ctxext.runs.rows.retrieval import CellRow, Score
 
-Score = Literal["logprob", "generate"]
 _NEW_TOKENS = 8  # beyond the answer's own: room for a space or a quote before it
 
 

@@ -1,6 +1,5 @@
 """Recipes: YAML files that fix a run, read with distrust and checked key by key."""
 
-import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from ctxext.errors import BadInput, shown
+from ctxext.choices import suggestion
+from ctxext.errors import BadInput, about_its_path, shown
 from ctxext.runs.build import as_section
 
 _MAX_BYTES = 1024 * 1024
@@ -62,6 +62,7 @@ _Loader.add_implicit_resolver(
 )
 
 
+@about_its_path
 def read_recipe(path: Path) -> dict[str, Any]:
     """A recipe file as nested plain values.
 
@@ -126,11 +127,7 @@ def shipped_recipe(name: str) -> Path:
     folders = [f for f in (package / "recipes", package.parent / "recipes") if f.is_dir()]
     known = {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        raise BadInput(
-            f"there is no recipe {shown(name)}",
-            f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}",
-        )
+        raise BadInput(f"there is no recipe {shown(name)}", suggestion(name, known))
     return known[name]
 
 

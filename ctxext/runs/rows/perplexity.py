@@ -3,12 +3,14 @@
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from ctxext.runs.checked import Broken
 from ctxext.runs.fields import MOST_TOKENS, bounded, only_with
 from ctxext.runs.rows.row import SHA256, Document, Failed, Row
 
+Protocol = Literal["sliding", "disjoint", "yarn"]
+"""How windows are cut, and which of their tokens count."""
 LARGEST_NLL = 700.0
 """Nats; e^709 is the last perplexity that has a float."""
 

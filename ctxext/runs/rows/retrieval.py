@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ctxext.runs.fields import MOST_TOKENS, bounded
 from ctxext.runs.rows.row import SHA256, Document, Failed, Row, Word
+
+Score = Literal["logprob", "generate"]
+"""How an answer is judged: by its log-probability, or by what the model writes."""
 
 
 def _share(**default: Any) -> Any:

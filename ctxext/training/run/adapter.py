@@ -1,6 +1,5 @@
 """The adapter that a run leaves: peft's files, and the rope that it was trained under."""
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from ctxext.checkpoints.weights.safetensors_file import set_metadata
 from ctxext.errors import CtxextError
 from ctxext.machine.launch import Launch
 from ctxext.runs.json_file import dump_json, read_json_object
+from ctxext.runs.output import beside
 from ctxext.training.model.lora import LossModel, trained_tensors
 from ctxext.training.run.state import whole_trained
 
@@ -31,26 +31,23 @@ def _write(
 ) -> None:
     if position.rope is None:
         raise CtxextError("an adapter needs a rotary checkpoint")
-    staging = folder.with_name(".adapter-tmp")
-    shutil.rmtree(staging, ignore_errors=True)
     names = {id(parameter): name for name, parameter in trained_tensors(model).items()}
-    model.model.save_pretrained(
-        staging,
-        state_dict={  # a tied embedding goes by two names
-            name: trained[names[id(parameter)]]
-            for name, parameter in model.model.named_parameters(remove_duplicate=False)
-            if id(parameter) in names
-        },
-        safe_serialization=True,
-        save_embedding_layers=False,  # else peft asks the Hub; trained ones are saved anyway
-    )
-    (staging / "README.md").unlink(missing_ok=True)  # peft's template; push writes a real card
-    _sort_sets(staging / ADAPTER_CONFIG)
-    set_metadata(
-        staging / "adapter_model.safetensors", {"format": "pt", ROPE_KEY: position.rope.sha256}
-    )
-    shutil.rmtree(folder, ignore_errors=True)
-    staging.rename(folder)
+    with beside(folder) as staging:
+        model.model.save_pretrained(
+            staging,
+            state_dict={  # a tied embedding goes by two names
+                name: trained[names[id(parameter)]]
+                for name, parameter in model.model.named_parameters(remove_duplicate=False)
+                if id(parameter) in names
+            },
+            safe_serialization=True,
+            save_embedding_layers=False,  # else peft asks the Hub; trained ones are saved anyway
+        )
+        (staging / "README.md").unlink(missing_ok=True)  # peft's template; push writes a real card
+        _sort_sets(staging / ADAPTER_CONFIG)
+        set_metadata(
+            staging / "adapter_model.safetensors", {"format": "pt", ROPE_KEY: position.rope.sha256}
+        )
 
 
 def _sort_sets(file: Path) -> None:

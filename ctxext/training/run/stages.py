@@ -5,7 +5,6 @@ last one leaves is lifted to `OUT`, where a run without stages leaves it.
 """
 
 import copy
-import difflib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,10 +15,11 @@ from typing import Any
 from ctxext.checkpoints.provenance import read_record
 from ctxext.checkpoints.weights.carry import link_or_copy, listing
 from ctxext.checkpoints.weights.safetensors_file import printable
+from ctxext.choices import suggestion
 from ctxext.errors import BadInput, shown
 from ctxext.runs.build import as_section, build
 from ctxext.runs.log import log_text, read_log
-from ctxext.runs.output import write_file
+from ctxext.runs.output import beside, write_file
 from ctxext.runs.recipe.config import DataConfig, FinetuneConfig, ParallelConfig, TrainConfig
 from ctxext.runs.recipe.extend_config import ExtendConfig
 from ctxext.runs.recipe.memory_config import MemoryConfig
@@ -118,11 +118,7 @@ def _stage_config(top: Mapping[str, Any], entry: Any, where: str) -> FinetuneCon
 
 
 def _unknown(path: str, key: str, known: Sequence[str]) -> BadInput:
-    near = difflib.get_close_matches(str(key), known, n=1)
-    return BadInput(
-        f"{path} is no key of a recipe's stage",
-        f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}",
-    )
+    return BadInput(f"{path} is no key of a recipe's stage", suggestion(key, known))
 
 
 def _laid_over(section: str, old: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,9 +248,7 @@ def drop_checkpoints(stages: Sequence[Stage]) -> None:
 
 
 def _link_tree(source: Path, target: Path) -> None:
-    staging = target.with_name(f".{target.name}-tmp")
-    shutil.rmtree(staging, ignore_errors=True)
-    for name in listing(source):
-        (staging / name).parent.mkdir(parents=True, exist_ok=True)
-        link_or_copy(source / name, staging / name, "auto")
-    staging.rename(target)
+    with beside(target) as staging:
+        for name in listing(source):
+            (staging / name).parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(source / name, staging / name, "auto")

@@ -10,7 +10,6 @@ long, and restoring from rank 0 alone (`broadcast_from_rank0`) hung between two 
 import json
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +22,7 @@ from torch import nn
 from ctxext.errors import BadInput, CtxextError
 from ctxext.machine.launch import Launch
 from ctxext.runs.checked import Broken
+from ctxext.runs.output import beside
 from ctxext.runs.recipe.config import FinetuneConfig, TrainConfig
 from ctxext.runs.rows.training import RunState
 from ctxext.training.model.lora import trained_tensors
@@ -41,7 +41,6 @@ from ctxext.training.run.state_check import (
 _KEPT = 2
 _STEP = re.compile(r"step-(0|[1-9][0-9]{0,11})")
 _STATE, _TRAINED, _OPTIMIZER = "state.json", "trained.safetensors", "optimizer.safetensors"
-_TEMPORARY = ".tmp-"
 # Keys that may change on the way.
 _FREE = re.compile(r"(stages\[\d+\]\.)?((memory|parallel)\.|train\.compile$)")
 
@@ -106,16 +105,12 @@ def _write(
     moments: Mapping[str, torch.Tensor],
     randomness: Sequence[Randomness],
 ) -> Path:
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     root = out / "checkpoints"
-    root.mkdir(parents=True, exist_ok=True)
     final = root / f"step-{state.step}"
-    for leftover in root.glob(f"{_TEMPORARY}*"):  # of a killed run; the output's lock is ours
-        shutil.rmtree(leftover, ignore_errors=True)
-    staging = Path(tempfile.mkdtemp(dir=root, prefix=_TEMPORARY))
-    try:
+    way_out = "free some space; --resume goes on from the checkpoint before"
+    with beside(final, way_out=way_out) as staging:
         save_file(trained, staging / _TRAINED)
         kept = dict(moments)
         for rank, states in enumerate(randomness):
@@ -124,16 +119,6 @@ def _write(
         whole_state = replace(state, tensors=outline(trained, kept))
         text = json.dumps(whole_state.to_dict(), indent=2) + "\n"
         (staging / _STATE).write_text(text, encoding="utf-8")
-        if final.exists():
-            shutil.rmtree(final)
-        staging.rename(final)
-    except (SafetensorError, OSError) as error:  # the first are its words for a full disk
-        raise CtxextError(
-            f"{final} cannot be written: {error}",
-            "free some space; --resume goes on from the checkpoint before",
-        ) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     saved = saved_steps(out)
     kept_steps = [step for step in saved if step <= state.step][-_KEPT:]
     for old in set(saved) - set(kept_steps):  # later ones were damaged, and are made again

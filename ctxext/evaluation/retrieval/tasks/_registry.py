@@ -1,12 +1,12 @@
 """What a retrieval task is, and the table of all of them."""
 
-import difflib
 import importlib.resources
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
+from ctxext.choices import suggestion
 from ctxext.errors import BadInput
 from ctxext.evaluation.retrieval.tasks._draw import Draw
 
@@ -76,15 +76,16 @@ def task(asks: str) -> Callable[[Make], Make]:
 
 
 def get_task(name: str) -> Task:
-    """Raises:
-    BadInput: no such task; the nearest is named.
+    """Look a task up by its name, in which `_` may stand for `-`.
+
+    Raises:
+        BadInput: no such task; the nearest is named.
     """
     found = TASKS.get(name.replace("_", "-"))
     if found is None:
-        near = difflib.get_close_matches(name, TASKS, n=1)
         raise BadInput(
             f"--tasks: there is no task '{name}'",
-            f"did you mean {near[0]}?" if near else f"there is {', '.join(TASKS)}, or all",
+            suggestion(name, TASKS, f"there is {', '.join(TASKS)}, or all"),
         )
     return found
 

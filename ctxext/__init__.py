@@ -7,25 +7,21 @@ result whose `to_dict()` is the command's JSON document. Nothing is imported bef
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # `as` says to type checkers that a name is meant for others
-    from ctxext.api.demo import DemoResult as DemoResult, demo as demo
+    from ctxext.api.demo import demo as demo
     from ctxext.api.extend import ExtendResult as ExtendResult, extend as extend
-    from ctxext.api.fertility import FertilityResult as FertilityResult, fertility as fertility
+    from ctxext.api.fertility import fertility as fertility
     from ctxext.api.finetune import FinetuneResult as FinetuneResult, finetune as finetune
     from ctxext.api.finetune_plan import (
         FinetunePlan as FinetunePlan,
         plan_finetune as plan_finetune,
     )
-    from ctxext.api.harness import HarnessResult as HarnessResult, harness as harness
+    from ctxext.api.harness import harness as harness
     from ctxext.api.inspect import InspectResult as InspectResult, inspect as inspect
     from ctxext.api.merge import MergeResult as MergeResult, merge as merge
-    from ctxext.api.perplexity import (
-        KeyTokens as KeyTokens,
-        PerplexityResult as PerplexityResult,
-        perplexity as perplexity,
-    )
+    from ctxext.api.perplexity import KeyTokens as KeyTokens, perplexity as perplexity
     from ctxext.api.push import PushResult as PushResult, push as push
     from ctxext.api.report import ReportResult as ReportResult, make_report as make_report
-    from ctxext.api.retrieval import RetrievalResult as RetrievalResult, retrieval as retrieval
+    from ctxext.api.retrieval import retrieval as retrieval
     from ctxext.api.train_base import BaseResult as BaseResult, train_base as train_base
     from ctxext.errors import BadInput as BadInput, CtxextError as CtxextError
     from ctxext.methods import METHODS as METHODS
@@ -39,20 +35,25 @@ if TYPE_CHECKING:  # `as` says to type checkers that a name is meant for others
     )
     from ctxext.runs.recipe.extend_config import ExtendConfig as ExtendConfig
     from ctxext.runs.recipe.memory_config import MemoryConfig as MemoryConfig
+    from ctxext.runs.rows.demo import DemoResult as DemoResult
+    from ctxext.runs.rows.fertility import FertilityResult as FertilityResult
+    from ctxext.runs.rows.harness import HarnessResult as HarnessResult
+    from ctxext.runs.rows.perplexity import PerplexityResult as PerplexityResult
+    from ctxext.runs.rows.retrieval import RetrievalResult as RetrievalResult
 
 _NAMES = {
-    "api.demo": "demo DemoResult",
+    "api.demo": "demo",
     "api.extend": "extend ExtendResult",
-    "api.fertility": "fertility FertilityResult",
+    "api.fertility": "fertility",
     "api.finetune": "finetune FinetuneResult",
     "api.finetune_plan": "plan_finetune FinetunePlan",
-    "api.harness": "harness HarnessResult",
+    "api.harness": "harness",
     "api.inspect": "inspect InspectResult",
     "api.merge": "merge MergeResult",
-    "api.perplexity": "perplexity PerplexityResult KeyTokens",
+    "api.perplexity": "perplexity KeyTokens",
     "api.push": "push PushResult",
     "api.report": "make_report ReportResult",
-    "api.retrieval": "retrieval RetrievalResult",
+    "api.retrieval": "retrieval",
     "api.train_base": "train_base BaseResult",
     "errors": "BadInput CtxextError",
     "methods": "METHODS",
@@ -60,6 +61,11 @@ _NAMES = {
     "TrainConfig",
     "runs.recipe.extend_config": "ExtendConfig",
     "runs.recipe.memory_config": "MemoryConfig",
+    "runs.rows.demo": "DemoResult",
+    "runs.rows.fertility": "FertilityResult",
+    "runs.rows.harness": "HarnessResult",
+    "runs.rows.perplexity": "PerplexityResult",
+    "runs.rows.retrieval": "RetrievalResult",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOME)

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,9 @@ from ctxext.report.charts.demo import plot_demo
 from ctxext.runs.json_file import dump_json
 from ctxext.runs.output import check_output
 from ctxext.runs.recipe.reader import override, read_recipe, shipped_recipe
-from ctxext.runs.rows.demo import CopyRow
+from ctxext.runs.rows.demo import CopyRow, DemoResult, MergedCheck
 from ctxext.runs.rows.perplexity import PositionRow
+from ctxext.runs.rows.row import Windows
 
 ORIGINAL, TARGET = 256, 2048
 METHODS = ("linear", "ntk", "yarn")
@@ -42,30 +42,6 @@ _THRESHOLD = "own:0.75"  # 24 questions a length are too few to hold 85 % to
 FULL_MINUTES = 3.0
 _SAME = 1e-4  # merged and unmerged perplexity differ by float32 rounding only
 _PRINTABLE = range(33, 127)
-
-
-@dataclass(frozen=True)
-class DemoResult:
-    """What the demo measured; `to_dict` is its JSON document."""
-
-    output_dir: str
-    by_position: tuple[PositionRow, ...]
-    copying: tuple[CopyRow, ...]
-    merged_difference: float
-    steps: int
-    seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "schema": "ctxext.demo/1",
-            "output_dir": self.output_dir,
-            "window": {"original": ORIGINAL, "target": TARGET},
-            "by_position": [row.to_dict() for row in self.by_position],
-            "copying": [row.to_dict() for row in self.copying],
-            "merged_check": {"max_relative_difference": self.merged_difference},
-            "lora_steps": self.steps,
-            "seconds": self.seconds,
-        }
 
 
 def demo(
@@ -124,9 +100,14 @@ def demo(
     _evaluate(out, folders, seed, on_progress)
     difference = _merged_difference(out / "yarn", out / "yarn-lora", documents)
     result = DemoResult(
-        str(output_dir), tuple(positions), tuple(copies), difference, recipe["train"]["steps"],
-        round(time.monotonic() - began, 1),
-    )  # fmt: skip
+        output_dir=str(output_dir),
+        window=Windows(original=ORIGINAL, target=TARGET),
+        by_position=tuple(positions),
+        copying=tuple(copies),
+        merged_check=MergedCheck(max_relative_difference=difference),
+        lora_steps=recipe["train"]["steps"],
+        seconds=round(time.monotonic() - began, 1),
+    )
     (out / "demo.json").write_text(dump_json(result.to_dict()), encoding="utf-8")
     for suffix in ("png", "svg"):
         plot_demo(out / f"demo.{suffix}", positions, copies, original=ORIGINAL, target=TARGET)

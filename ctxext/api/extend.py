@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ctxext.api._arguments import maybe_tokens
 from ctxext.checkpoints.config.detect import Position, detect
@@ -31,41 +31,27 @@ from ctxext.methods import get_method
 from ctxext.runs.json_file import dump_json
 from ctxext.runs.output import staged_folder
 from ctxext.runs.recipe.extend_config import ExtendConfig
+from ctxext.runs.rows.row import Document, Windows
 
 
-@dataclass(frozen=True)
-class ExtendResult:
-    """What `ctxext extend` did, or would do (`dry_run`); `to_dict` is its JSON document.
+@dataclass(frozen=True, kw_only=True)
+class ExtendResult(Document):
+    """What `ctxext extend` did, or would do (`dry_run`).
 
-    `checked` is the largest relative difference to transformers' own frequencies, where asked for.
+    `checked_relative_difference` is the largest to transformers' own frequencies, where asked for.
     """
 
+    schema: ClassVar[str] = "ctxext.extend/1"
     output_dir: str | None
     method: str
     parameters: Mapping[str, Any]
-    original: int
-    target: int
+    window: Windows
     config_diff: Mapping[str, tuple[Any, Any]]
     weights: Literal["linked", "copied", "rewritten"]
     files: tuple[str, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
     dry_run: bool
-    checked: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "schema": "ctxext.extend/1",
-            "output_dir": self.output_dir,
-            "method": self.method,
-            "parameters": dict(self.parameters),
-            "window": {"original": self.original, "target": self.target},
-            "config_diff": {key: list(pair) for key, pair in self.config_diff.items()},
-            "weights": self.weights,
-            "files": list(self.files),
-            "warnings": list(self.warnings),
-            "dry_run": self.dry_run,
-            "checked_relative_difference": self.checked,
-        }
+    checked_relative_difference: float | None = None
 
 
 def extend(
@@ -138,14 +124,12 @@ def extend(
         output_dir=None,
         method=method,
         parameters=dict(patch.extension.parameters) if patch.extension else {"factor": 1.0},
-        original=patch.original,
-        target=patch.target,
+        window=Windows(original=patch.original, target=patch.target),
         config_diff=config_diff(opened.config, patch.config),
         weights="linked" if weights == "auto" else "copied",
         files=(),
         warnings=tuple(dict.fromkeys(warnings)),
         dry_run=dry_run,
-        checked=None,
     )
     if dry_run:
         return planned
@@ -203,7 +187,7 @@ def _write(
         config_diff=diff,
         files=tuple(listing(folder)),
         warnings=tuple(dict.fromkeys(warnings)),
-        checked=checked,
+        checked_relative_difference=checked,
     )
 
 

@@ -1,9 +1,7 @@
 """`ctxext fertility`: the same text in many languages, and how far a window reaches in each."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ctxext.checkpoints.folder import Source
 from ctxext.checkpoints.live.tokenizer import tokenizer_errors
@@ -23,35 +21,10 @@ from ctxext.progress import Progress, silent
 from ctxext.report.charts.languages import plot_fertility
 from ctxext.runs.json_file import dump_json
 from ctxext.runs.output import check_output, staged_folder
-from ctxext.runs.rows.fertility import FertilityRow
+from ctxext.runs.rows.fertility import FertilityResult, FertilityRow
 
 DOCUMENT = "fertility.json"
 _ENGLISH = ("en", "eng", "english")
-
-
-@dataclass(frozen=True)
-class FertilityResult:
-    """What each text costs; `to_dict` is the fertility JSON document."""
-
-    model: str
-    reference: str | None
-    window: int
-    results: tuple[FertilityRow, ...]
-    output_dir: str | None
-    warnings: tuple[str, ...]
-    tokenizer: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "schema": "ctxext.fertility/1",
-            "model": self.model,
-            "reference": self.reference,
-            "window": self.window,
-            "results": [row.to_dict() for row in self.results],
-            "tokenizer": self.tokenizer,
-            "output_dir": self.output_dir,
-            "warnings": list(self.warnings),
-        }
 
 
 def fertility(

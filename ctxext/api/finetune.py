@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -42,6 +42,7 @@ from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.runs.output import check_output, locked, write_file
 from ctxext.runs.recipe.config import ALL_LINEAR, FinetuneConfig
 from ctxext.runs.rows.record import RunRecord
+from ctxext.runs.rows.row import Document
 from ctxext.training.run.stages import (
     STAGES,
     Stage,
@@ -59,14 +60,15 @@ from ctxext.training.run.stages import (
 )
 
 
-@dataclass(frozen=True)
-class FinetuneResult:
-    """What `ctxext finetune` made; `to_dict` is its JSON document.
+@dataclass(frozen=True, kw_only=True)
+class FinetuneResult(Document):
+    """What `ctxext finetune` made.
 
     `merged` is None when the run was stopped before its last step, or only planned; `stage` is the
     number of the stage it was stopped in, where its recipe has stages.
     """
 
+    schema: ClassVar[str] = "ctxext.finetune/1"
     output_dir: str
     adapter: str | None
     merged: str | None
@@ -76,24 +78,8 @@ class FinetuneResult:
     tokens_per_second: float | None
     peak_memory_bytes: int
     stopped: bool
-    warnings: tuple[str, ...]
     stage: int | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "schema": "ctxext.finetune/1",
-            "output_dir": self.output_dir,
-            "adapter": self.adapter,
-            "merged": self.merged,
-            "steps": self.steps,
-            "tokens": self.tokens,
-            "final_loss": self.final_loss,
-            "tokens_per_second": self.tokens_per_second,
-            "peak_memory_bytes": self.peak_memory_bytes,
-            "stopped": self.stopped,
-            "stage": self.stage,
-            "warnings": list(self.warnings),
-        }
+    warnings: tuple[str, ...] = ()
 
 
 def finetune(

@@ -8,7 +8,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from ctxext.evaluation.session import Loading
 from ctxext.progress import Progress, silent
 from ctxext.runs.json_file import dump_json, read_json_object
 from ctxext.runs.output import staged_folder, write_file
-from ctxext.runs.rows.harness import HarnessRow
+from ctxext.runs.rows.harness import HarnessResult
 
 KIND = "eval-harness"
 DOCUMENT = f"{KIND}.json"
@@ -42,48 +41,6 @@ _EXPECTED = (  # said for every run, or by us in better words
     "ype `str`", "already-initialized", "runcat", "Custom kwargs", "using default",
     "No aggregation function",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class HarnessResult:
-    """Scores of one checkpoint; `to_dict` is the eval-harness JSON document.
-
-    `tasks` has a row for each task, metric and filter; `cut` in it counts the documents that lost
-    their beginning because they are longer than `window`. `full` is what the harness returned.
-    """
-
-    model: str
-    window: int
-    original_window: int
-    harness_version: str
-    tasks: tuple[HarnessRow, ...]
-    lengths: tuple[int, ...]
-    num_fewshot: int | None
-    limit: int | None
-    batch_size: int
-    seeds: tuple[int, ...]
-    full: dict[str, Any]
-    warnings: tuple[str, ...]
-    output_dir: str | None
-    tokenizer: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "schema": "ctxext.eval-harness/1",
-            "model": self.model,
-            "window": self.window,
-            "original_window": self.original_window,
-            "harness_version": self.harness_version,
-            "tasks": [row.to_dict() for row in self.tasks],
-            "lengths": list(self.lengths),
-            "num_fewshot": self.num_fewshot,
-            "limit": self.limit,
-            "batch_size": self.batch_size,
-            "seeds": list(self.seeds),
-            "tokenizer": self.tokenizer,
-            "warnings": list(self.warnings),
-            "output_dir": self.output_dir,
-        }
 
 
 def harness(
@@ -169,7 +126,6 @@ def harness(
             limit=limit,
             batch_size=batch_size,
             seeds=seeds,
-            full=full,
             warnings=(
                 *checkpoint.warnings, *notes, *_warnings(checkpoint, reader, cut, full), *said()
             ),
@@ -177,7 +133,7 @@ def harness(
             tokenizer=checkpoint.tokenizer.name if checkpoint.tokenizer else None,
         )  # fmt: skip
         if folder is not None:
-            _write(folder, result, _folders(checkpoint.source, include_path))
+            _write(folder, result, full, _folders(checkpoint.source, include_path))
     return result
 
 
@@ -393,7 +349,9 @@ def _folders(source: Source, include_path: str | Path | None) -> list[Path]:
     return [path for path in out if path.is_absolute()]
 
 
-def _write(folder: Path, result: HarnessResult, folders: Sequence[Path]) -> None:
+def _write(
+    folder: Path, result: HarnessResult, full: Mapping[str, Any], folders: Sequence[Path]
+) -> None:
     document = result.to_dict()
     del document["output_dir"]
     names = ("random_seed", "numpy_seed", "torch_seed", "fewshot_seed")
@@ -405,8 +363,7 @@ def _write(folder: Path, result: HarnessResult, folders: Sequence[Path]) -> None
         **dict(zip(names, result.seeds, strict=True)),
     }
     write_file(folder / DOCUMENT, dump_json(publishable(document, folders)))
-    full = publishable({**result.full, "config": config}, folders)
-    write_file(folder / FULL, dump_json(full))
+    write_file(folder / FULL, dump_json(publishable({**full, "config": config}, folders)))
     write_record(
         folder,
         {

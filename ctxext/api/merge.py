@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ctxext.checkpoints.config.dtype import DtypeName, DtypeWord, check_dtype
 from ctxext.checkpoints.config.quantised import read_unquantised
@@ -30,16 +30,18 @@ from ctxext.progress import Progress, silent
 from ctxext.runs.json_file import dump_json
 from ctxext.runs.output import check_output, staged_folder
 from ctxext.runs.rows.record import RunRecord
+from ctxext.runs.rows.row import Document
 
 
-@dataclass(frozen=True)
-class MergeResult:
-    """What `ctxext merge` wrote; `to_dict` is its JSON document.
+@dataclass(frozen=True, kw_only=True)
+class MergeResult(Document):
+    """What `ctxext merge` wrote.
 
     `rounding` says what storing the merged tensors in their dtype cost; `verified` counts the
     tensors that were read back and compared, None without `verify`.
     """
 
+    schema: ClassVar[str] = "ctxext.merge/1"
     output_dir: str
     tensors: int
     merged_tensors: int
@@ -47,20 +49,7 @@ class MergeResult:
     peak_memory_bytes: int
     rounding: Rounding
     verified: int | None
-    warnings: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "schema": "ctxext.merge/1",
-            "output_dir": self.output_dir,
-            "tensors": self.tensors,
-            "merged_tensors": self.merged_tensors,
-            "bytes": self.bytes,
-            "peak_memory_bytes": self.peak_memory_bytes,
-            "rounding": self.rounding.to_dict(),
-            "verified": self.verified,
-            "warnings": list(self.warnings),
-        }
+    warnings: tuple[str, ...] = ()
 
 
 def merge(

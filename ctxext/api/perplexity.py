@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ctxext.api._arguments import several, several_lengths
 from ctxext.checkpoints.config.dtype import DtypeWord, check_dtype
@@ -20,11 +20,13 @@ from ctxext.runs.rows.perplexity import (
     KeyRow,
     LengthRow,
     LongPerplexity,
+    PerplexityResult,
     PerplexityRow,
     PositionRow,
     Protocol,
+    ReadText,
 )
-from ctxext.runs.rows.row import Failed, models_of
+from ctxext.runs.rows.row import models_of
 
 if TYPE_CHECKING:
     from ctxext.evaluation.perplexity.key_tokens import KeyRule, Mask
@@ -34,47 +36,6 @@ if TYPE_CHECKING:
 
 KIND = "eval-ppl"
 DOCUMENT = f"{KIND}.json"
-
-
-@dataclass(frozen=True)
-class PerplexityResult:
-    """Perplexities of several models; `to_dict` is the eval-ppl JSON document.
-
-    `results` has a row for each model and length, `by_position` for each model and bucket,
-    `failed` for each model and length that could not be measured.
-    """
-
-    source: str
-    tokens: int
-    sha256: str
-    protocol: str
-    stride: int
-    aligned: bool
-    results: tuple[LengthRow, ...]
-    by_position: tuple[PositionRow, ...]
-    key_tokens: LongPerplexity | None
-    failed: tuple[Failed, ...]
-    window: int
-    output_dir: str | None
-    warnings: tuple[str, ...]
-    tokenizer: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "schema": "ctxext.eval-ppl/1",
-            "data": {"source": self.source, "tokens": self.tokens, "sha256": self.sha256},
-            "protocol": self.protocol,
-            "stride": self.stride,
-            "aligned": self.aligned,
-            "results": [row.to_dict() for row in self.results],
-            "by_position": [row.to_dict() for row in self.by_position],
-            "key_tokens": self.key_tokens.to_dict() if self.key_tokens else None,
-            "failed": [row.to_dict() for row in self.failed],
-            "window": self.window,
-            "tokenizer": self.tokenizer,
-            "output_dir": self.output_dir,
-            "warnings": list(self.warnings),
-        }
 
 
 @dataclass(frozen=True)
@@ -259,9 +220,7 @@ class _Run:
         first = self.session.checkpoints[0]
         text = self.texts.of(first)
         return PerplexityResult(
-            source=text.source,
-            tokens=len(text.ids),
-            sha256=text.text_sha256,
+            data=ReadText(source=text.source, tokens=len(text.ids), sha256=text.text_sha256),
             protocol=self.protocols.protocol,
             stride=self.protocols.stride,
             aligned=bool(self.protocols.aligned),

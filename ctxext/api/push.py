@@ -3,7 +3,7 @@
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import yaml
 
@@ -20,10 +20,10 @@ from ctxext.release.published_base import HubModel, adapter_base, card_base, che
 from ctxext.release.upload import Item, Repository, upload
 from ctxext.runs.json_file import dump_json, read_json_object
 from ctxext.runs.output import MARK, write_file
-from ctxext.runs.rows.perplexity import PerplexityDocument
+from ctxext.runs.rows.perplexity import PerplexityResult
 from ctxext.runs.rows.record import RunRecord
-from ctxext.runs.rows.retrieval import RetrievalDocument
-from ctxext.runs.rows.row import Identity
+from ctxext.runs.rows.retrieval import RetrievalResult
+from ctxext.runs.rows.row import Document, Identity, Row
 from ctxext.runs.run_documents import read_document
 
 CARD = "README.md"
@@ -31,28 +31,25 @@ _PICTURES = {perplexity.KIND: "perplexity.png", retrieval.KIND: "retrieval.png"}
 
 
 @dataclass(frozen=True)
-class PushResult:
-    """What `ctxext push` did, or would do (`dry_run`); `to_dict` is its JSON document."""
+class PushedFile(Row):
+    """A file of the repository, and how large it is."""
 
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushResult(Document):
+    """What `ctxext push` did, or would do (`dry_run`)."""
+
+    schema: ClassVar[str] = "ctxext.push/1"
     repo_id: str
     url: str | None
     card: str
-    files: tuple[tuple[str, int], ...]
+    files: tuple[PushedFile, ...]
     private: bool
     dry_run: bool
-    warnings: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "schema": "ctxext.push/1",
-            "repo_id": self.repo_id,
-            "url": self.url,
-            "card": self.card,
-            "files": [{"path": path, "bytes": size} for path, size in self.files],
-            "private": self.private,
-            "dry_run": self.dry_run,
-            "warnings": list(self.warnings),
-        }
+    warnings: tuple[str, ...] = ()
 
 
 def push(
@@ -99,8 +96,8 @@ def push(
         repo_id=repo_id,
         record=record,
         identity=opened.identity,
-        evaluations=[d for e in evaluations if isinstance(d := e.document, PerplexityDocument)],
-        retrievals=[d for e in evaluations if isinstance(d := e.document, RetrievalDocument)],
+        evaluations=[d for e in evaluations if isinstance(d := e.document, PerplexityResult)],
+        retrievals=[d for e in evaluations if isinstance(d := e.document, RetrievalResult)],
         base_model=card_base(record, base_model),
         adapter=adapter is not None,
         plots=[e.picture for e in evaluations if e.kind == perplexity.KIND and e.has_plot],
@@ -126,7 +123,7 @@ def push(
         repo_id=repo_id,
         url=url,
         card=str(folder / CARD),
-        files=tuple((item.path, item.bytes) for item in items),
+        files=tuple(PushedFile(item.path, item.bytes) for item in items),
         private=private,
         dry_run=dry_run,
         warnings=tuple(dict.fromkeys(warnings)),
@@ -198,7 +195,7 @@ class _Evaluation:
 
     kind: str
     folder: Path
-    document: PerplexityDocument | RetrievalDocument
+    document: PerplexityResult | RetrievalResult
     prefix: str
 
     @property
@@ -226,7 +223,7 @@ def _evaluations(
         except BadInput as error:
             warnings.append(f"{error}: left out")
             continue
-        if not isinstance(document, PerplexityDocument | RetrievalDocument):
+        if not isinstance(document, PerplexityResult | RetrievalResult):
             continue
         if not any(Identity.of(row).same_files(identity) for row in document.results):
             warnings.append(

@@ -6,7 +6,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ctxext.api._arguments import several, several_lengths
 from ctxext.checkpoints.config.dtype import DtypeWord, check_dtype
@@ -21,8 +21,14 @@ from ctxext.evaluation.session import Loading, Session
 from ctxext.progress import Progress, silent
 from ctxext.report.charts.retrieval import plot_retrieval
 from ctxext.report.tables.text import percent
-from ctxext.runs.rows.retrieval import CellRow, EffectiveRow, MiddleRow, Score
-from ctxext.runs.rows.row import Failed
+from ctxext.runs.rows.retrieval import (
+    CellRow,
+    EffectiveRow,
+    HaystackText,
+    MiddleRow,
+    RetrievalResult,
+    Score,
+)
 
 if TYPE_CHECKING:
     from ctxext.evaluation.retrieval.fitting import Encoder
@@ -34,56 +40,6 @@ if TYPE_CHECKING:
 KIND = "eval-retrieval"
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _HAYSTACK = 64 * 1024 * 1024  # characters of a text that are read
-
-
-@dataclass(frozen=True)
-class RetrievalResult:
-    """Cells of several models; `to_dict` is the eval-retrieval JSON document.
-
-    `results` has a row for each model, task, length and depth, `effective` one for each model and
-    task, `middle` one for each model, task and length, `failed` what could not be measured.
-    """
-
-    source: str
-    sha256: str | None
-    score: str
-    seed: int
-    samples: int
-    threshold: str
-    tasks: tuple[str, ...]
-    wordings: dict[str, str]
-    lengths: tuple[int, ...]
-    depths: tuple[float, ...]
-    window: int
-    results: tuple[CellRow, ...]
-    effective: tuple[EffectiveRow, ...]
-    middle: tuple[MiddleRow, ...]
-    failed: tuple[Failed, ...]
-    output_dir: str | None
-    warnings: tuple[str, ...]
-    tokenizer: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "schema": "ctxext.eval-retrieval/1",
-            "data": {"source": self.source, "sha256": self.sha256},
-            "score": self.score,
-            "seed": self.seed,
-            "samples": self.samples,
-            "threshold": self.threshold,
-            "tasks": list(self.tasks),
-            "wordings": self.wordings,
-            "lengths": list(self.lengths),
-            "depths": list(self.depths),
-            "window": self.window,
-            "results": [row.to_dict() for row in self.results],
-            "effective": [row.to_dict() for row in self.effective],
-            "middle": [row.to_dict() for row in self.middle],
-            "failed": [row.to_dict() for row in self.failed],
-            "tokenizer": self.tokenizer,
-            "output_dir": self.output_dir,
-            "warnings": list(self.warnings),
-        }
 
 
 def retrieval(
@@ -246,8 +202,10 @@ class _Run:
         asked, first = self.questions, self.session.checkpoints[0]
         effective, middle, warnings = self._by_task(rule)
         return RetrievalResult(
-            source=self.text.name if self.text else "noise",
-            sha256=self.text.sha256 if self.text else None,
+            data=HaystackText(
+                source=self.text.name if self.text else "noise",
+                sha256=self.text.sha256 if self.text else None,
+            ),
             score=asked.score,
             seed=asked.seed,
             samples=asked.samples,

@@ -12,7 +12,7 @@ from ctxext.report.tables.perplexity import by_position_table
 from ctxext.report.tables.retrieval import copying_table
 
 if TYPE_CHECKING:
-    from ctxext.api.demo import DemoResult
+    from ctxext.runs.rows.demo import DemoResult
 
 
 def command(
@@ -75,12 +75,13 @@ def _render(result: "DemoResult") -> None:
     columns, rows = copying_table(result.copying)
     table("a planted string copied from so many tokens back, in rows of 2048", columns, rows)
     console = out()
+    difference = result.merged_check.max_relative_difference if result.merged_check else None
     console.print(
-        f"\nLoRA: {result.steps} steps of 2 x 2048 tokens each for linear and YaRN. The merged "
-        "checkpoint, loaded by plain transformers, gives the perplexity of base + adapter to "
-        f"{result.merged_difference:.0e}."
+        f"\nLoRA: {result.lora_steps} steps of 2 x 2048 tokens each for linear and YaRN. The "
+        "merged checkpoint, loaded by plain transformers, gives the perplexity of base + adapter "
+        f"to {difference or 0:.0e}."
     )
     console.print(
-        f"{result.seconds:.0f} s. Plot: {result.output_dir}/demo.png, report: "
+        f"{result.seconds or 0:.0f} s. Plot: {result.output_dir}/demo.png, report: "
         f"{result.output_dir}/report.html",
     )

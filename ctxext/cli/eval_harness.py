@@ -11,7 +11,7 @@ from ctxext.lengths import parse_length, parse_lengths, show_length
 from ctxext.report.tables.harness import harness_table
 
 if TYPE_CHECKING:
-    from ctxext.api.harness import HarnessResult
+    from ctxext.runs.rows.harness import HarnessResult
 
 
 def command(
@@ -105,7 +105,7 @@ def _render(result: "HarnessResult") -> None:
     few = "" if result.limit is None else f", the first {result.limit} documents"
     table(
         f"{result.model} in lm-evaluation-harness {result.harness_version} "
-        f"(window {show_length(result.window)}{few})",
+        f"(window {show_length(result.window or 0)}{few})",
         columns,
         rows,
     )

@@ -18,7 +18,7 @@ from ctxext.report.tables.perplexity import (
 from ctxext.runs.rows.perplexity import Protocol
 
 if TYPE_CHECKING:
-    from ctxext.api.perplexity import PerplexityResult
+    from ctxext.runs.rows.perplexity import PerplexityResult
 
 
 def command(
@@ -134,7 +134,7 @@ def _render(result: "PerplexityResult") -> None:
     how = "same tokens at every length" if result.aligned else result.protocol
     how += f", stride {result.stride}"
     columns, rows = by_length_table(result.results)
-    table(f"perplexity by window length ({how}, {result.tokens:,} tokens read)", columns, rows)
+    table(f"perplexity by window length ({how}, {result.data.tokens:,} tokens read)", columns, rows)
     columns, rows = gain_table(result.results)
     if rows:
         table("nats a token that the longer window gains over the shortest", columns, rows)

@@ -15,7 +15,7 @@ from ctxext.report.tables.text import percent
 from ctxext.runs.rows.retrieval import Score
 
 if TYPE_CHECKING:
-    from ctxext.api.retrieval import RetrievalResult
+    from ctxext.runs.rows.retrieval import RetrievalResult
 
 
 def command(

@@ -89,17 +89,17 @@ def _render(result: "ExtendResult") -> None:
         f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
         for key, value in result.parameters.items()
     )
-    console = out()
+    console, window, checked = out(), result.window, result.checked_relative_difference
     console.print(
-        f"{result.method}: {result.original:,} -> {result.target:,} tokens ({numbers})",
+        f"{result.method}: {window.original:,} -> {window.target:,} tokens ({numbers})",
     )
     rows = [
         (key, json_module.dumps(before), json_module.dumps(after))
         for key, (before, after) in result.config_diff.items()
     ]
     table("config", ("key", "before", "after"), rows)
-    if result.checked is not None:
-        console.print(f"transformers' own inv_freq differs by at most {result.checked:.1e}")
+    if checked is not None:
+        console.print(f"transformers' own inv_freq differs by at most {checked:.1e}")
     if result.dry_run:
         console.print("dry run: nothing was written")
     else:

@@ -10,7 +10,7 @@ from ctxext.lengths import show_length
 from ctxext.report.tables.languages import fertility_table
 
 if TYPE_CHECKING:
-    from ctxext.api.fertility import FertilityResult
+    from ctxext.runs.rows.fertility import FertilityResult
 
 
 def command(

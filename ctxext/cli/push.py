@@ -71,7 +71,7 @@ def command(
         table(
             f"files of {result.repo_id}",
             ("file", "bytes"),
-            [(path, f"{size:,}") for path, size in result.files],
+            [(file.path, f"{file.bytes:,}") for file in result.files],
         )
         console = out()
         console.print(f"card: {result.card}")

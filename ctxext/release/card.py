@@ -23,14 +23,14 @@ from ctxext.report.tables.retrieval import (
 )
 from ctxext.report.tables.text import perplexity, shown
 from ctxext.report.tables.training import config_value
-from ctxext.runs.rows.perplexity import LengthRow, PerplexityDocument
+from ctxext.runs.rows.perplexity import LengthRow, PerplexityResult
 from ctxext.runs.rows.record import (
     BaseCheckpoint,
     RecordedRecipe,
     RunRecord,
     Training,
 )
-from ctxext.runs.rows.retrieval import CellRow, RetrievalDocument
+from ctxext.runs.rows.retrieval import CellRow, RetrievalResult
 from ctxext.runs.rows.row import Identity
 
 if TYPE_CHECKING:
@@ -56,11 +56,11 @@ class CardFacts:
     repo_id: str
     record: RunRecord
     identity: Identity
-    evaluations: Sequence[PerplexityDocument]
+    evaluations: Sequence[PerplexityResult]
     base_model: str | None
     adapter: bool
     plots: Sequence[str]
-    retrievals: Sequence[RetrievalDocument] = ()
+    retrievals: Sequence[RetrievalResult] = ()
     heat_maps: Sequence[str] = ()
 
     @property
@@ -148,7 +148,7 @@ class CardFacts:
             for number, stage in enumerate(stages, start=1)
         ]
 
-    def perplexity_table(self, document: PerplexityDocument) -> Table:
+    def perplexity_table(self, document: PerplexityResult) -> Table:
         """Perplexity by length of all models, and what the extension costs or brings."""
         rows = document.results
         lengths = sorted({row.length for row in rows})
@@ -177,7 +177,7 @@ class CardFacts:
         ]
         return [["this model against its base", *changes]]
 
-    def retrieval_group(self, document: RetrievalDocument) -> RetrievalGroup:
+    def retrieval_group(self, document: RetrievalResult) -> RetrievalGroup:
         """The rows of a document, models called by what they are to this one."""
         names = {row.model: self.label(row) for row in document.results}
         return RetrievalGroup(

@@ -6,19 +6,19 @@ from pathlib import Path
 
 from ctxext.errors import BadInput, about_its_path
 from ctxext.runs.checked import read_checked
-from ctxext.runs.rows.demo import DemoDocument
-from ctxext.runs.rows.fertility import FertilityDocument
-from ctxext.runs.rows.harness import HarnessDocument
-from ctxext.runs.rows.perplexity import PerplexityDocument
-from ctxext.runs.rows.retrieval import RetrievalDocument
+from ctxext.runs.rows.demo import DemoResult
+from ctxext.runs.rows.fertility import FertilityResult
+from ctxext.runs.rows.harness import HarnessResult
+from ctxext.runs.rows.perplexity import PerplexityResult
+from ctxext.runs.rows.retrieval import RetrievalResult
 from ctxext.runs.rows.row import Document
 
 DOCUMENTS: Mapping[str, type[Document]] = {
-    "eval-ppl": PerplexityDocument,
-    "eval-retrieval": RetrievalDocument,
-    "eval-harness": HarnessDocument,
-    "fertility": FertilityDocument,
-    "demo": DemoDocument,
+    "eval-ppl": PerplexityResult,
+    "eval-retrieval": RetrievalResult,
+    "eval-harness": HarnessResult,
+    "fertility": FertilityResult,
+    "demo": DemoResult,
 }
 """Kinds of runs that leave a document, `<kind>.json`."""
 

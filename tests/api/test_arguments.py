@@ -25,7 +25,7 @@ def test_one_model_and_lengths_as_words(tiny_llama, book):
     found = ctxext.retrieval(str(tiny_llama), lengths="64", tasks="copy", samples=1)
     assert {row.task for row in found.results} == {"copy"}
     extended = ctxext.extend(str(tiny_llama), target="1k", dry_run=True)
-    assert extended.target == 1024
+    assert extended.window.target == 1024
 
 
 def test_a_shell_completes_every_name():

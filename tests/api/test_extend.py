@@ -32,7 +32,7 @@ def test_transformers_rotates_as_the_method_says(tmp_path, family, method):
     base = build_tiny(tmp_path / "base", family)
     out = tmp_path / "out"
     result = extend(str(base), method=method, target=1024, output_dir=out, check=True)
-    assert result.checked < 1e-6
+    assert result.checked_relative_difference < 1e-6
     model = AutoModelForCausalLM.from_pretrained(out)
     rotary = rotary_module(model)
     if method == "dynamic":
@@ -81,7 +81,7 @@ def test_a_scaled_checkpoint_is_extended_from_its_original_window(tmp_path, tiny
         one, two = tmp_path / f"{first}-1", tmp_path / f"{first}-2"
         extend(str(tiny_llama), method=first, target=512, output_dir=one)
         again = extend(str(one), method="yarn", target=2048, output_dir=two)
-        assert again.original == 128, first
+        assert again.window.original == 128, first
         assert again.parameters["factor"] == 16.0
         assert any("scaled before" in w and "replaced" in w for w in again.warnings)
         direct = tmp_path / f"{first}-direct"
@@ -192,7 +192,7 @@ def test_same_output_bytes_every_time(tmp_path, tiny_llama):
 
 def test_foreign_weights(tmp_path, stories):
     result = extend(str(stories), target=2048, output_dir=tmp_path / "s", check=True)
-    assert result.original == 512
+    assert result.window.original == 512
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "s")
     assert model.config.rope_parameters["factor"] == 4.0
 

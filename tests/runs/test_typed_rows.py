@@ -13,7 +13,7 @@ from ctxext.checkpoints.provenance import read_record, sha256_of
 from ctxext.release.card import CardFacts, model_card
 from ctxext.runs.checked import Broken
 from ctxext.runs.log import log_text, read_log
-from ctxext.runs.rows.perplexity import PerplexityDocument
+from ctxext.runs.rows.perplexity import PerplexityResult
 from ctxext.runs.rows.row import Identity
 from ctxext.runs.run_documents import DOCUMENTS, read_document
 from support.report_samples import perplexity_document
@@ -104,7 +104,7 @@ def test_fields_of_a_newer_ctxext_are_passed_over(tmp_path):
 def test_what_is_not_finite_is_none(value):
     document = perplexity_document()
     document["results"][0] |= {"nll": value, "bits_per_byte": value}
-    row = PerplexityDocument.from_dict(document).results[0]
+    row = PerplexityResult.from_dict(document).results[0]
     assert (row.nll, row.bits_per_byte) == (None, None)
 
 
@@ -113,11 +113,11 @@ def test_what_is_no_number_is_refused(value):
     document = perplexity_document()
     document["results"][0]["nll"] = value
     with pytest.raises(Broken, match="in results, nll is"):
-        PerplexityDocument.from_dict(document)
+        PerplexityResult.from_dict(document)
 
 
 def test_a_field_that_belongs_to_another_is_written_with_it():
-    row = PerplexityDocument.from_dict(perplexity_document()).results[0]
+    row = PerplexityResult.from_dict(perplexity_document()).results[0]
     assert not {"note", "gain", "gain_stderr"} & set(row.to_dict())
     gained = replace(row, gain=0.5).to_dict()
     assert (gained["gain"], gained["gain_stderr"]) == (0.5, None)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ctxext.runs.rows.row import Row
+
 if TYPE_CHECKING:
     import torch
 
@@ -10,7 +12,7 @@ _PART = 1 << 20  # numbers compared at a time, so that no whole float64 copy exi
 
 
 @dataclass(frozen=True)
-class Rounding:
+class Rounding(Row):
     """The largest rounding of a merged tensor, in the Frobenius norm.
 
         relative  = ||stored - exact|| / ||exact||
@@ -25,13 +27,6 @@ class Rounding:
     relative: float = 0.0
     of_update: float = 0.0
     tensor: str | None = None
-
-    def to_dict(self) -> dict[str, float | str | None]:
-        return {
-            "relative": self.relative,
-            "of_update": self.of_update,
-            "tensor": self.tensor,
-        }
 
 
 class RoundingMeter:

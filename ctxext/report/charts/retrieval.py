@@ -101,7 +101,7 @@ def draw_accuracy(
         )  # fmt: skip
 
 
-def plot_retrieval(path: Path, results: Sequence[CellRow], *, window: int) -> None:
+def plot_retrieval(path: Path, results: Sequence[CellRow], *, window: int | None) -> None:
     """Draw a map for each model and task: tasks are rows, models columns.
 
     Args:

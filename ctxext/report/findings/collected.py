@@ -20,11 +20,11 @@ from ctxext.report.findings.groups import (
     Score,
 )
 from ctxext.report.findings.verdict import Evidence, Task, Verdict, copied_to, reach, verdict
-from ctxext.runs.rows.demo import CopyRow, DemoDocument
-from ctxext.runs.rows.fertility import FertilityDocument
-from ctxext.runs.rows.harness import HarnessDocument
-from ctxext.runs.rows.perplexity import LengthRow, PerplexityDocument, PositionRow
-from ctxext.runs.rows.retrieval import CellRow, PooledRow, RetrievalDocument
+from ctxext.runs.rows.demo import CopyRow, DemoResult
+from ctxext.runs.rows.fertility import FertilityResult
+from ctxext.runs.rows.harness import HarnessResult
+from ctxext.runs.rows.perplexity import LengthRow, PerplexityResult, PositionRow
+from ctxext.runs.rows.retrieval import CellRow, PooledRow, RetrievalResult
 from ctxext.runs.rows.row import Failed, Identity, models_of
 
 Measured = TypeVar("Measured", LengthRow, CellRow)
@@ -41,7 +41,7 @@ class Findings:
     copying: Sequence[CopyingGroup]
     configs: Sequence[tuple[str, Mapping[str, Any]]]
     trainings: Sequence[Run]
-    fertility: Sequence[FertilityDocument]
+    fertility: Sequence[FertilityResult]
     harness: HarnessGroup | None
     failed: Sequence[tuple[str, Failed]]
     warnings: Sequence[tuple[str, str]]
@@ -69,10 +69,10 @@ def findings(runs: Sequence[Run]) -> Findings:
     copying = [
         CopyingGroup(f"in {run.name}", document.window.original, document.copying)
         for run in runs
-        if isinstance(document := run.document, DemoDocument)
+        if isinstance(document := run.document, DemoResult)
     ]
     harness = _harness(runs)
-    fertility = [run.document for run in runs if isinstance(run.document, FertilityDocument)]
+    fertility = [run.document for run in runs if isinstance(run.document, FertilityResult)]
     measured = [(run, run.document) for run in runs if run.document is not None]
     return Findings(
         runs=runs,
@@ -98,12 +98,12 @@ def _perplexity(runs: Sequence[Run]) -> list[PerplexityGroup]:
     groups: dict[tuple[Any, ...], PerplexityGroup] = {}
     for run in runs:
         document = run.document
-        if isinstance(document, DemoDocument):
+        if isinstance(document, DemoResult):
             window = document.window
             group = PerplexityGroup(f"{run.name}: held-out text", window.original, window.target)
             group.by_position += document.by_position
             groups["demo", run.name] = group
-        if not isinstance(document, PerplexityDocument):
+        if not isinstance(document, PerplexityResult):
             continue
         key = (document.data.sha256, document.protocol, document.stride, document.aligned)
         group = groups.setdefault(key, PerplexityGroup(_about_text(document), document.window))
@@ -120,7 +120,7 @@ def _perplexity(runs: Sequence[Run]) -> list[PerplexityGroup]:
     return list(groups.values())
 
 
-def _about_text(document: PerplexityDocument) -> str:
+def _about_text(document: PerplexityResult) -> str:
     data = document.data
     read = f", {data.tokens:,.0f} tokens read" if data.tokens else ""
     aligned = ", the same tokens at every length" if document.aligned else ""
@@ -161,7 +161,7 @@ def _retrieval(runs: Sequence[Run]) -> list[RetrievalGroup]:
     groups: dict[tuple[Any, ...], RetrievalGroup] = {}
     for run in runs:
         document = run.document
-        if not isinstance(document, RetrievalDocument):
+        if not isinstance(document, RetrievalResult):
             continue
         data = document.data
         key = (data and data.sha256, document.score, document.seed, document.samples)
@@ -187,7 +187,7 @@ def _harness(runs: Sequence[Run]) -> HarnessGroup | None:
     versions: dict[str, str] = {}
     for run in runs:
         document = run.document
-        if not isinstance(document, HarnessDocument):
+        if not isinstance(document, HarnessResult):
             continue
         model = document.model
         known = {score.place for score in scores if score.model == model}
@@ -307,7 +307,7 @@ def _not_measured(
     retrieval: Sequence[RetrievalGroup],
     copying: Sequence[CopyingGroup],
     harness: HarnessGroup | None,
-    fertility: Sequence[FertilityDocument],
+    fertility: Sequence[FertilityResult],
 ) -> list[str]:
     """Sentences about what nobody should conclude from this report."""
     sentences = []

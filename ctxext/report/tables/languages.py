@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ctxext.report.tables.pivot import Across, Down, Table, pivot
 from ctxext.report.tables.text import shown
-from ctxext.runs.rows.fertility import FertilityDocument, FertilityRow
+from ctxext.runs.rows.fertility import FertilityResult, FertilityRow
 
 
 def fertility_table(rows: Sequence[FertilityRow], *, reference: str | None) -> Table:
@@ -34,7 +34,7 @@ def fertility_table(rows: Sequence[FertilityRow], *, reference: str | None) -> T
     )
 
 
-def fertility_comparison(documents: Sequence[FertilityDocument]) -> Table:
+def fertility_comparison(documents: Sequence[FertilityResult]) -> Table:
     """Several tokenizers: one line for each language, the window in characters of each."""
     names = _distinct([document.model for document in documents])
     named = zip(names, documents, strict=True)

@@ -27,7 +27,7 @@ class MergedCheck(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoDocument(Document):
+class DemoResult(Document):
     """`demo.json`."""
 
     schema: ClassVar[str] = "ctxext.demo/1"

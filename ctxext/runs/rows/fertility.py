@@ -33,7 +33,7 @@ class FertilityRow(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FertilityDocument(Document):
+class FertilityResult(Document):
     """`fertility.json`: the texts in one tokenizer."""
 
     schema: ClassVar[str] = "ctxext.fertility/1"

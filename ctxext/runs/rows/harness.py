@@ -30,8 +30,12 @@ class HarnessRow(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HarnessDocument(Document):
-    """`eval-harness.json`: the scores of one checkpoint."""
+class HarnessResult(Document):
+    """Scores of one checkpoint, as `eval-harness.json` has them.
+
+    `tasks` has a row for each task, metric and filter; `cut` in it counts the documents that lost
+    their beginning because they are longer than `window`.
+    """
 
     schema: ClassVar[str] = "ctxext.eval-harness/1"
     model: str

@@ -126,8 +126,12 @@ class ReadText(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PerplexityDocument(Document):
-    """`eval-ppl.json`: a row for each model and length, and for each model and bucket."""
+class PerplexityResult(Document):
+    """Perplexities of several models, as `eval-ppl.json` has them.
+
+    `results` has a row for each model and length, `by_position` for each model and bucket,
+    `failed` for each model and length that could not be measured.
+    """
 
     schema: ClassVar[str] = "ctxext.eval-ppl/1"
     data: ReadText

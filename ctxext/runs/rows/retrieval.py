@@ -112,7 +112,7 @@ class MiddleRow(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Haystack(Row):
+class HaystackText(Row):
     """The text that needles were hidden in."""
 
     source: str | None = None
@@ -120,11 +120,15 @@ class Haystack(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalDocument(Document):
-    """`eval-retrieval.json`: a row for each model, task, length and depth, and what follows."""
+class RetrievalResult(Document):
+    """Answers of several models, as `eval-retrieval.json` has them.
+
+    `results` has a row for each model, task, length and depth, `effective` one for each model and
+    task, `middle` one for each model, task and length, `failed` what could not be measured.
+    """
 
     schema: ClassVar[str] = "ctxext.eval-retrieval/1"
-    data: Haystack | None = None
+    data: HaystackText | None = None
     score: str | None = None
     seed: Word = None
     samples: int | None = bounded(None, least=1, most=MOST_TOKENS)

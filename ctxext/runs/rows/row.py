@@ -1,6 +1,6 @@
 """What all rows share: the way to JSON and back, and who was measured."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol, Self
 
@@ -37,6 +37,8 @@ class Row:
 def _plain(value: Any) -> Any:
     if isinstance(value, Row):
         return value.to_dict()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
@@ -94,7 +96,7 @@ class Failed(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Document(Row):
-    """A JSON document of a run."""
+    """What a command gives back; `to_dict` is its JSON document."""
 
     schema: ClassVar[str]
 

@@ -10,13 +10,13 @@ from ctxext.report.page.html import Html, data_table, details, figure, section, 
 from ctxext.report.page.sections.common import WIDTH
 from ctxext.report.tables.languages import fertility_comparison, fertility_table
 from ctxext.report.tables.text import shown
-from ctxext.runs.rows.fertility import FertilityDocument
+from ctxext.runs.rows.fertility import FertilityResult
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def fertility_section(documents: Sequence[FertilityDocument]) -> Html:
+def fertility_section(documents: Sequence[FertilityResult]) -> Html:
     """Show bars and table of each tokenizer."""
     parts: list[str] = []
     for at, document in enumerate(documents):
@@ -31,7 +31,7 @@ def fertility_section(documents: Sequence[FertilityDocument]) -> Html:
     return section("fertility", "What other languages cost", *parts) if parts else Html("")
 
 
-def _fertility_chart(document: FertilityDocument, panel: int, identity: str) -> Html:
+def _fertility_chart(document: FertilityResult, panel: int, identity: str) -> Html:
     rows, reference = document.results, document.reference
     ordered = by_cost(rows)
 

@@ -7,9 +7,9 @@ from ctxext.report.findings.collected import Findings
 from ctxext.report.findings.groups import Run
 from ctxext.report.page.html import Html, bullets, details, join, section, tag
 from ctxext.report.tables.text import shown
-from ctxext.runs.rows.perplexity import PerplexityDocument
+from ctxext.runs.rows.perplexity import PerplexityResult
 from ctxext.runs.rows.record import BaseCheckpoint, Training
-from ctxext.runs.rows.retrieval import RetrievalDocument
+from ctxext.runs.rows.retrieval import RetrievalResult
 from ctxext.runs.rows.row import Failed
 
 _ORDER = {"extend": 0, "finetune": 1, "merge": 2, "demo": 3}
@@ -43,7 +43,7 @@ def _facts(run: Run) -> Html:
     record, document = run.record, run.document
     base = record.base or BaseCheckpoint()
     window = record.window
-    measured = document if isinstance(document, PerplexityDocument | RetrievalDocument) else None
+    measured = document if isinstance(document, PerplexityResult | RetrievalResult) else None
     text = measured.data if measured else None
     rows: list[tuple[str, str | None]] = [
         ("versions", ", ".join(f"{k} {v}" for k, v in record.versions.items())),

@@ -1,4 +1,4 @@
-"""ctxext.json as whoever reads one may believe it: report, card, merge, resume."""
+"""What report, card, merge and resume may believe of a ctxext.json."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -27,10 +27,7 @@ def suggestion(word: object, known: Iterable[str], otherwise: str = "", *, most:
 
 
 def check_word(word: object, words: Any, name: str) -> None:
-    """Refuse a word that is none of those in a `Literal` (`words`).
-
-    Args:
-        name: how the user calls it, e.g. `--protocol`.
+    """Refuse a word, called `name` (`--protocol`), that is none of a `Literal`'s `words`.
 
     Raises:
         BadInput: naming all words that are right.

@@ -267,12 +267,7 @@ def _counted_stream(stream: Any, patience: _Patience, most: int | None) -> Any:
 
 
 def not_fetched(what: str, error: Exception) -> CtxextError:
-    """Write the error for a fetch that failed.
-
-    Args:
-        what: was to be fetched.
-        error: one of `hub_failures`.
-    """
+    """Write the error for what could not be fetched, by one of `hub_failures`."""
     failed = f"{what} could not be fetched"
     if isinstance(error, HubAnswer):
         return CtxextError(f"{failed}: {error}", error.hint)

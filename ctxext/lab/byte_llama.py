@@ -28,7 +28,7 @@ _TOKENS_PER_STEP = 8 * WINDOW
 
 @dataclass(frozen=True)
 class Stage:
-    """Some steps at one row length.
+    """A stage of training: some steps at one row length.
 
     Attributes:
         steps: optimizer steps.

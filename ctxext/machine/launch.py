@@ -66,11 +66,7 @@ class Launch:
         return result  # type: ignore[return-value]
 
     def on_main(self, work: Callable[[], T]) -> T:
-        """Do `work` on rank 0; all get what it returns, or fail as it failed.
-
-        Args:
-            work: returns something small that can be pickled.
-        """
+        """Do `work` on rank 0; all get what it returns (small, picklable), or fail as it failed."""
         if self.ranks == 1:
             return work()
         import torch.distributed as dist

@@ -66,7 +66,7 @@ Keep = Callable[[Scaling, RopeSpec, int], dict[str, Value]]
 
 @dataclass(frozen=True)
 class Method:
-    """One registered method.
+    """A registered way to extend a rotary encoding.
 
     Attributes:
         name: its file's name and the `--method` value.

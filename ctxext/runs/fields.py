@@ -47,10 +47,7 @@ def only_with(partner: str) -> Any:
 
 
 def check_bounds(section: Any, name: str) -> None:
-    """Check that every field of a dataclass is within its bounds; None is left alone.
-
-    Args:
-        name: what messages call the section.
+    """Check that every field of a dataclass, called `name`, is within its bounds, or None.
 
     Raises:
         BadInput: the first field that is outside, with its bounds; or a number that is not finite.

@@ -258,7 +258,7 @@ def _normalized(
 
 
 def _doubts(block: Mapping[str, Any], where: str) -> list[BadInput]:
-    """Doubt a block that its type contradicts; transformers takes rope_type, or default."""
+    """Doubt a block with two types, or none; transformers takes rope_type, or default."""
     rope_type, legacy = block.get("rope_type"), block.get("type")
     if rope_type is not None and legacy is not None and rope_type != legacy:
         return [

@@ -1,4 +1,4 @@
-"""Compute from a rope block the numbers that transformers computes from it."""
+"""Compute frequencies and attention factor from a rope block, as transformers does."""
 
 import hashlib
 import json

@@ -32,7 +32,7 @@ _TOO_LONG: Final = 2**31
 
 @dataclass(frozen=True)
 class Window:
-    """Tokens: trained (`original`), claimed now (`current`), and which key said so.
+    """A window in tokens: trained (`original`), claimed now (`current`), and which key said so.
 
     `max_position_embeddings` is what the config says, which need be neither.
     """

@@ -134,10 +134,7 @@ def reset_rotary(module: Any) -> None:
 def compare_rotary(
     module: Any, inv_freq: Sequence[float], attention_factor: float, *, where: str = "transformers"
 ) -> float:
-    """Compare a live rotary module with a method's numbers.
-
-    Returns:
-        The largest relative difference of a frequency.
+    """Compare a live rotary module with a method; return a frequency's largest relative error.
 
     Raises:
         CtxextError: not float32 (bfloat16 cannot tell positions apart), or different numbers.

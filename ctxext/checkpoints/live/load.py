@@ -153,11 +153,7 @@ def load_model(
 
 
 def _loaded(source: Source, config: Any, weights: Weights, chosen: Mapping[str, Any]) -> Any:
-    """Load the model, with transformers' report of what it found in the files.
-
-    Args:
-        chosen: keyword arguments of `from_pretrained`.
-    """
+    """Load the model by `from_pretrained` (`chosen`: its arguments), with its load report."""
     if runs_own_code(config):
         from transformers import AutoModelForCausalLM
 

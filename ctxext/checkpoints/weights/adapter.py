@@ -35,7 +35,7 @@ _FLOATS = ("BF16", "F16", "F32", "F64")
 
 @dataclass(frozen=True)
 class Adapter:
-    """A checked adapter.
+    """A LoRA adapter, read and checked.
 
     Attributes:
         file, header: of its tensors.

@@ -40,7 +40,7 @@ class Weights:
 
     @property
     def tensors(self) -> dict[str, tuple[str, TensorInfo]]:
-        """Tensor name -> (file name, info)."""
+        """Every tensor by its name, as (file name, info)."""
         return {
             name: (file, info)
             for file, header in self.shards.items()
@@ -49,7 +49,7 @@ class Weights:
 
     @property
     def parameters(self) -> int:
-        """Numbers stored."""
+        """How many numbers are stored."""
         return sum(info.elements for _, info in self.tensors.values())
 
     def parameters_once(self, *, tied: bool) -> int:

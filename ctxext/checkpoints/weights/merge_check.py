@@ -36,7 +36,7 @@ def verify_merge(
     sample: int = 32,
     seed: int = 0,
 ) -> int:
-    """Compare what a merge wrote with base + adapter.
+    """Compare what a merge wrote with base + adapter; return how many tensors' numbers were.
 
     Every tensor's name, file, shape and dtype is compared, and the index with the shards; of the
     numbers, those of `sample` tensors: all kinds of change, and some that must not have changed.
@@ -47,9 +47,6 @@ def verify_merge(
         dtype: as it was asked for.
         tied: whether the head is the embedding in the output.
         sample, seed: how many tensors' numbers are compared, and which.
-
-    Returns:
-        Tensors whose numbers were compared.
 
     Raises:
         CtxextError: the output is not base + adapter; the first tensor that differs is named.
@@ -149,7 +146,7 @@ def _blocks(
 ) -> Iterator[tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]]:
     """Yield (as written, as it has to be, what float32 sums may differ), some rows at a time.
 
-    In float64. Rows are those of (out, in): a transposed matrix is read by columns.
+    The second is float64. Rows are those of (out, in): a transposed matrix is read by columns.
     """
     import torch
 

@@ -215,15 +215,12 @@ def write_safetensors(
     tensors: Iterable[tuple[str, bytes | bytearray | memoryview]],
     metadata: Mapping[str, str],
 ) -> int:
-    """Write a file one tensor at a time; memory holds no more than one.
+    """Write a file one tensor at a time, so that memory holds one; return the bytes written.
 
     Args:
         plan: name -> (dtype, shape), in the order in which `tensors` yields them.
         tensors: (name, bytes) pairs, exactly those of `plan`.
         metadata: the header's `__metadata__`.
-
-    Returns:
-        Bytes written.
 
     Raises:
         ValueError: `tensors` is not what `plan` announced (a bug of the caller).

@@ -15,7 +15,7 @@ _ROWS = 4096  # compared at a time
 
 @dataclass(frozen=True)
 class Plan:
-    """Where each output tensor comes from.
+    """What a merge makes of embedding and head.
 
     Attributes:
         adapter: as it is applied: what it trained as one matrix stands under each stored name.

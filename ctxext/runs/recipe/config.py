@@ -81,7 +81,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """What is trained.
+    """Which weights are trained, by which adapters.
 
     Attributes:
         rank, alpha: of every adapter; the update is scaled by alpha / rank.
@@ -121,7 +121,7 @@ class LoraConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How it is trained.
+    """How a model is trained.
 
     Attributes:
         what: `lora`: adapters (section `lora`); `full`: every weight, in float32.

@@ -87,7 +87,7 @@ class Training(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What was made of what.
+    """A ctxext.json as it was read: what was made of what.
 
     Attributes:
         kind: the command, or what is left of it (`stage`, `adapter`).

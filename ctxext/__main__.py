@@ -1,4 +1,4 @@
-"""`python -m ctxext`, for `accelerate launch -m ctxext finetune ...` and the like."""
+"""Run `python -m ctxext`, as `accelerate launch -m ctxext finetune ...` does."""
 
 from ctxext.cli.main import main
 

@@ -1,4 +1,4 @@
-"""Words of which a known few are right: whether one is, and which was meant."""
+"""Check words of which a known few are right, and suggest which was meant."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from ctxext.errors import BadInput, shown
 
 
 def suggestion(word: object, known: Iterable[str], otherwise: str = "", *, most: int = 1) -> str:
-    """Write the way out of an unknown word: the nearest known ones, or what there is.
+    """Suggest the known words nearest to an unknown one, or list what there is.
 
     >>> suggestion("yarm", ["yarn", "linear"])
     'did you mean yarn?'
@@ -27,11 +27,7 @@ def suggestion(word: object, known: Iterable[str], otherwise: str = "", *, most:
 
 
 def check_word(word: object, words: Any, name: str) -> None:
-    """Refuse a word that is not among a `Literal`'s.
-
-    Args:
-        words: the `Literal`.
-        name: how the user calls it, e.g. `--protocol`.
+    """Refuse a word, called `name` (`--protocol`), that is none of a `Literal`'s `words`.
 
     Raises:
         BadInput: naming all words that are right.

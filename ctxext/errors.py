@@ -17,17 +17,16 @@ _MEMORY_FULL = re.compile(
 
 
 class CtxextError(Exception):
-    """The work was asked for rightly and failed. Exit code 1.
+    """An error of work that was asked for rightly and failed. Exit code 1.
 
     Args:
         message: one sentence: what is wrong, and where.
         hint: the way out, one sentence; printed below the message.
-        path: the file or folder at fault.
+        path: the file or folder at fault; None where it is none, or lies on the Hub.
 
     Attributes:
         argument: the Python argument that can be mended, by the first flag of the message
             (`--output-dir`: "output_dir"); None where it names none.
-        path: see above; None where it is none, or lies on the Hub.
     """
 
     exit_code = 1
@@ -43,7 +42,7 @@ class CtxextError(Exception):
 
 
 class BadInput(CtxextError):
-    """A file, flag or value that the user can mend. Exit code 2."""
+    """An error in a file, flag or value, which the user can mend. Exit code 2."""
 
     exit_code = 2
 
@@ -61,7 +60,7 @@ def about(path: Path) -> Iterator[None]:
 def about_its_path(
     function: Callable[Concatenate[Path, _P], _R],
 ) -> Callable[Concatenate[Path, _P], _R]:
-    """Make the errors of a function that reads or checks a path, its first argument, carry it."""
+    """Give the errors of a function the path that it reads or checks, its first argument."""
 
     @wraps(function)
     def carrying(path: Path, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -72,12 +71,12 @@ def about_its_path(
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what a library says; its name where it says nothing."""
+    """Return the first line of a library's error, or the error's class where it says nothing."""
     return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
 
 
 def on_one_line(text: str) -> str:
-    """A text with what cannot be printed written as Python would escape it."""
+    """Escape what cannot be printed in a text, as Python would."""
     if text.isprintable():
         return text
     escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -85,7 +84,7 @@ def on_one_line(text: str) -> str:
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """A value that somebody wrote, as it may stand in a sentence: on one line, and not long."""
+    """Write a value as it may stand in a sentence: on one line, and not long."""
     if isinstance(value, int) and abs(value) >= 10**limit:  # Python may refuse to print it
         return "a number of more than 80 digits"
     text = repr(value)
@@ -93,13 +92,13 @@ def shown(value: object, limit: int = 80) -> str:
 
 
 def is_disk_full(error: Exception) -> bool:
-    """Whether an exception of Python, or the text of a library's, says that no disk is left."""
+    """Tell whether an exception, a library's by its text, says that the disk is full."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return full or "No space left on device" in str(error)
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an exception of Python or torch says that memory, of a GPU or the host, ran out."""
+    """Tell whether an exception of Python or torch says that GPU or host memory ran out."""
     if isinstance(error, MemoryError):
         return True
     # torch.OutOfMemoryError is a RuntimeError; a CPU's allocator raises a plain one.

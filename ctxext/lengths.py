@@ -1,4 +1,4 @@
-"""Lengths in tokens as people write them: 8192, 8k, 128K (k = 1024)."""
+"""Read and write lengths in tokens as people write them: 8192, 8k, 128K (k = 1024)."""
 
 import re
 
@@ -8,7 +8,7 @@ _LENGTH = re.compile(r"([0-9]{1,12})([kKmM]?)")
 
 
 def parse_length(text: str, *, flag: str = "length", least: int = 1) -> int:
-    """Tokens of `8192`, `8k` or `1M`; k = K = 1024, m = M = 1024 k.
+    """Read a number of tokens from `8192`, `8k` or `1M`; k = K = 1024, m = M = 1024 k.
 
     Raises:
         BadInput: anything else, below `least`, or 2**31 and more; the flag is named.
@@ -28,12 +28,12 @@ def parse_length(text: str, *, flag: str = "length", least: int = 1) -> int:
 
 
 def parse_lengths(text: str, *, flag: str = "lengths", least: int = 1) -> list[int]:
-    """Several lengths with commas between, sorted, without doubles."""
-    return sorted({parse_length(part.strip(), flag=flag, least=least) for part in text.split(",")})
+    """Read several lengths with commas between; return them sorted, without doubles."""
+    return sorted({parse_length(word.strip(), flag=flag, least=least) for word in text.split(",")})
 
 
 def show_length(tokens: int) -> str:
-    """`32k` for whole multiples of 1024 from 1024 up, the plain number otherwise.
+    """Write `32k` for whole multiples of 1024 from 1024 up, the plain number otherwise.
 
     >>> show_length(32768), show_length(5000)
     ('32k', '5000')

@@ -1,4 +1,4 @@
-"""Secrets in text that is written down or shown: masked."""
+"""Mask secrets in text that is written down or shown."""
 
 import re
 
@@ -12,5 +12,5 @@ _SECRET = re.compile(
 
 
 def masked(text: str) -> str:
-    """The text with tokens and passwords as `***`."""
+    """Return the text with tokens and passwords as `***`."""
     return _SECRET.sub(lambda match: (match[1] or "") + "***", text)

@@ -1,4 +1,4 @@
-"""How long work tells whoever called it how far it is."""
+"""The callbacks by which long work tells its caller how far it is."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ Progress = Callable[[str, int, int, str], None]
 
 
 def silent(task: str, done: int, total: int, detail: str) -> None:
-    """The default listener: says nothing."""
+    """Ignore the progress: the default listener."""
 
 
 Note = Callable[[str], None]
@@ -15,4 +15,4 @@ Note = Callable[[str], None]
 
 
 def unheard(sentence: str) -> None:
-    """The default for notes: nobody is told."""
+    """Ignore a note: the default where nobody is told."""

@@ -1,4 +1,4 @@
-"""MODEL on the command line: a folder, or a repository of the Hub; either way a local folder."""
+"""Find the local folder of MODEL on the command line: a folder, or a repository of the Hub."""
 
 import re
 from contextlib import suppress
@@ -88,7 +88,7 @@ def find_tokenizer(given: str) -> Source:
 
 
 def path_of(given: str, what: str) -> Path:
-    """A path as typed, with `~` for a home folder.
+    """Read a path as typed, with `~` for a home folder.
 
     Raises:
         BadInput: nobody has that home, or no file system can have such a name.
@@ -122,7 +122,7 @@ def check_repo_id(name: str) -> None:
 
 
 def _from_hub(repo_id: str, revision: str | None, weights: bool) -> Source:
-    """A repository, fetched into the Hub's cache as far as it is not there.
+    """Fetch a repository into the Hub's cache as far as it is not there.
 
     Raises:
         BadInput: there is no such repository or revision for this user, or no model in it.
@@ -163,7 +163,7 @@ def _from_hub(repo_id: str, revision: str | None, weights: bool) -> Source:
 
 
 def _fetched(repo_id: str, revision: str | None, weights: bool) -> Path:
-    """Where a repository's files lie in the Hub's cache; what huggingface_hub raises flies."""
+    """Fetch a repository and return its folder in the Hub's cache, or raise as huggingface_hub."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -198,6 +198,6 @@ def _fetched(repo_id: str, revision: str | None, weights: bool) -> Path:
 
 
 def read_config(source: Source) -> tuple[dict[str, object], list[str]]:
-    """The checkpoint's config.json and warnings about it; see `read_json_object` for errors."""
+    """Read the config.json, with warnings about it; see `read_json_object` for errors."""
     path = source.folder / CONFIG
     return read_json_object(path, refuse_twice=ROPE_KEYS, most_bytes=_CONFIG_BYTES)

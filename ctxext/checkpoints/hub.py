@@ -1,4 +1,4 @@
-"""Asking the Hub, or whoever answers in its place: every answer is looked at before it is used.
+"""Ask the Hub, or whoever answers in its place, and look at every answer before it is used.
 
 A proxy's login page, a broken mirror or a stranger's server may answer instead. What comes back
 never decides where something is written, and nobody waits for it without end:
@@ -83,7 +83,7 @@ class _Patience:
             raise self.error
 
     def hear(self) -> None:
-        """There was an answer, or more of one."""
+        """Note an answer, or more of one."""
         with self._lock:
             self._unanswered = None
 
@@ -101,7 +101,7 @@ _held: list[Callable[[], Any]] = []  # factories of the blocks that are open, th
 
 @contextmanager
 def asking_hub(*, small: bool = False, upload: bool = False) -> Iterator[None]:
-    """Hold every request that huggingface_hub makes in this block to time and form.
+    """Limit how long requests of huggingface_hub in this block may take, and check their answers.
 
     Args:
         small: whether everything together has an end too.
@@ -155,14 +155,14 @@ def _use_newest() -> None:
 
 
 def network_errors() -> tuple[type[Exception], ...]:
-    """What huggingface_hub raises where the network fails or the Hub says no."""
+    """List what huggingface_hub raises where the network fails or the Hub says no."""
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     return HTTPError, OSError  # the first is httpx's or httpx2's
 
 
 def hub_failures() -> tuple[type[Exception], ...]:
-    """What huggingface_hub raises where something is wrong with the network or an answer."""
+    """List what huggingface_hub raises where something is wrong with the network or an answer."""
     return *network_errors(), *NOT_OF_A_HUB, HubAnswer
 
 
@@ -175,7 +175,7 @@ def _before(request: Any, patience: _Patience) -> None:
 
 
 def _after(response: Any, patience: _Patience) -> None:
-    """An answer's head; raises before a client writes what it says somewhere.
+    """Check an answer's head, before a client writes what it says somewhere.
 
     Raises:
         HubAnswer: it is none of a Hub.
@@ -199,7 +199,7 @@ def _after(response: Any, patience: _Patience) -> None:
 
 
 def _check_redirect(response: Any, host: str | None, is_api: bool) -> None:
-    """Files may lie elsewhere; what says which files there are may not."""
+    """Refuse another host for what says which files there are; the files may lie elsewhere."""
     target = urlsplit(response.headers["location"])
     if target.scheme not in ("", "http", "https"):
         raise _no_hub("a redirect that is no web address")
@@ -211,7 +211,7 @@ def _check_redirect(response: Any, host: str | None, is_api: bool) -> None:
 
 
 def _check_listing(body: bytes) -> None:
-    """Names and commits in an answer of the API stay inside the cache.
+    """Check that names and commits in an answer of the API stay inside the cache.
 
     Raises:
         HubAnswer: one does not, or it is no JSON.
@@ -244,7 +244,7 @@ def _no_hub(what: str) -> HubAnswer:
 
 
 def _counted_stream(stream: Any, patience: _Patience, most: int | None) -> Any:
-    """The body of an answer, given up when it is too long or does not come."""
+    """Wrap the body of an answer, to give it up when it is too long or does not come."""
     library = importlib.import_module(network_errors()[0].__module__.partition(".")[0])
 
     class Counted(library.SyncByteStream):  # type: ignore[misc,name-defined]
@@ -267,12 +267,7 @@ def _counted_stream(stream: Any, patience: _Patience, most: int | None) -> Any:
 
 
 def not_fetched(what: str, error: Exception) -> CtxextError:
-    """The sentence for a fetch that failed.
-
-    Args:
-        what: was to be fetched.
-        error: one of `hub_failures`.
-    """
+    """Write the error for what could not be fetched, by one of `hub_failures`."""
     failed = f"{what} could not be fetched"
     if isinstance(error, HubAnswer):
         return CtxextError(f"{failed}: {error}", error.hint)
@@ -282,7 +277,7 @@ def not_fetched(what: str, error: Exception) -> CtxextError:
 
 
 def no_hub(failed: str, error: Exception) -> CtxextError:
-    """The sentence for what huggingface_hub raised where an answer had another form.
+    """Write the error for what huggingface_hub raised where an answer had another form.
 
     Args:
         failed: what did, as the beginning of a sentence.

@@ -1,4 +1,4 @@
-"""What tables and plots call checkpoints and runs: as little of a path as tells it from others."""
+"""Name checkpoints and runs in tables and plots by as little of a path as tells them apart."""
 
 from collections.abc import Sequence
 from pathlib import Path

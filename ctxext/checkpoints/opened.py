@@ -1,4 +1,4 @@
-"""A checkpoint opened for reading: where it is, its config, and how it encodes position."""
+"""Open a checkpoint for reading: where it is, its config, and how it encodes position."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -37,7 +37,7 @@ class Opened:
 
     @property
     def tokens_from(self) -> Source:
-        """Whose tokenizer reads its texts: the one that was named, or its own."""
+        """Where the tokenizer that reads its texts lies: the one that was named, or its own."""
         return self.tokenizer or self.source
 
     @property
@@ -80,7 +80,7 @@ def open_checkpoint(
 
 
 def tokenizer_of(opened: Opened, *, trust_remote_code: bool = False) -> Any:
-    """The tokenizer that reads a checkpoint's texts, loaded.
+    """Load the tokenizer that reads a checkpoint's texts.
 
     Raises:
         BadInput: as `load_tokenizer`; or the one that was named knows words that have no row in the
@@ -94,6 +94,6 @@ def tokenizer_of(opened: Opened, *, trust_remote_code: bool = False) -> Any:
 
 
 def tokenizer_record(opened: Opened) -> dict[str, str | None] | None:
-    """Which tokenizer was named in place of the checkpoint's own; None = none."""
+    """Describe the tokenizer that was named in place of the checkpoint's own; None = none was."""
     other = opened.tokenizer
     return None if other is None else {"id": other.name, "revision": other.revision}

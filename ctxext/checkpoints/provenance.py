@@ -1,4 +1,4 @@
-"""ctxext.json: what was made of what, by which numbers. Never a token, never an absolute path."""
+"""Record what was made of what, by which numbers, in ctxext.json: no secrets, no absolute paths."""
 
 import hashlib
 import importlib.metadata
@@ -42,25 +42,25 @@ class _Rope:
 
 
 def sha256_of(path: Path) -> str | None:
-    """Hex digest of a file; None when there is none."""
+    """Compute the SHA-256 of a file, in hex; None when there is no file."""
     if not path.is_file():
         return None
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """Versions of ctxext, Python and the libraries that decide results; absent ones left out."""
-    found = {"python": platform.python_version()}
+    """List the versions of ctxext, Python and the libraries that decide results, if installed."""
+    installed = {"python": platform.python_version()}
     for name in ("ctxext", *_LIBRARIES):
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def base_record(source: Source) -> dict[str, Any]:
-    """Which checkpoint something was made of."""
+    """Describe the checkpoint that something was made of."""
     return {
         "id": source.name,
         "revision": source.revision,
@@ -70,7 +70,7 @@ def base_record(source: Source) -> dict[str, Any]:
 
 
 def rope_record(position: Position) -> dict[str, Any] | None:
-    """The encoding of a checkpoint: its hash, and the unscaled base it can be extended from."""
+    """Describe a checkpoint's encoding: its hash, and the unscaled base it can be extended from."""
     if position.rope is None:
         return None
     return {
@@ -83,7 +83,7 @@ def rope_record(position: Position) -> dict[str, Any] | None:
 
 
 def command_line(arguments: Sequence[str] | None = None) -> str:
-    """The command as typed, with secrets masked and absolute paths cut to their last part."""
+    """Write the command as typed, secrets masked and absolute paths cut to their last part."""
     out = []
     previous = ""
     for argument in arguments if arguments is not None else sys.argv:
@@ -103,7 +103,7 @@ def command_line(arguments: Sequence[str] | None = None) -> str:
 
 
 def record(kind: str, *, base: Source, position: Position, **parts: Any) -> dict[str, Any]:
-    """A ctxext.json document.
+    """Make a ctxext.json document.
 
     Args:
         kind: what made the folder: `extend`, `finetune`, `stage` (of a fine-tuning), `merge`,
@@ -146,7 +146,7 @@ def read_record(folder: Path) -> RunRecord | None:
 
 
 def origin_of(folder: Path, warnings: list[str] | None = None) -> Origin | None:
-    """The unscaled base that an earlier `ctxext extend` recorded, if one did.
+    """Return the unscaled base that an earlier `ctxext extend` recorded, if one did.
 
     Args:
         warnings: gets why a record is not believed.
@@ -168,7 +168,7 @@ def origin_of(folder: Path, warnings: list[str] | None = None) -> Origin | None:
 
 
 def check_record(position: Position, recorded: RunRecord) -> None:
-    """The config beside a record still rotates as the record says.
+    """Check that the config beside a record still rotates as the record says.
 
     Raises:
         CtxextError: it was edited since, so what is written down about it is not true.

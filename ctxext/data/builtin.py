@@ -19,12 +19,12 @@ _PRINTABLE = [chr(code) for code in range(33, 127)]
 
 
 def is_held_out(name: str) -> bool:
-    """Whether the module at this path (relative, with forward slashes) is never trained on."""
+    """Tell whether the module at a path (relative, with forward slashes) is never trained on."""
     return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % _HELD_OUT_ONE_IN == 0
 
 
 def python_sources(*, held_out: bool, root: Path | None = None) -> list[tuple[str, str]]:
-    """One side of the built-in corpus.
+    """Read one side of the built-in corpus.
 
     Args:
         held_out: True for the part that no training of this project reads.
@@ -47,14 +47,14 @@ def python_sources(*, held_out: bool, root: Path | None = None) -> list[tuple[st
 
 
 def python_files(root: Path | None = None) -> list[tuple[str, Path]]:
-    """(name, file) of every module of both sides, sorted by name; `root` as above."""
+    """List (name, file) of every module of both sides, sorted by name; `root` as above."""
     root = root or Path(sysconfig.get_paths()["stdlib"])
-    found = [(path.relative_to(root), path) for path in sorted(root.rglob("*.py"))]
-    return [(name.as_posix(), path) for name, path in found if not _LEFT_OUT & {*name.parts}]
+    modules = [(path.relative_to(root), path) for path in sorted(root.rglob("*.py"))]
+    return [(name.as_posix(), path) for name, path in modules if not _LEFT_OUT & {*name.parts}]
 
 
 def with_repeats(name: str, text: str) -> str:
-    """The text with random strings written over it, each twice, up to 2048 characters apart.
+    """Write random strings over a text, each twice, up to 2048 characters apart.
 
     Long-context mixtures hold such synthetic retrieval data, because plain text seldom asks for
     what stands far back. In four of five blocks of 2048 characters about half the text is replaced:

@@ -1,4 +1,4 @@
-"""Where what is made once and read often is kept: `CTXEXT_CACHE`, else the user's cache folder."""
+"""Find the folder for what is made once and read often: `CTXEXT_CACHE`, else the user's cache."""
 
 import os
 from pathlib import Path
@@ -10,15 +10,15 @@ _WAY_OUT = "set CTXEXT_CACHE to a folder that can be written"
 
 
 def cache_folder() -> Path:
-    """`$CTXEXT_CACHE`, else `$XDG_CACHE_HOME/ctxext`, else `~/.cache/ctxext`; it may not exist.
+    """Find `$CTXEXT_CACHE`, else `$XDG_CACHE_HOME/ctxext` or `~/.cache/ctxext`; it may not exist.
 
     Raises:
         BadInput: there is no home folder to have it in.
     """
-    own = os.environ.get("CTXEXT_CACHE")
+    given = os.environ.get("CTXEXT_CACHE")
     try:
-        if own:
-            return path_of(own, "CTXEXT_CACHE")
+        if given:
+            return path_of(given, "CTXEXT_CACHE")
         return (
             path_of(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "the cache folder") / "ctxext"
         )
@@ -27,7 +27,7 @@ def cache_folder() -> Path:
 
 
 def check_cache_folder() -> None:
-    """Make sure that the cache folder can be written, or made; nothing is.
+    """Check that the cache folder can be written, or made, and do neither.
 
     Raises:
         BadInput: it cannot; what stands in the way is named.

@@ -1,4 +1,4 @@
-"""Chosen documents of a token file as one stream, of which only what is asked for is read."""
+"""Read chosen documents of a token file as one stream, and of it only what is asked for."""
 
 from dataclasses import dataclass
 
@@ -26,9 +26,9 @@ class DocumentStream:
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
 
-    def __getitem__(self, part: slice) -> TokenIds:
-        """Tokens `part.start` .. `part.stop - 1` of the stream, copied."""
-        first, last, _ = part.indices(len(self))
+    def __getitem__(self, span: slice) -> TokenIds:
+        """Copy tokens `span.start` .. `span.stop - 1` of the stream."""
+        first, last, _ = span.indices(len(self))
         out = np.empty(max(last - first, 0), dtype=np.uint32)
         document = int(np.searchsorted(self.ends, first, side="right"))
         at = first
@@ -41,7 +41,7 @@ class DocumentStream:
         return out
 
     def begins(self, first: int, last: int) -> npt.NDArray[np.bool_]:
-        """(last - first,): where in that part of the stream a document begins."""
+        """Mark where in tokens [first, last) of the stream a document begins, (last - first,)."""
         marks = np.zeros(last - first, dtype=np.bool_)
         low, high = np.searchsorted(self.ends, (first, last), side="left")
         marks[self.ends[low:high] - first] = True
@@ -58,7 +58,7 @@ def choose_documents(
     max_tokens: int = 0,
     name: str = "--data",
 ) -> DocumentStream:
-    """The documents of a token file whose length lies within bounds, in the file's order.
+    """Choose the documents of a token file by bounds on their length, in the file's order.
 
     Args:
         ids: all tokens, (tokens,).

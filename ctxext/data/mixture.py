@@ -1,4 +1,4 @@
-"""Rows from several texts at fixed shares, in an order that a row's number alone decides.
+"""Mix rows from several texts at fixed shares, in an order that a row's number alone decides.
 
 In every block of 1024 rows each text has the same number of them, spread evenly: the block is
 divided into as many strips as the text has rows, and each row falls at a random place of its strip.
@@ -42,10 +42,10 @@ class Mixture:
             raise BadInput("data.sources needs at least one text, and a weight for each")
         if len(self.parts) > BLOCK:
             raise BadInput(f"data.sources names {len(self.parts)} texts; {BLOCK} are the most")
-        for part, weight in zip(self.parts, self.weights, strict=True):
+        for text, weight in zip(self.parts, self.weights, strict=True):
             if not 0 < weight < float("inf"):
-                raise BadInput(f"{part.name}: weight is {weight}, and has to be positive")
-        if len({part.seq_length for part in self.parts}) > 1:
+                raise BadInput(f"{text.name}: weight is {weight}, and has to be positive")
+        if len({text.seq_length for text in self.parts}) > 1:
             raise ValueError("all texts need rows of one length")
 
     @property
@@ -56,10 +56,10 @@ class Mixture:
     @property
     def rows(self) -> int:
         """Rows that exist, over all texts."""
-        return sum(part.rows for part in self.parts)
+        return sum(text.rows for text in self.parts)
 
     def pick(self, number: int) -> tuple[int, int]:
-        """Row `number` as (index of its text, row number within the order of that text)."""
+        """Find row `number` as (index of its text, row number within the order of that text)."""
         if len(self.parts) == 1:
             return 0, number
         counts = rows_in_block(self.weights)
@@ -69,19 +69,19 @@ class Mixture:
         return chosen, block * counts[chosen] + int(rank[place])
 
     def batch(self, first: int, count: int) -> npt.NDArray[np.int64]:
-        """Rows number `first` .. `first + count - 1`, (count, seq_length)."""
+        """Read rows number `first` .. `first + count - 1`, (count, seq_length)."""
         picked = [self.pick(number) for number in range(first, first + count)]
         return np.stack([self.parts[text].row(row) for text, row in picked])
 
     def begins(self, first: int, count: int) -> npt.NDArray[np.bool_]:
-        """Where documents begin in these rows, (count, seq_length); column 0 is always True."""
+        """Mark where documents begin in rows, (count, seq_length); column 0 is always True."""
         picked = [self.pick(number) for number in range(first, first + count)]
         return np.stack([self.parts[text].begins(row) for text, row in picked])
 
 
 @lru_cache(maxsize=8)
 def rows_in_block(weights: tuple[float, ...]) -> tuple[int, ...]:
-    """How many of 1024 rows each text gets: largest remainders, at least one each.
+    """Share 1024 rows among texts by their weights: largest remainders, at least one each.
 
     >>> rows_in_block((0.5, 0.25, 0.25))
     (512, 256, 256)
@@ -103,7 +103,7 @@ def rows_in_block(weights: tuple[float, ...]) -> tuple[int, ...]:
 def _block_order(
     counts: tuple[int, ...], seed: int, block: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """For each place in a block: which text, and how many of its rows came before in the block."""
+    """Draw for each place in a block the text, and how many of its rows came before there."""
     text = np.repeat(np.arange(len(counts)), counts)
     rank = np.concatenate([np.arange(count) for count in counts])
     jitter = np.random.default_rng((seed, _SALT, block)).random(BLOCK)

@@ -1,4 +1,4 @@
-"""Full rows of `seq_length` tokens, in an order that a step number alone decides."""
+"""Cut full rows of `seq_length` tokens, in an order that a step number alone decides."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,14 +19,14 @@ class PackedRows:
         stream: all tokens, (tokens,); what does not fill a last row is left out.
         seq_length: tokens in a row.
         seed: of the order.
-        part: number of this text among several, from 1, so that each has an order of its own.
+        text_number: of this text among several, from 1, so that each has an order of its own.
         name: what the text is called in an error.
     """
 
     stream: TokenIds | DocumentStream
     seq_length: int
     seed: int
-    part: int = 0
+    text_number: int = 0
     name: str = "--data"
 
     def __post_init__(self) -> None:
@@ -43,19 +43,19 @@ class PackedRows:
         return len(self.stream) // self.seq_length
 
     def batch(self, first: int, count: int) -> npt.NDArray[np.int64]:
-        """Rows number `first` .. `first + count - 1` of the endless order, (count, seq_length).
+        """Read rows `first` .. `first + count - 1` of the endless order, (count, seq_length).
 
         A function of (seed, number) only, so a resumed run goes on where it stopped.
         """
         return np.stack([self.row(number) for number in range(first, first + count)])
 
     def row(self, number: int) -> npt.NDArray[np.int64]:
-        """Row `number` of the endless order, (seq_length,)."""
+        """Read row `number` of the endless order, (seq_length,)."""
         start = self._start(number)
         return self.stream[start : start + self.seq_length].astype(np.int64)
 
     def begins(self, number: int) -> npt.NDArray[np.bool_]:
-        """Where in row `number` a document begins, (seq_length,); the row's own start counts."""
+        """Mark where in row `number` a document begins, (seq_length,); the row's start counts."""
         if not isinstance(self.stream, DocumentStream):
             raise TypeError("a plain array has no documents")
         start = self._start(number)
@@ -66,7 +66,7 @@ class PackedRows:
     def _start(self, number: int) -> int:
         epoch, place = divmod(number, self.rows)
         # One text keeps the order that it had before there could be several.
-        key = (self.seed, self.part, epoch) if self.part else (self.seed, epoch)
+        key = (self.seed, self.text_number, epoch) if self.text_number else (self.seed, epoch)
         return int(_order(key, self.rows)[place]) * self.seq_length
 
 

@@ -1,4 +1,4 @@
-"""Where the tokens of a row sit: restarting with each document, or with gaps (PoSE)."""
+"""Give the tokens of a row positions that restart with each document, or have gaps (PoSE)."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ _SALT = 0x706F7365  # keeps these random numbers apart from those that order the
 
 
 def restarting_positions(begins: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Position of each token in its document, (count, length).
+    """Count the position of each token in its document, (count, length).
 
     Args:
         begins: (count, length), where documents begin; column 0 is True.
@@ -61,7 +61,7 @@ class PositionSkips:
             )
 
     def batch(self, first: int, count: int) -> npt.NDArray[np.int64]:
-        """Positions of rows number `first` .. `first + count - 1`, (count, length).
+        """Draw positions of rows number `first` .. `first + count - 1`, (count, length).
 
         A function of (seed, number) only, as the rows themselves.
         """

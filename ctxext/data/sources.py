@@ -1,4 +1,4 @@
-"""`--data`: text files, folders of them, datasets of the Hub, or the built-in corpus."""
+"""Read `--data`: text files, folders of them, datasets of the Hub, or the built-in corpus."""
 
 import codecs
 import gzip
@@ -19,7 +19,7 @@ from ctxext.data.builtin import python_files, python_sources, with_repeats
 from ctxext.data.xz import open_xz
 from ctxext.errors import BadInput, about, first_line, shown
 
-_KINDS = (".txt", ".jsonl", ".parquet")
+_SUFFIXES = (".txt", ".jsonl", ".parquet")
 _PACKED = (".gz", ".xz")
 _BUILTIN = ("builtin:python", "builtin:python/heldout", "builtin:python/repeats")
 _LINE = 64 * 1024 * 1024  # bytes of one row of a .jsonl file
@@ -53,33 +53,33 @@ class Source:
 
     @property
     def name(self) -> str:
-        """What may be written down: the file's own name, never its absolute path."""
+        """The name that may be written down: the file's own, never its absolute path."""
         if self.spec.startswith(("builtin:", "hf:")):
             return self.spec
         return Path(self.spec).name
 
     @property
     def sha256(self) -> str:
-        """Of all text read so far."""
+        """The SHA-256 of all text read so far."""
         return str(self._digest.hexdigest())
 
     def pieces(self) -> Iterator[Piece]:
-        """All documents, in a fixed order.
+        """Yield all documents, in a fixed order.
 
         Raises:
             BadInput: nothing there, not text, or no text in it; files are named.
         """
-        found = False
+        has_text = False
         for piece in self._read():
             if piece.text:
-                found = found or not piece.text.isspace()
+                has_text = has_text or not piece.text.isspace()
                 self._digest.update(piece.text.encode("utf-8", errors="surrogatepass"))
                 yield piece
-        if not found:
+        if not has_text:
             raise BadInput(f"--data {self.name} holds no text")
 
     def check(self) -> None:
-        """Read a file up to its first word: what is wrong there is said before anything is loaded.
+        """Read a file up to its first word, to say what is wrong there before anything is loaded.
 
         Of a dataset of the Hub the name is looked at, and no network asked.
 
@@ -92,7 +92,7 @@ class Source:
             any(not p.text.isspace() for p in Source(self.spec, self.field_name).pieces())
 
     def state(self) -> list[Any] | None:
-        """What the text depends on, without reading it; None where that cannot be known.
+        """List what the text depends on, without reading it; None where that cannot be known.
 
         Files are taken for unchanged when path, size and time of change are, a dataset of the Hub
         when its commit is.
@@ -119,13 +119,13 @@ class Source:
                     yield from self._file(path)
 
     def _file(self, path: Path) -> Iterator[Piece]:
-        kind = _kind(path)
+        suffix = _suffix(path)
         try:
-            if kind == ".parquet":
+            if suffix == ".parquet":
                 yield from self._parquet(path)
                 return
             with _opened(path) as file:
-                if kind == ".jsonl":
+                if suffix == ".jsonl":
                     yield from self._json_lines(file, path)
                 else:
                     yield from self._text(file, path)
@@ -135,7 +135,7 @@ class Source:
             raise BadInput(f"--data {path.name} cannot be read: {error.strerror}") from error
 
     def _text(self, file: IO[bytes], path: Path) -> Iterator[Piece]:
-        """A text file as one document, cut after whole lines where there are any."""
+        """Read a text file as one document, cut after whole lines where there are any."""
         rest, continues = b"", False
         while block := file.read(_PIECE):
             if not continues and b"\0" in block[:65536]:
@@ -204,7 +204,7 @@ class Source:
             return text
 
     def _without_halves(self, text: str) -> str:
-        """Half a surrogate pair, which JSON can escape, is no character: replaced and counted."""
+        """Replace and count halves of surrogate pairs, which JSON can escape: no characters."""
         try:
             text.encode()
         except UnicodeEncodeError:
@@ -214,7 +214,7 @@ class Source:
 
 
 def _whole_characters(block: bytes) -> int:
-    """Where to cut a block so that no UTF-8 character is cut in two."""
+    """Find where to cut a block so that no UTF-8 character is cut in two."""
     for cut in range(len(block) - 1, max(len(block) - 5, 0), -1):
         if block[cut] & 0xC0 != 0x80:  # the first byte of a character
             return cut
@@ -229,7 +229,7 @@ def _builtin(spec: str) -> Iterator[Piece]:
 
 
 def text_files(spec: str) -> list[Path]:
-    """The files of a path: itself, or those of a folder, by name.
+    """List the files of a path: itself, or those of a folder, by name.
 
     Raises:
         BadInput: there is nothing, or nothing that is read.
@@ -237,7 +237,7 @@ def text_files(spec: str) -> list[Path]:
     path = path_of(spec, "--data")
     if path.is_dir():
         try:
-            files = [p for p in sorted(path.rglob("*")) if p.is_file() and _kind(p)]
+            files = [p for p in sorted(path.rglob("*")) if p.is_file() and _suffix(p)]
         except OSError as error:
             raise BadInput(f"--data {spec} cannot be listed: {error}") from error
         if not files:
@@ -250,7 +250,7 @@ def text_files(spec: str) -> list[Path]:
         )
     if not path.is_file():
         raise BadInput(f"--data {spec} is not a regular file")
-    if _kind(path) is None:
+    if _suffix(path) is None:
         raise BadInput(
             f"--data {path.name} has an unknown ending",
             "known: .txt, .jsonl, .parquet, each also with .gz or .xz (.txt and .jsonl)",
@@ -258,9 +258,9 @@ def text_files(spec: str) -> list[Path]:
     return [path]
 
 
-def _kind(path: Path) -> str | None:
+def _suffix(path: Path) -> str | None:
     suffix = Path(path.stem).suffix if path.suffix in _PACKED else path.suffix
-    return suffix if suffix in _KINDS and path.suffixes[-2:-1] != [".parquet"] else None
+    return suffix if suffix in _SUFFIXES and path.suffixes[-2:-1] != [".parquet"] else None
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -270,7 +270,7 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def no_text(where: str, name: str, row: Any, what: str = "field") -> BadInput:
-    """What is said of a row without text in its field: the fields that it has, and the way out."""
+    """Write the error for a row without text in its field: the fields it has, and the way out."""
     if not isinstance(row, dict):
         return BadInput(f"{where} has no text in the {what} {shown(name)}; it is {shown(row)}")
     fields = ", ".join(printable(str(key), 40) for key in list(row)[:20]) or "none"
@@ -282,9 +282,7 @@ def no_text(where: str, name: str, row: Any, what: str = "field") -> BadInput:
 
 
 def check_column(schema: Any, name: str, file: str) -> None:
-    """Raises:
-    BadInput: a parquet file has no such column, or it holds something else than text.
-    """
+    """Raise `BadInput` if a parquet file has no such column, or one that does not hold text."""
     import pyarrow
 
     places = schema.get_all_field_indices(name)
@@ -292,8 +290,8 @@ def check_column(schema: Any, name: str, file: str) -> None:
         raise no_text(f"--data {file}", name, dict.fromkeys(schema.names), "column")
     if len(places) > 1:
         raise BadInput(f"--data {file} has {len(places)} columns '{name}'")
-    kind = schema.field(places[0]).type
-    inner = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+    dtype = schema.field(places[0]).type
+    inner = dtype.value_type if pyarrow.types.is_dictionary(dtype) else dtype
     if not (
         pyarrow.types.is_string(inner)
         or pyarrow.types.is_large_string(inner)
@@ -301,13 +299,13 @@ def check_column(schema: Any, name: str, file: str) -> None:
         or pyarrow.types.is_null(inner)
     ):
         raise BadInput(
-            f"--data {file}: the column '{name}' holds {str(kind)[:100]}, not text",
+            f"--data {file}: the column '{name}' holds {str(dtype)[:100]}, not text",
             "name another one with --field",
         )
 
 
 def _hub_commit(spec: str) -> str | None:
-    """The commit that a dataset of the Hub is at; None where the Hub does not say."""
+    """Ask for the commit that a dataset of the Hub is at; None where the Hub does not say."""
     from huggingface_hub import dataset_info
 
     try:
@@ -318,7 +316,7 @@ def _hub_commit(spec: str) -> str | None:
 
 
 def _hub_name(spec: str) -> str:
-    """The repository in `hf:NAME[:...]`.
+    """Read the repository in `hf:NAME[:...]`.
 
     Raises:
         BadInput: there is none, it can be none, or a file or folder here has that name: `datasets`
@@ -341,7 +339,7 @@ def _hub_name(spec: str) -> str:
 
 
 def _hub_dataset(spec: str) -> Iterator[Piece]:
-    """`hf:NAME[:config[:split[:field]]]`, streamed."""
+    """Stream the texts of `hf:NAME[:config[:split[:field]]]`."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 

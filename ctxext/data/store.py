@@ -1,4 +1,4 @@
-"""Text tokenised once, kept on disk, and read through a memory map.
+"""Tokenise a text once, keep it on disk, and read it through a memory map.
 
 `CACHE/tokens/KEY/` holds `tokens.bin` (uint32), `ends.bin` (int64), for an evaluation `sizes.bin`
 (uint32, bytes of text of each token), all little-endian, and `meta.json`. KEY is a hash of all that
@@ -45,7 +45,6 @@ class TokenFile:
         ids: (tokens,) uint32, memory-mapped; an end-of-text token after each document.
         ends: (documents,) int64, where each document ends in `ids`.
         source: what the text is called.
-        text_sha256: of the text.
         sha256: of the tokens' bytes.
         replaced: bytes of the text that were not UTF-8.
         top: the largest id.
@@ -64,15 +63,15 @@ class TokenFile:
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """(documents,): tokens of each."""
+        """Tokens of each document, (documents,)."""
         return np.diff(self.ends, prepend=0)
 
     def document(self, index: int) -> "Part":
-        """The ids of a document."""
+        """Return the ids of a document."""
         return Part(self.ids, *self._place(index))
 
     def sizes_of(self, index: int) -> "Part | None":
-        """The bytes of text of each of a document's tokens."""
+        """Return the bytes of text of each of a document's tokens."""
         return None if self.sizes is None else Part(self.sizes, *self._place(index))
 
     def _place(self, index: int) -> tuple[int, int]:
@@ -90,9 +89,9 @@ class Part:
     def __len__(self) -> int:
         return self.stop - self.start
 
-    def __getitem__(self, part: slice, /) -> npt.NDArray[np.uint32]:
-        """A copy."""
-        first, last, _ = part.indices(len(self))
+    def __getitem__(self, span: slice, /) -> npt.NDArray[np.uint32]:
+        """Return a copy."""
+        first, last, _ = span.indices(len(self))
         out = np.array(self.whole[self.start + first : self.start + last])
         if isinstance(self.whole, np.memmap):
             # A text that is read through once would else lie in memory as a whole at the end.
@@ -109,13 +108,12 @@ def stored_tokens(
     *,
     with_sizes: bool = False,
 ) -> TokenFile:
-    """The tokens of a text: from the cache, else tokenised into it, a little at a time.
+    """Read the tokens of a text from the cache, else tokenise it there, a little at a time.
 
     Documents longer than half a million characters are tokenised in parts cut at the ends of lines.
     Datasets of the Hub (`hf:`) can change under their name: they are tokenised anew each time.
 
     Args:
-        source: where the text comes from.
         tokenizer: a transformers tokenizer.
         tokenizer_sha256: of the files it was loaded from (`tokenizer_digest`).
         separator: end-of-text id put after each document that lacks it; None = nothing.
@@ -152,11 +150,11 @@ def stored_tokens(
 
 
 def tokenizer_digest(folder: Path) -> str:
-    """Hash of the names and bytes of all files in a checkpoint that decide its tokens."""
+    """Hash the names and bytes of all files in a checkpoint that decide its tokens."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        own = path.name.startswith(_TOKENIZER) or path.suffix in (".model", ".tiktoken", ".py")
-        if own and path.is_file():
+        decides = path.name.startswith(_TOKENIZER) or path.suffix in (".model", ".tiktoken", ".py")
+        if decides and path.is_file():
             content = hashlib.sha256(path.read_bytes()).hexdigest()
             digest.update(f"{path.name} {content}\n".encode())
     return digest.hexdigest()
@@ -193,7 +191,7 @@ class _Writer:
         self._unsaid = 0  # bytes of the document behind its last token
 
     def put(self, ids: TokenIds, sizes: TokenSizes | None, text: str) -> None:
-        """Tokens of a part of a document."""
+        """Write the tokens of a part of a document."""
         if sizes is not None:
             unsaid = len(text.encode("utf-8", "surrogatepass")) - int(sizes.sum())
             if len(sizes):
@@ -203,7 +201,7 @@ class _Writer:
         self._put(ids, sizes)
 
     def end_document(self, separator: int | None) -> None:
-        """What comes next belongs to another document."""
+        """End a document: what comes next belongs to another."""
         if self.at > self._begun:
             if separator is not None and self._last != separator:
                 self._put(np.array([separator], dtype=np.uint32), np.zeros(1, dtype=np.uint32))
@@ -234,10 +232,10 @@ def _write(folder: Path, source: Source, how: _How) -> None:
         for piece in source.pieces():
             if not piece.continues:
                 writer.end_document(how.separator)
-            for part in _parts(piece):
+            for chunk in _chunks(piece):
                 left = how.most - writer.at if how.most else None
-                ids, bytes_of = encode(how.tokenizer, part, left, with_sizes=how.with_sizes)
-                writer.put(ids, bytes_of, part.text)
+                ids, bytes_of = encode(how.tokenizer, chunk, left, with_sizes=how.with_sizes)
+                writer.put(ids, bytes_of, chunk.text)
                 if writer.at == how.most:  # never with 0: an empty piece is no piece
                     break
             if writer.at == how.most:
@@ -272,14 +270,14 @@ def _flush(file: IO[bytes]) -> None:
 
 
 def _read(folder: Path, source: Source) -> TokenFile:
-    """What `_write` left; each file is compared with its hash.
+    """Read what `_write` left, and compare each file with its hash.
 
     Raises:
         OSError, ValueError, KeyError: a file is missing or damaged.
     """
-    text, _, own = (folder / _META).read_bytes().partition(b"\n")
+    text, _, digest = (folder / _META).read_bytes().partition(b"\n")
     lasts = (folder / _ENDS).read_bytes()
-    if hashlib.sha256(text).hexdigest().encode() != own:
+    if hashlib.sha256(text).hexdigest().encode() != digest:
         raise ValueError(f"{_META} is damaged")
     meta = json.loads(text)
     if hashlib.sha256(lasts).hexdigest() != meta["ends_sha256"]:
@@ -302,8 +300,8 @@ def _mapped(path: Path, sha256: str) -> npt.NDArray[np.uint32]:
     return np.memmap(path, dtype="<u4", mode="r")
 
 
-def _parts(piece: Piece) -> Iterator[Piece]:
-    """A piece in parts of about half a million characters, cut after a line where there is one."""
+def _chunks(piece: Piece) -> Iterator[Piece]:
+    """Cut a piece into chunks of about half a million characters, after a line if there is one."""
     text, start, continues = piece.text, 0, piece.continues
     while len(text) - start > _CHARACTERS:
         stop = start + _CHARACTERS

@@ -1,4 +1,4 @@
-"""Documents to token ids."""
+"""Turn documents into token ids."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ class Tokens(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, part: slice, /) -> TokenIds: ...
+    def __getitem__(self, span: slice, /) -> TokenIds: ...
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,9 @@ class Corpus:
 
 
 def tokenize(source: Source, tokenizer: Any, *, limit: int | None = None) -> Corpus:
-    """Tokenise a source's documents, in memory: what is small, and read once.
+    """Tokenise a source's documents in memory, where they are small and read once.
 
     Args:
-        source: where the text comes from.
         tokenizer: a transformers tokenizer.
         limit: stop after this many tokens; no more text than needed is read.
 
@@ -59,9 +58,9 @@ def tokenize(source: Source, tokenizer: Any, *, limit: int | None = None) -> Cor
             left -= len(ids)
             if left <= 0:
                 break
-    kept = [parts for parts in documents if any(len(part) for part in parts)]
+    kept = [pieces for pieces in documents if any(map(len, pieces))]
     return Corpus(
-        tuple(np.concatenate(parts) for parts in kept),
+        tuple(np.concatenate(pieces) for pieces in kept),
         source.name,
         source.sha256,
         source.replaced,
@@ -71,13 +70,12 @@ def tokenize(source: Source, tokenizer: Any, *, limit: int | None = None) -> Cor
 def encode(
     tokenizer: Any, piece: Piece, limit: int | None = None, *, with_sizes: bool = False
 ) -> tuple[TokenIds, TokenSizes | None]:
-    """Token ids of a piece, as the tokenizer gives them by itself (BOS only if it adds one).
+    """Tokenise a piece as the tokenizer does by itself (BOS only if it adds one).
 
     Only a document's first piece gets the tokenizer's special tokens.
 
     Args:
         tokenizer: a transformers tokenizer.
-        piece: text of a document.
         limit: give the first so many tokens, and tokenise little more; None = all.
         with_sizes: also say how many bytes of text each token stands for (fast tokenizers only).
     """
@@ -112,14 +110,14 @@ def _tokens(
 
 
 def _byte_ends(text: str) -> npt.NDArray[np.int64]:
-    """(characters + 1,): how many bytes the first n characters take."""
+    """Count the bytes that the first n characters take, (characters + 1,)."""
     codes = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), dtype=np.uint32)
     sizes = 1 + (codes >= 0x80).astype(np.int64) + (codes >= 0x800) + (codes >= 0x10000)
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
 def check_top(top: int, embeddings: int) -> None:
-    """Hold the largest id of a text to the rows of the embedding.
+    """Check that the largest id of a text has a row in the embedding.
 
     Raises:
         BadInput: the tokenizer knows more tokens than the model.

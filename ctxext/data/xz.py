@@ -1,4 +1,4 @@
-"""Reading .xz files in bounded memory, which lzma.open does not: a file says what it takes."""
+"""Read .xz files in bounded memory; under lzma.open the file decides how much it takes."""
 
 import io
 import lzma
@@ -12,7 +12,7 @@ _BLOCK = 64 * 1024  # packed bytes read at once
 
 
 def open_xz(path: Path) -> IO[bytes]:
-    """A file for reading; damage is an LZMAError or EOFError when it is met.
+    """Open a file for reading; damage is an LZMAError or EOFError when it is met.
 
     Raises:
         BadInput: when it is read, of a file that needs more than 256 MiB to be unpacked.
@@ -21,7 +21,7 @@ def open_xz(path: Path) -> IO[bytes]:
 
 
 class _Unpacked(io.RawIOBase):
-    """One stream or several, with zeros between and behind them, as `xz --decompress` reads."""
+    """A reader of one stream or several, zeros between and behind them, as `xz --decompress`."""
 
     def __init__(self, path: Path) -> None:
         self._file, self._name = path.open("rb"), path.name

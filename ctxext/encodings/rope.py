@@ -1,4 +1,4 @@
-"""Rotary position encoding as numbers: frequencies, wavelengths, turns. Plain floats, no torch.
+"""Compute rotary position encoding: frequencies and wavelengths, as plain floats, no torch.
 
 Source: Su et al., RoFormer, arXiv:2104.09864, section 3.2.
 """
@@ -24,7 +24,7 @@ class RopeSpec:
 
 
 def inv_freq_of(spec: RopeSpec) -> list[float]:
-    """Radians per token of each pair: rope_theta ** (-2 i / d), i = 0 .. d/2-1, float64.
+    """Compute radians per token of each pair: rope_theta ** (-2 i / d), i = 0 .. d/2-1, float64.
 
     >>> inv_freq_of(RopeSpec(rotary_dim=4, rope_theta=10_000.0, original_max_position_embeddings=8))
     [1.0, 0.01]
@@ -34,5 +34,5 @@ def inv_freq_of(spec: RopeSpec) -> list[float]:
 
 
 def wavelengths(inv_freq: Sequence[float]) -> list[float]:
-    """Tokens that each pair needs for one full turn: 2 pi / inv_freq."""
+    """Compute the tokens that each pair needs for one full turn: 2 pi / inv_freq."""
     return [2 * math.pi / f for f in inv_freq]

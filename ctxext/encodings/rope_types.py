@@ -83,5 +83,5 @@ ROPE_TYPES: Final = {
 
 
 def rope_type_facts(name: object) -> RopeType:
-    """The facts of a `rope_type`; those of `default` for one that ctxext does not know."""
+    """Look up the facts of a `rope_type`; those of `default` for one that ctxext does not know."""
     return ROPE_TYPES.get(str(name), ROPE_TYPES["default"])

@@ -1,4 +1,4 @@
-"""What an engine is, and the table of all of them."""
+"""What a serving engine makes of each `rope_type`, as one record."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +15,6 @@ class Engine:
     """One serving engine, as its source was read.
 
     Attributes:
-        name: as its people write it.
         rank: its place in lists, smallest first.
         source: where its reading of configs was read: repository and file.
         readings: by `rope_type`; what is not listed is read rightly.
@@ -33,5 +32,5 @@ class Engine:
     serve: str | None = None
 
     def reading(self, rope_type: str) -> Reading:
-        """Say what becomes of a `rope_type` in it."""
+        """Say what becomes of a `rope_type` in this engine."""
         return self.readings.get(rope_type, "read")

@@ -1,4 +1,4 @@
-"""ExLlamaV3."""
+"""How ExLlamaV3 reads a config."""
 
 from ctxext.engines._registry import Engine
 

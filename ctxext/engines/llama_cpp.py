@@ -1,4 +1,4 @@
-"""llama.cpp, with its converter to GGUF."""
+"""How llama.cpp, with its converter to GGUF, reads a config."""
 
 from ctxext.engines._registry import Engine
 

@@ -1,4 +1,4 @@
-"""MLX-LM."""
+"""How MLX-LM reads a config."""
 
 from ctxext.engines._registry import Engine
 

@@ -1,4 +1,4 @@
-"""What to know before a checkpoint is served: derived from what each engine reads."""
+"""Say what to know before a checkpoint is served, from what each engine reads."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -49,16 +49,16 @@ def engine_notes(method: str, rope_block: Mapping[str, Any], target: int) -> lis
 
 
 def first_transformers(method: str, model_type: str) -> str:
-    """The first transformers release in which a family's class computes a method rightly."""
+    """Name the first transformers release in which a family's class computes a method rightly."""
     since = METHODS[method].since if method in METHODS else _SINCE_YARN
     first = _FIRST_OF.get(model_type)
     if first is None or since == "any":
         return since
-    return max(since, first, key=lambda release: [int(part) for part in release.split(".")])
+    return max(since, first, key=lambda release: [int(number) for number in release.split(".")])
 
 
 def serve_commands(repo_id: str, target: int) -> list[tuple[str, str]]:
-    """(engine, command) with plain numbers of tokens: vLLM's own `k` is 1000."""
+    """List (engine, command) with plain numbers of tokens: vLLM's own `k` is 1000."""
     return [
         (engine.name, engine.serve.format(repo=repo_id, target=target))
         for engine in ENGINES
@@ -71,6 +71,6 @@ def _released(engine: Engine, key: str) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    """`a, b and c`."""
+    """Join names as `a, b and c`."""
     *first, last = names
     return f"{', '.join(first)} and {last}" if first else last

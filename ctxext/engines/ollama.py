@@ -1,4 +1,4 @@
-"""Ollama, from a GGUF file: its own converter reads less."""
+"""How Ollama reads a config, from a GGUF file: its own converter reads less."""
 
 from ctxext.engines._registry import Engine
 

@@ -1,4 +1,4 @@
-"""SGLang."""
+"""How SGLang reads a config."""
 
 from ctxext.engines._registry import Engine
 

@@ -1,4 +1,4 @@
-"""TensorRT-LLM."""
+"""How TensorRT-LLM reads a config."""
 
 from ctxext.engines._registry import Engine
 

@@ -1,4 +1,4 @@
-"""Text Generation Inference."""
+"""How Text Generation Inference reads a config."""
 
 from ctxext.engines._registry import Engine
 

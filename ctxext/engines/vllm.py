@@ -1,4 +1,4 @@
-"""vLLM."""
+"""How vLLM reads a config."""
 
 from ctxext.engines._registry import Engine
 

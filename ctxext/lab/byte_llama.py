@@ -28,7 +28,7 @@ _TOKENS_PER_STEP = 8 * WINDOW
 
 @dataclass(frozen=True)
 class Stage:
-    """Some steps at one row length.
+    """A stage of training: some steps at one row length.
 
     Attributes:
         steps: optimizer steps.
@@ -61,7 +61,7 @@ MORE = (Stage(steps=4000, length=WINDOW, repeating=0.125, longest_period=128, pl
 
 
 def new_model(seed: int) -> "LlamaForCausalLM":
-    """The untrained decoder, float32."""
+    """Make the untrained decoder, float32."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
@@ -83,7 +83,7 @@ def new_model(seed: int) -> "LlamaForCausalLM":
 
 
 def rows_of(stage: Stage, rng: np.random.Generator, text: Rows) -> Rows:
-    """One step's rows of a stage, uint8 (2048 / length, length)."""
+    """Draw one step's rows of a stage, uint8 (2048 / length, length)."""
     count = _TOKENS_PER_STEP // stage.length
     repeating = round(count * stage.repeating)
     parts = []
@@ -96,7 +96,7 @@ def rows_of(stage: Stage, rng: np.random.Generator, text: Rows) -> Rows:
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:
-    """Linear warm-up over `warmup` steps, then cosine to 2 % of `peak` at `steps`."""
+    """Warm up linearly over `warmup` steps, then follow a cosine to 2 % of `peak` at `steps`."""
     if step < warmup:
         return peak * (step + 1) / warmup
     done = (step - warmup) / max(1, steps - warmup)
@@ -162,7 +162,7 @@ def train(
 
 
 def byte_tokenizer() -> dict[str, object]:
-    """A `tokenizer.json` whose token ids are the byte values of UTF-8 text."""
+    """Make a `tokenizer.json` whose token ids are the byte values of UTF-8 text."""
     # The byte-level alphabet of GPT-2: printable bytes stand for themselves, the rest move up.
     alphabet = {}
     moved = 0

@@ -1,4 +1,4 @@
-"""Training rows for a small byte-level decoder: program text, and strings that repeat.
+"""Make training rows for a small byte-level decoder: program text, and strings that repeat.
 
 A model of under a million parameters trained on plain code for minutes never learns to copy, and
 without copying nothing can be shown about whether far text is *used*. What makes copying appear is
@@ -15,7 +15,7 @@ _PRINTABLE = np.arange(33, 127, dtype=np.uint8)
 
 
 def repeating_rows(rng: np.random.Generator, rows: int, length: int, longest: int) -> Rows:
-    """Rows that are one string of distinct random bytes, tiled: period uniform in 3..`longest`."""
+    """Draw rows, each one tiled string of distinct bytes, its period uniform in 3..`longest`."""
     out = np.empty((rows, length), dtype=np.uint8)
     for row in out:
         period = int(rng.integers(3, longest + 1))
@@ -25,7 +25,7 @@ def repeating_rows(rng: np.random.Generator, rows: int, length: int, longest: in
 
 
 def text_rows(rng: np.random.Generator, text: Rows, rows: int, length: int) -> Rows:
-    """Rows cut from `text` (uint8, one long stream) at uniformly random places."""
+    """Cut rows from `text` (uint8, one long stream) at uniformly random places."""
     starts = rng.integers(0, len(text) - length, size=rows)
     return np.stack([text[start : start + length] for start in starts])
 

@@ -1,4 +1,4 @@
-"""Cards by name, for a plan made before one is rented."""
+"""Data of GPUs by name, for a plan made before one is rented."""
 
 import re
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ _WITHOUT_BFLOAT16 = ("k80", "p4", "p40", "p100", "t4", "v100", "rtx-2080", "tita
 
 
 def get_gpu(name: str) -> Gpu:
-    """The card of a name.
+    """Look up a card by its name.
 
     Raises:
         BadInput: it has no bfloat16, or is not in the table; the nearest is offered.

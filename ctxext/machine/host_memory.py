@@ -1,4 +1,4 @@
-"""Host memory of offloaded layer inputs: what they take, and whether this machine has it.
+"""Count the host memory that offloaded layer inputs take, and check that this machine has it.
 
 On a GPU they are pinned, and what is pinned cannot be swapped: too much of it ends in the kernel
 killing a process, long after the run has begun.
@@ -8,7 +8,7 @@ from ctxext.errors import BadInput
 
 
 def parked_bytes(layers: int, layer_input: int, *, pinned: bool) -> int:
-    """Bytes that one process parks: an input for each layer.
+    """Count the bytes that one process parks: an input for each layer.
 
     Args:
         layer_input: bytes of one; torch (2.13) pins powers of two.
@@ -20,7 +20,7 @@ def parked_bytes(layers: int, layer_input: int, *, pinned: bool) -> int:
 
 
 def check_host_memory(needed: int, processes: int, available: int | None) -> None:
-    """Whether the processes of this machine can all park that much.
+    """Check that the processes of this machine can all park that much.
 
     Args:
         needed: bytes of one process (`parked_bytes`).

@@ -1,4 +1,4 @@
-"""Which process of `torchrun` or `accelerate launch` this is, and how all of them agree.
+"""Tell which process of `torchrun` or `accelerate launch` this is, and make all of them agree.
 
 What the processes tell each other here (a failure, a signal, a small object) goes over gloo on the
 CPU, apart from the gradients: it waits as long as rank 0 needs to tokenise or merge, it notices at
@@ -46,7 +46,7 @@ class Launch:
         return self.rank == 0
 
     def agree(self, work: Callable[[], T]) -> T:
-        """Every rank does `work`; where one fails, all fail alike.
+        """Do `work` on every rank; where one fails, all fail alike.
 
         Raises:
             BadInput, CtxextError: this rank's own, else that of the first rank that failed.
@@ -66,11 +66,7 @@ class Launch:
         return result  # type: ignore[return-value]
 
     def on_main(self, work: Callable[[], T]) -> T:
-        """Rank 0 does `work`; all get what it returns, or fail as it failed.
-
-        Args:
-            work: returns something small that can be pickled.
-        """
+        """Do `work` on rank 0; all get what it returns (small, picklable), or fail as it failed."""
         if self.ranks == 1:
             return work()
         import torch.distributed as dist
@@ -91,7 +87,7 @@ class Launch:
         return result  # type: ignore[no-any-return]
 
     def gather(self, value: T) -> list[T]:
-        """What each rank has, in the order of ranks."""
+        """Collect what each rank has, in the order of ranks."""
         if self.ranks == 1:
             return [value]
         import torch.distributed as dist
@@ -101,7 +97,7 @@ class Launch:
         return out
 
     def any(self, flag: bool) -> bool:
-        """Whether it is so on any rank."""
+        """Tell whether a flag is set on any rank."""
         if self.ranks == 1:
             return flag
         import torch
@@ -113,13 +109,13 @@ class Launch:
 
 
 def environment_rank() -> int:
-    """The rank that a launcher gave this process; 0 when there was none."""
+    """Read the rank that a launcher gave this process; 0 when there was none."""
     text = os.environ.get("RANK", "0")
     return int(text) if text.isdecimal() else 0
 
 
 def was_launched() -> bool:
-    """Whether a launcher started this process, and will pass its own signals on to it."""
+    """Tell whether a launcher started this process, and will pass its own signals on to it."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 

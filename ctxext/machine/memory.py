@@ -1,4 +1,4 @@
-"""Memory of this machine and this process: what is free, what is used, what may be used.
+"""Measure memory of this machine and this process: what is free, used, and may be used.
 
 psutil says what it knows; by hand is what it does not: the limit of a container, and the peak of a
 process on Linux.
@@ -28,7 +28,7 @@ _CGROUPS = (  # limit, usage, and in the third file what of it are cached files:
 
 
 def available_bytes(device: "torch.device") -> int | None:
-    """Bytes that can still be allocated on a device; None where nobody says so.
+    """Measure the bytes that can still be allocated on a device; None where nobody says so.
 
     On a GPU what the driver calls free, and what torch holds without using it. On a CPU the smaller
     of what the kernel calls available and what is left of the container's limit.
@@ -43,20 +43,20 @@ def available_bytes(device: "torch.device") -> int | None:
 
 
 def host_memory() -> int | None:
-    """Bytes of host memory that can still be allocated; None where nobody says so."""
+    """Measure the bytes of host memory that can still be allocated; None where nobody says so."""
     known = [n for n in (_system_available(), _cgroup_left()) if n is not None]
     return min(known, default=None)
 
 
 def peak_memory_bytes() -> int:
-    """Most memory used so far: of the GPU where there is one, else of this process."""
+    """Measure the most bytes used so far, of the GPU where there is one, else of this process."""
     import torch  # here: a merge reads its peak and waits for none of it
 
     return int(torch.cuda.max_memory_allocated()) if torch.cuda.is_available() else process_peak()
 
 
 def process_peak() -> int:
-    """Most bytes of host memory that this process has had, its threads and libraries included.
+    """Measure the most bytes of host memory that this process, libraries included, has had.
 
     Read where the kernel counts for this process alone: what `getrusage` says begins at the peak of
     the process that started it.
@@ -72,7 +72,7 @@ def process_peak() -> int:
 
 
 def process_memory() -> int:
-    """Bytes of host memory that this process has now."""
+    """Measure the bytes of host memory that this process has now."""
     return int(psutil.Process().memory_info().rss)
 
 

@@ -66,12 +66,11 @@ Keep = Callable[[Scaling, RopeSpec, int], dict[str, Value]]
 
 @dataclass(frozen=True)
 class Method:
-    """One registered method.
+    """A registered way to extend a rotary encoding.
 
     Attributes:
         name: its file's name and the `--method` value.
         applies_to: position encodings it can extend.
-        paper: where it comes from.
         training: what it needs before it can be trusted, one phrase.
         rope_type: what its result is written as.
         since: the first transformers release that computes it rightly; `any` for all.
@@ -90,7 +89,7 @@ class Method:
 
     @property
     def facts(self) -> RopeType:
-        """Of what it is written as."""
+        """The facts of the `rope_type` that it is written as."""
         return rope_type_facts(self.rope_type)
 
     @property
@@ -121,7 +120,7 @@ class Method:
         return self.extend(spec, target, **parameters)
 
     def _check(self, name: str, value: object) -> None:
-        """A flag is true or false, everything else a finite number; None only where it stands."""
+        """Check a value: true or false for a flag, else a finite number, or the default None."""
         default = self.parameters[name]
         if isinstance(default, bool):
             good, wanted = isinstance(value, bool), "true or false"
@@ -158,13 +157,13 @@ def method(
 
 
 def name_of_scaling(rope_type: str) -> str:
-    """The method that is written as a `rope_type`, or the type itself where none is."""
+    """Name the method that is written as a `rope_type`, or the type itself where none is."""
     names = [name for name, each in METHODS.items() if each.rope_type == rope_type]
     return rope_type if rope_type in names or not names else names[0]
 
 
 def get_method(name: str) -> Method:
-    """The method of that name.
+    """Look up the method of that name.
 
     Raises:
         BadInput: there is none; the nearest name is offered.

@@ -8,7 +8,7 @@ from ctxext.methods.ntk import ntk_theta
 
 
 def dynamic_theta(spec: RopeSpec, factor: float, length: float) -> float:
-    """The base used for a sequence of `length` tokens: unchanged inside the window."""
+    """Compute the base for a sequence of `length` tokens: unchanged inside the window."""
     window = spec.original_max_position_embeddings
     if length <= window:
         return spec.rope_theta
@@ -23,7 +23,7 @@ def dynamic_theta(spec: RopeSpec, factor: float, length: float) -> float:
     since="4.31",
 )
 def dynamic(spec: RopeSpec, target: int) -> Extension:
-    """NTK scaling whose scale follows the current length l > L.
+    """Raise the base as NTK scaling does, by a scale that follows the current length l > L.
 
         rope_theta(l) = rope_theta * (s l / L - (s - 1)) ** (d / (d - 2))
 

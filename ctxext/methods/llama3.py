@@ -10,7 +10,7 @@ from ctxext.methods._registry import Extension, Scaling, Value, method
 def llama3_inv_freq(
     spec: RopeSpec, factor: float, low_freq_factor: float, high_freq_factor: float
 ) -> list[float]:
-    """The formula of `llama3` for any positive ends, as transformers computes it from a file.
+    """Compute the formula of `llama3` for any positive ends, as transformers does from a file.
 
     Args:
         spec: trained window L in tokens.

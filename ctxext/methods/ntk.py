@@ -9,7 +9,7 @@ from ctxext.methods._registry import Extension, method
 
 
 def ntk_theta(spec: RopeSpec, scale: float) -> float:
-    """rope_theta * scale ** (d / (d - 2)): the last pair is slowed by exactly `scale`.
+    """Compute rope_theta * scale ** (d / (d - 2)): the last pair is slowed by exactly `scale`.
 
     Raises:
         BadInput: fewer than two pairs, where the first is also the last; a base beyond float64.

@@ -12,7 +12,7 @@ _BETAS = {"beta_fast": 32.0, "beta_slow": 1.0}  # the defaults
 def yarn_inv_freq(
     spec: RopeSpec, factor: float, beta_fast: float, beta_slow: float, *, truncate: bool = True
 ) -> list[float]:
-    """The formula of `yarn` for any positive betas, as transformers computes it from a file.
+    """Compute the formula of `yarn` for any positive betas, as transformers does from a file.
 
     Args:
         spec: d = `rotary_dim`; original window in tokens.
@@ -39,7 +39,7 @@ def yarn_inv_freq(
 
 
 def yarn_attention(factor: float, mscale: float = 1.0) -> float:
-    """0.1 m ln s + 1, the paper's attention factor with m = 1; 1 where nothing is scaled."""
+    """Compute 0.1 m ln s + 1, the paper's attention factor at m = 1; 1 where nothing is scaled."""
     return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
@@ -130,7 +130,7 @@ def yarn(
 def _attention(
     factor: float, given: float | None, mscale: float | None, mscale_all_dim: float | None
 ) -> tuple[float, dict[str, float]]:
-    """The attention factor, and the keys by which a config has to say it: none for the default.
+    """Compute the attention factor, and the config keys that have to say it: none by default.
 
     Raises:
         BadInput: one of the values is not positive, or half of DeepSeek's pair is missing.

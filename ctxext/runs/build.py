@@ -1,4 +1,4 @@
-"""The one validator: plain values of YAML or JSON become a dataclass, field by field.
+"""Check plain values of YAML or JSON, field by field, and make a dataclass of them.
 
 What a field may hold is said by its type and its bounds (`ctxext.runs.fields`). Two readers differ
 in what they forgive. `build` reads what people write in a recipe, and refuses a key that nobody

@@ -1,4 +1,4 @@
-"""The one reader of ctxext's own JSON documents: every value is looked at once, when it is read.
+"""Read ctxext's own JSON documents, here alone: every value is looked at once, as it is read.
 
 A document may come from another machine or another hand. Its texts are made printable here, and its
 values checked against the fields of a dataclass (`ctxext.runs.build`); behind it nobody has to
@@ -21,7 +21,7 @@ _repr.maxstring = _repr.maxother = _repr.maxlong = 60
 
 
 class Broken(Exception):
-    """Where in a document a wrong value stands, and what it is."""
+    """An error that says where in a document a wrong value stands, and what it is."""
 
 
 @about_its_path
@@ -31,7 +31,6 @@ def read_checked(
     """Read a document of a known schema, its texts made printable and its values checked.
 
     Args:
-        path: the file.
         schema: the one that this ctxext reads; None = the file names none.
         read: makes of the object what is returned, or raises `Broken`.
         hint: the way out where it is broken.
@@ -54,12 +53,12 @@ def read_checked(
 
 
 def excerpt(value: Any) -> str:
-    """The beginning of a value, for a message: one line, no control characters."""
+    """Write the beginning of a value, for a message: one line, no control characters."""
     return printable_text(_repr.repr(value))
 
 
 def printable_text(text: str) -> str:
-    """Text without control characters, direction marks and halves of surrogate pairs.
+    """Replace control characters, direction marks and halves of surrogate pairs in a text.
 
     White space becomes a blank; everything else that nobody sees, the replacement character.
 
@@ -74,7 +73,7 @@ def printable_text(text: str) -> str:
 
 
 def printable_texts(value: Any) -> Any:
-    """A JSON value with all its texts and keys printable.
+    """Make all texts and keys of a JSON value printable.
 
     Raises:
         Broken: a text or a whole number longer than any that ctxext writes.

@@ -1,4 +1,4 @@
-"""What the fields of sections and rows may hold: said at the field, checked in one place."""
+"""Say at a field what sections and rows may hold there, and check it in one place."""
 
 import math
 import re
@@ -47,11 +47,7 @@ def only_with(partner: str) -> Any:
 
 
 def check_bounds(section: Any, name: str) -> None:
-    """Hold every field of a section to its bounds; None is left alone.
-
-    Args:
-        section: a dataclass.
-        name: what messages call it.
+    """Check that every field of a dataclass, called `name`, is within its bounds, or None.
 
     Raises:
         BadInput: the first field that is outside, with its bounds; or a number that is not finite.
@@ -79,7 +75,7 @@ def inside(value: float, bounds: Mapping[str, float]) -> bool:
 
 
 def _said(bounds: Mapping[str, float]) -> str:
-    """Say bounds: `at least 1 and at most 16384`, `positive and at most 100`, `a finite number`."""
+    """Write bounds as `at least 1 and at most 16384`, `positive and at most 100` and the like."""
     parts = []
     if "least" in bounds:
         parts.append(f"at least {bounds['least']:.15g}")

@@ -1,4 +1,4 @@
-"""What a run has measured already, kept line by line, so that a killed run goes on from there.
+"""Keep what a run has measured, line by line, so that a killed run goes on from there.
 
 A text file for each rank and not a database: a line that is flushed outlives SIGKILL, on any disk.
 """
@@ -26,9 +26,9 @@ class Journal:
     """
 
     def __init__(self, folder: Path | None = None, launch: Launch | None = None) -> None:
-        """Args:
-        folder: where the files lie; None keeps everything in memory.
-        launch: all of its processes make one together: rank 0 reads for all.
+        """Open the files in `folder`; None keeps everything in memory.
+
+        All processes of `launch` do so together: rank 0 reads for all.
         """
         launch = launch or Launch()
         self._known: dict[str, dict[int, Rows]] = launch.on_main(lambda: _read(folder))
@@ -41,7 +41,7 @@ class Journal:
                 self._file.write("\n")
 
     def known(self, key: str) -> dict[int, Rows]:
-        """What is measured under a key: index -> rows."""
+        """Return what is measured under a key: index -> rows."""
         return self._known.setdefault(key, {})
 
     def add(self, key: str, index: int, rows: Rows) -> None:
@@ -71,7 +71,7 @@ def _read(folder: Path | None) -> dict[str, dict[int, Rows]]:
 
 
 def _entry(line: str) -> tuple[str, int, Rows] | None:
-    """A line's content; None for one that was cut short or is damaged."""
+    """Read a line's content; None for one that was cut short or is damaged."""
     try:
         match json.loads(line):
             case [str(key), int(index), list(rows)] if index is not True and index is not False:
@@ -82,7 +82,7 @@ def _entry(line: str) -> tuple[str, int, Rows] | None:
 
 
 def _row(value: Any) -> list[float]:
-    """A row of numbers, null being NaN.
+    """Read a row of numbers, null being NaN.
 
     Raises:
         ValueError: it is something else.

@@ -1,4 +1,4 @@
-"""Reading JSON that somebody else wrote: every way it can be broken has its own sentence."""
+"""Read JSON that somebody else wrote: every way it can be broken has its own sentence."""
 
 import json
 import math
@@ -20,7 +20,6 @@ def read_json_object(
     """Read a JSON object; a UTF-8 byte order mark is accepted.
 
     Args:
-        path: the file.
         refuse_twice: keys that may not stand twice in one object; others that do only warn, and
             the last one counts, as in every JSON reader.
         most_bytes: a larger file is not read; a value takes up to thirty times its text in memory.
@@ -57,15 +56,15 @@ def read_json_object(
     except ValueError as error:  # Python's own limit
         raise BadInput(f"{path} holds a number of more than 4300 digits") from error
     if not isinstance(value, dict):
-        kind = {list: "a list", type(None): "null", str: "a string"}.get(type(value), "a number")
-        raise BadInput(f"{path} holds {kind}, not a JSON object")
+        what = {list: "a list", type(None): "null", str: "a string"}.get(type(value), "a number")
+        raise BadInput(f"{path} holds {what}, not a JSON object")
     if too_deep(value):
         raise BadInput(f"{path} is nested too deeply to be read")
     return value, warnings
 
 
 def _text(path: Path, most_bytes: int) -> str:
-    """What a file holds, without a byte order mark.
+    """Read what a file holds, without a byte order mark.
 
     Raises:
         BadInput: as `read_json_object`, before anything is parsed.
@@ -89,7 +88,7 @@ def _text(path: Path, most_bytes: int) -> str:
 
 
 def too_deep(value: Any) -> bool:
-    """Whether more objects and lists stand inside each other than any reader wants."""
+    """Tell whether more objects and lists stand inside each other than any reader wants."""
     level: list[Any] = [value] if isinstance(value, dict | list) else []
     for _ in range(_DEEPEST):
         level = [
@@ -104,7 +103,7 @@ def too_deep(value: Any) -> bool:
 
 
 def finite(value: Any) -> Any:
-    """A document without infinities and NaN, which JSON does not have: they are null in it."""
+    """Replace infinities and NaN in a document, which JSON does not have, by null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -113,7 +112,7 @@ def finite(value: Any) -> Any:
 
 
 def dump_json(value: Any) -> str:
-    """The text ctxext writes: two spaces, key order kept, non-ASCII as it is."""
+    """Write JSON as ctxext does: two spaces, key order kept, non-ASCII as it is."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     # Half a surrogate pair is no text; the escape that JSON has for it is what the backslash gives.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

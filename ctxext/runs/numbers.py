@@ -1,4 +1,4 @@
-"""Values out of a config, checked one by one, so that errors name the key."""
+"""Read values out of a config, checked one by one, so that errors name the key."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from ctxext.errors import BadInput, shown
 
 
 def real(block: Mapping[str, Any], key: str, where: str, warnings: list[str]) -> float | None:
-    """The finite number at `key`; None when absent or null. A number in quotes is taken, and said.
+    """Read the finite number at `key`; None when absent or null. One in quotes gives a warning.
 
     Raises:
         BadInput: anything else; true and false are not numbers.
@@ -34,7 +34,7 @@ def real(block: Mapping[str, Any], key: str, where: str, warnings: list[str]) ->
 
 
 def whole(block: Mapping[str, Any], key: str, where: str, *, most: int = 2**31 - 1) -> int | None:
-    """The positive whole number at `key`; None when absent or null. 4096.0 is taken as 4096.
+    """Read the positive whole number at `key`; None when absent or null. 4096.0 is taken as 4096.
 
     Raises:
         BadInput: anything else, numbers above `most` included.
@@ -51,7 +51,7 @@ def whole(block: Mapping[str, Any], key: str, where: str, *, most: int = 2**31 -
 
 
 def finite(value: Any) -> float | None:
-    """A finite number as a float, or None for everything else that a document may hold."""
+    """Return a finite number as a float; None for everything else that a document may hold."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

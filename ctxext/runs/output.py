@@ -1,4 +1,4 @@
-"""Output folders that are either complete or not there: written beside, then renamed."""
+"""Make output folders that are either complete or not there: written beside, then renamed."""
 
 import ctypes
 import fcntl
@@ -61,7 +61,7 @@ def check_output(
                 raise BadInput(f"--output-dir {shown} contains the input {given}")
             if target.is_relative_to(source) and not may_lie_inside:
                 raise BadInput(f"--output-dir {shown} lies inside the input {given}")
-        if any(len(os.fsencode(part)) > 200 for part in target.parts):
+        if any(len(os.fsencode(name)) > 200 for name in target.parts):
             raise BadInput("--output-dir has a name of more than 200 bytes, too long to write")
         parent = next(p for p in target.parents if p.exists())
         if not parent.is_dir():
@@ -220,13 +220,13 @@ def _replace(staging: Path, target: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _exchange(one: Path, other: Path) -> bool:
+def _exchange(first: Path, second: Path) -> bool:
     """Swap two folders in one step, so that no kill finds neither; False where that cannot be."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # Linux
     if renameat2 is None:
         return False
     here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return bool(renameat2(here, os.fsencode(one), here, os.fsencode(other), swap) == 0)
+    return bool(renameat2(here, os.fsencode(first), here, os.fsencode(second), swap) == 0)
 
 
 def _glob_safe(name: str) -> str:

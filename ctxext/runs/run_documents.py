@@ -1,4 +1,4 @@
-"""The JSON documents of runs, read back: what is missing is None, what is broken has a sentence."""
+"""Read the JSON documents of runs: what is missing is None, what is broken has a sentence."""
 
 import os
 from collections.abc import Mapping
@@ -20,22 +20,22 @@ DOCUMENTS: Mapping[str, type[Document]] = {
     "fertility": FertilityResult,
     "demo": DemoResult,
 }
-"""Kinds of runs that leave a document, `<kind>.json`."""
+"""Commands whose runs leave a document, `<command>.json`."""
 
 
 @about_its_path
-def read_document(folder: Path, kind: str) -> Document:
+def read_document(folder: Path, command: str) -> Document:
     """Read the document of a run folder; numbers that are missing or not finite are None.
 
     Raises:
         BadInput: it is not there, of a newer schema, or a value in it is not what it should be;
             folder, file and key are named.
     """
-    path = folder / f"{kind}.json"
+    path = folder / f"{command}.json"
     if not os.path.lexists(path):
         raise BadInput(
-            f"{folder} has no {path.name}: its {kind} was stopped before its end",
+            f"{folder} has no {path.name}: its {command} was stopped before its end",
             "run its command again",
         )
-    row = DOCUMENTS[kind]
-    return read_checked(path, row.schema, row.from_dict, hint="run its command again")
+    document = DOCUMENTS[command]
+    return read_checked(path, document.schema, document.from_dict, hint="run its command again")

@@ -25,7 +25,7 @@ def mixture(rows, weights, seed=0, length=4):
             choose_documents(*documents([length * n], first=1_000_000 * i)),
             length,
             seed,
-            part=i + 1,
+            text_number=i + 1,
         )
         for i, n in enumerate(rows)
     )
@@ -108,7 +108,7 @@ def test_rows_are_a_function_of_seed_and_number():
 
 def test_two_entries_of_one_text_are_read_in_different_orders():
     ids, ends = documents([400])
-    one, two = (PackedRows(choose_documents(ids, ends), 4, 0, part=p) for p in (1, 2))
+    one, two = (PackedRows(choose_documents(ids, ends), 4, 0, text_number=n) for n in (1, 2))
     assert (one.batch(0, 50) != two.batch(0, 50)).any()
 
 

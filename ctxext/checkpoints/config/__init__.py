@@ -1,1 +1,1 @@
-"""What a config.json says of position and shape, and how it is changed."""
+"""Read what a config.json says of position and shape, and change it."""

@@ -1,4 +1,4 @@
-"""A config.json as an object of transformers, made of the keys that a decoder consists of alone.
+"""Make transformers' config of a config.json, from the keys alone that make up a decoder.
 
 What else a file says (kernels of the Hub as `attn_implementation`, a hundred billion `num_labels`,
 other weight files, adapters, code) decides nothing here.
@@ -47,7 +47,7 @@ UNDECLARED: Final = frozenset(
 
 
 def decoder_config(source: Source, *, trust_remote_code: bool = False) -> "PretrainedConfig":
-    """Make transformers' config of a checkpoint, of the keys in `decoder_keys` alone.
+    """Make transformers' config of a checkpoint, from the keys in `decoder_keys` alone.
 
     With `trust_remote_code`, and code in the checkpoint, it is what that code makes of the file.
 
@@ -83,7 +83,7 @@ def decoder_config(source: Source, *, trust_remote_code: bool = False) -> "Pretr
 
 
 def decoder_keys(family: Any) -> frozenset[str]:
-    """The keys of a config.json that a config class makes a decoder of.
+    """List the keys of a config.json of which a config class makes a decoder.
 
     What the class declares, under both of its names, and what it takes undeclared; nothing that
     every config has, such as labels, outputs and implementations.
@@ -97,7 +97,7 @@ def decoder_keys(family: Any) -> frozenset[str]:
 
 
 def brings_its_own_code(source: Source, what: str = "model") -> BadInput:
-    """The refusal of a checkpoint that would run Python of its own."""
+    """Write the refusal of a checkpoint that would run Python of its own."""
     return BadInput(
         f"{source.name} brings its own Python code for its {what}, which is not run",
         "read the code, then add --trust-remote-code",
@@ -106,7 +106,7 @@ def brings_its_own_code(source: Source, what: str = "model") -> BadInput:
 
 @contextmanager
 def said_of(source: Source, what: str = "make a model of") -> Iterator[None]:
-    """What transformers raises about a checkpoint, as one sentence that names it.
+    """Turn what transformers raises about a checkpoint into one sentence that names it.
 
     A file can make it raise almost anything: its classes compute with values before they check.
 

@@ -1,4 +1,4 @@
-"""How a checkpoint encodes position, read from its config.json alone."""
+"""Read how a checkpoint encodes position, from its config.json alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -80,7 +80,6 @@ def detect(
     """Read position encoding, window and attention layout from a parsed config.json.
 
     Args:
-        config: the parsed file.
         where: its path, for messages.
         original_length: the trained window, where the config is known to say something else.
         prefer: which rope dialect counts where the two disagree.
@@ -127,13 +126,13 @@ def detect(
 
 
 def _architecture(config: Mapping[str, Any]) -> str:
-    """The class that the checkpoint says it is of."""
+    """Read the class that the checkpoint says it is of."""
     architectures = config.get("architectures") or ["unknown"]
     return str(architectures[0] if isinstance(architectures, list) else architectures)
 
 
 def _decoder_type(config: Mapping[str, Any], where: str) -> str:
-    """The model_type of a config that is a decoder's."""
+    """Read the model_type, and refuse a config that is no decoder's."""
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         raise BadInput(f"{where} has no model_type, so it is not a transformers config")
@@ -150,7 +149,7 @@ def _decoder_type(config: Mapping[str, Any], where: str) -> str:
 
 
 def _one_rope(config: Mapping[str, Any], model_type: str, where: str, warnings: list[str]) -> bool:
-    """Whether a config has one rope for all layers that turn, as far as ctxext reads it."""
+    """Tell whether a config has one rope for all layers that turn, as far as ctxext reads it."""
     if model_type in families.ROTARY_IN_CODE:
         return False
     for key in ("rope_scaling", "rope_parameters"):
@@ -158,9 +157,9 @@ def _one_rope(config: Mapping[str, Any], model_type: str, where: str, warnings: 
         if not isinstance(block, dict) or not _all_blocks(block):
             continue
         if model_type not in families.EXTENDABLE:
-            kinds = ", ".join(shown(kind, 40) for kind in list(block)[:8])
+            types = ", ".join(shown(layer_type, 40) for layer_type in list(block)[:8])
             warnings.append(
-                f"{where}: {key} differs by layer type ({kinds}), which "
+                f"{where}: {key} differs by layer type ({types}), which "
                 "ctxext does not read yet: the rope is unknown"
             )
             return False
@@ -186,7 +185,7 @@ def _one_rope(config: Mapping[str, Any], model_type: str, where: str, warnings: 
 
 
 def _all_blocks(block: Mapping[str, Any]) -> bool:
-    """Whether a rope block holds a block for each layer type (null: that type does not turn)."""
+    """Tell whether a rope block holds one for each layer type (null: that type does not turn)."""
     values = list(block.values())
     return any(isinstance(v, dict) for v in values) and all(
         v is None or isinstance(v, dict) for v in values
@@ -196,7 +195,7 @@ def _all_blocks(block: Mapping[str, Any]) -> bool:
 def _states_window(
     config: Mapping[str, Any], model_type: str, encoding: PositionEncoding | None
 ) -> bool:
-    """Whether a config, or its class, states a window; one that rotates has to."""
+    """Tell whether a config, or its class, states a window; one that rotates has to."""
     if encoding in ROTARY and model_type not in families.NO_WINDOW:
         return True
     stated = any(config.get(key) is not None for key in WINDOW_KEYS)
@@ -210,7 +209,7 @@ def _of_length(window: Window | None, length: int) -> Window:
 
 
 def _as_its_class_reads(config: Mapping[str, Any], model_type: str) -> Mapping[str, Any]:
-    """The config with what its class calls by another name, or assumes, under the usual key."""
+    """Put what a config's class calls by another name, or assumes, under the usual key."""
     key = families.WINDOW_KEY.get(model_type)
     if key is not None and config.get(key) is not None:
         config = {"max_position_embeddings": config[key], **config}
@@ -223,7 +222,7 @@ def _as_its_class_reads(config: Mapping[str, Any], model_type: str) -> Mapping[s
 
 
 def _count(config: Mapping[str, Any], model_type: str, where: str) -> int:
-    """How many layers there are."""
+    """Read how many layers there are."""
     blocks = config.get("layers_block_type") or config.get("hybrid_override_pattern")
     if model_type == "nemotron_h" and isinstance(blocks, list | str) and blocks:
         return len(blocks)  # its class takes no other number
@@ -236,7 +235,7 @@ def _count(config: Mapping[str, Any], model_type: str, where: str) -> int:
 def _encoding(
     config: Mapping[str, Any], model_type: str, count: int, where: str, warnings: list[str]
 ) -> PositionEncoding | None:
-    """The word for how positions are told, from `model_type` and telling keys; None = unknown."""
+    """Name how positions are told, by `model_type` and telling keys; None = unknown."""
     if model_type in families.ALIBI or config.get("alibi") is True:
         return "alibi"
     if model_type in families.LEARNED:
@@ -261,7 +260,7 @@ def _encoding(
 
 
 def _turns_nowhere(config: Mapping[str, Any], model_type: str) -> bool:
-    """Whether attention of a family that may rotate is told no positions at all."""
+    """Tell whether attention of a family that may rotate is told no positions at all."""
     if model_type in families.NO_ENCODING or config.get("position_embedding_type") == "nope":
         return True
     if model_type == "zamba2":
@@ -286,8 +285,8 @@ def _rotary_word(
         return "rope" if off and model_type in families.ROTATES_WITHOUT_WINDOW else "mixed"
     if model_type == "roformer":
         return "rope"
-    parts = families.ROTARY_IN_CODE | families.LATENT | families.TURNS_PARTS
-    if model_type in parts:
+    partial = families.ROTARY_IN_CODE | families.LATENT | families.TURNS_PARTS
+    if model_type in partial:
         return "partial-rope"
     if model_type in families.KNOWN:
         return "rope"
@@ -305,7 +304,7 @@ def _rotary_word(
 
 
 def reads_alike_in_transformers_4(config: Mapping[str, Any], rope: Rope) -> bool:
-    """Whether a reader of `rope_scaling` and `rope_theta` gets the rotation that we read."""
+    """Tell whether a reader of `rope_scaling` and `rope_theta` gets the rotation that we read."""
     old = {k: v for k, v in config.items() if k != "rope_parameters"}
     try:
         position = detect(

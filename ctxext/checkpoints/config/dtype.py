@@ -1,4 +1,4 @@
-"""Which dtype a model computes in, by the device and not by the habits of whoever stored it.
+"""Choose the dtype a model computes in, by the device and not by how it was stored.
 
 On a GPU that is bfloat16. A float16 base under bfloat16 autocast gives float32 wherever the two
 meet, so that activations double, and a float32 base has no fused attention for grouped keys. On a
@@ -32,7 +32,7 @@ class Dtype:
 
 
 def check_dtype(name: str, *, flag: str = "--dtype") -> DtypeName:
-    """`--dtype`, with bf16, fp16 and fp32 accepted.
+    """Read `--dtype`; bf16, fp16 and fp32 are accepted.
 
     Raises:
         BadInput: another word.
@@ -44,7 +44,7 @@ def check_dtype(name: str, *, flag: str = "--dtype") -> DtypeName:
 
 
 def has_grouped_keys(config: Mapping[str, Any]) -> bool:
-    """Whether several query heads share a key head, by a config.json."""
+    """Tell whether several query heads share a key head, by a config.json."""
     text = config.get("text_config") or config
     heads, keys = text.get("num_attention_heads"), text.get("num_key_value_heads")
     return bool(heads and keys and heads != keys)
@@ -59,10 +59,9 @@ def compute_dtype(
     grouped: bool = False,
     quantized: bool = False,
 ) -> Dtype:
-    """What `--dtype` comes to on a device.
+    """Choose the dtype that `--dtype` (`asked`) comes to on a device.
 
     Args:
-        asked: `--dtype`.
         stored: what the config says that the weights are stored in.
         device_type: as torch calls it: `cpu`, `cuda`, `mps`.
         capability: of a CUDA device, e.g. (8, 0); None = not known, and not an old one.

@@ -1,4 +1,4 @@
-"""What a config file does not say about itself: facts by `model_type`, as tables.
+"""Facts by `model_type` that a config file does not say about itself, as tables.
 
 Read from the modeling files of transformers 5.23.
 """

@@ -1,4 +1,4 @@
-"""How wide attention is, and what a layer keeps of each token."""
+"""Read how wide attention is, and what a layer keeps of each token."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Heads:
 
 
 def first_of(config: Mapping[str, Any], keys: tuple[str, ...], where: str) -> int | None:
-    """A size of the model under the first of its names that is there."""
+    """Read a size of the model under the first of its names that is there."""
     for key in keys:
         size = whole(config, key, where, most=MOST)
         if size is not None:
@@ -46,7 +46,7 @@ def first_of(config: Mapping[str, Any], keys: tuple[str, ...], where: str) -> in
 def read_heads(
     config: Mapping[str, Any], model_type: str, where: str, warnings: list[str]
 ) -> Heads:
-    """The widths of a config's attention, checked against each other.
+    """Read the widths of a config's attention, checked against each other.
 
     Raises:
         BadInput: a key is missing, or two contradict each other.
@@ -130,7 +130,7 @@ def _kv_heads(
 
 
 def _latent(config: Mapping[str, Any], model_type: str, where: str, warnings: list[str]) -> Heads:
-    """Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1)."""
+    """Read multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1)."""
     rank, turning, still = (
         whole(config, key, where, most=MOST)
         for key in ("kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim")

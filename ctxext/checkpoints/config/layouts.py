@@ -1,4 +1,4 @@
-"""Which layers attend to everything, which slide, and which keep no keys at all."""
+"""Read which layers attend to everything, which slide, and which keep no keys at all."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -59,37 +59,36 @@ def read_layers(
     where: str,
     warnings: list[str],
 ) -> tuple[Layer, ...]:
-    """Attention kind, reach and encoding of every layer.
+    """Read attention, reach and encoding of each of `count` layers.
 
     Args:
-        count: of the layers.
         warnings: gets what a class assumes, and what is not known.
 
     Raises:
         BadInput: a layout that no reader could use; its key is named.
     """
-    kinds = _kinds(config, model_type, count, where)
-    if None in kinds and model_type in families.KNOWN:
+    attentions = _attentions(config, model_type, count, where)
+    if None in attentions and model_type in families.KNOWN:
         warnings.append(f"{where}: how the layers of {model_type} attend is not known to ctxext")
     reach = None
-    if "sliding" in kinds:
+    if "sliding" in attentions:
         reach = _reach(config, model_type, where, warnings)
         if reach is None:
-            kinds = ["full" if kind == "sliding" else kind for kind in kinds]
+            attentions = ["full" if each == "sliding" else each for each in attentions]
     chunk = whole(config, "attention_chunk_size", where)
     flags = _flags(config, model_type, count, where)
     layers = []
-    for index, kind in enumerate(kinds):
-        own: PositionEncoding | None = "none" if kind == "linear" else encoding
-        if encoding == "mixed" and kind != "linear":
-            rotates = kind != "full" if flags is None else flags[index]
-            own = "rope" if rotates else "none"
-        window = {"sliding": reach, "chunked": chunk}.get(kind or "full")
-        layers.append(Layer(index, own, kind, window))
+    for index, attention in enumerate(attentions):
+        layer_encoding: PositionEncoding | None = "none" if attention == "linear" else encoding
+        if encoding == "mixed" and attention != "linear":
+            rotates = attention != "full" if flags is None else flags[index]
+            layer_encoding = "rope" if rotates else "none"
+        window = {"sliding": reach, "chunked": chunk}.get(attention or "full")
+        layers.append(Layer(index, layer_encoding, attention, window))
     return tuple(layers)
 
 
-def _kinds(
+def _attentions(
     config: Mapping[str, Any], model_type: str, count: int, where: str
 ) -> list[Attention | None]:
     key = "layer_types" if config.get("layer_types") is not None else "layers_block_type"
@@ -103,10 +102,10 @@ def _kinds(
     unknown = sorted({str(word) for word in words} - set(_WORDS))
     if unknown:
         raise BadInput(f"{where}: unknown {key} {printable(', '.join(unknown))}")
-    kinds = [_WORDS[word] for word in words]
+    attentions = [_WORDS[word] for word in words]
     if _never_slides(config, model_type):
-        kinds = ["full" if kind == "sliding" else kind for kind in kinds]
-    return kinds
+        attentions = ["full" if each == "sliding" else each for each in attentions]
+    return attentions
 
 
 def _wrong_length(values: object, key: str, count: int, where: str) -> BadInput:
@@ -116,7 +115,7 @@ def _wrong_length(values: object, key: str, count: int, where: str) -> BadInput:
 
 
 def _never_slides(config: Mapping[str, Any], model_type: str) -> bool:
-    """Whether transformers drops the window, whatever layer_types says."""
+    """Tell whether transformers drops the window, whatever layer_types says."""
     flag = config.get("use_sliding_window") is True
     return model_type in families.SLIDES_BY_FLAG and not flag
 
@@ -124,7 +123,7 @@ def _never_slides(config: Mapping[str, Any], model_type: str) -> bool:
 def _reach(
     config: Mapping[str, Any], model_type: str, where: str, warnings: list[str]
 ) -> int | None:
-    """Tokens that sliding layers look back; None where the window is off."""
+    """Read how many tokens sliding layers look back; None where the window is off."""
     key = families.REACH_KEY.get(model_type, "sliding_window")
     if key in config:
         return None if config[key] == 0 else whole(config, key, where)
@@ -135,7 +134,7 @@ def _reach(
 
 
 def _flags(config: Mapping[str, Any], model_type: str, count: int, where: str) -> list[bool] | None:
-    """Which layers rotate, where a family says it layer by layer."""
+    """Read which layers rotate, where a family says it layer by layer."""
     flags = config.get("no_rope_layers")  # 1 = rotates, 0 = does not
     if isinstance(flags, list) and len(flags) == count:
         return [bool(flag) for flag in flags]
@@ -150,13 +149,13 @@ def _flags(config: Mapping[str, Any], model_type: str, count: int, where: str) -
 def rotates_everywhere(
     config: Mapping[str, Any], model_type: str, count: int, where: str
 ) -> bool | None:
-    """Whether no layer is left without rope; None where no layer-wise flags exist."""
+    """Tell whether no layer is left without rope; None where no layer-wise flags exist."""
     flags = _flags(config, model_type, count, where)
     return None if flags is None else all(flags)
 
 
 def _derived(config: Mapping[str, Any], model_type: str, count: int, where: str) -> _Words:
-    """The layout that a class makes where the config does not spell it out; None = not known."""
+    """Derive the layout as its class does where the config has none; None = not known."""
     layout = _LAYOUTS.get(model_type)
     if layout is not None:
         return layout(config, count, where)
@@ -186,8 +185,8 @@ _LAST_FULL = {"dots1": 62}
 def _every(
     step: int, key: str | None = None, *, others: str = "sliding_attention", first: bool = False
 ) -> Callable[[Mapping[str, Any], int, str], _Words]:
-    """Full attention in every `step`th layer (`key`: its name in the config), from the first on
-    or counted from one; `others` between."""
+    """Put full attention in every `step`th layer (`key`: its name in the config), counted from
+    one or from the `first` on, and `others` between."""
 
     def layout(config: Mapping[str, Any], count: int, where: str) -> _Words:
         period: int | None = step
@@ -205,19 +204,19 @@ def _every(
 
 
 def _gpt_neo(config: Mapping[str, Any], count: int, where: str) -> _Words:
-    """`attention_types`: [[["global", "local"], 12]] is the two, twelve times."""
+    """Read `attention_types`: [[["global", "local"], 12]] is the two, twelve times."""
     words = {"global": "full_attention", "local": "sliding_attention"}
     listed: list[Any] = []
     types = config.get("attention_types", [[["global", "local"], 12]])
     for item in types if isinstance(types, list) else []:
         match item:
-            case [list(kinds), int(times)] if 0 <= times <= count:
-                listed += kinds * times
+            case [list(names), int(times)] if 0 <= times <= count:
+                listed += names * times
             case _:
                 return None
     if len(listed) != count or not all(isinstance(k, str) and k in words for k in listed):
         return None
-    return [words[kind] for kind in listed]
+    return [words[name] for name in listed]
 
 
 def _llama4(config: Mapping[str, Any], count: int, where: str) -> _Words:
@@ -238,7 +237,7 @@ def _jamba(config: Mapping[str, Any], count: int, where: str) -> _Words:
 
 
 def _listed(key: str, *, otherwise: str, absent: str) -> Callable[..., _Words]:
-    """The layers whose numbers stand at `key` attend; `absent`: all layers, without the key."""
+    """Let the layers whose numbers stand at `key` attend; `absent`: all layers, without the key."""
 
     def layout(config: Mapping[str, Any], count: int, where: str) -> _Words:
         listed = config.get(key)

@@ -1,4 +1,4 @@
-"""From a config and a method's result to the new config, as a value: nothing is written here."""
+"""Make the new config from a config and a method's result, as a value: nothing is written here."""
 
 import math
 from collections.abc import Mapping
@@ -25,9 +25,7 @@ class Patch:
     Attributes:
         config: the whole new config.json.
         extension: what the method computed; None when there is nothing to extend (factor 1).
-        method: its name.
         original, target: windows in tokens.
-        warnings: what the user should know.
     """
 
     config: dict[str, Any]
@@ -41,7 +39,7 @@ class Patch:
 def resolve_target(
     position: Position, target: int | None, factor: float | None, *, flag: str = "--"
 ) -> int:
-    """The window to reach, in tokens, from `--target` or `--factor`.
+    """Work out the window to reach, in tokens, from `--target` or `--factor`.
 
     Args:
         flag: what messages put before the two names: `extend.` in a recipe.
@@ -88,7 +86,7 @@ def _target_of(original: int, factor: float, flag: str) -> int:
 
 
 def _nearest(original: int, wanted: float) -> int:
-    """The multiple of a quarter of the window that is closest to `wanted`, and not below it."""
+    """Find the multiple of a quarter window nearest to `wanted`, not below the window itself."""
     step = max(2, original // 4 // 2 * 2)
     return max(original, round(wanted / step) * step)
 
@@ -109,8 +107,7 @@ def plan_patch(
     replaced, never stacked, and a warning says so.
 
     Args:
-        config: the base's config.json.
-        position: what `detect` read in it.
+        config, position: of the base.
         method, target, parameters: as for `ctxext.methods`.
         sliding_window: `"keep"`; None switches it off; a number of tokens replaces it.
 
@@ -153,7 +150,7 @@ def plan_patch(
 
 
 def _unscaled(rope: Rope, window: Window) -> str:
-    """What is said where the target is the original window.
+    """Write the warning for a target that is the original window.
 
     Raises:
         BadInput: the checkpoint is scaled, and its weights know that window no more.
@@ -170,10 +167,10 @@ def _unscaled(rope: Rope, window: Window) -> str:
 def _only_said(
     extension: Extension, position: Position, method: str, target: int, where: str
 ) -> str:
-    """What is left to change in a checkpoint that turns as an extension of it would.
+    """Say what is left to change in a checkpoint that turns as an extension of it would.
 
     Raises:
-        BadInput: nothing.
+        BadInput: nothing is.
     """
     said, reached = position.window.max_position_embeddings, position.window.current
     if not said < extension.max_position_embeddings <= reached:
@@ -189,7 +186,7 @@ def _only_said(
 
 
 def _extendable_rope(position: Position, method: Method, where: str) -> Rope:
-    """The rope of a checkpoint that a method can extend.
+    """Return the rope of a checkpoint that a method can extend.
 
     Raises:
         BadInput: the family, its encoding or its config does not allow it.
@@ -228,7 +225,7 @@ def _extendable_rope(position: Position, method: Method, where: str) -> Rope:
 
 
 def _kept_parameters(method: Method, rope: Rope, current: int, target: int) -> dict[str, Value]:
-    """Parameters that a checkpoint was trained with (`current` tokens), where its method stays."""
+    """List what a checkpoint was trained with (at `current` tokens), if its method stays."""
     block = rope.block
     if block.rope_type != method.rope_type or block.factor is None:
         return {}
@@ -237,7 +234,7 @@ def _kept_parameters(method: Method, rope: Rope, current: int, target: int) -> d
 
 
 def _rotates_alike(extension: Extension, position: Position) -> bool:
-    """Whether an extension turns every pair as the checkpoint does already, at any length."""
+    """Tell whether an extension turns every pair as the checkpoint does already, at any length."""
     rope = position.rope
     if rope is None or rope.inv_freq is None or rope.attention_factor is None:
         return False
@@ -253,7 +250,7 @@ def _rotates_alike(extension: Extension, position: Position) -> bool:
 
 
 def _replaced(position: Position, method: str, target: int, kept: Mapping[str, Value]) -> list[str]:
-    """What to say when the scaling of a checkpoint gives way to another."""
+    """Write the warnings for a checkpoint whose scaling gives way to another."""
     rope, original = position.rope, position.window.original
     scaling = name_of_scaling("default" if rope is None else rope.block.rope_type)
     counted = (
@@ -272,7 +269,7 @@ def _replaced(position: Position, method: str, target: int, kept: Mapping[str, V
 
 
 def _dropped(config: Mapping[str, Any], rope: Rope, extension: Extension) -> list[str]:
-    """What of the old rope is not written again, and what else of the config acts on positions."""
+    """Warn of what is dropped of the old rope, and of what else of the config acts on positions."""
     numbers = [k for k in rope.block.numbers if "mscale" in k or k == "attention_factor"]
     gone = [k[:40] for k in (*rope.block.other_keys, *numbers) if k not in extension.rope_block]
     warnings = []
@@ -288,7 +285,7 @@ def _dropped(config: Mapping[str, Any], rope: Rope, extension: Extension) -> lis
 
 
 def _kept(method: Method, kept: Mapping[str, Any]) -> list[str]:
-    """What the checkpoint's own training decides, where it is not the method's default."""
+    """Say what the checkpoint's own training decides, where it is not the method's default."""
     words = [f"{k} {v:g}" for k, v in kept.items() if v != method.parameters[k]]
     if not words:
         return []
@@ -356,7 +353,7 @@ def _patch_sliding_window(
 
 
 def config_diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Changed top-level keys, each with its value before and after (`(absent)` where none)."""
+    """List changed top-level keys, each with its value before and after (`(absent)` where none)."""
     keys = list(dict.fromkeys([*before, *after]))
     return {
         key: (before.get(key, ABSENT), after.get(key, ABSENT))

@@ -1,4 +1,4 @@
-"""Patterns of module names that somebody else wrote, matched in time that is bounded.
+"""Match module names with patterns that somebody else wrote, in bounded time.
 
 `re` tries the ways through a pattern one after the other, and `((a+)+)+!` has more of them than
 can be tried. Here all ways are walked at once: what is kept is the set of places in the name that
@@ -31,9 +31,9 @@ class ByPattern:
     """
 
     def __init__(self, patterns: Mapping[str, Any], *, where: str) -> None:
-        """
+        """Compile `patterns` (regular expression -> value).
+
         Args:
-            patterns: regular expression -> value.
             where: their key and file, for messages.
 
         Raises:
@@ -44,7 +44,7 @@ class ByPattern:
         self._values = patterns
 
     def value_for(self, name: str, otherwise: Any) -> Any:
-        """The value of the first pattern that matches a module's name, or `otherwise`.
+        """Return the value of the first pattern that matches a module's name, or `otherwise`.
 
         Raises:
             BadInput: names and patterns are too many or too long to be tried.
@@ -59,7 +59,7 @@ class ByPattern:
         if len(pattern) > _LONGEST:
             raise BadInput(f"{self._where} has a pattern of {len(pattern)} characters")
         if _PLAIN.fullmatch(pattern):
-            return self._one(pattern)
+            return self._single(pattern)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of what later versions of `re` may read anew
@@ -82,45 +82,45 @@ class ByPattern:
         return walk
 
     def _branches(self, pattern: str, at: int) -> tuple[_Walk, int]:
-        """`a|b` from a place in the pattern to the end of its group, and where that is."""
+        """Compile `a|b` from a place in the pattern to the end of its group; return that end."""
         branches: list[_Walk] = []
-        parts: list[_Walk] = []
+        pieces: list[_Walk] = []
         while at < len(pattern) and pattern[at] != ")":
             if pattern[at] == "|":
-                branches.append(_sequence(tuple(parts)))
-                parts, at = [], at + 1
+                branches.append(_sequence(tuple(pieces)))
+                pieces, at = [], at + 1
                 continue
-            part, at = self._part(pattern, at)
-            parts.append(part)
-        branches.append(_sequence(tuple(parts)))
+            piece, at = self._piece(pattern, at)
+            pieces.append(piece)
+        branches.append(_sequence(tuple(pieces)))
         return _either(tuple(branches)), at
 
-    def _part(self, pattern: str, at: int) -> tuple[_Walk, int]:
-        """One group or character with the count behind it."""
+    def _piece(self, pattern: str, at: int) -> tuple[_Walk, int]:
+        """Compile one group or character with the count behind it."""
         if pattern[at] == "(":
             at += 3 if pattern.startswith("(?:", at) else 1
             if pattern.startswith("?", at):
                 raise _TooMuch
-            part, at = self._branches(pattern, at)
+            piece, at = self._branches(pattern, at)
             at += 1  # its parenthesis, which `re` has seen
         elif match := _CHARACTER.match(pattern, at):
-            part, at = self._one(match[0]), match.end()
+            piece, at = self._single(match[0]), match.end()
         else:
             raise _TooMuch
         count = _REPEAT.match(pattern, at)
         if count is None or count[1] in ("{}", "{,}"):
-            return part, at
+            return piece, at
         if count[6]:  # possessive: it does not give back, which sets of places cannot say
             raise _TooMuch
         low, high = {"*": (0, None), "+": (1, None), "?": (0, 1)}.get(count[1]) or (
             int(count[2] or 0),
             int(count[4]) if count[4] else None if count[3] else int(count[2]),
         )
-        return _repeated(part, low, high), count.end()
+        return _repeated(piece, low, high), count.end()
 
-    def _one(self, text: str) -> _Walk:
-        """What has one way through: a character, a place such as `^`, or a plain name."""
-        one = re.compile(text)
+    def _single(self, text: str) -> _Walk:
+        """Compile what has one way through: a character, a place such as `^`, or a plain name."""
+        compiled = re.compile(text)
 
         def walk(name: str, starts: set[int]) -> set[int]:
             self._left -= len(starts)
@@ -129,7 +129,7 @@ class ByPattern:
                     f"{self._where} has patterns that take too long to match",
                     "write the modules by their names",
                 )
-            return {match.end() for at in starts if (match := one.match(name, at))}
+            return {match.end() for at in starts if (match := compiled.match(name, at))}
 
         return walk
 
@@ -142,12 +142,12 @@ def _nowhere(name: str, starts: set[int]) -> set[int]:
     return set()
 
 
-def _sequence(parts: tuple[_Walk, ...]) -> _Walk:
+def _sequence(pieces: tuple[_Walk, ...]) -> _Walk:
     def walk(name: str, starts: set[int]) -> set[int]:
-        for part in parts:
+        for piece in pieces:
             if not starts:
                 break
-            starts = part(name, starts)
+            starts = piece(name, starts)
         return starts
 
     return walk
@@ -160,16 +160,16 @@ def _either(branches: tuple[_Walk, ...]) -> _Walk:
     return branches[0] if len(branches) == 1 else walk
 
 
-def _repeated(part: _Walk, low: int, high: int | None) -> _Walk:
+def _repeated(piece: _Walk, low: int, high: int | None) -> _Walk:
     def walk(name: str, starts: set[int]) -> set[int]:
         for _ in range(low):
-            before, starts = starts, part(name, starts)
+            before, starts = starts, piece(name, starts)
             if not starts or starts == before:  # more of the same changes nothing
                 break
         reached, new, times = set(starts), starts, low
         while new and (high is None or times < high):
             # A place that fewer repetitions reached leads on at least as far.
-            new, times = part(name, new) - reached, times + 1
+            new, times = piece(name, new) - reached, times + 1
             reached |= new
         return reached
 

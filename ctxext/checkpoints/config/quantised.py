@@ -1,4 +1,4 @@
-"""Quantised weights: told by the config or by the tensors, and refused where numbers are needed."""
+"""Tell quantised weights by config or tensors, and refuse them where numbers are needed."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -21,10 +21,9 @@ _WAYS_OUT = {
 
 
 def quantised_by(config: Mapping[str, Any], tensors: Iterable[str] = ()) -> str | None:
-    """The method by which a checkpoint's weights are quantised (`gptq`); None = they are not.
+    """Name the method by which a checkpoint's weights are quantised (`gptq`); None = they are not.
 
     Args:
-        config: its config.json.
         tensors: names of its tensors, which tell where the config does not.
     """
     for key in ("quantization_config", "compression_config", "quantization"):
@@ -43,7 +42,7 @@ def quantised_by(config: Mapping[str, Any], tensors: Iterable[str] = ()) -> str 
 
 
 def read_unquantised(source: Source, purpose: Literal["merge", "train", "evaluate"]) -> Weights:
-    """The weights of a checkpoint whose numbers are needed as they are.
+    """Read the weights of a checkpoint whose numbers are needed as they are.
 
     Raises:
         BadInput: they are quantised; and as `read_weights`.
@@ -61,9 +60,7 @@ def refuse_quantised(
     purpose: Literal["merge", "train", "evaluate"],
     weights: Weights | None = None,
 ) -> None:
-    """Raises:
-    BadInput: the config, or the tensors if given, say that the checkpoint is quantised.
-    """
+    """Raise `BadInput` if the config, or given weights, say that the checkpoint is quantised."""
     method = quantised_by(config, weights.tensors if weights else ())
     if method is not None:
         what = "base" if purpose == "merge" else f"checkpoint {source.name}"

@@ -1,4 +1,4 @@
-"""The rope keys of a config.json, in both dialects, read into one form.
+"""Read the rope keys of a config.json, in both dialects, into one form.
 
 transformers 5 keeps everything in `rope_parameters`; transformers 4 and most serving engines read
 `rope_scaling` beside a top-level `rope_theta`. Files in the world hold one, the other, or both.
@@ -109,7 +109,6 @@ def read_rope_block(
     """Read the rope keys of a config as transformers 5 does for this family.
 
     Args:
-        config: the parsed config.json.
         where: its path, for messages.
         model_type: the family, whose class may have defaults and names of its own.
         prefer: the dialect that counts where both are present and disagree; None: the one that
@@ -159,7 +158,7 @@ def read_rope_block(
 
 
 def _factor(block: Mapping[str, Any], where: str, doubts: list[BadInput]) -> float | None:
-    """How far a block scales; doubted below 1.
+    """Read how far a block scales; doubt it below 1.
 
     Raises:
         BadInput: no reader could use it.
@@ -173,7 +172,7 @@ def _factor(block: Mapping[str, Any], where: str, doubts: list[BadInput]) -> flo
 
 
 def _blocks(config: Mapping[str, Any], where: str) -> dict[str, Mapping[str, Any]]:
-    """What each dialect in the file holds; an empty block where it says that nothing is scaled."""
+    """Read what each dialect holds; an empty block where the file says that nothing is scaled."""
     blocks: dict[str, Mapping[str, Any]] = {}
     for name in ("rope_scaling", "rope_parameters"):
         block = config.get(name)
@@ -202,7 +201,7 @@ def _theta(
     where: str,
     warnings: list[str],
 ) -> float:
-    """The base of the frequencies, the class's own where the file has none."""
+    """Read the base of the frequencies, the class's own where the file has none."""
     theta = chosen.get("rope_theta")
     if theta is None:
         nulled = "rope_theta" in (block if "rope_theta" in block else config)
@@ -229,7 +228,7 @@ def _normalized(
     where: str,
     warnings: list[str],
 ) -> dict[str, Any]:
-    """One dialect's block with its type, theta and original window filled in from the top level."""
+    """Fill in type, theta and original window of a dialect's block from the top level."""
     out: dict[str, Any] = {"rope_type": _rope_type(block, model_type, where)}
     theta_key = rope_families.THETA_KEY.get(model_type, "rope_theta")
     theta = real(block, "rope_theta", where, warnings)
@@ -259,7 +258,7 @@ def _normalized(
 
 
 def _doubts(block: Mapping[str, Any], where: str) -> list[BadInput]:
-    """Where the name of a block's type contradicts it; transformers takes rope_type, or default."""
+    """Doubt a block with two types, or none; transformers takes rope_type, or default."""
     rope_type, legacy = block.get("rope_type"), block.get("type")
     if rope_type is not None and legacy is not None and rope_type != legacy:
         return [
@@ -303,7 +302,7 @@ def _original(
     where: str,
     warnings: list[str],
 ) -> int | None:
-    """The trained window as stated; the top level's counts, as in transformers, if both say one."""
+    """Read the trained window as stated; of two the top level's counts, as in transformers."""
     inside, above = whole(block, _ORIGINAL, where), whole(config, _ORIGINAL, where)
     if not rope_type_facts(rope_type).states_original:
         return inside or above
@@ -338,7 +337,7 @@ def _factors(factors: Any, key: str, where: str) -> list[float]:
 def _other_keys(
     rope_type: str, block: Mapping[str, Any], model_type: str, where: str, warnings: list[str]
 ) -> tuple[str, ...]:
-    """Keys that transformers does not read here; those of other readers get a warning each."""
+    """List keys that transformers does not read here; those of other readers get a warning each."""
     if rope_type not in ROPE_TYPES:
         return ()
     read = ROPE_TYPES[rope_type].keys | rope_families.OWN_KEYS.get(model_type, frozenset())

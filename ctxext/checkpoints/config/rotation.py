@@ -1,4 +1,4 @@
-"""From a rope block to the numbers that transformers computes from it."""
+"""Compute frequencies and attention factor from a rope block, as transformers does."""
 
 import hashlib
 import json
@@ -57,13 +57,11 @@ def read_rope(
     where: str,
     warnings: list[str],
 ) -> Rope:
-    """What a checkpoint's rope block makes of its heads.
+    """Work out how a checkpoint's rope block turns its heads.
 
     Args:
         config, block, window: of the same file.
         head_dim: dims of one head, of which some may not turn.
-        origin: the unscaled base, if known.
-        where: the file, for messages.
 
     Raises:
         BadInput: a key that the rope_type needs is missing or cannot be used.
@@ -93,7 +91,7 @@ def _rotary_dim(
     where: str,
     warnings: list[str],
 ) -> int:
-    """How many dims of a head turn, by the keys that the family's class reads."""
+    """Read how many dims of a head turn, by the keys that the family's class reads."""
     key = rope_families.PARTIAL_KEY.get(model_type, "partial_rotary_factor")
     fraction = block.numbers.get("partial_rotary_factor")
     if fraction is None:
@@ -142,7 +140,7 @@ class _Wave:
         return RopeSpec(self.rotary_dim, self.block.rope_theta, window)
 
     def factor(self) -> float:
-        """The block's; of the two windows where transformers derives it."""
+        """Return the block's factor, or that of the two windows where transformers derives it."""
         block = self.block
         if block.factor is not None:
             return block.factor
@@ -152,10 +150,7 @@ class _Wave:
         raise BadInput(f"{self.where}: rope_type {block.rope_type} needs a factor")
 
     def at(self, length: float) -> Rotation | None:
-        """What transformers computes for a sequence of so many tokens.
-
-        Returns:
-            None for a `rope_type` that ctxext does not know.
+        """Compute the rotation of so many tokens as transformers does; None = unknown `rope_type`.
 
         Raises:
             BadInput: a key that this `rope_type` needs is missing, or cannot be computed with.
@@ -224,7 +219,7 @@ class _Wave:
         return llama3_inv_freq(self.spec(self.original), self.factor(), low, high), 1.0
 
     def _longrope(self, length: float) -> Rotation:
-        """The long set beyond the trained window; sqrt(1 + ln s / ln L); arXiv:2402.13753."""
+        """Take the long set beyond the trained window; sqrt(1 + ln s / ln L); arXiv:2402.13753."""
         block, window = self.block, self.original
         self._check_lists()
         long = length > window and self.model_type not in rope_families.OWN_MSCALE
@@ -239,7 +234,7 @@ class _Wave:
         ], attention
 
     def _check_lists(self) -> None:
-        """One factor for each pair."""
+        """Refuse lists that have not one factor for each pair."""
         pairs, block = self.rotary_dim // 2, self.block
         for name, factors in (
             ("short_factor", block.short_factor), ("long_factor", block.long_factor)
@@ -259,7 +254,7 @@ class _Wave:
 
 
 def _rounding(block: RopeBlock) -> float:
-    """The largest relative difference that float32 arithmetic can make to a frequency.
+    """Bound the relative difference that float32 arithmetic can make to a frequency.
 
     1e-5 everywhere but where a blend is divided by a large factor: the rounding of the part that
     is kept then weighs as much as what is left of the other.
@@ -272,7 +267,7 @@ def _rounding(block: RopeBlock) -> float:
 
 
 def _rope_hash(wave: _Wave) -> str:
-    """sha256, as hex, of how a checkpoint rotates: two that rotate alike have the same.
+    """Hash how a checkpoint rotates (sha256, hex): two that rotate alike have the same.
 
     An adapter carries the hash of the encoding it was trained under, and a merge compares. What
     is hashed is the effect (`inv_freq` and attention factor to nine digits, at the longest the

@@ -1,4 +1,4 @@
-"""The window of a checkpoint: trained, and claimed now."""
+"""Read the window of a checkpoint: trained, and claimed now."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -32,7 +32,7 @@ _TOO_LONG: Final = 2**31
 
 @dataclass(frozen=True)
 class Window:
-    """Tokens: trained (`original`), claimed now (`current`), and which key said so.
+    """A window in tokens: trained (`original`), claimed now (`current`), and which key said so.
 
     `max_position_embeddings` is what the config says, which need be neither.
     """
@@ -54,7 +54,7 @@ class Origin:
 def claimed_window(
     config: Mapping[str, Any], model_type: str, where: str, warnings: list[str]
 ) -> Window:
-    """The window that the config's own key names, before any scaling is looked at.
+    """Read the window that the config's own key names, before any scaling is looked at.
 
     Raises:
         BadInput: it names none, and neither does the family's class.
@@ -79,8 +79,8 @@ def claimed_window(
 def believed(
     origin: Origin | None, block: RopeBlock, current: int, where: str, warnings: list[str]
 ) -> Origin | None:
-    """What a `ctxext.json` says of the base, unless the config beside it contradicts: it may stem
-    from another checkpoint, and an extension only ever makes window and base larger."""
+    """Believe what a `ctxext.json` says of the base, unless the config beside it contradicts: it
+    may be another checkpoint's, and an extension only ever makes window and base larger."""
     if origin is None:
         return None
     said = ""
@@ -103,7 +103,7 @@ def read_windows(
     warnings: list[str],
     doubts: list[BadInput],
 ) -> Window:
-    """Trained and claimed window of a rotary checkpoint, whatever scaling it already has.
+    """Read trained and claimed window of a rotary checkpoint, whatever scaling it already has.
 
     The claimed window is the longer of what the config says and what its rope block reaches:
     original x factor.
@@ -112,8 +112,6 @@ def read_windows(
         config, block: of the same file.
         said: as `claimed_window` read it.
         original_length: the trained window as the user knows it.
-        origin: the unscaled base, where a `ctxext.json` beside the config tells it.
-        where: the file, for messages.
         warnings: gets what was assumed, and lengths that contradict each other.
         doubts: gets a trained window that is larger than the config's own.
 
@@ -150,13 +148,13 @@ def read_windows(
 
 
 def _states_original(config: Mapping[str, Any]) -> bool:
-    """Whether the file says it; a class may have a value of its own."""
+    """Tell whether the file says the trained window; a class may have a value of its own."""
     blocks = (config, config.get("rope_scaling"), config.get("rope_parameters"))
     return any(isinstance(block, dict) and _ORIGINAL in block for block in blocks)
 
 
 def _of_stated(block: RopeBlock, said: Window, where: str, warnings: list[str]) -> Window:
-    """Of the types whose formula holds the trained window; without one transformers takes ours."""
+    """Read the window where the formula holds the trained one, else max_position_embeddings."""
     tokens, factor = said.max_position_embeddings, block.factor or 1.0
     original, source = block.original_max_position_embeddings, _ORIGINAL
     if original is None:
@@ -187,7 +185,7 @@ def _of_linear(
     where: str,
     warnings: list[str],
 ) -> Window:
-    """Some files raise max_position_embeddings with the factor, some do not, and few say which."""
+    """Guess whether max_position_embeddings was raised with the factor, which few files say."""
     tokens, factor = said.max_position_embeddings, block.factor or 1.0
     stated = block.original_max_position_embeddings
     if stated is not None:
@@ -218,7 +216,7 @@ def _of_linear(
 
 
 def _of_dynamic(block: RopeBlock, said: Window, where: str, warnings: list[str]) -> Window:
-    """max_position_embeddings is the trained window by the formula; a file may say another."""
+    """Take max_position_embeddings as trained, as the formula does; a file may say another."""
     tokens, factor = said.max_position_embeddings, block.factor or 1.0
     stated = block.original_max_position_embeddings
     if stated is not None and stated != tokens:
@@ -256,7 +254,7 @@ def _of_unscaled(
 
 
 def _length(value: object) -> int | None:
-    """A number of tokens, where it is one; what is not decides nothing in these keys."""
+    """Read a number of tokens; None for anything else, which decides nothing in these keys."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return int(value) if 0 < value < _TOO_LONG and value == value // 1 else None

@@ -1,1 +1,1 @@
-"""A checkpoint as a model and a tokenizer in memory, held to what its files say."""
+"""Load a checkpoint's model and tokenizer, and check them against what its files say."""

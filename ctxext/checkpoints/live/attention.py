@@ -1,4 +1,4 @@
-"""Attention of our own: the one place where transformers is told of it.
+"""Tell transformers of attention of our own, here and nowhere else.
 
 A layer calls what is registered under its config's `_attn_implementation`, and its mask comes from
 what is registered for masks under the same name.
@@ -15,7 +15,7 @@ _OURS = "ctxext_"  # how every name that is registered here begins
 def register_attention(
     name: str, attention: Callable[..., Any], mask: Callable[..., Any] | None = None
 ) -> None:
-    """Let transformers find attention under a name; again is no harm.
+    """Let transformers find attention under a name; doing so again is no harm.
 
     Args:
         name: begins with `ctxext_`.
@@ -32,7 +32,7 @@ def register_attention(
 
 
 def never_compile(name: str) -> None:
-    """Let torch.compile leave what is registered under a name as it is, if that is ours."""
+    """Keep torch.compile off what is registered under a name, if that is ours."""
     import torch
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 

@@ -1,4 +1,4 @@
-"""Does a written config rotate as its method says? Read back twice: by us, and by transformers."""
+"""Check that a written config rotates as its method says, read by us and by transformers."""
 
 import math
 from collections.abc import Sequence
@@ -63,20 +63,20 @@ def check_in_transformers(folder: Path, extension: Extension, target: int) -> fl
 
 
 def rotary_module(model: Any) -> "torch.nn.Module":
-    """The one module of a decoder that holds `inv_freq`.
+    """Find the one module of a decoder that holds `inv_freq`.
 
     Raises:
         CtxextError: there is none, or more than one.
     """
-    found = [m for m in model.modules() if hasattr(m, "inv_freq")]
-    if len(found) != 1:
-        raise CtxextError(f"{type(model).__name__} has {len(found)} rotary modules, expected one")
-    module: torch.nn.Module = found[0]
+    modules = [m for m in model.modules() if hasattr(m, "inv_freq")]
+    if len(modules) != 1:
+        raise CtxextError(f"{type(model).__name__} has {len(modules)} rotary modules, expected one")
+    module: torch.nn.Module = modules[0]
     return module
 
 
 def check_live_rope(model: Any, position: Position, *, where: str) -> None:
-    """A live model rotates as `detect` read its config, at the window that the config claims.
+    """Check that a live model rotates as `detect` read its config, at the window claimed there.
 
     Types whose frequencies follow the length at hand are asked for a position at the end of the
     window, and set back afterwards.
@@ -109,7 +109,7 @@ def check_live_rope(model: Any, position: Position, *, where: str) -> None:
 
 
 def _rotation_at(rotary: Any, length: int) -> tuple[list[float], float]:
-    """(angle of every pair at position 1, attention factor) in a sequence of so many tokens."""
+    """Ask for (angle of every pair at position 1, attention factor) in a sequence of `length`."""
     import torch
 
     place = rotary.inv_freq.device
@@ -134,10 +134,7 @@ def reset_rotary(module: Any) -> None:
 def compare_rotary(
     module: Any, inv_freq: Sequence[float], attention_factor: float, *, where: str = "transformers"
 ) -> float:
-    """Compare a live rotary module with a method's numbers.
-
-    Returns:
-        The largest relative difference of a frequency.
+    """Compare a live rotary module with a method; return a frequency's largest relative error.
 
     Raises:
         CtxextError: not float32 (bfloat16 cannot tell positions apart), or different numbers.

@@ -1,4 +1,4 @@
-"""What stands between a decoder's last hidden states and its logits: read, and compared."""
+"""Read and check what stands between a decoder's last hidden states and its logits."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -36,7 +36,7 @@ class Head:
     softcap: float | None = None
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(..., vocabulary) float32 logits of (..., hidden) hidden states."""
+        """Compute (..., vocabulary) float32 logits of (..., hidden) hidden states."""
         out = torch.nn.functional.linear(hidden, self.weight, self.bias).float()
         if self.scale != 1.0:
             out = out * self.scale
@@ -46,19 +46,19 @@ class Head:
 
 
 def without_peft(model: Any) -> Any:
-    """The causal language model inside a peft wrapper; one that has none is given back."""
+    """Take a causal language model out of its peft wrapper; one that has none is given back."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def decoder_of(model: Any) -> Any:
-    """The part of a causal language model below its head, under whichever name it has there."""
+    """Find the decoder below the head of a causal language model, whatever its name there."""
     return getattr(model, model.base_model_prefix)
 
 
 def head_of(model: Any) -> Head:
-    """The head of a causal language model (not of its peft wrapper), as its config describes it.
+    """Find the head of a causal language model, as its config describes it.
 
-    `check_head` says whether that description is complete.
+    `model` is no peft wrapper. `check_head` says whether that description is complete.
     """
     config = model.config.get_text_config()
     module = model.get_output_embeddings()
@@ -86,12 +86,12 @@ def check_head(model: Any, ids: torch.Tensor) -> None:
         CtxextError: they differ, so that this head does something that `head_of` does not know.
     """
     base = without_peft(model)
-    part = ids[:1, :_PROBE]
+    probe = ids[:1, :_PROBE]
     training = model.training
     model.eval()
-    hidden = decoder_of(base)(input_ids=part, use_cache=False).last_hidden_state
+    hidden = decoder_of(base)(input_ids=probe, use_cache=False).last_hidden_state
     ours = head_of(base).logits(hidden)
-    plain = base(input_ids=part, use_cache=False).logits
+    plain = base(input_ids=probe, use_cache=False).logits
     model.train(training)
     size = float(plain.float().abs().max())
     apart = float((ours - plain.float()).abs().max())

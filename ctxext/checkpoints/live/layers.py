@@ -1,4 +1,4 @@
-"""The decoder layers of a model, one by one."""
+"""Find the decoder layers of a model."""
 
 from typing import Any
 

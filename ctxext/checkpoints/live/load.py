@@ -1,4 +1,4 @@
-"""A checkpoint as a live transformers model: safetensors only, rope checked against its config."""
+"""Load a checkpoint as a transformers model: safetensors only, rope checked by its config."""
 
 import os
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def pick_device(name: str) -> "torch.device":
-    """`--device`: `auto` is the first GPU, else the CPU.
+    """Pick the device of `--device`: `auto` is the first GPU, else the CPU.
 
     Raises:
         BadInput: no such device here.
@@ -50,7 +50,7 @@ def pick_device(name: str) -> "torch.device":
 
 
 def device_of(name: str, launch: Launch) -> "torch.device":
-    """Where this process computes: what `--device` names, or the GPU of its rank.
+    """Pick where this process computes: what `--device` names, or the GPU of its rank.
 
     Raises:
         BadInput: no such device here.
@@ -76,7 +76,7 @@ def dtype_on(
     *,
     quantized: bool = False,
 ) -> Dtype:
-    """The dtype in which a checkpoint computes on a live device (`dtype.compute_dtype`).
+    """Choose the dtype in which a checkpoint computes on a live device (`dtype.compute_dtype`).
 
     Raises:
         BadInput: bfloat16 on a GPU that cannot.
@@ -108,7 +108,6 @@ def load_model(
     """Load a causal language model and make sure that it rotates as its config says.
 
     Args:
-        source: the checkpoint.
         position: what `detect` read in its config.
         dtype: `auto` = bfloat16 on a GPU, float32 on a CPU (bfloat16 is slower there).
         device: where it will compute, which decides what `auto` is; None = CPU.
@@ -154,11 +153,7 @@ def load_model(
 
 
 def _loaded(source: Source, config: Any, weights: Weights, chosen: Mapping[str, Any]) -> Any:
-    """The model, and transformers' report of what it found in the files.
-
-    Args:
-        chosen: keyword arguments of `from_pretrained`.
-    """
+    """Load the model by `from_pretrained` (`chosen`: its arguments), with its load report."""
     if runs_own_code(config):
         from transformers import AutoModelForCausalLM
 
@@ -180,7 +175,7 @@ def _loaded(source: Source, config: Any, weights: Weights, chosen: Mapping[str, 
 
 
 def _torch_dtype(name: DtypeName, position: Position, weights: Weights) -> "torch.dtype":
-    """The dtype of a name; `auto` is what the config says the weights are, or most of them are."""
+    """Look up a dtype; `auto` is what the config says the weights are, or most of them are."""
     import torch
 
     names = DTYPE_NAMES.values()
@@ -190,7 +185,7 @@ def _torch_dtype(name: DtypeName, position: Position, weights: Weights) -> "torc
 
 
 def _generation_config(source: Source) -> Any:
-    """How the checkpoint says that it is to be sampled from, as transformers would find it."""
+    """Read how the checkpoint is to be sampled from, as transformers would find it."""
     from transformers import GenerationConfig
 
     try:

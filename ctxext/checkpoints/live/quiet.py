@@ -1,4 +1,4 @@
-"""transformers kept from talking while it is at work for us."""
+"""Keep transformers from talking while it is at work for us."""
 
 import warnings
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Do the weight files hold exactly the tensors that the model is made of?
+"""Check that the weight files hold exactly the tensors that the model is made of.
 
 transformers fills what a file lacks with random numbers, and passes over what it does not know; it
 says so in a log that can be silenced. Here it is asked, of a model that takes no memory, before
@@ -30,9 +30,6 @@ def check_tensors(source: Source, *, trust_remote_code: bool = False) -> Weights
     """Compare the headers of a checkpoint's weights with the model that its config describes.
 
     Nothing is loaded. A model that is the checkpoint's own code is looked at when it is loaded.
-
-    Returns:
-        The weight files.
 
     Raises:
         BadInput: as `decoder_config` and `read_weights`.
@@ -94,20 +91,20 @@ def _check_dtypes(model: Any, weights: Weights, name: str) -> None:
 
 
 def decoder_class(config: "PretrainedConfig") -> Any:
-    """The class of transformers that models a config."""
+    """Find the class of transformers that models a config."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    found = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    return found[0] if isinstance(found, tuple | list) else found
+    models = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    return models[0] if isinstance(models, tuple | list) else models
 
 
 def runs_own_code(config: "PretrainedConfig") -> bool:
-    """Whether a config comes from Python that the checkpoint brings, and not from transformers."""
+    """Tell whether a config comes from Python that the checkpoint brings, not from transformers."""
     return not type(config).__module__.startswith("transformers.")
 
 
 def check_report(report: Mapping[str, Any], weights: Weights, name: str) -> None:
-    """Hold a load report of transformers to what is owed: every tensor found its place.
+    """Check by a load report of transformers that every tensor found its place.
 
     What a class ignores by design (old rotary buffers, a tied head) transformers has left out of
     it; the masks that old GPT checkpoints store are left out here.
@@ -142,7 +139,7 @@ def check_report(report: Mapping[str, Any], weights: Weights, name: str) -> None
 
 
 def _is_mask(key: str, tensors: Mapping[str, Any]) -> bool:
-    """A causal mask, or the number put in its place, as old checkpoints store them."""
+    """Tell whether a tensor is a causal mask, or a number in its place, as in old checkpoints."""
     _, info = tensors[key]
     if key.endswith("masked_bias"):
         return bool(info.elements == 1)
@@ -150,7 +147,7 @@ def _is_mask(key: str, tensors: Mapping[str, Any]) -> bool:
 
 
 def _named(names: Collection[str], *, escape: bool = True) -> str:
-    """`3 tensors, a, b and 1 more`."""
+    """Write `4 tensors: a, b, c and 1 more`."""
     first = sorted(names)[:_SHOWN]
     shown = ", ".join(printable(name) if escape else name for name in first)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
@@ -159,7 +156,7 @@ def _named(names: Collection[str], *, escape: bool = True) -> str:
 
 @contextmanager
 def stored_tensors(weights: Weights) -> Iterator[dict[str, Any]]:
-    """The tensors of a checkpoint by name, of which each is read when it is asked for."""
+    """Open the tensors of a checkpoint by name; each is read when it is asked for."""
     from safetensors import safe_open
 
     with ExitStack() as held:

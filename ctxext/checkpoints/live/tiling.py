@@ -1,4 +1,4 @@
-"""MLPs computed a few positions at a time, exact, so that no layer holds length x intermediate.
+"""Compute MLPs a few positions at a time, exactly, so that none holds length x intermediate.
 
 The norm before an MLP goes along where the layer's code says that only the MLP reads it: its
 float32 input and output then exist for one tile.
@@ -28,13 +28,13 @@ _CONTAINERS = (nn.ModuleDict, nn.ParameterDict, nn.Identity, nn.Dropout)
 
 
 class TiledMLP:
-    """Stands in for one MLP's `forward`, so that names of parameters and hooks stay as they are."""
+    """A stand-in for one MLP's `forward`: names of parameters and hooks stay as they are."""
 
     def __init__(self, module: nn.Module, tile: int, norm: nn.Module | None = None) -> None:
-        """`norm`: computed with each tile; where the layer calls it, it then does nothing."""
+        """Compute `norm` with each tile too; where the layer calls it, it then does nothing."""
         self.tile = tile
-        self.parts = [module] if norm is None else [norm, module]
-        self.forwards = [part.forward for part in self.parts]
+        self.modules = [module] if norm is None else [norm, module]
+        self.forwards = [each.forward for each in self.modules]
         if norm is not None:
             norm.forward = _unchanged
 
@@ -44,12 +44,12 @@ class TiledMLP:
         return x
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., hidden) in, the same out, `tile` rows at a time."""
+        """Compute (..., hidden) from (..., hidden), `tile` rows at a time."""
         flat = x.reshape(-1, x.shape[-1])
         if flat.shape[0] <= self.tile:
             return self.plain(x)
-        trained = _trained(self.parts)
-        call = _Call(self, any(_has_dropout(part) for part in self.parts), flat.requires_grad)
+        trained = _trained(self.modules)
+        call = _Call(self, any(map(_has_dropout, self.modules)), flat.requires_grad)
         if trained and torch.is_grad_enabled() and not flat.requires_grad:
             flat = flat.detach().requires_grad_()  # what is saved is kept for the backward pass
         kept = _Keep.apply(flat, call)  # type: ignore[no-untyped-call]
@@ -93,10 +93,10 @@ class _Tiles(torch.autograd.Function):
         for rows in call.mlp.slices(x.shape[0]):
             if call.dropout:
                 ctx.rng.append(_rng(x.device))
-            part = call.mlp.plain(x[rows])
+            tile = call.mlp.plain(x[rows])
             if out is None:
-                out = part.new_empty(x.shape[0], part.shape[-1])
-            out[rows] = part
+                out = tile.new_empty(x.shape[0], tile.shape[-1])
+            out[rows] = tile
         return out  # type: ignore[return-value]
 
     @staticmethod
@@ -106,22 +106,22 @@ class _Tiles(torch.autograd.Function):
         mlp: TiledMLP = ctx.call.mlp
         (x,) = ctx.call.keeper.saved_tensors
         wants_x = ctx.call.wants_x
-        trained = _trained(mlp.parts)
+        trained = _trained(mlp.modules)
         grad_x = torch.empty_like(x) if wants_x else None
         sums: list[torch.Tensor | None] = [None] * len(trained)
         with torch.enable_grad(), torch.autocast(**ctx.autocast), _forked(x.device, bool(ctx.rng)):
             for index, rows in enumerate(mlp.slices(x.shape[0])):
                 if ctx.rng:
                     _set_rng(x.device, ctx.rng[index])
-                part = x[rows].detach().requires_grad_(wants_x)
-                inputs = ([part] if wants_x else []) + trained
-                found = list(
-                    torch.autograd.grad(mlp.plain(part), inputs, grad[rows], allow_unused=True)
+                tile = x[rows].detach().requires_grad_(wants_x)
+                inputs = ([tile] if wants_x else []) + trained
+                gradients = list(
+                    torch.autograd.grad(mlp.plain(tile), inputs, grad[rows], allow_unused=True)
                 )
                 if grad_x is not None:
-                    grad_x[rows] = found.pop(0)
-                _add(sums, found)
-                del found  # as large as what is trained, when the next tile's are made
+                    grad_x[rows] = gradients.pop(0)
+                _add(sums, gradients)
+                del gradients  # as large as what is trained, when the next tile's are made
         return grad_x, None, *sums
 
 
@@ -156,7 +156,7 @@ def tile_mlps(model: nn.Module, tile: int) -> tuple[int, Sequence[str]]:
 
 @contextmanager
 def smaller_tiles(model: nn.Module, tile: int) -> Iterator[None]:
-    """Inside, whatever is tiled is cut into tiles of at most so many positions (at least one)."""
+    """Cut what is tiled into tiles of at most so many positions (at least one) in this block."""
     tiled = [m.forward for m in model.modules() if isinstance(m.forward, TiledMLP)]
     before = [each.tile for each in tiled]
     for each in tiled:
@@ -191,7 +191,7 @@ def tile_positions(model: nn.Module, tile: int) -> None:
 
 @torch.no_grad()
 def _is_by_position(norm: nn.Module, size: int) -> bool:
-    """Whether what a norm says of a position depends on that position only."""
+    """Tell whether what a norm says of a position depends on that position only."""
     weight = next(norm.parameters())
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, 4, size, generator=generator).to(weight.device, weight.dtype)
@@ -199,7 +199,7 @@ def _is_by_position(norm: nn.Module, size: int) -> bool:
 
 
 def is_plain_mlp(module: nn.Module) -> bool:
-    """Whether a module holds linear layers, activations, dropout, and nothing else."""
+    """Tell whether a module holds linear layers, activations, dropout, and nothing else."""
     linear = 0
     for child in module.modules():
         if child is module:
@@ -217,15 +217,15 @@ def is_plain_mlp(module: nn.Module) -> bool:
 
 
 def norm_before_mlp(layer: nn.Module) -> nn.Module | None:
-    """The norm whose output goes to `layer.mlp` and nowhere else, by the code of the layer."""
+    """Find the norm whose output goes to `layer.mlp` and nowhere else, by the layer's code."""
     try:
         code = inspect.getsource(type(layer).forward)
     except (OSError, TypeError):  # no source is there
         return None
-    found = _NORM_THEN_MLP.search(code)
-    if found is None or code.count(f"self.{found[1]}") > 1 or "norm" not in found[1]:
+    match = _NORM_THEN_MLP.search(code)
+    if match is None or code.count(f"self.{match[1]}") > 1 or "norm" not in match[1]:
         return None
-    norm = getattr(layer, found[1])
+    norm = getattr(layer, match[1])
     return norm if isinstance(norm, nn.Module) else None
 
 
@@ -249,19 +249,19 @@ def _is_adapted_linear(module: nn.Module) -> bool:
     )
 
 
-def _trained(parts: Sequence[nn.Module]) -> list[nn.Parameter]:
-    return [p for part in parts for p in part.parameters() if p.requires_grad]
+def _trained(modules: Sequence[nn.Module]) -> list[nn.Parameter]:
+    return [p for module in modules for p in module.parameters() if p.requires_grad]
 
 
 def _has_dropout(module: nn.Module) -> bool:
     return any(isinstance(m, nn.Dropout) and m.p > 0 and m.training for m in module.modules())
 
 
-def _autocast(kind: str) -> dict[str, Any]:
+def _autocast(device_type: str) -> dict[str, Any]:
     return {
-        "device_type": kind,
-        "enabled": torch.is_autocast_enabled(kind),
-        "dtype": torch.get_autocast_dtype(kind),
+        "device_type": device_type,
+        "enabled": torch.is_autocast_enabled(device_type),
+        "dtype": torch.get_autocast_dtype(device_type),
     }
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer: found, loaded with distrust, and held to the model's vocabulary."""
+"""Find a checkpoint's tokenizer, load it with distrust, and check it against the model."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,22 +25,22 @@ _ERRORS = (
 
 
 def is_vocabulary(name: str) -> bool:
-    """Whether a file of this name makes a folder one with a tokenizer."""
+    """Tell whether a file of this name makes a folder one with a tokenizer."""
     return name in _FILES or name.endswith(_ENDINGS)
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds files of a tokenizer."""
+    """Tell whether a folder holds files of a tokenizer."""
     return any(is_vocabulary(path.name) for path in folder.iterdir() if path.is_file())
 
 
 def no_tokenizer(source: Source) -> BadInput:
-    """What is said of a checkpoint without one, with the way out."""
+    """Write the error for a checkpoint without a tokenizer, with the way out."""
     return BadInput(f"{source.name} has no tokenizer", TOKENIZER_FLAG)
 
 
 def missing_tokenizer(source: Source) -> list[str]:
-    """The warning that a checkpoint has none; nothing where it has one."""
+    """Warn of a checkpoint that has no tokenizer; no warning where it has one."""
     if has_tokenizer(source.folder):
         return []
     missing = no_tokenizer(source)
@@ -74,7 +74,7 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> Any:
 
 
 def check_fits(tokenizer: Any, embeddings: int, name: str) -> None:
-    """Hold a tokenizer that was named for a model to the rows of the model's embedding.
+    """Check that a tokenizer named for a model has no more words than its embedding has rows.
 
     Special tokens may be more: some are added to a tokenizer and never used.
 
@@ -93,7 +93,7 @@ def check_fits(tokenizer: Any, embeddings: int, name: str) -> None:
 
 @contextmanager
 def tokenizer_errors(name: str) -> Iterator[None]:
-    """What a tokenizer raises, loading or at work, as one sentence that names its checkpoint.
+    """Turn what a tokenizer raises, loading or at work, into one sentence that names it.
 
     Raises:
         BadInput: in its place.
@@ -112,7 +112,7 @@ def tokenizer_errors(name: str) -> Iterator[None]:
 
 @about_its_path
 def _parse(path: Path) -> None:
-    """Have the library behind every fast tokenizer read its file: its words name line and column.
+    """Have the library behind fast tokenizers read its file: its errors name line and column.
 
     Raises:
         BadInput: it cannot.
@@ -129,9 +129,9 @@ def _parse(path: Path) -> None:
 
 
 def _is_rusts(error: BaseException) -> bool:
-    """Whether the tokenizers library raised it: it has no class of its own for what is wrong.
+    """Tell whether the tokenizers library raised it.
 
-    It raises `Exception` itself, which nothing else does, or a panic of Rust.
+    Without a class of its own, it raises `Exception` itself, as nothing else, or a panic of Rust.
     """
     return type(error) is Exception or type(error).__module__ == "pyo3_runtime"
 
@@ -145,7 +145,7 @@ def _damaged(name: str, error: BaseException) -> BadInput:
 
 
 def _family(config: dict[str, Any], source: Source) -> Any:
-    """A config that says of which family a checkpoint is, and nothing else."""
+    """Make a config that says of which family a checkpoint is, and nothing else."""
     from transformers import PretrainedConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 

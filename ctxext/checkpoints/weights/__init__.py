@@ -1,1 +1,1 @@
-"""Weight files and adapters: read, checked, merged and written one tensor at a time."""
+"""Read, check, merge and write weight files and adapters, one tensor at a time."""

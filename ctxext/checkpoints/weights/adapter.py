@@ -1,4 +1,4 @@
-"""A peft LoRA adapter on disk, checked tensor by tensor against what can be merged exactly.
+"""Read a peft LoRA adapter, checked tensor by tensor against what can be merged exactly.
 
 Merged: LoRA, rsLoRA, DoRA, `lora_bias`, rank and alpha patterns, any initialisation that leaves the
 base alone, on linear layers, embeddings and the head, and whole tensors (`modules_to_save`).
@@ -35,12 +35,11 @@ _FLOATS = ("BF16", "F16", "F32", "F64")
 
 @dataclass(frozen=True)
 class Adapter:
-    """A checked adapter.
+    """A LoRA adapter, read and checked.
 
     Attributes:
-        file: its tensors.
+        file, header: of its tensors.
         config: its adapter_config.json.
-        header: of its tensors.
         low_rank: base tensor name -> low-rank update.
         replaced: base tensor name -> key of the tensor that replaces it (norms, embeddings).
         biases: base tensor name -> update of a bias.
@@ -57,7 +56,7 @@ class Adapter:
     copies: Mapping[str, str] = field(default_factory=dict)
 
     def changes(self, name: str) -> bool:
-        """Whether a tensor of the base becomes another."""
+        """Tell whether a tensor of the base becomes another."""
         return name in self.low_rank or name in self.replaced or name in self.biases
 
     @property
@@ -114,7 +113,7 @@ def for_family(adapter: Adapter, model_type: str) -> Adapter:
 
 
 def _check_method(name: str, config: Mapping[str, Any]) -> None:
-    """What the config says was done is something that can be merged exactly."""
+    """Refuse an adapter that, by its config, cannot be merged exactly."""
     for flag in _REFUSED_FLAGS:
         if config.get(flag):
             raise BadInput(f"{name} uses {flag}, which ctxext cannot merge")
@@ -136,7 +135,7 @@ def _check_method(name: str, config: Mapping[str, Any]) -> None:
 
 
 def _check_types(name: str, config: Mapping[str, Any]) -> None:
-    """The keys that are read later hold what peft writes there."""
+    """Check that the keys that are read later hold what peft writes there."""
     for key in ("modules_to_save", "target_modules"):
         value = config.get(key)
         names = [value] if isinstance(value, str) and key == "target_modules" else value
@@ -150,14 +149,14 @@ def _check_types(name: str, config: Mapping[str, Any]) -> None:
             raise BadInput(f"{name}: {key} in {CONFIG} is not an object")
 
 
-_PART = re.compile(
+_TENSOR = re.compile(
     r"(.+)\.(?:lora_([AB])\.weight|lora_embedding_([AB])|(lora_magnitude_vector)|(lora_B\.bias))"
 )
 
 
 def _sorted(name: str, config: Mapping[str, Any], file: Path, header: Header) -> Adapter:
-    """Low-rank updates, whole replacements, biases; a tensor that is none of them is refused."""
-    parts: dict[str, dict[str, str]] = {}
+    """Sort tensors into low-rank updates, whole replacements and biases; refuse any other."""
+    modules: dict[str, dict[str, str]] = {}
     replaced: dict[str, str] = {}
     copies: dict[str, str] = {}
     dora, has_bias = bool(config.get("use_dora")), bool(config.get("lora_bias"))
@@ -165,10 +164,10 @@ def _sorted(name: str, config: Mapping[str, Any], file: Path, header: Header) ->
         if not key.startswith(_PREFIX):
             raise BadInput(f"{name}: tensor {printable(key)!r} is not named as peft names them")
         path = key.removeprefix(_PREFIX)
-        match = _PART.fullmatch(path)
+        match = _TENSOR.fullmatch(path)
         if match and (not match[4] or dora) and (not match[5] or has_bias):
-            part = match[2] or match[4] or match[5] or f"embedding_{match[3]}"
-            parts.setdefault(match[1], {})[part] = key
+            role = match[2] or match[4] or match[5] or f"embedding_{match[3]}"
+            modules.setdefault(match[1], {})[role] = key
         elif "lora_" in path:
             raise BadInput(f"{name}: tensor {printable(key)!r} is not plain LoRA")
         elif path.endswith(".base_layer.weight"):
@@ -177,13 +176,13 @@ def _sorted(name: str, config: Mapping[str, Any], file: Path, header: Header) ->
             replaced[path] = key
     scales = _Scales(name, config)
     low_rank, biases = {}, {}
-    for module, own in parts.items():
-        update = _low_rank(name, config, module, own, header, scales)
+    for module, key_of in modules.items():
+        update = _low_rank(name, config, module, key_of, header, scales)
         low_rank[f"{module}.weight"] = update
-        if has_bias and not own.keys() & {"embedding_A"}:  # peft has no such bias
-            if "lora_B.bias" not in own:
+        if has_bias and "embedding_A" not in key_of:  # peft has no such bias
+            if "lora_B.bias" not in key_of:
                 raise BadInput(f"{name}: {printable(module)} has no lora_B.bias (lora_bias)")
-            biases[f"{module}.bias"] = BiasUpdate(own["lora_B.bias"], update.scale)
+            biases[f"{module}.bias"] = BiasUpdate(key_of["lora_B.bias"], update.scale)
     return Adapter(file, config, header, low_rank, replaced, biases, copies)
 
 
@@ -191,22 +190,22 @@ def _low_rank(
     name: str,
     config: Mapping[str, Any],
     module: str,
-    own: Mapping[str, str],
+    key_of: Mapping[str, str],
     header: Header,
     scales: "_Scales",
 ) -> LowRank:
-    """The update of one module from its tensors, part -> key."""
-    embedding = bool(own.keys() & {"embedding_A", "embedding_B"})
+    """Make the update of one module from its tensors (`key_of`: role -> key)."""
+    embedding = bool(key_of.keys() & {"embedding_A", "embedding_B"})
     a, b = ("embedding_A", "embedding_B") if embedding else ("A", "B")
-    if not {a, b} <= own.keys() or (embedding and own.keys() & {"A", "B"}):
+    if not {a, b} <= key_of.keys() or (embedding and key_of.keys() & {"A", "B"}):
         raise BadInput(f"{name}: {printable(module)} has only one of lora_A and lora_B")
-    magnitude = own.get("lora_magnitude_vector")
+    magnitude = key_of.get("lora_magnitude_vector")
     if config.get("use_dora") and magnitude is None:
         raise BadInput(f"{name}: {printable(module)} has no lora_magnitude_vector (use_dora)")
     return LowRank(
-        own[a],
-        own[b],
-        scales.of(module, header.tensors[own[a]].shape),
+        key_of[a],
+        key_of[b],
+        scales.of(module, header.tensors[key_of[a]].shape),
         magnitude,
         # An embedding is a row for each input; GPT-2 keeps its layers so too, but not its head.
         transposed=embedding or (bool(config.get("fan_in_fan_out")) and module != "lm_head"),

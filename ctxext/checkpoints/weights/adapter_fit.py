@@ -1,4 +1,4 @@
-"""Does an adapter belong on a base: each tensor has its place, and none that was trained lacks."""
+"""Check that an adapter belongs on a base: each tensor has its place, and none is missing."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def check_fits(adapter: Adapter, base: Weights, *, tied: bool) -> list[str]:
-    """Every tensor of the adapter has its place, of the right shape, in the base.
+    """Check that every tensor of the adapter has its place, of the right shape, in the base.
 
     Args:
         tied: whether the base's config ties the head to the embedding.
@@ -54,7 +54,7 @@ def check_fits(adapter: Adapter, base: Weights, *, tied: bool) -> list[str]:
 
 
 def _check_low_rank(adapter: Adapter, shapes: Shapes) -> None:
-    own = adapter.header.tensors
+    tensors = adapter.header.tensors
     for name, update in adapter.low_rank.items():
         if name not in shapes:
             why = ": it is tied to an embedding of another name" if name == HEAD else ""
@@ -62,7 +62,7 @@ def _check_low_rank(adapter: Adapter, shapes: Shapes) -> None:
                 f"the adapter changes {printable(name)!r}, which the base does not have{why}",
                 _ELSEWHERE,
             )
-        a, b = own[update.a].shape, own[update.b].shape
+        a, b = tensors[update.a].shape, tensors[update.b].shape
         want = (b[0], a[1]) if len(a) == len(b) == 2 and a[0] == b[1] else None
         if want and update.transposed:
             want = want[::-1]
@@ -72,7 +72,7 @@ def _check_low_rank(adapter: Adapter, shapes: Shapes) -> None:
                 f"{printable(name)!r} {list(shapes[name])} of the base",
                 _way_out(name, want or (), shapes[name]),
             )
-        m = None if update.magnitude is None else own[update.magnitude].shape
+        m = None if update.magnitude is None else tensors[update.magnitude].shape
         if m not in (None, (b[0],)):
             raise BadInput(
                 f"the adapter's {printable(str(update.magnitude))!r} has shape {list(m or ())}, "
@@ -81,7 +81,7 @@ def _check_low_rank(adapter: Adapter, shapes: Shapes) -> None:
 
 
 def _check_whole(adapter: Adapter, shapes: Shapes) -> None:
-    """Tensors as large as the base's: replacements, biases, and the base's own that peft adds."""
+    """Check tensors as large as the base's: replacements, biases, and the copies that peft adds."""
     biases = {name: bias.key for name, bias in adapter.biases.items()}
     for name, key in (*adapter.replaced.items(), *adapter.copies.items(), *biases.items()):
         if name not in shapes:
@@ -110,7 +110,7 @@ def _way_out(name: str, shape: tuple[int, ...], base: tuple[int, ...]) -> str:
 
 
 def _saved(adapter: Adapter, shapes: Shapes) -> Iterator[tuple[str, str]]:
-    """(tensor, entry) for all that `modules_to_save` means: peft compares the ends of names."""
+    """Yield (tensor, entry) for all that `modules_to_save` means, by the ends of names as peft."""
     entries = tuple(adapter.config.get("modules_to_save") or ())
     for name in shapes if entries else ():
         if name.endswith(".inv_freq"):  # a buffer that old checkpoints hold
@@ -124,7 +124,7 @@ def _saved(adapter: Adapter, shapes: Shapes) -> Iterator[tuple[str, str]]:
 
 
 def _targeted(adapter: Adapter, shapes: Shapes) -> Iterator[tuple[str, str]]:
-    """(tensor, entry) for every matrix that `target_modules` means, where it is a list of names.
+    """Yield (tensor, entry) for every matrix that `target_modules` means, if it is a list of names.
 
     Experts are left out: stored one by one, they are a single module in transformers 5.
     """

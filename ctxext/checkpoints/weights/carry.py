@@ -103,7 +103,7 @@ def carry_side_files(source: Path, folder: Path, warnings: list[str]) -> None:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """What a folder of the tokenizer holds, without following links to other folders."""
+    """List what a folder of the tokenizer holds, without following links to other folders."""
     below = [
         Path(where) / name
         for where, folders, names in os.walk(folder)
@@ -174,8 +174,8 @@ def _patch_tokenizer_config(
         if has_tokenizer(folder):
             warnings.append("the checkpoint has no tokenizer_config.json")
         return {}
-    tokenizer, found = read_json_object(source / TOKENIZER_CONFIG)
-    warnings += found
+    tokenizer, doubled = read_json_object(source / TOKENIZER_CONFIG)
+    warnings += doubled
     changes: dict[str, Any] = {}
     before = tokenizer.get("model_max_length")
     if isinstance(before, str):
@@ -193,8 +193,8 @@ def _patch_cut(source: Path, folder: Path, target: int, warnings: list[str]) -> 
     path = folder / TOKENIZER
     if not path.exists():
         return {}
-    tokenizer, found = read_json_object(source / TOKENIZER)
-    warnings += found
+    tokenizer, doubled = read_json_object(source / TOKENIZER)
+    warnings += doubled
     cut, padded = fixed_lengths(tokenizer)
     if padded is not None:
         warnings.append(
@@ -208,7 +208,7 @@ def _patch_cut(source: Path, folder: Path, target: int, warnings: list[str]) -> 
 
 
 def fixed_lengths(tokenizer: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """Lengths that a tokenizer.json enforces on every text: cut at, padded to; None = it does not.
+    """Read the lengths that a tokenizer.json cuts and pads every text to; None = it does not.
 
     Calibration and training scripts leave them behind.
     """
@@ -238,22 +238,22 @@ def raise_generation_length(
 
 
 def base_license(source: Path) -> dict[str, str]:
-    """License fields of a checkpoint's README front matter, for the card of what is made of it."""
+    """Read the license fields in a README's front matter, for the card of what is made of it."""
     lines = _readme(source).splitlines()
     if not lines or lines[0].strip() != "---":
         return {}
-    found: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for line in lines[1:200]:
         if line.strip() == "---":
             break
         key, _, value = line.partition(":")
         if key in ("license", "license_name", "license_link") and value.strip():
-            found[key] = value.strip().strip("\"'")
-    return found
+            fields[key] = value.strip().strip("\"'")
+    return fields
 
 
 def _readme(source: Path) -> str:
-    """The beginning of a checkpoint's README.md; nothing where it is no file of the checkpoint."""
+    """Read the beginning of README.md; nothing where it is no file of the checkpoint."""
     try:
         path = inside(source, "README.md", what="the checkpoint")
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for without end
@@ -265,5 +265,5 @@ def _readme(source: Path) -> str:
 
 
 def listing(folder: Path) -> list[str]:
-    """Names of all files below a folder, with forward slashes, sorted."""
+    """List the names of all files below a folder, with forward slashes, sorted."""
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())

@@ -1,4 +1,4 @@
-"""The weight files of a checkpoint folder: which there are, what is in them, whether they agree."""
+"""Find the weight files of a checkpoint, read what is in them, and check that they agree."""
 
 import stat
 from collections import Counter
@@ -40,7 +40,7 @@ class Weights:
 
     @property
     def tensors(self) -> dict[str, tuple[str, TensorInfo]]:
-        """Tensor name -> (file name, info)."""
+        """Every tensor by its name, as (file name, info)."""
         return {
             name: (file, info)
             for file, header in self.shards.items()
@@ -49,11 +49,11 @@ class Weights:
 
     @property
     def parameters(self) -> int:
-        """Numbers stored."""
+        """How many numbers are stored."""
         return sum(info.elements for _, info in self.tensors.values())
 
     def parameters_once(self, *, tied: bool) -> int:
-        """`parameters`, where a head stored beside the embedding it is tied to is no second one."""
+        """Count `parameters` without a head stored beside the embedding that it is tied to."""
         shapes = {name: tuple(info.shape) for name, (_, info) in self.tensors.items()}
         tables = {shape for name, shape in shapes.items() if name.endswith(_EMBEDDINGS)}
         heads = [
@@ -77,13 +77,13 @@ class Weights:
 
 
 def tied_head(config: Mapping[str, Any]) -> bool:
-    """Whether the head is the embedding: the config's word, or its family's where it has none."""
+    """Tell whether the head is the embedding, by the config, or its family where it says none."""
     flag = config.get("tie_word_embeddings")
     return config.get("model_type") in families.TIED_WHEN_ABSENT if flag is None else bool(flag)
 
 
 def inside(folder: Path, name: str, *, what: str) -> Path:
-    """The path of a file that a checkpoint names, made sure to lie in its folder.
+    """Return the path of a file that a checkpoint names, made sure to lie in its folder.
 
     A symlink may lead out of the folder in one case: from `snapshots/REVISION/` to `blobs/` of the
     same repository in the Hub's cache.
@@ -111,7 +111,7 @@ def inside(folder: Path, name: str, *, what: str) -> Path:
 
 
 def read_tensor(weights: Weights, name: str) -> bytearray:
-    """The bytes of one stored tensor."""
+    """Read the bytes of one stored tensor."""
     file, info = weights.tensors[name]
     with (weights.folder / file).open("rb") as source:
         return read_bytes(source, weights.shards[file], info)
@@ -145,7 +145,7 @@ def read_weights(folder: Path) -> Weights:
 
 
 def adapter_alone(model: Path | str) -> BadInput:
-    """What is said of an adapter where a whole model is asked for."""
+    """Write the error for an adapter where a whole model is asked for."""
     return BadInput(
         f"{model} is an adapter, not a whole model",
         f"merge it first: ctxext merge {model} --base ITS_BASE --output-dir MERGED",
@@ -153,7 +153,7 @@ def adapter_alone(model: Path | str) -> BadInput:
 
 
 def stale_weights(folder: Path) -> list[str]:
-    """Warnings about weights that are not read: shards that no index names, or beside one file."""
+    """Warn of weights that are not read: shards that no index names, or beside one file."""
     warnings = []
     shards = {p.name for p in folder.glob("model-*-of-*.safetensors")}
     if (folder / SINGLE).exists():
@@ -179,7 +179,7 @@ def stale_weights(folder: Path) -> list[str]:
 
 
 def stray_adapter(folder: Path) -> list[str]:
-    """A warning about an adapter beside the weights, which transformers would apply unasked."""
+    """Warn of an adapter beside the weights, which transformers would apply unasked."""
     if not (folder / ADAPTER_CONFIG).exists():
         return []
     return [
@@ -210,8 +210,8 @@ def _sharded(folder: Path) -> Weights:
     for name, file in weight_map.items():
         listed[file].add(name)
     for file, header in shards.items():
-        own = listed[file]
-        absent, unlisted = own - set(header.tensors), set(header.tensors) - own
+        held = set(header.tensors)
+        absent, unlisted = listed[file] - held, held - listed[file]
         if absent:
             raise CtxextError(
                 f"shard {printable(file)} lacks tensors of the index: {_first(absent)}"

@@ -1,4 +1,4 @@
-"""The arithmetic of an adapter: what one stored tensor becomes, bit for bit as peft merges it."""
+"""Compute what one stored tensor becomes under an adapter, bit for bit as peft merges it."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -42,7 +42,7 @@ def add_low_rank(
     magnitude: "torch.Tensor | None" = None,
     transposed: bool = False,
 ) -> "torch.Tensor":
-    """W + (B @ A) * scale, and with DoRA m * that / its norm, in float32; the caller rounds.
+    """Compute W + (B @ A) * scale, with DoRA m * that / its norm, in float32; the caller rounds.
 
         W' = m[:, None] * (W + s B A) / ||W + s B A||    (norm of each output row; arXiv:2402.09353)
 

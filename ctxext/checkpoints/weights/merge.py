@@ -37,12 +37,10 @@ class Merged:
     """What a merge wrote.
 
     Attributes:
-        tensors: tensors in the output.
-        merged_tensors: of these, changed by the adapter.
+        tensors, merged_tensors: in the output, and those of them that the adapter changed.
         bytes: of weights written (linked shards count too).
         tied: whether the head is the embedding in the output; None = as in the base's config.
         rounding: what storing the merged tensors in their dtype cost.
-        warnings: what the user should know.
         applied: the adapter as it was applied (`tying.Plan`).
     """
 
@@ -125,7 +123,7 @@ def _check_finite(adapter: Adapter, updates: Any) -> None:
 
 
 def _keeps(header: Header, dtype: str) -> bool:
-    """Whether no tensor of a shard has to change its dtype."""
+    """Tell whether no tensor of a shard has to change its dtype."""
     return all(_dtype(info, dtype) == info.dtype for info in header.tensors.values())
 
 
@@ -137,7 +135,7 @@ def _dtype(info: TensorInfo, dtype: str) -> str:
 def _shapes(
     base: Weights, header: Header, dtype: str, extra: bool
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """The output shard's tensors in order: name -> (dtype, shape)."""
+    """List the output shard's tensors in order: name -> (dtype, shape)."""
     out = {name: (_dtype(info, dtype), info.shape) for name, info in header.tensors.items()}
     if extra:
         _, embedding = base.tensors[EMBEDDING]
@@ -154,7 +152,7 @@ def _tensors(
     updates: Any,
     meter: RoundingMeter,
 ) -> Iterator[tuple[str, bytearray | memoryview]]:
-    """The output shard's tensors as bytes, one at a time."""
+    """Yield the output shard's tensors as bytes, one at a time."""
     header = base.shards[file]
     for name, (dtype, _) in shapes.items():
         info = header.tensors.get(name)
@@ -176,7 +174,7 @@ def _tensors(
 
 
 def _merged(name: str, weight: "torch.Tensor", plan: Plan, updates: Any) -> "torch.Tensor | None":
-    """What a tensor of the base becomes, before it is rounded; None = itself."""
+    """Compute what a tensor of the base becomes, before it is rounded; None = itself."""
     adapter = plan.adapter
     if bias := adapter.biases.get(name):
         new: torch.Tensor = weight.float() + updates.get_tensor(bias.key).float() * bias.scale
@@ -199,19 +197,18 @@ def _merged(name: str, weight: "torch.Tensor", plan: Plan, updates: Any) -> "tor
 def _tensor(raw: bytearray, info: TensorInfo) -> "torch.Tensor":
     import torch
 
-    kinds = {code: getattr(torch, name) for name, code in _FLOATS.items()}
-    if info.dtype not in kinds:
+    dtypes = {code: getattr(torch, name) for name, code in _FLOATS.items()}
+    if info.dtype not in dtypes:
         raise CtxextError(f"a tensor of dtype {info.dtype} cannot be merged into")
-    return torch.frombuffer(raw, dtype=kinds[info.dtype]).reshape(info.shape)
+    return torch.frombuffer(raw, dtype=dtypes[info.dtype]).reshape(info.shape)
 
 
 def _stored(name: str, tensor: "torch.Tensor", dtype: str) -> "torch.Tensor":
-    """A tensor in the dtype of the file, refused where that makes an infinity."""
+    """Cast a tensor to the dtype of the file; refuse it where that makes an infinity."""
     import torch
 
-    kinds = {code: (name, getattr(torch, name)) for name, code in _FLOATS.items()}
-    word, kind = kinds[dtype]
-    stored = tensor.to(kind).contiguous()
+    word = {code: name for name, code in _FLOATS.items()}[dtype]
+    stored = tensor.to(getattr(torch, word)).contiguous()
     if stored.numel() and not all(math.isfinite(float(end)) for end in stored.aminmax()):
         raise CtxextError(
             f"the merged {printable(name)!r} holds NaN, infinity or a number beyond {word}",

@@ -1,4 +1,4 @@
-"""`merge --verify`: what was written, read back and computed again in another way.
+"""Read back what a merge wrote and compute it again in another way (`merge --verify`).
 
 The merge reads bytes and adds in float32, a whole tensor at a time. Here the safetensors library
 reads, and the sum is formed in float64, some rows at a time; the two share no arithmetic.
@@ -23,7 +23,7 @@ _UNIT = {"BF16": 2.0**-8, "F16": 2.0**-11, "F32": 2.0**-24}  # one rounding to n
 # The merge's own float32 sums: of `rank` products, of a row's squares for DoRA.
 _SUMS = 64 * 2.0**-24
 _SUBNORMAL = {"BF16": 1e-38, "F16": 6e-8, "F32": 1e-38}
-_PART = 1 << 17  # numbers compared at a time: 1 MiB in float64, and there are a dozen such
+_BLOCK = 1 << 17  # numbers compared at a time: 1 MiB in float64, and there are a dozen such
 
 
 def verify_merge(
@@ -36,22 +36,17 @@ def verify_merge(
     sample: int = 32,
     seed: int = 0,
 ) -> int:
-    """Compare what a merge wrote with base + adapter.
+    """Compare what a merge wrote with base + adapter; return how many tensors' numbers were.
 
     Every tensor's name, file, shape and dtype is compared, and the index with the shards; of the
     numbers, those of `sample` tensors: all kinds of change, and some that must not have changed.
 
     Args:
-        base: what was merged into.
         adapter: as it was applied (`merge.Merged.applied`).
         folder: what was written.
         dtype: as it was asked for.
         tied: whether the head is the embedding in the output.
-        sample: tensors whose numbers are compared.
-        seed: which ones.
-
-    Returns:
-        Tensors whose numbers were compared.
+        sample, seed: how many tensors' numbers are compared, and which.
 
     Raises:
         CtxextError: the output is not base + adapter; the first tensor that differs is named.
@@ -76,7 +71,7 @@ def verify_merge(
 
 
 def _check_listing(base: Weights, written: Weights, dtype: str, tied: bool) -> None:
-    """Same shards and names as the base's (but for a head that was untied), shapes and dtypes."""
+    """Compare shards, names (but for a head that was untied), shapes and dtypes with the base's."""
     if list(base.shards) != list(written.shards):
         raise CtxextError("--verify: the output's shards are not those of the base")
     old, new = base.tensors, written.tensors
@@ -96,23 +91,23 @@ def _check_listing(base: Weights, written: Weights, dtype: str, tied: bool) -> N
 
 
 def _choose(base: Weights, written: Weights, adapter: Adapter, sample: int, seed: int) -> list[str]:
-    """Some of each kind: DoRA or low-rank, biases, replaced, untouched, and an untied head."""
-    kinds: dict[str, list[str]] = {}
+    """Draw some of each change: DoRA or low-rank, biases, replaced, untouched, an untied head."""
+    changes: dict[str, list[str]] = {}
     for name in written.tensors:
-        kind = "untouched"
+        change = "untouched"
         if name in adapter.replaced or name not in base.tensors:
-            kind = "replaced"
+            change = "replaced"
         elif name in adapter.biases:
-            kind = "bias"
+            change = "bias"
         elif name in adapter.low_rank:
-            kind = "low-rank"
-        kinds.setdefault(kind, []).append(name)
+            change = "low-rank"
+        changes.setdefault(change, []).append(name)
     rng = random.Random(seed)  # noqa: S311 - a sample, no secret
-    for names in kinds.values():
+    for names in changes.values():
         rng.shuffle(names)
     chosen: list[str] = []
-    while len(chosen) < sample and any(kinds.values()):
-        chosen += [names.pop() for names in kinds.values() if names]
+    while len(chosen) < sample and any(changes.values()):
+        chosen += [names.pop() for names in changes.values() if names]
     return chosen[:sample]
 
 
@@ -131,7 +126,7 @@ def _check_tensor(pair: _Pair, adapter: Adapter, updates: Any) -> None:
     import torch
 
     worst = 0.0
-    for got, want, slack in _parts(pair, adapter, updates):
+    for got, want, slack in _blocks(pair, adapter, updates):
         if pair.dtype not in _UNIT:
             worst = max(worst, 0.0 if torch.equal(got, want) else float("inf"))
             continue
@@ -146,12 +141,12 @@ def _check_tensor(pair: _Pair, adapter: Adapter, updates: Any) -> None:
         )
 
 
-def _parts(
+def _blocks(
     pair: _Pair, adapter: Adapter, updates: Any
 ) -> Iterator[tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]]:
-    """(as written, as it has to be in float64, what float32 sums may differ), some rows at a time.
+    """Yield (as written, as it has to be, what float32 sums may differ), some rows at a time.
 
-    Rows are those of (out, in): a transposed matrix is read by columns.
+    The second is float64. Rows are those of (out, in): a transposed matrix is read by columns.
     """
     import torch
 
@@ -165,7 +160,7 @@ def _parts(
     before, after = (file.get_slice(its_name) for file, its_name in (pair.before, pair.after))
     turned = update is not None and update.transposed
     outputs = old.shape[1] if turned else old.shape[0]
-    step = max(1, _PART // max(1, old.elements // max(1, outputs)))
+    step = max(1, _BLOCK // max(1, old.elements // max(1, outputs)))
     new = None if key is None else updates.get_slice(key)
     for at in range(0, outputs, step):
         here = slice(at, min(at + step, outputs))
@@ -192,7 +187,7 @@ def _parts(
 def _whole(
     name: str, base: "torch.Tensor", adapter: Adapter, updates: Any
 ) -> tuple["torch.Tensor", "torch.Tensor"]:
-    """A vector, or a tensor that is no float: small, or not changed."""
+    """Compute what a vector, or a tensor that is no float, has to be: small, or not changed."""
     import torch
 
     if not base.is_floating_point():

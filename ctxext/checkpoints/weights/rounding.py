@@ -1,4 +1,4 @@
-"""What storing a merged tensor in a narrow dtype costs, measured while it is written."""
+"""Measure what storing a merged tensor in a narrow dtype costs, while it is written."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,7 +8,7 @@ from ctxext.runs.rows.row import Row
 if TYPE_CHECKING:
     import torch
 
-_PART = 1 << 20  # numbers compared at a time, so that no whole float64 copy exists
+_BLOCK = 1 << 20  # numbers compared at a time, so that no whole float64 copy exists
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Rounding(Row):
 
 
 class RoundingMeter:
-    """Takes the merged tensors one by one; `worst` is the result so far."""
+    """A meter that takes the merged tensors one by one; `worst` is the result so far."""
 
     def __init__(self) -> None:
         self.worst = Rounding()
@@ -41,20 +41,19 @@ class RoundingMeter:
         """Measure one tensor.
 
         Args:
-            exact: before it is rounded, float32.
-            stored: as written.
+            exact, stored: before it is rounded, float32, and as written.
             base: the tensor it came from, the same shape; None = it had none.
         """
         if exact.dtype == stored.dtype:
             return
         lost = size = update = 0.0
         flat = exact.reshape(-1), stored.reshape(-1), None if base is None else base.reshape(-1)
-        for at in range(0, exact.numel(), _PART):
-            part = flat[0][at : at + _PART].double()
-            lost += float((flat[1][at : at + _PART].double() - part).square().sum())
-            size += float(part.square().sum())
+        for at in range(0, exact.numel(), _BLOCK):
+            block = flat[0][at : at + _BLOCK].double()
+            lost += float((flat[1][at : at + _BLOCK].double() - block).square().sum())
+            size += float(block.square().sum())
             if flat[2] is not None:
-                update += float((part - flat[2][at : at + _PART].double()).square().sum())
+                update += float((block - flat[2][at : at + _BLOCK].double()).square().sum())
         relative = (lost / size) ** 0.5 if size else 0.0
         of_update = (lost / update) ** 0.5 if update else 0.0
         worst = self.worst

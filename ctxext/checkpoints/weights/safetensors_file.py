@@ -1,4 +1,4 @@
-"""Safetensors files, header by header: read with distrust, written one tensor at a time.
+"""Read safetensors headers with distrust, and write such files one tensor at a time.
 
 The format (github.com/huggingface/safetensors): 8 bytes little-endian header length, a JSON header
 `{name: {"dtype", "shape", "data_offsets": [start, end]}}`, then the bytes, without gaps.
@@ -41,7 +41,7 @@ _ENTRY = re.compile(
 
 
 def dtype_bytes(name: str | None) -> int | None:
-    """Bytes of one number, by a config's name of its dtype or safetensors' own; None = unknown."""
+    """Look up the bytes of a number by a config's or safetensors' dtype name; None = unknown."""
     codes = {known: code for code, known in DTYPE_NAMES.items()}
     return DTYPE_BYTES.get(codes.get(name or "", name or ""))
 
@@ -70,7 +70,7 @@ class Header:
 
 
 def printable(name: str, limit: int = 120) -> str:
-    """A name from a file, safe to print: control characters escaped, cut at `limit`."""
+    """Make a name from a file safe to print: control characters escaped, cut at `limit`."""
     return on_one_line(name[:limit]) + ("…" if len(name) > limit else "")
 
 
@@ -111,7 +111,7 @@ def _corrupt(name: str, why: str) -> CtxextError:
 
 
 def _parse(text: bytes, data_bytes: int, name: str) -> Header:
-    found: dict[str, TensorInfo] = {}
+    infos: dict[str, TensorInfo] = {}
     metadata: dict[str, str] = {}
     named = set()
     try:
@@ -125,12 +125,12 @@ def _parse(text: bytes, data_bytes: int, name: str) -> Header:
             if key == "__metadata__":
                 metadata = value
             else:
-                found[key] = _tensor_info(key, value, name)
+                infos[key] = _tensor_info(key, value, name)
     except ValueError as error:  # no UTF-8, no JSON, or a number that Python refuses to read
         raise _corrupt(name, "its header is not JSON") from error
     if not all(isinstance(text, str) for text in metadata.values()):
         raise _corrupt(name, "its metadata is not a map of strings")
-    tensors = sorted(found.items(), key=lambda item: (item[1].start, item[1].end))
+    tensors = sorted(infos.items(), key=lambda item: (item[1].start, item[1].end))
     position = 0
     for key, info in tensors:
         if info.start != position:
@@ -143,7 +143,7 @@ def _parse(text: bytes, data_bytes: int, name: str) -> Header:
 
 
 def _entries(text: str, name: str) -> Iterator[tuple[str, str]]:
-    """(name, JSON object that describes it) for every entry of a header, in its order."""
+    """Yield (name, JSON object that describes it) for every entry of a header, in its order."""
     position, end = 1, len(text.rstrip(" "))
     if text[:1] == "{" and text[1:end].strip() == "}":
         return
@@ -177,7 +177,7 @@ def _tensor_info(key: str, value: dict[str, Any], name: str) -> TensorInfo:
 
 
 def read_bytes(source: IO[bytes], header: Header, info: TensorInfo) -> bytearray:
-    """The bytes of one tensor of an open file.
+    """Read the bytes of one tensor of an open file.
 
     Raises:
         CtxextError: the file ends before.
@@ -215,16 +215,12 @@ def write_safetensors(
     tensors: Iterable[tuple[str, bytes | bytearray | memoryview]],
     metadata: Mapping[str, str],
 ) -> int:
-    """Write a file one tensor at a time; memory holds no more than one.
+    """Write a file one tensor at a time, so that memory holds one; return the bytes written.
 
     Args:
-        path: the new file.
         plan: name -> (dtype, shape), in the order in which `tensors` yields them.
         tensors: (name, bytes) pairs, exactly those of `plan`.
         metadata: the header's `__metadata__`.
-
-    Returns:
-        Bytes written.
 
     Raises:
         ValueError: `tensors` is not what `plan` announced (a bug of the caller).

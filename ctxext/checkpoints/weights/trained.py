@@ -1,4 +1,4 @@
-"""The tensors of a full fine-tuning, as something that can be merged: replacements only."""
+"""Read the tensors of a full fine-tuning as an adapter to be merged: replacements only."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from ctxext.errors import CtxextError
 
 
 def read_trained(file: Path, prefix: str) -> Adapter:
-    """A run's saved weights as an `Adapter` that replaces every tensor of the base.
+    """Read a run's saved weights as an `Adapter` that replaces every tensor of the base.
 
     A tied embedding stays tied: it was one parameter in training, so it is saved once.
 

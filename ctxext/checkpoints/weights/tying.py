@@ -1,4 +1,4 @@
-"""What becomes of the embedding and the head when an adapter is merged: one matrix, or two."""
+"""Decide what embedding and head become when an adapter is merged: one matrix, or two."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,13 +15,12 @@ _ROWS = 4096  # compared at a time
 
 @dataclass(frozen=True)
 class Plan:
-    """Where each output tensor comes from.
+    """What a merge makes of embedding and head.
 
     Attributes:
         adapter: as it is applied: what it trained as one matrix stands under each stored name.
         adds_head: write a head that the base does not store: it starts as the embedding.
         tied: what the output's config has to say; None = as the base's.
-        warnings: what the user should know.
     """
 
     adapter: Adapter
@@ -74,7 +73,7 @@ def plan_head(base: Weights, adapter: Adapter, updates: Any, *, tied: bool) -> P
 
 
 def _trained_together(changed: list[str], adapter: Adapter, updates: Any) -> str | None:
-    """The name whose change is that of the one matrix ("" = there is none); None = two matrices."""
+    """Name the tensor whose change is the one matrix's ("" = none is); None = two matrices."""
     if not changed:
         return ""
     if len(changed) == 1:
@@ -94,12 +93,12 @@ def _trained_together(changed: list[str], adapter: Adapter, updates: Any) -> str
         return None
     # B A of the head is the transpose of that of the embedding.
     pairs = [(read(embedding.a).T, read(head.b)), (read(embedding.b).T, read(head.a))]
-    same = all(one.shape == other.shape and bool((one == other).all()) for one, other in pairs)
+    same = all(x.shape == y.shape and bool((x == y).all()) for x, y in pairs)
     return EMBEDDING if same else None
 
 
 def _renamed(adapter: Adapter, changed: list[str], name: str, stored: list[str]) -> Adapter:
-    """The adapter with the change of `name` under every name that is stored."""
+    """Put the adapter's change of `name` under every name that is stored."""
 
     def of(entries: Mapping[str, Any]) -> dict[str, Any]:
         others = {key: value for key, value in entries.items() if key not in (EMBEDDING, HEAD)}
@@ -111,7 +110,7 @@ def _renamed(adapter: Adapter, changed: list[str], name: str, stored: list[str])
 
 
 def _on_its_base(base: Weights, adapter: Adapter, updates: Any, warnings: list[str]) -> Adapter:
-    """The adapter without whole matrices that are the base's own; other ones replace it.
+    """Drop an adapter's whole matrices that are the base's own; other ones replace the base's.
 
     peft saves the matrix beside LoRA on an embedding or a head, and where it is told to save
     embeddings it does so whether they were trained or not.
@@ -132,7 +131,7 @@ def _on_its_base(base: Weights, adapter: Adapter, updates: Any, warnings: list[s
 
 
 def _is_the_bases(base: Weights, name: str, key: str, updates: Any) -> bool:
-    """Whether a tensor of the adapter is the base's, rounded perhaps to the adapter's dtype."""
+    """Tell whether an adapter's tensor is the base's, perhaps rounded to the adapter's dtype."""
     from safetensors import safe_open
 
     stored = name if name in base.tensors else EMBEDDING
@@ -142,7 +141,7 @@ def _is_the_bases(base: Weights, name: str, key: str, updates: Any) -> bool:
     with safe_open(base.folder / file, framework="pt") as opened:
         theirs, ours = updates.get_slice(key), opened.get_slice(stored)
         for at in range(0, info.shape[0] if info.shape else 0, _ROWS):
-            part: torch.Tensor = theirs[at : at + _ROWS]
-            if not bool((ours[at : at + _ROWS].to(part.dtype) == part).all()):
+            rows: torch.Tensor = theirs[at : at + _ROWS]
+            if not bool((ours[at : at + _ROWS].to(rows.dtype) == rows).all()):
                 return False
     return True

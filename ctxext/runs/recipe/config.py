@@ -81,7 +81,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """What is trained.
+    """Which weights are trained, by which adapters.
 
     Attributes:
         rank, alpha: of every adapter; the update is scaled by alpha / rank.
@@ -121,7 +121,7 @@ class LoraConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How it is trained.
+    """How a model is trained.
 
     Attributes:
         what: `lora`: adapters (section `lora`); `full`: every weight, in float32.
@@ -219,7 +219,7 @@ class ParallelConfig:
         return math.lcm(self.context, self.shard)
 
     def check(self, ranks: int, seq_length: int) -> None:
-        """Whether so many processes can share rows of so many tokens.
+        """Check that so many processes can share rows of so many tokens.
 
         Raises:
             BadInput: they cannot; each number is named.
@@ -276,19 +276,19 @@ class FinetuneConfig:
             )
         if self.train.what != "full":
             return
-        for own in fields(self.lora):
-            if getattr(self.lora, own.name) != own.default:
+        for option in fields(self.lora):
+            if getattr(self.lora, option.name) != option.default:
                 raise BadInput(
-                    f"train.what: full has no adapters, and lora.{own.name} is set",
+                    f"train.what: full has no adapters, and lora.{option.name} is set",
                     "leave section lora out, or train.what",
                 )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as they stand in a recipe."""
+        """Give plain values, as they stand in a recipe."""
         out = asdict(self)
-        own = out.pop("extend")
-        if own is not None:
-            out = {"extend": own, **out}
+        extend = out.pop("extend")
+        if extend is not None:
+            out = {"extend": extend, **out}
         out["lora"]["targets"] = list(self.lora.targets)
         out["data"]["sources"] = list(out["data"]["sources"])
         return out

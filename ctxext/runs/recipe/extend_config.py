@@ -41,7 +41,7 @@ class ExtendConfig:
         _ = self.sliding
 
     def arguments(self) -> dict[str, Any]:
-        """How far and how, as arguments of `extend`."""
+        """Give how far and how, as arguments of `extend`."""
         return {
             "method": self.method,
             "target": self.target,

@@ -44,7 +44,7 @@ class MemoryConfig:
             )
 
     def layers(self, gradient_checkpointing: bool) -> int | str:
-        """`all`, `none`, `auto`, or the number of layers that recompute."""
+        """Read which layers recompute: `all`, `none`, `auto`, or how many."""
         if self.recompute == "":
             return "all" if gradient_checkpointing or self.offload != "none" else "none"
         return self.recompute if self.recompute in _WORDS else int(self.recompute)

@@ -1,4 +1,4 @@
-"""Recipes: YAML files that fix a run, read with distrust and checked key by key."""
+"""Read recipes, YAML files that fix a run, with distrust, and check them key by key."""
 
 import re
 from collections.abc import Mapping
@@ -64,7 +64,7 @@ _Loader.add_implicit_resolver(
 
 @about_its_path
 def read_recipe(path: Path) -> dict[str, Any]:
-    """A recipe file as nested plain values.
+    """Read a recipe file into nested plain values.
 
     Raises:
         BadInput: missing, not YAML, aliases, tags, doubled keys, not a mapping; with the line.
@@ -88,7 +88,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """YAML as plain values: no aliases, tags or doubled keys, and 1e-4 is a number.
+    """Read YAML into plain values: no aliases, tags or doubled keys, and 1e-4 is a number.
 
     Raises:
         BadInput: anything else; `where` and the line are named.
@@ -105,7 +105,7 @@ def read_yaml(text: str, where: str) -> Any:
 
 
 def find_recipe(given: str) -> Path:
-    """`--recipe`: a file, or a recipe that comes with ctxext, by its name.
+    """Find the file of `--recipe`: a path, or the name of a recipe that comes with ctxext.
 
     Raises:
         BadInput: it looks like a name, and is none.
@@ -117,7 +117,7 @@ def find_recipe(given: str) -> Path:
 
 
 def shipped_recipe(name: str) -> Path:
-    """The file of a recipe that comes with ctxext, by its name without `.yaml`.
+    """Find the file of a recipe that comes with ctxext, by its name without `.yaml`.
 
     Raises:
         BadInput: there is no such recipe; the nearest is offered.
@@ -132,7 +132,7 @@ def shipped_recipe(name: str) -> Path:
 
 
 def override(recipe: Mapping[str, Any], changes: Mapping[str, Any], *, flag: str) -> dict[str, Any]:
-    """A recipe with `{"train.lr": 1e-4}` put in place; sections are made where they are missing.
+    """Put `{"train.lr": 1e-4}` into a copy of a recipe; sections that are missing are made.
 
     Raises:
         BadInput: a path with fewer or more than two parts, or into the stages of a recipe, or to a
@@ -162,10 +162,10 @@ def override(recipe: Mapping[str, Any], changes: Mapping[str, Any], *, flag: str
 
 
 def _set_in_a_stage(stages: Any, section: str, key: str) -> str | None:
-    """`stages[0].train.lr`: the first stage that has this key, or the one that says the same."""
+    """Find the first stage that sets a key, or its alternative, as `stages[0].train.lr`."""
     for number, stage in enumerate(stages if isinstance(stages, list) else []):
-        own = as_section(section, stage.get(section)) if isinstance(stage, dict) else None
+        keys = as_section(section, stage.get(section)) if isinstance(stage, dict) else None
         for name in (key, ALTERNATIVES.get(f"{section}.{key}")):
-            if isinstance(own, dict) and name in own:
+            if isinstance(keys, dict) and name in keys:
                 return f"stages[{number}].{section}.{name}"
     return None

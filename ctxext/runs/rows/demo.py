@@ -28,7 +28,7 @@ class MergedCheck(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult(Document):
-    """`demo.json`."""
+    """`demo.json`: what the demo measured."""
 
     schema: ClassVar[str] = "ctxext.demo/1"
     output_dir: str | None = None

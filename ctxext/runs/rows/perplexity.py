@@ -102,7 +102,7 @@ class KeyRow(_AtLength):
 
 @dataclass(frozen=True, kw_only=True)
 class LongPerplexity(Row):
-    """Whose key tokens, by which rule (tokens of short context and nats), and what they gave."""
+    """LongPPL: the reference, the rule of its key tokens (tokens, nats), and the perplexities."""
 
     reference: str
     context: int | None = None
@@ -156,7 +156,7 @@ class PerplexityResult(Document):
 
 
 def check_agreement(key: str, place: str, rows: Iterable[Any]) -> None:
-    """Hold rows of perplexities to each other: no model twice at a place, and exp(nll) is there.
+    """Check rows of perplexities: no model stands twice at a place, and exp(nll) is there.
 
     Raises:
         Broken: they contradict each other or themselves.

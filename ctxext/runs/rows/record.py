@@ -1,4 +1,4 @@
-"""ctxext.json as whoever reads one may believe it: report, card, merge, resume."""
+"""What report, card, merge and resume may believe of a ctxext.json."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -87,7 +87,7 @@ class Training(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What was made of what.
+    """A ctxext.json as it was read: what was made of what.
 
     Attributes:
         kind: the command, or what is left of it (`stage`, `adapter`).

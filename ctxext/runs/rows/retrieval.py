@@ -75,7 +75,7 @@ class OwnScore(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class EffectiveRow(Row):
-    """How far a model solves a task.
+    """Up to which length a model solves a task.
 
     Attributes:
         effective_length: tokens; None: nowhere.

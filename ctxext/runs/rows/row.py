@@ -78,7 +78,7 @@ class Identity(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Windows(Row):
-    """Tokens: what the base was trained at, and what it was extended to."""
+    """Windows in tokens: what the base was trained at, and what it was extended to."""
 
     original: int = bounded(least=1, most=MOST_TOKENS)
     target: int = bounded(least=1, most=MOST_TOKENS)

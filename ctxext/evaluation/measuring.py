@@ -20,7 +20,7 @@ from ctxext.checkpoints.weights.files import read_weights
 from ctxext.errors import CtxextError
 from ctxext.machine.launch import Launch
 from ctxext.runs.journal import Journal
-from ctxext.runs.json_file import dump_json, finite
+from ctxext.runs.json_file import dump_measured, finite
 from ctxext.runs.output import MARK, check_output, locked, write_file
 
 
@@ -99,7 +99,7 @@ class Measuring:
         name = f"{self.kind}.json"
         try:
             kept = {k: v for k, v in document.items() if k != "output_dir"}
-            write_file(out / name, dump_json(finite(kept)))
+            write_file(out / name, dump_measured(finite(kept)))
             draw(out)
             self._record(out, finished=finished, documents=[name])
         except OSError as error:

@@ -41,9 +41,13 @@ def bounded(
     return field(default=default, metadata=metadata)
 
 
-def only_with(partner: str) -> Any:
-    """Make a field that is None, and is not written, where its partner (or itself) is None."""
-    return field(default=None, metadata={"only_with": partner})
+def only_with(partner: str, **bounds: Any) -> Any:
+    """Make a field that is None, and is not written, where its partner (or itself) is None.
+
+    Args:
+        bounds: as of `bounded`.
+    """
+    return field(default=None, metadata={**bounded(**bounds).metadata, "only_with": partner})
 
 
 def check_bounds(section: Any, name: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -109,6 +110,14 @@ def finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}
     return [finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+_NUMBERS = re.compile(r"\[\n\s+(-?\d[^\[\]{}\"]*?)\n\s*\]")
+
+
+def dump_measured(value: Any) -> str:
+    """Write JSON as `dump_json`, each list of numbers on one line: some hold hundreds."""
+    return _NUMBERS.sub(lambda numbers: f"[{' '.join(numbers[1].split())}]", dump_json(value))
 
 
 def dump_json(value: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from ctxext.runs.checked import Broken
 from ctxext.runs.fields import MOST_TOKENS, bounded, only_with
+from ctxext.runs.rows.blocks import Blocks
 from ctxext.runs.rows.row import SHA256, Document, Failed, Row
 
 Protocol = Literal["sliding", "disjoint", "yarn"]
@@ -67,6 +68,7 @@ class LengthRow(_AtLength):
     window: int | None = bounded(None, least=1, most=MOST_TOKENS)
     gain: float | None = only_with("gain")
     gain_stderr: float | None = only_with("gain")
+    blocks: Blocks | None = only_with("blocks")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,7 @@ class PositionRow(Row):
     stderr: float | None = bounded(least=0)
     tokens: int | None
     note: str | None = only_with("note")
+    blocks: Blocks | None = only_with("blocks")
 
     @property
     def place(self) -> tuple[int, ...]:
@@ -167,6 +170,8 @@ def check_agreement(key: str, place: str, rows: Iterable[Any]) -> None:
         if (row.model, at) in seen:
             raise Broken(f"{key}: {row.model} stands there twice at {place} {at}")
         seen.add((row.model, at))
+        if row.blocks is not None:
+            row.blocks.check(f"{key}, {row.model} at {place} {at}")
         if row.perplexity is None or row.nll is None or row.nll > LARGEST_NLL:
             continue
         if not math.isclose(row.perplexity, math.exp(row.nll), rel_tol=1e-3):

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from ctxext.runs.fields import MOST_TOKENS, bounded
+from ctxext.runs.fields import MOST_TOKENS, bounded, only_with
 from ctxext.runs.rows.row import SHA256, Document, Failed, Row, Word
 
 Score = Literal["logprob", "generate"]
@@ -23,6 +23,8 @@ class CellRow(Row):
         accuracy: share of answers that are right; `low`, `high`: its 95 % interval (Wilson).
         choice: share of questions whose answer is told from distractors, against `chance`.
         gain: nats per token that the needle is worth, with its standard error.
+        questions: what was asked, by a hash: rows with the same one can be paired.
+        answers, choices: the scores of each sample behind `accuracy` and `choice`.
     """
 
     model: str
@@ -42,6 +44,9 @@ class CellRow(Row):
     config_sha256: str | None = bounded(None, matches=SHA256)
     record_sha256: str | None = bounded(None, matches=SHA256)
     rope_sha256: str | None = bounded(None, matches=SHA256)
+    questions: str | None = only_with("questions", matches=SHA256)
+    answers: tuple[float, ...] | None = only_with("answers", least=0, most=1)
+    choices: tuple[float, ...] | None = only_with("choices", least=0, most=1)
 
     @property
     def place(self) -> tuple[str, int, float]:

@@ -29,7 +29,7 @@ class WayOut:
 def ways_out(
     config: FinetuneConfig, processes: int, *, half: bool, on_gpu: bool
 ) -> dict[str, WayOut]:
-    """What would need less memory, the cheapest first; only what this run does not do already.
+    """List what would need less memory, the cheapest first; only what this run does not do yet.
 
     Args:
         config: `config.train.seq_length` is set.

@@ -101,7 +101,7 @@ class _Anchored(torch.autograd.Function):
 
 
 def _wanting_a_gradient(module: Any, inputs: Any, embedded: torch.Tensor) -> torch.Tensor:
-    """A hook after which the first layer reads what the others do: else it is compiled apart."""
+    """Let the first layer read what the others do; else it is compiled apart."""
     if embedded.requires_grad or not torch.is_grad_enabled():
         return embedded
     anchor = embedded.new_empty(0).requires_grad_()
@@ -109,7 +109,7 @@ def _wanting_a_gradient(module: Any, inputs: Any, embedded: torch.Tensor) -> tor
 
 
 def _of_compiled(run: Checkpointer, compiled: Callable[..., Any]) -> Checkpointer:
-    """`run`, told to compile what it runs: it cannot be compiled itself with all it may do."""
+    """Tell `run` to compile what it runs: it cannot be compiled itself with all it may do."""
 
     def checkpointer(layer: partial[Any], *inputs: Any) -> Any:
         return run(partial(compiled(layer.func), *layer.args, **layer.keywords), *inputs)

@@ -118,13 +118,13 @@ class Measuring:
         return record is not None and record.kind == self.kind and not record.finished
 
     def _record(self, out: Path, *, finished: bool, documents: list[str]) -> None:
-        parts: dict[str, Any] = {} if finished else {"finished": False}
+        missing: dict[str, Any] = {} if finished else {"finished": False}
         write_record(
             out,
             {
                 "schema": SCHEMA,
                 "kind": self.kind,
-                **parts,
+                **missing,
                 "versions": versions(),
                 "evaluations": documents,
                 "command": command_line(),
@@ -133,7 +133,7 @@ class Measuring:
 
 
 def weights_state(source: Source) -> str:
-    """What the numbers of a checkpoint depend on: its config, and names, sizes and times of files.
+    """Name what a checkpoint's numbers depend on: config, and names, sizes and times of files.
 
     For the journal of a run that goes on on the same machine; no hash of gigabytes.
     """

@@ -82,9 +82,9 @@ class Reading:
         rows = shared_rows(
             len(batches), lambda index: self._batch(documents, batches[index], reduce),
             key=f"{self.identity} {key}", journal=self.journal, launch=self.launch, on_done=heard,
-            fits=lambda index, part: _widths(part) == [width(w) for _, w in batches[index]],
+            fits=lambda index, kept: _widths(kept) == [width(w) for _, w in batches[index]],
         )  # fmt: skip
-        return [row for part in rows for row in part]
+        return [row for batch in rows for row in batch]
 
     def _batch(self, documents: Sequence[Tokens], batch: Plan, reduce: Reduce) -> Rows:
         ids = np.stack([documents[d][w.begin : w.end] for d, w in batch]).astype(np.int64)

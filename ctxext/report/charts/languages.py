@@ -30,7 +30,7 @@ def fertility_figure(
     panels: Sequence[int] = (0, 1),
     titled: bool = True,
 ) -> "Figure":
-    """Bars, cheapest language on top.
+    """Draw the bars, the cheapest language on top.
 
     Args:
         rows: of the fertility document.
@@ -59,7 +59,7 @@ def fertility_figure(
 
 
 def by_cost(rows: Sequence[FertilityRow]) -> list[FertilityRow]:
-    """The dearest language first, which is the lowest bar."""
+    """Sort the dearest language first, which is the lowest bar."""
     return sorted(rows, key=lambda row: (row.window_characters, row.language))
 
 

@@ -20,7 +20,7 @@ _WORD = re.compile("w+(?:i+w+)*")
 
 @dataclass(frozen=True)
 class TextCost:
-    """One text in one tokenizer.
+    """What one text costs in one tokenizer.
 
     Attributes:
         characters: Unicode code points; `bytes`: of its UTF-8.

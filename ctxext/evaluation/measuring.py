@@ -25,7 +25,7 @@ from ctxext.runs.output import MARK, check_output, locked, write_file
 
 
 class Measuring:
-    """One command's output folder, of `kind`, from its first check to its last file.
+    """One command's output folder, of one `kind` of run, from its first check to its last file.
 
     While numbers are missing, `ctxext.json` says `finished: false` and the journal lies beside it;
     the same command again goes on from there, and so does one with other lengths.

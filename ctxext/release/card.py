@@ -44,7 +44,6 @@ class CardFacts:
     """What a card is made of.
 
     Attributes:
-        repo_id: where it will stand.
         record: the checkpoint's ctxext.json, with `base` and `window`.
         identity: of the checkpoint, as evaluations note it.
         evaluations, retrievals: eval-ppl and eval-retrieval documents that measured it.

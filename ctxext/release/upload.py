@@ -31,7 +31,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Repository:
-    """Where files go.
+    """The repository that files go to.
 
     Attributes:
         private: False = public, or what the organisation's settings say.

@@ -29,7 +29,6 @@ class Reading:
     """A model that is being measured: with whom, what is known already, and who listens.
 
     Attributes:
-        scorer: the model.
         name: what progress calls it.
         identity: what the model's numbers depend on, for the journal.
         journal: measured already, by this process or one that was killed.
@@ -56,9 +55,7 @@ class Reading:
         """Read every window of a plan once.
 
         Args:
-            documents: token ids.
             plan: the windows; the same on every process.
-            reduce: what is kept of a window.
             what: the task's name for progress.
             key: what the numbers depend on, the model aside.
             width: how many numbers `reduce` keeps of a window.

@@ -37,7 +37,6 @@ def planted_rows(
     Second copies stand side by side at the end, in the order of `distances`.
 
     Args:
-        documents: texts to cut the rows from.
         alphabet: token ids the strings are drawn from, without repeats.
         length: tokens in a row.
         distances: tokens from the start of one copy to the start of the other, ascending.

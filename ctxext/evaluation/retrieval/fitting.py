@@ -29,7 +29,6 @@ class Question:
 
     Attributes:
         prompt: all that stands before the first token of the answer.
-        truth: the right continuation.
         wrong: continuations with a distractor in the answer's place.
         without: the prompt of (nearly) the same length whose haystack has no needle.
         text: the prompt in words.

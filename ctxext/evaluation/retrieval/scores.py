@@ -42,7 +42,6 @@ class Asking:
 
     Attributes:
         answerer, encode: the model and its tokenizer.
-        haystack: what the needles are hidden in.
         identity: what the answers depend on, for the journal.
     """
 

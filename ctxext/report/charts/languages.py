@@ -33,12 +33,10 @@ def fertility_figure(
     """Draw the bars, the cheapest language on top.
 
     Args:
-        rows: of the fertility document.
         reference: the language that is 1.
         window: tokens, for the title.
         width: of a panel, inches.
         panels: 0 = the cost, 1 = characters in the window.
-        titled: titles over the axes.
     """
     ordered = by_cost(rows)
     height = 1.1 + 0.24 * len(rows)

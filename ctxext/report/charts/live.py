@@ -1,4 +1,4 @@
-"""`OUT/loss.png`, drawn while training goes on."""
+"""Draw `OUT/loss.png` while training goes on."""
 
 import threading
 import time

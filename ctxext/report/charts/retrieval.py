@@ -40,7 +40,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Line:
-    """A share of 1 that is marked, and what it is called."""
+    """A line across a chart: a share of 1 that is marked, and what it is called."""
 
     share: float
     name: str

@@ -40,7 +40,6 @@ class Chart:
     Attributes:
         title: its name, a few words.
         description: what it shows, with the numbers that matter, for who does not see it.
-        draw: makes the figure.
         tips: id of a curve or bar (matplotlib's `gid`) -> a text for each of its marks.
     """
 

@@ -63,7 +63,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`word` for a badge, `sentence` for people, and the lengths they rest on, tokens.
+    """A model's `word` for a badge, `sentence` for people, and the lengths they rest on, tokens.
 
     Where one of these is None, `stable_measured` and `use_measured` tell "nowhere" from "not
     measured".

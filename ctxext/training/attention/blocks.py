@@ -106,7 +106,6 @@ def block_attention(
     Args:
         query: (batch, heads, queries, d), rotated.
         key, value: (batch, kv heads, T, d) of the whole row; heads is a multiple of kv heads.
-        rows: where the queries stand and what they may read.
         scaling: of the logits; None = d ** -0.5.
         block: queries in one masked call.
 

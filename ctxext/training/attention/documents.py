@@ -23,10 +23,6 @@ DOCUMENTS = "ctxext_documents"
 def separate_documents(model: Any, device: torch.device) -> None:
     """Make a transformers model attend within documents when it is given restarting `position_ids`.
 
-    Args:
-        model: a causal language model.
-        device: where it will be trained.
-
     Raises:
         BadInput: a kind of attention that is not known here.
     """

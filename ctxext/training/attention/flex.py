@@ -1,4 +1,4 @@
-"""When a run computes attention by transformers' flex attention, which has to be compiled."""
+"""Tell when a run uses transformers' flex attention, which has to be compiled."""
 
 from collections.abc import Sequence
 

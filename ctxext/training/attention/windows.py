@@ -35,7 +35,6 @@ def use_windows(model: Any, device: torch.device, length: int) -> bool:
 
     Args:
         model: a causal language model; changed in place.
-        device: where it will be trained.
         length: tokens in a row.
 
     Returns:

@@ -83,7 +83,6 @@ class Pass:
         batch, length: rows, and tokens in each.
         width: bytes of a number in the weights.
         targets: linear layers with an adapter, by their names in a Llama.
-        rank: of the adapters.
         dropout: whether adapters drop parts of their input.
         train_norms: norm weights are trained.
         train_head: the head, or embeddings tied to it, is trained.
@@ -253,7 +252,6 @@ def _inputs_kept(
 
     Args:
         layers: by their names in a Llama; those in `step.targets` have adapters.
-        size: of the input.
     """
     adapted = sum(name in step.targets for name in layers)
     if not adapted:

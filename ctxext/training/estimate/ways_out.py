@@ -33,7 +33,6 @@ def ways_out(
 
     Args:
         config: `config.train.seq_length` is set.
-        processes: of the run.
         half: the frozen weights are in a 16-bit type.
 
     Returns:

@@ -1,4 +1,4 @@
-"""`train.compile`: each decoder layer through torch.compile, one compilation for layers alike.
+"""Send each decoder layer through torch.compile (`train.compile`), layers alike compiled once.
 
 Recomputation and offloading stay outside: they run the compiled layer once more. What is not plain
 tensor code (tiled MLPs, our own attention) runs between the compiled parts as it is.
@@ -52,7 +52,6 @@ def compile_layers(model: Any, backend: str = "inductor") -> int:
     Args:
         model: with adapters, after all other switches, in the mode in which it stays: each way of
             calling a layer is compiled for itself.
-        backend: of torch.compile.
 
     Returns:
         How many layers.

@@ -25,7 +25,7 @@ from ctxext.training.parallel.sharding import gathered_bytes, own_part
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What the switches came to.
+    """What the memory switches came to.
 
     Attributes:
         recomputed, layers: decoder layers that recompute, of how many.

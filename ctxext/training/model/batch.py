@@ -17,7 +17,6 @@ class Batch:
     """One forward pass; tensors are (batch, length), int64.
 
     Attributes:
-        input_ids: token ids.
         labels: already shifted: the token that follows each position; `loss.IGNORED` where none is
             scored.
         position_ids: None = 0, 1, 2, ... in every row.
@@ -68,7 +67,6 @@ class TrainingRows:
     """The rows of a run as batches, in an order that depends on the rows' numbers only.
 
     Attributes:
-        rows: token ids.
         sha256: of all tokens, so that a resumed run notices another text.
         separate: attention and labels stay inside documents, positions restart with each.
         skips: positions with gaps (PoSE); None = without.

@@ -14,7 +14,6 @@ class Mesh:
     """The processes as data ranks x context ranks; neighbours hold parts of the same rows.
 
     Attributes:
-        launch: all processes.
         context_ranks: processes that hold one row together.
         context_group: this process and the others that hold its rows; None when it is alone.
     """

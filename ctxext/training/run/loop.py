@@ -37,8 +37,6 @@ class Prepared:
         plain: the model with its loss.
         optimizer: over its trained tensors.
         rows: the data; which rows a step reads depends on its number only.
-        accelerator: accelerate's.
-        mesh: how the ranks share the rows.
     """
 
     model: Any

@@ -46,7 +46,6 @@ class Stage:
 
     Attributes:
         config: with everything filled in.
-        folder: where it runs.
         index: its place in the list, from 0; None = the run has no stages.
     """
 

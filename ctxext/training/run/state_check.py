@@ -100,7 +100,6 @@ def check_optimizer(kept: Tensors, model: nn.Module, state: RunState) -> None:
 
     Args:
         kept: moments as `KEY|NAME`, random numbers as `rng.*`.
-        state: of state.json.
 
     Raises:
         Broken: it is not.

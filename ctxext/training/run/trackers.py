@@ -1,4 +1,4 @@
-"""`--report-to`: the numbers of each step to a tracker that accelerate knows."""
+"""Send the numbers of each step to a tracker that accelerate knows (`--report-to`)."""
 
 from collections.abc import Mapping
 from pathlib import Path

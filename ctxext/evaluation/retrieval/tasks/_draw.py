@@ -13,7 +13,6 @@ class Draw:
     """Seeded draws for one sample.
 
     Attributes:
-        random: the generator.
         tokens: how many a string has behind a space, for the model that is asked.
     """
 

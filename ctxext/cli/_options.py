@@ -11,7 +11,7 @@ from ctxext.errors import BadInput, shown
 
 
 def word_option(flag: str, text: str) -> Any:
-    """An option typed as a `Literal` and parsed as text; what is called checks it."""
+    """Make an option typed as a `Literal` and parsed as text; what is called checks it."""
     return typer.Option(flag, parser=str, metavar="<str>", help=text)
 
 
@@ -75,7 +75,7 @@ Prefer = Annotated[
 
 
 def parse_set(pairs: list[str] | None) -> dict[str, Any]:
-    """`key=value` pairs; values read as YAML scalars, so 16 is a number and true a truth value.
+    """Parse `key=value` pairs; values are YAML scalars, so 16 is a number and true a truth value.
 
     Raises:
         BadInput: no `=`, an empty key, the same key twice, or a value that is not one scalar.
@@ -92,7 +92,7 @@ def parse_set(pairs: list[str] | None) -> dict[str, Any]:
 
 
 def parse_scalar(text: str, *, flag: str) -> Any:
-    """One YAML scalar, with `1e-4` read as the number that everybody means."""
+    """Parse one YAML scalar, with `1e-4` read as the number that everybody means."""
     from ctxext.runs.recipe.reader import read_yaml
 
     try:

@@ -27,12 +27,12 @@ class Result(Protocol):
 
 
 def out() -> "Console":
-    """The console for results; plain when stdout is not a terminal."""
+    """Return the console for results; plain when stdout is not a terminal."""
     return _console(sys.stdout, soft_wrap=not sys.stdout.isatty())
 
 
 def err() -> "Console":
-    """The console for everything that is no result."""
+    """Return the console for everything that is no result."""
     return _console(sys.stderr, soft_wrap=True)
 
 
@@ -53,7 +53,7 @@ def _console(stream: TextIO, *, soft_wrap: bool) -> "Console":
 
 
 def terminal_text(text: str) -> str:
-    """Text that moves no cursor and changes no color: control characters are shown as such."""
+    """Make text move no cursor and change no color: control characters are shown as such."""
     return "\n".join(printable_text(line) for line in text.split("\n"))
 
 
@@ -63,7 +63,7 @@ def abandon(stream: TextIO) -> None:
 
 
 def _write(text: str) -> None:
-    """Plain text to stdout, now."""
+    """Write plain text to stdout, now."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -72,7 +72,7 @@ def _write(text: str) -> None:
 
 
 def print_json(result: Result) -> None:
-    """The only line on stdout under --json."""
+    """Print the only line on stdout under --json."""
     # ASCII: whatever stdout's encoding is, and with half a surrogate pair in a name too.
     _write(json.dumps(finite(result.to_dict())) + "\n")
 
@@ -98,7 +98,7 @@ def say_failed(failed: Sequence[Failed], *, resumable: bool) -> None:
 
 
 def say_error(error: CtxextError, *, as_json: bool) -> None:
-    """One sentence and the way out; under --json the same as a document on stdout."""
+    """Say one sentence and the way out; under --json the same as a document on stdout."""
     console = err()
     message, hint = masked(str(error)), masked(error.hint)
     console.print("ctxext: ", style="red", end="")
@@ -111,7 +111,7 @@ def say_error(error: CtxextError, *, as_json: bool) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout: drawn on a terminal, GitHub Markdown in a pipe (to paste in an issue)."""
+    """Print a table: drawn on a terminal, GitHub Markdown in a pipe (to paste in an issue)."""
     if not sys.stdout.isatty():
         lines = [f"\n**{printable_text(title)}**\n"] if title else []
         lines.append(_piped(columns))
@@ -130,7 +130,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 
 
 def _piped(cells: Sequence[str]) -> str:
-    """A line of a Markdown table for people: only what would end a cell is escaped."""
+    """Write a line of a Markdown table for people: only what would end a cell is escaped."""
     return "| " + " | ".join(printable_text(cell).replace("|", "\\|") for cell in cells) + " |"
 
 

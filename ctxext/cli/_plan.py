@@ -6,7 +6,7 @@ from ctxext.lengths import show_length
 
 
 def show_plan(plan: FinetunePlan) -> None:
-    """Memory by part, what each switch buys, and the sentence that decides."""
+    """Print memory by part, what each switch buys, and the sentence that decides."""
     memory, machine = plan.memory, plan.machine
     rows = [[name, _size(size)] for name, size in memory.parts().items() if size]
     rows.append(["peak (the last two do not coincide)", _size(memory.peak)])

@@ -1,4 +1,4 @@
-"""`ctxext demo`."""
+"""The command `ctxext demo`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

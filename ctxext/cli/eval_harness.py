@@ -1,4 +1,4 @@
-"""`ctxext eval-harness`."""
+"""The command `ctxext eval-harness`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

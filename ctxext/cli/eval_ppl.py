@@ -1,4 +1,4 @@
-"""`ctxext eval-ppl`."""
+"""The command `ctxext eval-ppl`."""
 
 from typing import TYPE_CHECKING, Annotated
 

@@ -1,4 +1,4 @@
-"""`ctxext eval-retrieval`."""
+"""The command `ctxext eval-retrieval`."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -120,7 +120,7 @@ def command(
 
 def _depths(text: str) -> list[float]:
     try:
-        return [float(part) for part in text.split(",") if part.strip()]
+        return [float(depth) for depth in text.split(",") if depth.strip()]
     except ValueError as error:
         raise BadInput(
             f"--depths is {text!r}, and has to be numbers between 0 and 1", "e.g. --depths 0,0.5,1"

@@ -1,4 +1,4 @@
-"""`ctxext extend`."""
+"""The command `ctxext extend`."""
 
 import json as json_module
 from typing import TYPE_CHECKING, Annotated

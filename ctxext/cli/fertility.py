@@ -1,4 +1,4 @@
-"""`ctxext fertility`."""
+"""The command `ctxext fertility`."""
 
 from typing import TYPE_CHECKING, Annotated
 

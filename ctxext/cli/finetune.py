@@ -1,4 +1,4 @@
-"""`ctxext finetune`."""
+"""The command `ctxext finetune`."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -256,7 +256,7 @@ def _say_note(sentence: str) -> None:
 
 
 def _say_start(report: Any) -> None:
-    """What is trained, on stderr, before the first step."""
+    """Say what is trained, on stderr, before the first step."""
     console = err()
     width = max(len(group.name) for group in report.groups)
     trained = sum(group.parameters for group in report.groups)

@@ -1,4 +1,4 @@
-"""`ctxext inspect`."""
+"""The command `ctxext inspect`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -88,13 +88,13 @@ def _render(result: "InspectResult") -> None:
         ]
         if rope.attention_factor is not None and rope.attention_factor != 1:
             rows.append(("attention factor", f"{rope.attention_factor:.6g}"))
-    kinds: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for layer in position.layers:
         name = _ATTENTION[layer.attention]
         if layer.window:
             name += f" over {layer.window:,}"
-        kinds[name] = kinds.get(name, 0) + 1
-    rows.append(("layers", ", ".join(f"{n} x {kind}" for kind, n in kinds.items())))
+        counts[name] = counts.get(name, 0) + 1
+    rows.append(("layers", ", ".join(f"{n} x {name}" for name, n in counts.items())))
     if result.kv_bytes_per_token is None:
         rows.append(("KV cache", _UNKNOWN))
     elif result.kv_bytes_per_token == 0:

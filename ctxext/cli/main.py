@@ -126,7 +126,7 @@ def _let_gpu_memory_grow() -> None:
 
 
 def _let_rank_0_speak() -> None:
-    """A launcher ends all processes when one has failed: who is silent must not be the first."""
+    """Wait: a launcher ends all processes when one has failed, so a silent one is not the first."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     time.sleep(_PATIENCE)

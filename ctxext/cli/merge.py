@@ -1,4 +1,4 @@
-"""`ctxext merge`."""
+"""The command `ctxext merge`."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`ctxext push`."""
+"""The command `ctxext push`."""
 
 from pathlib import Path
 from typing import Annotated

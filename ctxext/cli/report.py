@@ -1,4 +1,4 @@
-"""`ctxext report`."""
+"""The command `ctxext report`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,7 +85,7 @@ def _perplexity(findings: "Findings") -> None:
 
 
 def _compared(name: str, about: str, cells: "Table", compared: "Sequence[Difference]") -> None:
-    """A table of perplexities, and of their differences."""
+    """Print a table of perplexities, and of their differences."""
     from ctxext.report.tables.perplexity import nll_difference_table
 
     if cells[1]:

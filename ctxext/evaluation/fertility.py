@@ -20,7 +20,7 @@ _WORD = re.compile("w+(?:i+w+)*")
 
 @dataclass(frozen=True)
 class TextCost:
-    """One text in one tokenizer.
+    """What one text costs in one tokenizer.
 
     Attributes:
         characters: Unicode code points; `bytes`: of its UTF-8.
@@ -48,7 +48,7 @@ class TextCost:
         return self.tokens / self.words if self.words else None
 
     def window_characters(self, window: int) -> int:
-        """Characters of this text that a window of so many tokens holds, rounded down."""
+        """Count the characters of this text that a window of so many tokens holds, rounded down."""
         return window * self.characters // self.tokens
 
 
@@ -59,12 +59,12 @@ def text_cost(text: str, ids: Sequence[int], unknown: Collection[int]) -> TextCo
         bytes=len(text.encode("utf-8", "surrogatepass")),
         words=count_words(text),
         tokens=len(ids),
-        unknown=sum(one in unknown for one in ids) if unknown else 0,
+        unknown=sum(token in unknown for token in ids) if unknown else 0,
     )
 
 
 def count_words(text: str) -> int | None:
-    """Runs of letters, marks and digits; None for a script without spaces between words.
+    """Count runs of letters, marks and digits; None for a script without spaces between words.
 
     An apostrophe inside a word belongs to it, a hyphen parts two. A text counts as without spaces
     when half of its letters are of such a script.

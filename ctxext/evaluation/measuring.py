@@ -25,7 +25,7 @@ from ctxext.runs.output import MARK, check_output, locked, write_file
 
 
 class Measuring:
-    """One command's output folder, of `kind`, from its first check to its last file.
+    """One command's output folder, of one `kind` of run, from its first check to its last file.
 
     While numbers are missing, `ctxext.json` says `finished: false` and the journal lies beside it;
     the same command again goes on from there, and so does one with other lengths.
@@ -118,13 +118,13 @@ class Measuring:
         return record is not None and record.kind == self.kind and not record.finished
 
     def _record(self, out: Path, *, finished: bool, documents: list[str]) -> None:
-        parts: dict[str, Any] = {} if finished else {"finished": False}
+        missing: dict[str, Any] = {} if finished else {"finished": False}
         write_record(
             out,
             {
                 "schema": SCHEMA,
                 "kind": self.kind,
-                **parts,
+                **missing,
                 "versions": versions(),
                 "evaluations": documents,
                 "command": command_line(),
@@ -133,7 +133,7 @@ class Measuring:
 
 
 def weights_state(source: Source) -> str:
-    """What the numbers of a checkpoint depend on: its config, and names, sizes and times of files.
+    """Name what a checkpoint's numbers depend on: config, and names, sizes and times of files.
 
     For the journal of a run that goes on on the same machine; no hash of gigabytes.
     """

@@ -91,8 +91,6 @@ class Session:
     Iterating gives each checkpoint with its name in the table.
 
     Attributes:
-        launch: the processes.
-        loading: how checkpoints are loaded.
         checkpoints, names: what is measured, and what tables call it.
         reference: a checkpoint that is read but not measured.
         failed: a row for everything that could not be measured.
@@ -136,7 +134,6 @@ class Session:
             models: folders or Hub repositories.
             kind: of the run, as its `ctxext.json` says it.
             names: what tables call the models; None = the ends of their paths.
-            reference: the checkpoint that is only read.
 
         Raises:
             BadInput: as `Loading.open`, `check_output` and `locked`.

@@ -25,7 +25,7 @@ def check_texts(data: DataConfig) -> None:
 def token_files(
     data: DataConfig, tokenizer: Any, tokenizer_sha256: str, separator: int | None
 ) -> list[TokenFile]:
-    """The tokens of each text in `data.texts`, in that order; one named twice is read once.
+    """Read the tokens of each text in `data.texts`, in that order; one named twice is read once.
 
     Raises:
         BadInput, CtxextError: as `stored_tokens`.
@@ -40,7 +40,7 @@ def token_files(
 
 
 def mixed_rows(config: FinetuneConfig, files: Sequence[TokenFile]) -> Mixture:
-    """The rows that a run reads.
+    """Mix the rows that a run reads.
 
     Raises:
         BadInput: bounds that leave no document, or less than one row of a text; it is named.
@@ -55,15 +55,15 @@ def mixed_rows(config: FinetuneConfig, files: Sequence[TokenFile]) -> Mixture:
             max_tokens=text.max_tokens,
             name=name,
         )
-        part = index + 1 if len(files) > 1 else 0
+        number = index + 1 if len(files) > 1 else 0
         train = config.train
-        parts.append(PackedRows(stream, train.seq_length, train.seed, part, name))
+        parts.append(PackedRows(stream, train.seq_length, train.seed, number, name))
     weights = tuple(text.weight for text in config.data.texts)
     return Mixture(tuple(parts), weights, config.train.seed)
 
 
 def training_data(data: DataConfig, files: Sequence[TokenFile]) -> dict[str, Any]:
-    """What is written down about the texts: names, hashes, tokens; with several, each by itself."""
+    """Describe the texts for the record: names, hashes, tokens; with several, each by itself."""
     distinct = list(dict.fromkeys(files))
     out: dict[str, Any] = {
         "source": ", ".join(dict.fromkeys(file.source for file in distinct)),
@@ -85,7 +85,7 @@ def training_data(data: DataConfig, files: Sequence[TokenFile]) -> dict[str, Any
 
 
 def unreadable(files: Sequence[TokenFile]) -> list[str]:
-    """A warning for each text with bytes that were not UTF-8."""
+    """Make a warning for each text with bytes that were not UTF-8."""
     return [
         f"--data {file.source}: {file.replaced} bytes were not UTF-8"
         for file in dict.fromkeys(files)
@@ -94,5 +94,5 @@ def unreadable(files: Sequence[TokenFile]) -> list[str]:
 
 
 def _joined(hashes: Sequence[str]) -> str:
-    """One hash as it is, several hashed together."""
+    """Return one hash as it is, several hashed together."""
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -44,7 +44,6 @@ class CardFacts:
     """What a card is made of.
 
     Attributes:
-        repo_id: where it will stand.
         record: the checkpoint's ctxext.json, with `base` and `window`.
         identity: of the checkpoint, as evaluations note it.
         evaluations, retrievals: eval-ppl and eval-retrieval documents that measured it.
@@ -149,7 +148,7 @@ class CardFacts:
         ]
 
     def perplexity_table(self, document: PerplexityResult) -> Table:
-        """Perplexity by length of all models, and what the extension costs or brings."""
+        """Show perplexity by length of all models, and what the extension costs or brings."""
         rows = document.results
         lengths = sorted({row.length for row in rows})
         first: dict[tuple[str, int], LengthRow] = {}
@@ -163,7 +162,7 @@ class CardFacts:
         return columns, lines + self._changes(rows, lengths)
 
     def _changes(self, rows: Sequence[LengthRow], lengths: Sequence[int]) -> list[list[str]]:
-        """The line of changes at each length; none without a base."""
+        """Write the line of changes at each length; none without a base."""
         known = [(row, row.perplexity) for row in rows if row.perplexity is not None]
         here = {row.length: value for row, value in known if self.is_this(row)}
         origin = self.origin.config_sha256
@@ -178,7 +177,7 @@ class CardFacts:
         return [["this model against its base", *changes]]
 
     def retrieval_group(self, document: RetrievalResult) -> RetrievalGroup:
-        """The rows of a document, models called by what they are to this one."""
+        """Gather the rows of a document, models called by what they are to this one."""
         names = {row.model: self.label(row) for row in document.results}
         return RetrievalGroup(
             "", document.window, document.threshold,
@@ -189,11 +188,11 @@ class CardFacts:
         )  # fmt: skip
 
     def is_this(self, row: LengthRow | CellRow) -> bool:
-        """Whether a row was measured on exactly this checkpoint."""
+        """Tell whether a row was measured on exactly this checkpoint."""
         return Identity.of(row).same_files(self.identity)
 
     def label(self, row: LengthRow | CellRow) -> str:
-        """What a measured model is to this one, told by its config and record."""
+        """Name what a measured model is to this one, told by its config and record."""
         if self.is_this(row):
             return "this model"
         config = row.config_sha256

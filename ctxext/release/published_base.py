@@ -20,7 +20,7 @@ class HubModel:
 
 
 def check_base_model(name: str) -> list[str]:
-    """`--base-model` can be a repository; warnings where it may be mistaken for one.
+    """Check that `--base-model` can be a repository; warn where a folder here is called so too.
 
     Raises:
         BadInput: it cannot.
@@ -33,7 +33,7 @@ def check_base_model(name: str) -> list[str]:
 
 
 def card_base(record: RunRecord, given: str | None) -> str | None:
-    """The base of the card's front matter: before any extension, if it is on the Hub."""
+    """Choose the base of the card's front matter: before any extension, if it is on the Hub."""
     if given is not None:
         return given
     hub = _from_hub(record.extended_from) or _from_hub(record.base)
@@ -41,7 +41,7 @@ def card_base(record: RunRecord, given: str | None) -> str | None:
 
 
 def adapter_base(record: RunRecord, given: str | None, repo_id: str) -> HubModel:
-    """The base that a published adapter names.
+    """Choose the base that a published adapter names.
 
     What was trained on comes first, then what that was extended from, and last the repository that
     the adapter is published in, which holds the extended model.
@@ -69,7 +69,7 @@ def adapter_base(record: RunRecord, given: str | None, repo_id: str) -> HubModel
 
 
 def _from_hub(checkpoint: BaseCheckpoint | None) -> HubModel | None:
-    """A checkpoint of a record, if it came from the Hub: only then it has a commit.
+    """Return a record's checkpoint if it came from the Hub: only then it has a commit.
 
     By its name alone a folder (`runs/ext`) could pass for a repository of somebody else.
     """

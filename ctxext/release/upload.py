@@ -1,4 +1,4 @@
-"""Files to a repository of the Hub: large ones first, config and card last.
+"""Upload files to a repository of the Hub: large ones first, config and card last.
 
 A repository looks complete to nobody before it is, and what was uploaded once is not sent again:
 after a cut, the same call goes on.
@@ -31,7 +31,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Repository:
-    """Where files go.
+    """The repository that files go to.
 
     Attributes:
         private: False = public, or what the organisation's settings say.
@@ -118,7 +118,7 @@ def _readable(source: Path | bytes) -> str | bytes:
 
 @contextmanager
 def _sentences(repo_id: str) -> Iterator[None]:
-    """What the Hub or the network say, as one sentence with the way out."""
+    """Turn what the Hub or the network say into one sentence with the way out."""
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
         HfHubHTTPError,
         HFValidationError,

@@ -61,7 +61,7 @@ class Windowed(HFLM):  # type: ignore[misc]
         self._stage, self._done, self._total = "", 0, 0
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> Any:
-        """Log-likelihoods of continuations; see the harness."""
+        """Return log-likelihoods of continuations; see the harness."""
         self._begin("log-likelihoods", len(requests))
         self._samples = [_sample(request) for request in requests]
         out = super().loglikelihood(requests, disable_tqdm=True)
@@ -70,7 +70,7 @@ class Windowed(HFLM):  # type: ignore[misc]
         return out
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> Any:
-        """Log-likelihoods of whole texts, in windows side by side; see the harness."""
+        """Return log-likelihoods of whole texts, in windows side by side; see the harness."""
         self._begin("whole texts", 0)
         before = self.add_bos_token
         if self._tokenizer_adds_prefix():
@@ -83,7 +83,7 @@ class Windowed(HFLM):  # type: ignore[misc]
         return out
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> Any:
-        """Greedy or sampled answers; see the harness.
+        """Return greedy or sampled answers; see the harness.
 
         Raises:
             BadInput: a task wants longer answers than the window is.
@@ -131,7 +131,7 @@ class Windowed(HFLM):  # type: ignore[misc]
         left_truncate_len: int | None = None,
         truncation: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and attention mask, (batch, length) each; what is cut is counted."""
+        """Return ids and attention mask, (batch, length) each; what is cut is counted."""
         ids, mask = super().tok_batch_encode(strings, padding_side, None, truncation)
         if left_truncate_len:
             for text, length in zip(strings, mask.sum(dim=1).tolist(), strict=True):
@@ -141,7 +141,7 @@ class Windowed(HFLM):  # type: ignore[misc]
         return ids, mask
 
     def tok_decode(self, tokens: Any, skip_special_tokens: bool = True) -> Any:
-        """Text of ids; None of the EOS that a tokenizer does not have."""
+        """Return the text of ids; None of the EOS that a tokenizer does not have."""
         return None if tokens is None else super().tok_decode(tokens, skip_special_tokens)
 
     def _model_call(self, inps: torch.Tensor, attn_mask: Any = None, labels: Any = None) -> Any:
@@ -153,7 +153,7 @@ class Windowed(HFLM):  # type: ignore[misc]
         return super()._model_generate(context=context, max_length=max_length, stop=stop, **kw)
 
     def _before(self, ids: torch.Tensor) -> None:
-        """A batch goes in: (batch, length) ids."""
+        """Check the ids, (batch, length), of a batch that goes in, and tell how far the run is."""
         check_top(int(ids.max()), self._embeddings)
         reset_dynamic_rope(self.model)
         if self._total:
@@ -173,10 +173,9 @@ class Windowed(HFLM):  # type: ignore[misc]
 
 
 def prefix_of(tokenizer: Any) -> int | None:
-    """What stands before the first token where a tokenizer has neither BOS nor EOS: a new line.
+    """Give the id to start from where a tokenizer has neither BOS nor EOS: a new line's.
 
-    Returns:
-        Its id; None where the harness's own choice (BOS, else EOS) will do.
+    None where the harness's own choice (BOS, else EOS) will do.
     """
     if tokenizer.bos_token_id is not None or tokenizer.eos_token_id is not None:
         return None

@@ -17,7 +17,7 @@ _AT_LENGTH = re.compile(r"[0-9]+")
 
 
 def unknown_task(name: str, known: Iterable[str], *, own_folder: str | None) -> BadInput:
-    """The error for a task that the harness does not have, with the nearest ones it has."""
+    """Make the error for a task that the harness does not have, with the nearest ones it has."""
     where = f", nor in --include-path {own_folder}" if own_folder else ""
     return BadInput(
         f"--tasks has {name!r}, which is no task, group or tag of the harness{where}",
@@ -26,7 +26,7 @@ def unknown_task(name: str, known: Iterable[str], *, own_folder: str | None) -> 
 
 
 def lengths_for(task: str, lengths: Sequence[int]) -> list[int] | str:
-    """`max_seq_lengths` as a task reads it: RULER's a list of numbers, BABILong's one of `4k`.
+    """Write `max_seq_lengths` as a task reads it: RULER a list of numbers, BABILong one of `4k`.
 
     Raises:
         BadInput: several lengths for BABILong, which takes one.
@@ -39,7 +39,7 @@ def lengths_for(task: str, lengths: Sequence[int]) -> list[int] | str:
 
 
 def chosen_documents(lengths: Sequence[int] | None, total: int, limit: int) -> list[int]:
-    """The first `limit` documents; of a task with several lengths, of each length.
+    """Choose the first `limit` documents; of a task with several lengths, of each length.
 
     The harness's own limit takes the first documents of all, which are all of the first length.
 
@@ -60,7 +60,7 @@ def chosen_documents(lengths: Sequence[int] | None, total: int, limit: int) -> l
 def rows_of(
     results: Mapping[str, Any], *, at_length: Mapping[str, Counts], cut: Counts
 ) -> list[HarnessRow]:
-    """A row for each task, metric and filter of the harness's results, groups last.
+    """Make a row for each task, metric and filter of the harness's results, groups last.
 
     Args:
         results: what `lm_eval.evaluate` returned.
@@ -101,9 +101,9 @@ def rows_of(
 
 
 def _samples(results: Mapping[str, Any], name: str) -> int | None:
-    own = results.get("n-samples", {}).get(name)
-    if own is not None:
-        return int(own["effective"])
+    counts = results.get("n-samples", {}).get(name)
+    if counts is not None:
+        return int(counts["effective"])
     members = [_samples(results, n) for n in results.get("group_subtasks", {}).get(name, [])]
     known = [n for n in members if n is not None]
     return sum(known) if known else None
@@ -114,7 +114,7 @@ def _is_number(value: Any) -> bool:
 
 
 def publishable(value: Any, folders: Sequence[Path]) -> Any:
-    """A JSON value of whatever the harness reports, without secrets or this machine's paths.
+    """Turn whatever the harness reports into JSON, without secrets or this machine's paths.
 
     Args:
         folders: their own paths are cut off wherever they stand, also within a longer text.

@@ -37,35 +37,35 @@ class Tasks:
         metadata: dict[str, Any] = {"tokenizer": tokenizer} if tokenizer else {}
         metadata["max_seq_lengths"] = list(lengths)
         manager, wanted = _manager(names, include_path, metadata)
-        found = cls({}, {})
+        tasks = cls({}, {})
         for index, name in enumerate(wanted):
             on_progress("loading tasks", index, len(wanted), name)
             # The manager gives every task this same dictionary.
             metadata["max_seq_lengths"] = lengths_for(name, lengths)
             loaded = _load(manager, name, trusted=tokenizer is not None)
-            found.tasks.update(loaded["tasks"])
-            found.groups.update(loaded.get("groups", {}))
+            tasks.tasks.update(loaded["tasks"])
+            tasks.groups.update(loaded.get("groups", {}))
         on_progress("loading tasks", len(wanted), len(wanted), "")
-        for name, task in found.tasks.items():
+        for name, task in tasks.tasks.items():
             if getattr(task, "UNSAFE_CODE", False):
                 raise BadInput(
                     f"--tasks {name} runs code that the model writes, which ctxext does not do",
                     "run it with lm_eval's own command, in a sandbox",
                 )
-        return found
+        return tasks
 
     def configure(self, num_fewshot: int | None, seed: int) -> None:
-        """Few-shot examples as `lm_eval.simple_evaluate` sets them: a task's own 0 stays 0."""
+        """Set few-shot examples as `lm_eval.simple_evaluate` does: a task's own 0 stays 0."""
         for task in self.tasks.values():
-            own = task.get_config("num_fewshot")
-            if num_fewshot is not None and own != 0:
+            shots = task.get_config("num_fewshot")
+            if num_fewshot is not None and shots != 0:
                 task.set_config(key="num_fewshot", value=num_fewshot)
-            elif own is None:
+            elif shots is None:
                 task.set_config(key="num_fewshot", value=0)
             task.set_fewshot_seed(seed=seed)
 
     def lengths(self, name: str) -> list[int] | None:
-        """At which length each document of a task was made; None of a task without."""
+        """Tell at which length each document of a task was made; None of a task without."""
         task = self.tasks[name]
         if not callable(task.get_config("custom_dataset")):
             return None
@@ -75,14 +75,14 @@ class Tasks:
         return [int(length) for length in documents["max_length"]]
 
     def chosen(self, limit: int) -> dict[str, list[int]]:
-        """The documents of each task under `--limit`."""
+        """Choose the documents of each task under `--limit`."""
         return {
             name: chosen_documents(self.lengths(name), len(task.eval_docs), limit)
             for name, task in self.tasks.items()
         }
 
     def at_lengths(self, limit: int | None = None) -> dict[str, dict[str, int]]:
-        """Documents read at each length, of the tasks that have lengths."""
+        """Count the documents read at each length, of the tasks that have lengths."""
         out = {}
         for name in self.tasks:
             lengths = self.lengths(name)
@@ -95,16 +95,16 @@ class Tasks:
 def _manager(
     names: Sequence[str], include_path: str | Path | None, metadata: dict[str, Any]
 ) -> tuple[Any, list[str]]:
-    """The harness's list of tasks, and the names that were meant."""
+    """Return the harness's list of tasks, and the names that were meant."""
     from lm_eval.tasks import TaskManager
 
     names = list(dict.fromkeys(name.strip() for name in names if name.strip()))
     folder = str(Path(include_path).resolve()) if include_path is not None else None
     if folder is not None:
         # Its own list of 14,000 takes ten seconds to read, and is often not needed.
-        own = TaskManager(include_path=folder, include_defaults=False, metadata=metadata)
-        if set(names) <= set(own.all_subtasks):
-            return own, names
+        included = TaskManager(include_path=folder, include_defaults=False, metadata=metadata)
+        if set(names) <= set(included.all_subtasks):
+            return included, names
     manager = TaskManager(include_path=folder, metadata=metadata)
     wanted: list[str] = []
     for name in names:

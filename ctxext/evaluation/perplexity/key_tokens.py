@@ -39,9 +39,7 @@ class KeyRule:
     loss: float = 2.0
 
     def check(self, length: int) -> None:
-        """Raises:
-        BadInput: the short context is not shorter than a window of `length`; or nats that are none.
-        """
+        """Raise BadInput for a short context no shorter than `length`, or nats that are none."""
         for flag, nats in (("--key-gain", self.gain), ("--key-loss", self.loss)):
             if not math.isfinite(nats):
                 raise BadInput(f"{flag} is {nats}, and has to be a finite number of nats")
@@ -58,7 +56,7 @@ class KeyRule:
 def rule_for(
     length: int, *, context: int | None = None, gain: float = 2.0, loss: float = 2.0
 ) -> KeyRule:
-    """The paper's rule, its context scaled down where windows are shorter than 8192 tokens.
+    """Give the paper's rule, its context scaled down where windows are shorter than 8192 tokens.
 
     >>> rule_for(32768).context, rule_for(2048).context
     (4096, 512)
@@ -70,14 +68,12 @@ def rule_for(
 def key_tokens(
     reading: Reading, documents: Sequence[Tokens], length: int, stride: int, rule: KeyRule
 ) -> list[Mask]:
-    """Key tokens of each document by a reference model: (tokens,) bool each.
+    """Find the key tokens of each document by a reference model: (tokens,) bool each.
 
     Args:
-        reading: the reference model.
         documents: token ids of its own tokenizer.
         length: tokens of its long context, at least `length - stride` for each token but the first.
         stride: tokens between windows.
-        rule: see there.
     """
     full = _token_nll(reading, documents, length, step_within(stride, length), "with all context")
     near = _token_nll(
@@ -90,20 +86,20 @@ def key_tokens(
 
 
 def is_key(long: Floats, short: Floats, *, gain: float, loss: float) -> Mask:
-    """The definition: (tokens,) bool of (tokens,) NLLs, nats; NaN (never scored) is no key."""
+    """Apply the rule: (tokens,) bool of (tokens,) NLLs, nats; NaN (never scored) is no key."""
     mask: Mask = (short - long > gain) & (long < loss)
     return mask
 
 
 def carried_over(keys: Mask, sizes: Tokens, to: Tokens) -> Mask:
-    """The tokens of another tokenizer that share a byte of text with a key token.
+    """Find the tokens of another tokenizer that share a byte of text with a key token.
 
     Args:
         keys: (tokens,) of the reference's tokenizer.
         sizes: (tokens,) bytes of text of its tokens.
         to: bytes of text of the other tokenizer's tokens.
     """
-    ends, others = (np.cumsum(part[:], dtype=np.int64) for part in (sizes, to))
+    ends, others = (np.cumsum(counts[:], dtype=np.int64) for counts in (sizes, to))
     begins = np.concatenate([[0], ends[:-1]])
     long = keys & (ends > begins)
     begins, ends = begins[long], ends[long]
@@ -119,7 +115,7 @@ def carried_over(keys: Mask, sizes: Tokens, to: Tokens) -> Mask:
 def _token_nll(
     reading: Reading, documents: Sequence[Tokens], length: int, stride: int, what: str
 ) -> list[Floats]:
-    """NLL of every token, NaN for each document's first."""
+    """Compute the NLL of every token, NaN for each document's first."""
     plan = Plan(
         (index, window)
         for index, document in enumerate(documents)

@@ -43,7 +43,7 @@ class Measured:
     keys: KeyRow | None = None
 
     def gain_over(self, shorter: "Measured") -> tuple[float, float | None]:
-        """What this length gains over a shorter one on the same tokens, nats, and its error.
+        """Compute the gain over a shorter length on the same tokens, nats, and its error.
 
         Aligned windows only. The difference is taken window by window: what makes both easy or
         hard alike is no noise of it.
@@ -69,13 +69,13 @@ class Protocols:
     aligned: tuple[int, ...] = ()
 
     def step(self, length: int) -> int:
-        """Tokens between windows of `length`."""
+        """Return the tokens between windows of `length`."""
         if self.aligned:
             return self.stride
         return length if self.protocol == "disjoint" else step_within(self.stride, length)
 
     def plan(self, documents: Sequence[Tokens], length: int) -> Plan:
-        """The windows of all documents, each with its document's index."""
+        """Plan the windows of all documents, each with its document's index."""
         return Plan(
             (index, window)
             for index, document in enumerate(documents)
@@ -98,15 +98,13 @@ def by_length(
     keys: Marks | None = None,
     keys_name: str = "",
 ) -> Measured:
-    """Perplexity at one window length, of all scored tokens and of key tokens among them.
+    """Measure perplexity at one window length, of all scored tokens and of key tokens among them.
 
     Args:
-        reading: the model.
         documents: token ids; each is one stream, windows never cross from one to the next.
         length: tokens.
         protocols: how windows are cut; None = `Protocols()`.
         sizes: for each document, the bytes of text of each token.
-        keys: the key tokens.
         keys_name: what they depend on, for the journal.
 
     Raises:
@@ -151,7 +149,7 @@ def by_length(
 
 
 def by_position(reading: Reading, documents: Sequence[Tokens], length: int) -> list[PositionRow]:
-    """Perplexity by where in a window a token stands: whole disjoint windows, powers of two.
+    """Measure perplexity by a token's place in its window: whole disjoint ones, powers of two.
 
     Raises:
         CtxextError: the model returned NaN or infinity.
@@ -189,7 +187,7 @@ def by_position(reading: Reading, documents: Sequence[Tokens], length: int) -> l
 
 
 def _mean(sums: Floats, counts: Floats, *, each_window_once: bool = False) -> Any:
-    """Mean NLL and its standard error, windows being what varies."""
+    """Compute the mean NLL and its standard error, windows being what varies."""
     if each_window_once:
         sums, counts = sums / counts, np.ones_like(counts)
     return float(sums.sum() / counts.sum()), ratio_stderr(sums, counts)

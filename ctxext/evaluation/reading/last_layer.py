@@ -39,8 +39,8 @@ def last_positions(decoder: Any, kept: int) -> Iterator[None]:
         cache = DynamicCache()
         cache.layer_class_to_replicate = partial(RoomyLayer, length)
         with _no_attention(decoder.config), _no_mlp(mlp):
-            original(hidden_states[:, :cut], **_part(given, slice(None, cut), cache))
-        tail = _part(given, slice(cut, None), cache)
+            original(hidden_states[:, :cut], **_arguments(given, slice(None, cut), cache))
+        tail = _arguments(given, slice(cut, None), cache)
         mask = given.get("attention_mask")
         if mask is None and decoder.config._attn_implementation == LOWER_RIGHT:
             mask = Back()
@@ -58,8 +58,8 @@ def last_positions(decoder: Any, kept: int) -> Iterator[None]:
         del layer.forward
 
 
-def _part(given: dict[str, Any], positions: slice, cache: Any) -> dict[str, Any]:
-    """A layer's arguments for some of the positions."""
+def _arguments(given: dict[str, Any], positions: slice, cache: Any) -> dict[str, Any]:
+    """Return a layer's arguments for some of the positions."""
     cos, sin = given["position_embeddings"]
     return given | {
         "position_embeddings": (cos[:, positions], sin[:, positions]),
@@ -72,7 +72,7 @@ def _part(given: dict[str, Any], positions: slice, cache: Any) -> dict[str, Any]
 
 @contextmanager
 def _no_attention(config: Any) -> Iterator[None]:
-    """Layers put keys and values into the cache, and attend to nothing."""
+    """Let layers put keys and values into the cache, and attend to nothing."""
     register_attention(_NOTHING, _nothing)
     before = config._attn_implementation
     config._attn_implementation = _NOTHING
@@ -84,7 +84,7 @@ def _no_attention(config: Any) -> Iterator[None]:
 
 @contextmanager
 def _no_mlp(mlp: Any) -> Iterator[None]:
-    """A dense MLP gives back what it gets; experts, which give more than that, work as ever."""
+    """Let a dense MLP give back what it gets; experts, which give more than that, work as ever."""
     if not hasattr(mlp, "down_proj"):
         yield
         return
@@ -101,13 +101,13 @@ def _no_mlp(mlp: Any) -> Iterator[None]:
 def _nothing(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **__: Any
 ) -> tuple[torch.Tensor, None]:
-    """An attention function that attends to nothing: (batch, positions, heads, head_dim) zeros."""
+    """Attend to nothing: return (batch, positions, heads, head_dim) zeros."""
     batch, heads, positions, _size = query.shape
     return value.new_zeros(batch, positions, heads, value.shape[-1]), None
 
 
 def _causal(kept: int, cut: int, hidden: torch.Tensor) -> torch.Tensor:
-    """(1, 1, kept, length) bool: which keys each of the last positions may see."""
-    own = torch.arange(cut, cut + kept, device=hidden.device)
+    """Make the (1, 1, kept, length) bool mask of the keys each of the last positions may see."""
+    queries = torch.arange(cut, cut + kept, device=hidden.device)
     keys = torch.arange(cut + kept, device=hidden.device)
-    return (keys[None] <= own[:, None])[None, None]
+    return (keys[None] <= queries[:, None])[None, None]

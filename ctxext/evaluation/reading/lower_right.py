@@ -35,12 +35,12 @@ class Back:
 
 
 def uses_sdpa(model: Any) -> bool:
-    """Whether a model's attention is one that this can stand in for."""
+    """Tell whether a model's attention is one that this can stand in for."""
     return bool(model.config.get_text_config()._attn_implementation == "sdpa")
 
 
 def ways(model: Any) -> tuple[bool, ...]:
-    """Whether to attend without masks: to be tried first, where a model can."""
+    """List the ways to attend, as they are tried: without masks (True) first, where a model can."""
     return (True, False) if uses_sdpa(model) else (False,)
 
 
@@ -69,7 +69,7 @@ def lower_right(model: Any) -> Iterator[None]:
 def mask(
     *, q_length: int, kv_length: int, local_size: int | None = None, config: Any = None, **rest: Any
 ) -> Any:
-    """What stands for a layer's mask, as transformers' `AttentionMaskInterface` calls it.
+    """Return what stands for a layer's mask, as transformers' `AttentionMaskInterface` calls it.
 
     Returns:
         None where SDPA's own causal kernel does it, `Back` where a token reads what is before it,
@@ -78,11 +78,11 @@ def mask(
     from transformers.masking_utils import sdpa_mask
 
     padded = rest.get("attention_mask")
-    kinds = set(getattr(config, "layer_types", None) or ("sliding_attention",))
+    layer_types = set(getattr(config, "layer_types", None) or ("sliding_attention",))
     if (
         rest.get("allow_is_causal_skip", True)
         and (padded is None or bool(padded.all()))
-        and (local_size is None or kinds <= KNOWN_LAYERS)
+        and (local_size is None or layer_types <= KNOWN_LAYERS)
     ):
         window = local_size if local_size is not None and local_size < kv_length else None
         return None if window is None and q_length in (1, kv_length) else Back(window)
@@ -100,7 +100,7 @@ def attention(
     scaling: float | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of one layer, as transformers' `AttentionInterface` calls it.
+    """Attend in one layer, as transformers' `AttentionInterface` calls it.
 
     Args:
         query: (batch, heads, queries, d), rotated; the last positions of the row.
@@ -131,7 +131,7 @@ def last_queries(
     window: int | None,
     scaling: float | None,
 ) -> torch.Tensor:
-    """Causal attention of the last queries of a row; shapes as in `attention`.
+    """Compute causal attention of the last queries of a row; shapes as in `attention`.
 
     Returns:
         (batch, heads, queries, d of value).
@@ -152,18 +152,18 @@ def last_queries(
         begin, end = keys - queries + at, keys - queries + stop
         first = 0 if window is None else max(0, begin - window + 1)
         bias = _bias(range(begin, end), range(first, end), window, query)
-        for one in range(key.shape[1]):
-            own = slice(one * heads, (one + 1) * heads)
+        for h in range(key.shape[1]):
+            group = slice(h * heads, (h + 1) * heads)
             # Expanded, not repeated: grouped heads read the same memory.
-            k, v = (t[:, one : one + 1, first:end].expand(-1, heads, -1, -1) for t in (key, value))
-            out[:, own, at:stop] = scaled_dot_product_attention(
-                query[:, own, at:stop], k, v, attn_mask=bias, scale=scaling
+            k, v = (t[:, h : h + 1, first:end].expand(-1, heads, -1, -1) for t in (key, value))
+            out[:, group, at:stop] = scaled_dot_product_attention(
+                query[:, group, at:stop], k, v, attn_mask=bias, scale=scaling
             )
     return out
 
 
 def block_size(keys: int, window: int | None = None) -> int:
-    """How many queries go at once, so that no mask has more than `MASK` elements.
+    """Choose how many queries go at once, so that no mask has more than `MASK` elements.
 
     >>> [block_size(keys) for keys in (8192, 131072, 2**20)]
     [1024, 128, 16]
@@ -174,18 +174,18 @@ def block_size(keys: int, window: int | None = None) -> int:
 
 
 def _bias(queries: range, keys: range, window: int | None, like: torch.Tensor) -> torch.Tensor:
-    """(1, 1, queries, keys): 0 for what a query reads, -inf for the rest."""
-    own = torch.arange(queries.start, queries.stop, device=like.device)[:, None]
+    """Make the bias (1, 1, queries, keys): 0 for what a query reads, -inf for the rest."""
+    at = torch.arange(queries.start, queries.stop, device=like.device)[:, None]
     read = torch.arange(keys.start, keys.stop, device=like.device)[None, :]
-    hidden = read > own
+    hidden = read > at
     if window is not None:
-        hidden |= read <= own - window
+        hidden |= read <= at - window
     bias = torch.zeros(hidden.shape, dtype=like.dtype, device=like.device)
     return bias.masked_fill_(hidden, float("-inf"))[None, None]
 
 
 def _has_flash(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
-    """Whether a GPU's flash kernel does it: its causal mask is aligned to the lower right."""
+    """Tell whether a GPU's flash kernel does it: its causal mask is aligned to the lower right."""
     if not query.is_cuda:
         return False
     from torch.backends.cuda import SDPAParams, can_use_flash_attention

@@ -29,7 +29,6 @@ class Reading:
     """A model that is being measured: with whom, what is known already, and who listens.
 
     Attributes:
-        scorer: the model.
         name: what progress calls it.
         identity: what the model's numbers depend on, for the journal.
         journal: measured already, by this process or one that was killed.
@@ -56,9 +55,7 @@ class Reading:
         """Read every window of a plan once.
 
         Args:
-            documents: token ids.
             plan: the windows; the same on every process.
-            reduce: what is kept of a window.
             what: the task's name for progress.
             key: what the numbers depend on, the model aside.
             width: how many numbers `reduce` keeps of a window.
@@ -82,9 +79,9 @@ class Reading:
         rows = shared_rows(
             len(batches), lambda index: self._batch(documents, batches[index], reduce),
             key=f"{self.identity} {key}", journal=self.journal, launch=self.launch, on_done=heard,
-            fits=lambda index, part: _widths(part) == [width(w) for _, w in batches[index]],
+            fits=lambda index, kept: _widths(kept) == [width(w) for _, w in batches[index]],
         )  # fmt: skip
-        return [row for part in rows for row in part]
+        return [row for batch in rows for row in batch]
 
     def _batch(self, documents: Sequence[Tokens], batch: Plan, reduce: Reduce) -> Rows:
         ids = np.stack([documents[d][w.begin : w.end] for d, w in batch]).astype(np.int64)

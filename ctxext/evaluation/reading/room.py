@@ -16,7 +16,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 
 def cache_with_room(config: Any, tokens: int, behind: int = 0) -> Any:
-    """A cache for a row of so many tokens, and what comes behind them.
+    """Make a cache for a row of so many tokens, and what comes behind them.
 
     Args:
         config: the model's. Kinds of layers that are not known here stay transformers' own.
@@ -35,15 +35,15 @@ def cache_with_room(config: Any, tokens: int, behind: int = 0) -> Any:
 
 
 def has_room(cache: Any) -> bool:
-    """Whether branches of a cache share what they have in common, in every layer."""
+    """Tell whether branches of a cache share what they have in common, in every layer."""
     return all(isinstance(layer, RoomyLayer | RoomyWindowLayer) for layer in cache.layers)
 
 
 def branch(cache: Any) -> Any:
-    """A cache that goes its own way from here; only one branch at a time can be read on."""
-    own = copy.copy(cache)
-    own.layers = [copy.copy(layer) for layer in cache.layers]
-    return own
+    """Return a cache that goes its own way from here; only one branch at a time can be read on."""
+    branched = copy.copy(cache)
+    branched.layers = [copy.copy(layer) for layer in cache.layers]
+    return branched
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[misc]
@@ -60,7 +60,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write behind what is there; all keys and values."""
+        """Write behind what is there, and return all keys and values."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         used = self.keys.shape[-2] if self._rooms else 0
@@ -77,7 +77,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
 
 
 class RoomyWindowLayer(DynamicSlidingWindowLayer):  # type: ignore[misc]
-    """Of a layer with a window its last tokens, and room for the next ones."""
+    """The last tokens of a layer with a window, and room for the next ones."""
 
     keys: torch.Tensor
     values: torch.Tensor
@@ -91,7 +91,7 @@ class RoomyWindowLayer(DynamicSlidingWindowLayer):  # type: ignore[misc]
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write behind what is there; the keys and values that the new tokens read."""
+        """Write behind what is there, and return the keys and values that the new tokens read."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         new = key_states.shape[-2]
@@ -120,7 +120,7 @@ class RoomyWindowLayer(DynamicSlidingWindowLayer):  # type: ignore[misc]
 
 
 def _room(states: torch.Tensor, tokens: int) -> torch.Tensor:
-    """(batch, heads, tokens, d) with the states at its beginning."""
+    """Make room, (batch, heads, tokens, d), with the states at its beginning."""
     room = states.new_empty(*states.shape[:2], tokens, states.shape[-1])
     room[:, :, : states.shape[-2]] = states
     return room

@@ -31,8 +31,9 @@ class Scorer:
     """
 
     def __init__(self, model: Any, *, prefill_chunk: int = 0) -> None:
-        """Args:
-            model: a transformers causal language model, in eval mode.
+        """Try on a few tokens how a transformers model in eval mode can be read.
+
+        Args:
             prefill_chunk: tokens that go in at once, the rest being in the KV cache; 0 = all.
 
         Raises:
@@ -60,7 +61,7 @@ class Scorer:
 
     @torch.inference_mode()
     def nll(self, ids: torch.Tensor, scored: int) -> torch.Tensor:
-        """NLL of the last `scored` tokens of each row, given all tokens before each.
+        """Compute the NLL of the last `scored` tokens of each row, given all tokens before each.
 
         Args:
             ids: (batch, length) token ids on the model's device.
@@ -74,14 +75,14 @@ class Scorer:
 
     @torch.inference_mode()
     def hits(self, ids: torch.Tensor, scored: int) -> torch.Tensor:
-        """Whether each of the last `scored` tokens is the most likely one: (batch, scored) bool."""
+        """Tell whether each of the last `scored` tokens is the likeliest: (batch, scored) bool."""
         parts = [logits.argmax(-1) == target for logits, target in self._scored_logits(ids, scored)]
         return torch.cat(parts, dim=1).cpu()
 
     def _scored_logits(
         self, ids: torch.Tensor, scored: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Float32 logits (batch, n, vocabulary) with the ids they predict, a few at a time."""
+        """Yield float32 logits (batch, n, vocabulary) and the ids they predict, a few at a time."""
         targets = ids[:, -scored:]
         if self._head is None:
             yield self._own_logits(ids, scored + 1)[:, :-1].float(), targets
@@ -93,7 +94,7 @@ class Scorer:
             yield self._head.logits(hidden[:, at : at + step]), targets[:, at : at + step]
 
     def _hidden(self, ids: torch.Tensor, kept: int) -> torch.Tensor:
-        """Hidden states (batch, kept, hidden) of the last `kept` positions."""
+        """Compute the hidden states (batch, kept, hidden) of the last `kept` positions."""
         decoder = decoder_of(self.model)
         if not 0 < self._chunk < ids.shape[1]:
             short = self._short and 2 * kept <= ids.shape[1] and (self._lean or kept <= _DENSE)
@@ -101,39 +102,39 @@ class Scorer:
                 whole: torch.Tensor = decoder(input_ids=ids, use_cache=False).last_hidden_state
             return whole[:, -kept:]
         parts = []
-        for part, left in self._in_chunks(decoder, ids, kept):
-            parts.append(part.last_hidden_state[:, -left:])
+        for out, left in self._in_chunks(decoder, ids, kept):
+            parts.append(out.last_hidden_state[:, -left:])
         return torch.cat(parts, dim=1)
 
     def _attention(self) -> AbstractContextManager[None]:
         return lower_right(self.model) if self._lean else nullcontext()
 
     def _own_logits(self, ids: torch.Tensor, kept: int) -> torch.Tensor:
-        """The model's own logits of the last `kept` positions."""
+        """Compute the model's own logits of the last `kept` positions."""
         if not 0 < self._chunk < ids.shape[1]:
             whole: torch.Tensor = self.model(
                 input_ids=ids, use_cache=False, logits_to_keep=kept
             ).logits
             return whole
         parts = []
-        for part, left in self._in_chunks(self.model, ids, kept):
-            parts.append(part.logits[:, -left:])
+        for out, left in self._in_chunks(self.model, ids, kept):
+            parts.append(out.logits[:, -left:])
         return torch.cat(parts, dim=1)
 
     def _in_chunks(self, reader: Any, ids: torch.Tensor, kept: int) -> Iterator[tuple[Any, int]]:
-        """What `reader` says of each chunk with kept positions, and how many of it are kept."""
+        """Yield what `reader` says of each chunk with kept positions, and how many are kept."""
         length = ids.shape[1]
         cache = cache_with_room(self.model.config, length)
         # Masks that are not ours are dense, chunk x length.
         step = self._chunk if self._lean else min(self._chunk, max(1, MASK // length))
-        own = {"logits_to_keep": 1} if reader is self.model else {}
+        asked = {"logits_to_keep": 1} if reader is self.model else {}
         for begin in range(0, length, step):
             chunk = ids[:, begin : begin + step]
             left = min(chunk.shape[1], begin + chunk.shape[1] - (length - kept))
-            if own and left > 0:
-                own = {"logits_to_keep": left}
+            if asked and left > 0:
+                asked = {"logits_to_keep": left}
             with self._attention():
-                out = reader(input_ids=chunk, past_key_values=cache, use_cache=True, **own)
+                out = reader(input_ids=chunk, past_key_values=cache, use_cache=True, **asked)
             if left > 0:
                 yield out, left
 
@@ -177,9 +178,9 @@ class Scorer:
             )
 
 
-def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
-    """The largest difference, as a share of the largest value."""
-    return float((one - other).abs().max()) / max(float(one.abs().max()), 1e-6)
+def _apart(whole: torch.Tensor, other: torch.Tensor) -> float:
+    """Compute the largest difference, as a share of the largest value."""
+    return float((whole - other).abs().max()) / max(float(whole.abs().max()), 1e-6)
 
 
 def _allowed(hidden: torch.Tensor) -> float:
@@ -187,7 +188,7 @@ def _allowed(hidden: torch.Tensor) -> float:
 
 
 def _nll(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """log sum exp(logits) - logits[target]; `logits` is used up."""
+    """Compute log sum exp(logits) - logits[target]; `logits` is used up."""
     chosen = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     top = logits.amax(dim=-1, keepdim=True)
     # What is that far below the largest is lost in the sum, which is 1 or more, and exp of it is

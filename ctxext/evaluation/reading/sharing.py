@@ -16,7 +16,7 @@ def shared_rows(
     fits: Callable[[int, Rows], bool],
     on_done: Callable[[int], None],
 ) -> list[Rows]:
-    """What `work` gives for each piece, on every process.
+    """Do each piece of work once, and return what `work` gave for it, on every process.
 
     Args:
         pieces: how many there are, the same on every process.
@@ -42,6 +42,6 @@ def shared_rows(
             on_done(index)
 
     launch.agree(do)
-    for part in launch.gather({index: known[index] for index in mine}):
-        known.update(part)
+    for rows in launch.gather({index: known[index] for index in mine}):
+        known.update(rows)
     return [known[index] for index in range(pieces)]

@@ -27,9 +27,7 @@ class Plan(Sequence[tuple[int, Window]]):
     """Windows in order, each with the index of its document; a few bytes each, however many."""
 
     def __init__(self, windows: "Iterable[tuple[int, Window]] | npt.NDArray[np.int64]") -> None:
-        """Args:
-        windows: what is planned, or rows of another plan, (windows, 4).
-        """
+        """Take the windows that are planned, or rows of another plan, (windows, 4)."""
         if not isinstance(windows, np.ndarray):
             rows = ((d, w.begin, w.end, w.scored) for d, w in windows)
             windows = np.fromiter(rows, dtype=np.dtype((np.int64, 4)))
@@ -51,11 +49,11 @@ class Plan(Sequence[tuple[int, Window]]):
 
     @property
     def scored(self) -> npt.NDArray[np.float64]:
-        """(windows,): tokens that each scores."""
+        """The tokens that each window scores, (windows,)."""
         return self._rows[:, 3].astype(np.float64)
 
     def batches(self, most: int) -> "list[Plan]":
-        """Neighbours of the same shape together, up to so many tokens."""
+        """Group neighbours of the same shape, up to so many tokens together."""
         rows = self._rows
         shape = np.stack([rows[:, 2] - rows[:, 1], rows[:, 3]], axis=1)
         changes = 1 + np.flatnonzero((shape[1:] != shape[:-1]).any(axis=1))
@@ -67,7 +65,7 @@ class Plan(Sequence[tuple[int, Window]]):
 
 
 def sliding_windows(tokens: int, length: int, stride: int) -> Iterator[Window]:
-    """Windows of `length` moved by `stride`; every token but the first is scored once.
+    """Yield windows of `length` moved by `stride`; every token but the first is scored once.
 
     The first window scores all but its first token, each later one what no window scored before:
     `stride` tokens, fewer at the end of the text, where the window is shorter too. The procedure
@@ -89,7 +87,7 @@ def sliding_windows(tokens: int, length: int, stride: int) -> Iterator[Window]:
 
 
 def step_within(stride: int, length: int) -> int:
-    """Tokens between windows of `length`: the stride, where it is no longer than they are.
+    """Return the tokens between windows of `length`: the stride, where it is no longer than they.
 
     A longer one would leave tokens out; one token less than the window scores all of them.
 
@@ -102,7 +100,7 @@ def step_within(stride: int, length: int) -> int:
 def aligned_windows(
     tokens: int, length: int, lengths: Sequence[int], stride: int
 ) -> Iterator[Window]:
-    """Windows of `length` that score the same tokens as those of every other of `lengths`.
+    """Yield windows of `length` that score the same tokens as those of every other of `lengths`.
 
     Windows of the longest length are moved by `stride`; scored are the last `stride` tokens of
     each, at most the shortest length less its first token. A shorter window ends where the long
@@ -117,7 +115,7 @@ def aligned_windows(
 
 
 def disjoint_windows(tokens: int, length: int, *, whole: bool = False) -> Iterator[Window]:
-    """Windows side by side; each scores all but its first token.
+    """Yield windows side by side; each scores all but its first token.
 
     Args:
         whole: leave out a shorter last window.
@@ -128,7 +126,7 @@ def disjoint_windows(tokens: int, length: int, *, whole: bool = False) -> Iterat
 
 
 def position_edges(length: int) -> list[int]:
-    """Bucket edges 0, 128, 256, 512, ... `length`; smaller ones for windows below 512.
+    """List the bucket edges 0, 128, 256, 512, ... `length`; smaller ones for windows below 512.
 
     >>> position_edges(2048)
     [0, 128, 256, 512, 1024, 2048]
@@ -144,7 +142,7 @@ def position_edges(length: int) -> list[int]:
 
 
 def readable(tokens: npt.NDArray[np.int64], length: int, *, source: str) -> list[int]:
-    """Which documents fill at least one window, so that every length scores the same text.
+    """Find the documents that fill at least one window, so that all lengths score the same text.
 
     Args:
         tokens: (documents,) of each.

@@ -1,4 +1,4 @@
-"""Does a model find what stands far back: tasks, haystacks, answers and their scores.
+"""Measure whether a model finds what stands far back: tasks, haystacks, answers, scores.
 
 May import `perplexity`, `reading` and `statistics`.
 """

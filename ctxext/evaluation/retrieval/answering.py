@@ -20,17 +20,17 @@ _ERROR = 1e-3  # of log-probabilities of the probe, that two kernels may be apar
 
 @dataclass(frozen=True)
 class Told:
-    """Of a continuation's tokens: log-probability (nats) and whether each is ranked first."""
+    """Log-probability (nats) of each token of a continuation, and whether it is ranked first."""
 
     logprobs: torch.Tensor
     hits: torch.Tensor
 
     def nll(self, begin: int = 0, end: int | None = None) -> float:
-        """Sum of negative log-likelihoods of tokens [begin, end)."""
+        """Sum the negative log-likelihoods of tokens [begin, end)."""
         return -float(self.logprobs[begin:end].sum())
 
     def exact(self, begin: int = 0, end: int | None = None) -> bool:
-        """Whether every token of [begin, end) is ranked first."""
+        """Tell whether every token of [begin, end) is ranked first."""
         return bool(self.hits[begin:end].all())
 
 
@@ -42,10 +42,7 @@ class Answerer:
     """
 
     def __init__(self, model: Any, *, prefill_chunk: int = 0) -> None:
-        """Args:
-        model: a transformers causal language model, in eval mode.
-        prefill_chunk: tokens of the prompt that go in at once; 0 = all.
-        """
+        """Take a model in eval mode; `prefill_chunk` tokens of a prompt go in at once, 0 = all."""
         self.model = model
         self.device = next(model.parameters()).device
         self._chunk = prefill_chunk
@@ -55,14 +52,14 @@ class Answerer:
             self._choose()
 
     def told(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[Told]:
-        """How likely each continuation is behind the prompt, float32 log-softmax."""
+        """Tell how likely each continuation is behind the prompt, by float32 log-softmax."""
         if not self.cached:
             return [self._plain(prompt, continuation) for continuation in continuations]
         return self._cached(prompt, continuations)
 
     @torch.inference_mode()
     def generate(self, prompt: Sequence[int], new_tokens: int) -> list[int]:
-        """The most likely token again and again (greedy)."""
+        """Take the most likely token again and again (greedy)."""
         ids = list(prompt)
         if not self.cached:
             for _ in range(new_tokens):
@@ -100,8 +97,8 @@ class Answerer:
         return out
 
     def _prefill(self, prompt: Sequence[int], behind: int) -> tuple[Any, torch.Tensor]:
-        """The cache behind a prompt, with room for more, and the logits (vocabulary,) of what
-        follows it."""
+        """Return the cache behind a prompt, with room for more, and the logits (vocabulary,) that
+        follow it."""
         cache = cache_with_room(self.model.config, len(prompt), behind)
         step = self._chunk or len(prompt)
         if self._chunk and not self._lean:  # then masks are dense, chunk x length
@@ -111,7 +108,7 @@ class Answerer:
         return cache, logits[-1]
 
     def _read(self, ids: Sequence[int], cache: Any, kept: int) -> torch.Tensor:
-        """Logits (kept, vocabulary) of the last tokens read into a cache; 0 = of all of them."""
+        """Return the last tokens' logits (kept, vocabulary), read into a cache; 0 = of all."""
         with lower_right(self.model) if self._lean else nullcontext():
             out = self.model(
                 input_ids=self._row(ids), past_key_values=cache, use_cache=True,
@@ -151,7 +148,7 @@ class Answerer:
 
 
 def _told(logits: torch.Tensor, continuation: Sequence[int]) -> Told:
-    """Of logits (tokens, vocabulary) and the ids they predict."""
+    """Look ids up in the logits (tokens, vocabulary) that predict them."""
     ids = torch.tensor(list(continuation), device=logits.device)
     chosen = logits.float().log_softmax(-1).gather(1, ids[:, None])[:, 0]
     return Told(chosen.cpu(), (logits.argmax(-1) == ids).cpu())

@@ -32,12 +32,11 @@ def planted_rows(
     samples: int,
     seed: int,
 ) -> np.ndarray:
-    """Rows (samples, length) int64 of text, for each distance with a string at the end and before.
+    """Make rows (samples, length), int64, of text with each distance's string planted twice.
 
     Second copies stand side by side at the end, in the order of `distances`.
 
     Args:
-        documents: texts to cut the rows from.
         alphabet: token ids the strings are drawn from, without repeats.
         length: tokens in a row.
         distances: tokens from the start of one copy to the start of the other, ascending.
@@ -92,8 +91,8 @@ def copying(
     hits = torch.zeros(len(distances))
     for row in rows:
         ids = torch.from_numpy(row[None]).to(scorer.device)
-        found = scorer.hits(ids, _PLANTED * len(distances))
-        hits += found.reshape(len(distances), _PLANTED)[:, -_SCORED:].sum(dim=1)
+        ranked = scorer.hits(ids, _PLANTED * len(distances))
+        hits += ranked.reshape(len(distances), _PLANTED)[:, -_SCORED:].sum(dim=1)
     return [
         CopyRow(
             model=name,

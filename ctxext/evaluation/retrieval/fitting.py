@@ -29,7 +29,6 @@ class Question:
 
     Attributes:
         prompt: all that stands before the first token of the answer.
-        truth: the right continuation.
         wrong: continuations with a distractor in the answer's place.
         without: the prompt of (nearly) the same length whose haystack has no needle.
         text: the prompt in words.
@@ -53,13 +52,13 @@ class Encoder:
         self._closes = len(closed) > 1 and end is not None and closed[-1] == end
 
     def __call__(self, text: str) -> list[int]:
-        """Token ids of a whole text."""
+        """Encode a whole text."""
         with tokenizer_errors("the checkpoint"):
             ids = list(self._tokenizer(text, verbose=False)["input_ids"])
         return ids[:-1] if self._closes else ids
 
     def places(self, text: str, characters: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Token ids, and the first token that ends behind each of some characters.
+        """Encode a text, and find the first token that ends behind each of some characters.
 
         A token that lies over such a place belongs to what comes after it.
         """
@@ -77,21 +76,21 @@ class Encoder:
         return ids, [bisect.bisect_right(ends, at) for at in characters]
 
     def lacks(self, text: str) -> bool:
-        """Whether the tokenizer writes part of a text as "unknown"."""
+        """Tell whether the tokenizer writes part of a text as "unknown"."""
         unknown = self._tokenizer.unk_token_id
         return unknown is not None and unknown in self(text)
 
     def size(self, word: str) -> int:
-        """Tokens of a word behind a space."""
+        """Count the tokens of a word behind a space."""
         return len(self(f"a {word}")) - len(self("a"))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids, special ones left out."""
+        """Return the text of token ids, special ones left out."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
 
 def own_tokens(item: Item, encode: Encoder) -> int:
-    """Tokens of everything but the haystack."""
+    """Count the tokens of everything but the haystack."""
     return len(encode(_compose(item, "", item.needles, _answer(item, item.answers))))
 
 
@@ -164,11 +163,11 @@ class _Straw:
     def fill(
         self, item: Item, needles: tuple[tuple[float, str], ...], answer: str, length: int
     ) -> str:
-        """The prompt whose tokens, with the answer's, are `length` or a few less."""
+        """Find the prompt whose tokens, with the answer's, are `length` or a few less."""
         low, high = 0, len(self._ends) - 1  # units that fit, and the most that may
         best = _compose(item, "", needles, "")
-        own = len(self._encode(best + answer))
-        units = min(high, int((length - own) / self._per_unit))
+        alone = len(self._encode(best + answer))
+        units = min(high, int((length - alone) / self._per_unit))
         for _ in range(_ROUNDS):
             prompt = _compose(item, self._text[: self._ends[units]], needles, "")
             size = len(self._encode(prompt + answer))
@@ -195,9 +194,9 @@ def _answer(item: Item, answers: Sequence[str]) -> str:
     return "".join(joint + answer for joint, answer in zip(item.joints, answers, strict=False))
 
 
-def _shared(one: Sequence[int], other: Sequence[int]) -> list[int]:
-    """The ids that two texts have in common at their beginning."""
-    for index, (a, b) in enumerate(zip(one, other, strict=False)):
+def _shared(ids: Sequence[int], other: Sequence[int]) -> list[int]:
+    """Return the ids that two texts have in common at their beginning."""
+    for index, (a, b) in enumerate(zip(ids, other, strict=False)):
         if a != b:
-            return list(one[:index])
-    return list(one[: min(len(one), len(other))])
+            return list(ids[:index])
+    return list(ids[: min(len(ids), len(other))])

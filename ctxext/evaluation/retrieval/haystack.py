@@ -16,12 +16,12 @@ Haystack = Callable[[random.Random, int, Sequence[str]], str]
 
 
 def noise(draw: random.Random, size: int, unique: Sequence[str]) -> str:
-    """RULER's five sentences, again and again."""
+    """Repeat RULER's five sentences."""
     return NOISE * (size // len(NOISE) + 1)
 
 
 def text_haystack(documents: Sequence[str]) -> Haystack:
-    """Slices of real text, from a random line on, over document ends where one is too short."""
+    """Slice real text, from a random line on, over document ends where one is too short."""
     whole = "\n".join(document.strip("\n") for document in documents) + "\n"
     starts = [0, *(match.end() for match in re.finditer(r"\n", whole))]
     starts = [start for start in starts if start < len(whole)]
@@ -44,7 +44,7 @@ def text_haystack(documents: Sequence[str]) -> Haystack:
 
 
 def pair_haystack(make: Callable[[], str]) -> Haystack:
-    """Lines of other pairs; those that hold what is asked for are made anew."""
+    """Make lines of other pairs; those that hold what is asked for are made anew."""
 
     def cut(draw: random.Random, size: int, unique: Sequence[str]) -> str:
         lines: list[str] = []
@@ -60,7 +60,7 @@ def pair_haystack(make: Callable[[], str]) -> Haystack:
 
 
 def unit_ends(text: str) -> list[int]:
-    """Where a text may be cut: before the first word, and behind each word and its white space."""
+    """List where a text may be cut: before its first word, behind each word and its white space."""
     return [0, *(match.end() for match in _UNIT.finditer(text))]
 
 

@@ -58,13 +58,13 @@ def effective_row(cells: Sequence[CellRow], rule: Threshold, window: int) -> Eff
         length: pooled([cell for cell in cells if cell.length == length])
         for length in sorted({cell.length for cell in cells})
     }
-    own = pools[own_length(list(pools), window)]
+    own_pool = pools[own_length(list(pools), window)]
     for metric in ("accuracy", "choice"):
         scores = [(length, getattr(pool, metric)) for length, pool in pools.items()]
         reached, needed = effective_length(scores, rule, window)
-        if reached is not None or not rule.relative or own.chance is None:
+        if reached is not None or not rule.relative or own_pool.chance is None:
             break
-        if own.choice_low is None or own.choice_low <= own.chance:
+        if own_pool.choice_low is None or own_pool.choice_low <= own_pool.chance:
             break  # it does not choose better than chance either
     return EffectiveRow(
         model=cells[0].model,
@@ -72,7 +72,7 @@ def effective_row(cells: Sequence[CellRow], rule: Threshold, window: int) -> Eff
         effective_length=reached,
         metric=metric,
         threshold=needed,
-        own=OwnScore(length=own.length, accuracy=own.accuracy),
+        own=OwnScore(length=own_pool.length, accuracy=own_pool.accuracy),
         by_length=tuple(pools.values()),
     )
 

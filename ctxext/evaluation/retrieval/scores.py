@@ -1,4 +1,4 @@
-"""Does a model use what stands far back: questions over length x depth x sample.
+"""Measure whether a model uses what stands far back: questions over length x depth x sample.
 
 Scored without generating (base and tiny models follow no instructions, but all can continue):
 
@@ -42,7 +42,6 @@ class Asking:
 
     Attributes:
         answerer, encode: the model and its tokenizer.
-        haystack: what the needles are hidden in.
         identity: what the answers depend on, for the journal.
     """
 
@@ -66,7 +65,7 @@ class Asking:
         samples: int,
         seed: int,
     ) -> list[CellRow]:
-        """One cell for each depth.
+        """Measure one cell for each depth.
 
         Raises:
             BadInput: the words alone are longer than `length`.
@@ -99,7 +98,7 @@ class Asking:
     def question(
         self, task: Task, wording: Wording, length: int, depth: float, seed: str
     ) -> Question:
-        """One sample: the same for the same arguments, whoever makes it.
+        """Make one sample: the same for the same arguments, whoever makes it.
 
         Names and numbers depend on the seed alone, not on where the needle stands.
         """
@@ -108,7 +107,7 @@ class Asking:
         return fit(item, self.haystack, self.encode, length, seed=seed, reserve=reserve)
 
     def _answered(self, question: Question, length: int) -> list[float]:
-        """[score, choice or NaN, chance or NaN, gain or NaN]"""
+        """Return [score, choice or NaN, chance or NaN, gain or NaN]."""
         try:
             if self.score == "generate":
                 return [self._generated(question), math.nan, math.nan, math.nan]
@@ -148,7 +147,7 @@ class Asking:
 
 
 def wording_of(task: Task, encode: Encoder, shortest: int) -> Wording:
-    """The full wording where it takes at most half of the shortest length, else the compact one.
+    """Choose the full wording where it takes at most half of the shortest length, else the compact.
 
     Raises:
         BadInput: the compact one does not fit either, or the tokenizer cannot write the words.
@@ -174,7 +173,7 @@ def wording_of(task: Task, encode: Encoder, shortest: int) -> Wording:
 
 
 def _words(task: Task, wording: Wording, encode: Encoder) -> int:
-    """The most tokens that some samples' words take, with a few to spare."""
+    """Count the most tokens that some samples' words take, with a few to spare."""
     sizes = []
     for sample in range(8):
         item = task.make(Draw(f"size {sample}", encode.size), task.words(wording), 0.5)
@@ -183,7 +182,7 @@ def _words(task: Task, wording: Wording, encode: Encoder) -> int:
 
 
 def _is_answer(rows: Rows) -> bool:
-    """Whether these can be the numbers of one question: shares, and a gain in nats a token."""
+    """Tell whether these can be the numbers of one question: shares, and a gain in nats a token."""
     if len(rows) != 1 or len(rows[0]) != 4:
         return False
     score, choice, chance, _ = rows[0]
@@ -191,7 +190,7 @@ def _is_answer(rows: Rows) -> bool:
 
 
 def _cell(model: str, task: str, length: int, depth: float, table: Any) -> CellRow:
-    """Of (samples, 4) rows as `_answered` gives them."""
+    """Make a cell of (samples, 4) rows as `_answered` gives them."""
     samples = len(table)
     score, choice, chance, gain = table.T
     low, high = wilson(float(score.sum()), samples)

@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def block_length(windows: int) -> int:
-    """Windows in a block: the cube root of their number, the rate that Hall et al. (1995) give.
+    """Compute the windows in a block: the cube root of all, the rate of Hall et al. (1995).
 
     >>> [block_length(n) for n in (1, 7, 8, 1000)]
     [1, 1, 2, 10]
@@ -24,7 +24,7 @@ def block_length(windows: int) -> int:
 
 
 def ratio_stderr(sums: Floats, counts: Floats) -> float | None:
-    """Standard error of sums.sum() / counts.sum(), by 1000 resamples of blocks of windows.
+    """Estimate the standard error of sums.sum() / counts.sum(), by 1000 resamples of blocks.
 
     Args:
         sums, counts: (windows,) in the order of the text, counts >= 0.
@@ -52,7 +52,7 @@ def ratio_stderr(sums: Floats, counts: Floats) -> float | None:
 
 
 def _circular(values: Floats, size: int) -> Floats:
-    """Sums of the `size` values from each place on, the end joined to the beginning."""
+    """Sum the `size` values from each place on, the end joined to the beginning."""
     total = np.concatenate([[0.0], np.cumsum(np.concatenate([values, values[: size - 1]]))])
     sums: Floats = total[size:] - total[:-size]
     return sums

@@ -1,4 +1,4 @@
-"""Up to which length a model reads: the longest at which its score stays above a threshold."""
+"""Find up to which length a model reads: the longest with a score above a threshold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Threshold:
 
 
 def parse_threshold(text: str) -> Threshold:
-    """`--threshold`.
+    """Parse `--threshold`.
 
     Raises:
         BadInput: no share between 0 and 1.
@@ -37,14 +37,14 @@ def parse_threshold(text: str) -> Threshold:
 
 
 def own_length(lengths: Sequence[int], window: int) -> int:
-    """Where a model's own score is taken: the longest measured length inside its window."""
+    """Choose where a model's own score is taken: the longest measured length in its window."""
     return max((n for n in lengths if n <= window), default=min(lengths))
 
 
 def effective_length(
     scores: Sequence[tuple[int, float]], threshold: Threshold, window: int
 ) -> tuple[int | None, float | None]:
-    """The longest length at which the score, and that of every shorter one, reaches the threshold.
+    """Find the longest length at which its score, and every shorter one's, reaches the threshold.
 
     RULER (arXiv:2404.06654, section 4) fixes 85.6 %, Llama-2-7B's at 4k; NoLiMa (arXiv:2502.05167)
     takes 85 % of the model's own score at a short length, which needs no reference model.
@@ -60,10 +60,10 @@ def effective_length(
     table = dict(scores)
     needed = threshold.value
     if threshold.relative:
-        own = table[own_length(list(table), window)]
-        if own < _LEAST:
+        own_score = table[own_length(list(table), window)]
+        if own_score < _LEAST:
             return None, None
-        needed *= own
+        needed *= own_score
     reached = None
     for length in sorted(table):
         if table[length] < needed - 1e-12:

@@ -22,11 +22,10 @@ class Middle:
 
 
 def middle_of(cells: Sequence[tuple[float, float, int]]) -> Middle | None:
-    """Args:
-        cells: (depth, accuracy, samples), at least one in each third of the depths.
+    """Compare the middle third of the depths with the worse end; None where a third has no cell.
 
-    Returns:
-        None where a third has none.
+    Args:
+        cells: (depth, accuracy, samples) of each.
     """
     low, high = min(depth for depth, _, _ in cells), max(depth for depth, _, _ in cells)
     thirds: list[list[tuple[float, int]]] = [[], [], []]

@@ -24,7 +24,7 @@ def plot_demo(
     original: int,
     target: int,
 ) -> None:
-    """Draw them side by side; `original` and `target` are windows, tokens."""
+    """Draw both side by side; `original` and `target` are windows, tokens."""
     figure, (left, right) = new_figure(2, width=5.4)
     draw_perplexity(left, by_position, window=original)
     figure.legend(loc="outside lower center", ncol=6, frameon=False, fontsize=9)

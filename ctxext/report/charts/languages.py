@@ -30,15 +30,13 @@ def fertility_figure(
     panels: Sequence[int] = (0, 1),
     titled: bool = True,
 ) -> "Figure":
-    """Bars, cheapest language on top.
+    """Draw the bars, the cheapest language on top.
 
     Args:
-        rows: of the fertility document.
         reference: the language that is 1.
         window: tokens, for the title.
         width: of a panel, inches.
         panels: 0 = the cost, 1 = characters in the window.
-        titled: titles over the axes.
     """
     ordered = by_cost(rows)
     height = 1.1 + 0.24 * len(rows)
@@ -59,7 +57,7 @@ def fertility_figure(
 
 
 def by_cost(rows: Sequence[FertilityRow]) -> list[FertilityRow]:
-    """The dearest language first, which is the lowest bar."""
+    """Sort the dearest language first, which is the lowest bar."""
     return sorted(rows, key=lambda row: (row.window_characters, row.language))
 
 

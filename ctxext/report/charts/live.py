@@ -1,4 +1,4 @@
-"""`OUT/loss.png`, drawn while training goes on."""
+"""Draw `OUT/loss.png` while training goes on."""
 
 import threading
 import time
@@ -27,11 +27,10 @@ class LossPlot:
         every: float = _EVERY,
         whole: Callable[[Lines], Lines] = tuple,
     ) -> None:
-        """Args:
-        path: a .png that is replaced.
-        on_note: told what went wrong.
-        every: seconds.
-        whole: makes what is drawn of the lines at hand, e.g. with those of earlier stages.
+        """Prepare to draw `path`, a .png that is replaced, every so many seconds.
+
+        Args:
+            whole: makes what is drawn of the lines at hand, e.g. with those of earlier stages.
         """
         self._path, self._on_note, self._every, self._whole = path, on_note, every, whole
         self._lines: Lines = ()

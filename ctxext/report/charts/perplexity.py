@@ -80,13 +80,13 @@ def draw_perplexity(
 
 
 def _point(row: PerplexityRow) -> float | None:
-    """The height of a point; where a model exploded there is none."""
+    """Return the height of a point; None where a model exploded."""
     known = row.perplexity is not None and row.perplexity < math.exp(_MOST_NATS)
     return row.perplexity if known else None
 
 
 def _errors(axis: "Axes", points: Sequence[tuple[PerplexityRow, float]], index: int) -> None:
-    """A bar of 1.96 standard errors of the NLL to both sides, carried over to the perplexity."""
+    """Draw 1.96 standard errors of the NLL to both sides, carried over to the perplexity."""
     bars = []
     for row, value in points:
         if row.stderr is not None:
@@ -120,6 +120,6 @@ def _perplexity_axis(
 
 
 def _plain_number(value: float, position: float) -> str:
-    """Ticks as 3 and 40, and only where the first digit is 1, 2, 3 or 5, so they do not crowd."""
+    """Write ticks as 3 and 40, only where the first digit is 1, 2, 3 or 5, so they do not crowd."""
     first = f"{value:e}"[0]
     return f"{value:g}" if first in "1235" else ""

@@ -40,7 +40,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Line:
-    """A share of 1 that is marked, and what it is called."""
+    """A line across a chart: a share of 1 that is marked, and what it is called."""
 
     share: float
     name: str
@@ -169,7 +169,7 @@ def draw_heat(axis: "Axes", rows: Sequence[CellRow], *, window: int | None) -> N
 
 
 def _luminance(color: tuple[float, float, float, float]) -> float:
-    """Relative luminance of an sRGB colour, 0..1 (WCAG 2)."""
+    """Compute the relative luminance of an sRGB colour, 0..1 (WCAG 2)."""
     red, green, blue = (
         c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]
     )

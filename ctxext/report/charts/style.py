@@ -23,7 +23,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 def new_figure(
     panels: int, *, rows: int = 1, width: float = 5.6, height: float = 4.2
 ) -> tuple["Figure", list["Axes"]]:
-    """A figure with `panels` axes side by side in each of its rows, drawn without a screen."""
+    """Make a figure with `panels` axes side by side in each of its rows, drawn without a screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -39,7 +39,7 @@ def new_figure(
 
 
 def length_axis(axis: Any, lengths: Sequence[int], label: str) -> None:
-    """A base-2 axis with a tick at each length, written as people say it (2k)."""
+    """Make an axis base-2, with a tick at each length, written as people say it (2k)."""
     axis.set_xscale("log", base=2)
     axis.set_xticks(list(lengths), [show_length(n) for n in lengths])
     axis.minorticks_off()
@@ -47,7 +47,7 @@ def length_axis(axis: Any, lengths: Sequence[int], label: str) -> None:
 
 
 def mark_window(axis: Any, tokens: int, text: str, *, above: bool = False) -> None:
-    """A dashed line at a window, named at its foot, or above the axes, where it covers no curve."""
+    """Draw a dashed line at a window, named at its foot, or above the axes, clear of all curves."""
     axis.axvline(tokens, color="#666666", linewidth=1, linestyle="--", zorder=1)
     place: dict[str, Any] = (
         {"xy": (tokens, 1.01), "ha": "center"}
@@ -60,7 +60,7 @@ def mark_window(axis: Any, tokens: int, text: str, *, above: bool = False) -> No
 
 
 def short(name: str, most: int = 30) -> str:
-    """A name that fits a legend: its middle is cut; the end often tells two checkpoints apart."""
+    """Shorten a name for a legend: its middle is cut; the end often tells two checkpoints apart."""
     if name.startswith("_"):  # matplotlib's sign for "not in the legend"
         name = "\N{ZERO WIDTH SPACE}" + name
     if len(name) <= most:
@@ -69,7 +69,7 @@ def short(name: str, most: int = 30) -> str:
 
 
 def legend_below(figure: "Figure", axis: "Axes") -> None:
-    """The legend under the axes, where it covers no curve; none for a single one."""
+    """Put the legend under the axes, where it covers no curve; none for a single one."""
     handles, labels = axis.get_legend_handles_labels()
     if len(handles) < 2:
         return
@@ -80,7 +80,7 @@ def legend_below(figure: "Figure", axis: "Axes") -> None:
 
 
 def line_style(index: int) -> dict[str, Any]:
-    """Colour and marker of the n-th curve; both differ, so that neither is needed alone."""
+    """Give colour and marker of the n-th curve; both differ, so that neither is needed alone."""
     return {
         "color": COLORS[index % len(COLORS)],
         "marker": MARKERS[index % len(MARKERS)],

@@ -40,7 +40,6 @@ class Chart:
     Attributes:
         title: its name, a few words.
         description: what it shows, with the numbers that matter, for who does not see it.
-        draw: makes the figure.
         tips: id of a curve or bar (matplotlib's `gid`) -> a text for each of its marks.
     """
 
@@ -51,12 +50,12 @@ class Chart:
 
 
 def clean(text: str) -> str:
-    """Text without the characters that XML does not allow."""
+    """Replace the characters that XML does not allow."""
     return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def inline_svg(chart: Chart, prefix: str) -> str:
-    """The chart as `<svg>` markup; every id in it begins with `prefix`, unique in the page."""
+    """Draw the chart as `<svg>` markup; every id in it begins with `prefix`, unique in the page."""
     root = ET.fromstring(_drawn(chart, prefix))  # noqa: S314
     for parent in list(root.iter()):
         for child in list(parent):
@@ -98,7 +97,7 @@ def _theme(element: ET.Element, prefix: str) -> None:
 
 
 def _add_tips(root: ET.Element, identity: str, texts: Sequence[str]) -> None:
-    """A `<title>` for each mark of a curve, or for a bar; none where they do not pair up."""
+    """Add a `<title>` for each mark of a curve, or for a bar; none where they do not pair up."""
     group = next((e for e in root.iter() if e.get("id") == identity), None)
     if group is None:
         return
@@ -113,7 +112,7 @@ def _add_tips(root: ET.Element, identity: str, texts: Sequence[str]) -> None:
 
 
 def _name(root: ET.Element, chart: Chart, prefix: str) -> None:
-    """Title and description first, where readers look for them; the size is the page's matter."""
+    """Put title and description first, where readers look for them; the page sets the size."""
     for index, (tag, text) in enumerate((("title", chart.title), ("desc", chart.description))):
         element = ET.Element(f"{{{_SVG}}}{tag}", {"id": f"{prefix}-{tag}"})
         element.text = clean(text)

@@ -10,7 +10,7 @@ from ctxext.report.charts.style import line_style, new_figure, save_figure
 def plot_wavelengths(
     path: Path, curves: Mapping[str, Sequence[float]], *, original: int, target: int | None
 ) -> None:
-    """Tokens that each rotary pair needs for a turn, against the window.
+    """Draw the tokens that each rotary pair needs for a turn, against the window.
 
     Args:
         curves: name -> wavelengths in tokens, one for each pair.

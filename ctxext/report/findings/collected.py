@@ -133,7 +133,7 @@ def _renamed(
     known: Sequence[Measured],
     value: Callable[[Measured], float | None],
 ) -> list[Measured]:
-    """Rows that are not known yet; a name that already means another checkpoint gets the run's.
+    """Return the rows not known yet; a name that already means another checkpoint gets the run's.
 
     Another one: its hashes differ, or where rows carry none, what was measured at the same place.
     """
@@ -153,7 +153,7 @@ def _renamed(
 
 
 def _names(run: Run, rows: Sequence[LengthRow] | Sequence[CellRow]) -> dict[str, str]:
-    """The names in a run's document, and what they are called here."""
+    """Map the names in a run's document to what they are called here."""
     return {row.model.removesuffix(f" ({run.name})"): row.model for row in rows}
 
 
@@ -199,7 +199,7 @@ def _harness(runs: Sequence[Run]) -> HarnessGroup | None:
 
 
 def _configs(runs: Sequence[Run]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Each distinct config diff, under the names of the runs that have it."""
+    """List each distinct config diff, under the names of the runs that have it."""
     distinct: list[tuple[list[str], Mapping[str, Any]]] = []
     for run in runs:
         diff = run.record.config_diff
@@ -219,7 +219,7 @@ def _evidence(
     retrieval: Sequence[RetrievalGroup],
     copying: Sequence[CopyingGroup],
 ) -> list[Evidence]:
-    """One for each model; where several groups measured it, the first counts."""
+    """Gather the evidence for each model; where several groups measured it, the first counts."""
     measured = [*(g.models for g in perplexity), *(g.models for g in retrieval)]
     models = dict.fromkeys(name for names in measured for name in names)
     evidence = []
@@ -246,7 +246,7 @@ def _evidence(
 
 
 def _solved(group: RetrievalGroup, model: str) -> list[Task]:
-    """How far a model holds each task that some model solves."""
+    """Tell how far a model holds each task that some model solves."""
     return [
         Task(
             f"{row.task} by choice" if row.metric == "choice" else row.task,
@@ -270,7 +270,7 @@ def _copied(model: str, copying: Sequence[CopyingGroup]) -> list[Task]:
 
 
 def _chosen(group: RetrievalGroup, model: str, task: str) -> Task:
-    """How far the right answer is told from distractors, beyond chance, in a task not solved."""
+    """Tell how far, beyond chance, a right answer is told from distractors in an unsolved task."""
     scores = [s for s in group.by_choice if s.model == model and s.task == task]
     points = [(s.length, -1.0 if (s.low or 0) > (s.chance or 0) else 0.0) for s in scores]
     longest = max((score.length for score in scores), default=0)
@@ -284,9 +284,9 @@ def _best(rows: Sequence[PooledRow] | Sequence[CopyRow] | Sequence[Score]) -> fl
 def _points(
     group: PerplexityGroup, model: str
 ) -> tuple[list[tuple[int, float | None]], float | None, dict[int, float]]:
-    """A model's perplexity by length, or by position where only one length was measured; the first
-    model's inside its window in the same measure; and how far the two may be apart by chance at
-    each length, nats (95 %)."""
+    """Find a model's perplexity by length, or by position where only one length was measured; the
+    first model's inside its window in the same measure; and how far the two may be apart by chance
+    at each length, nats (95 %)."""
     measures: tuple[Sequence[LengthRow | PositionRow], ...] = (group.results, group.by_position)
     for rows in measures:
         points = [row for row in rows if row.model == model]
@@ -309,7 +309,7 @@ def _not_measured(
     harness: HarnessGroup | None,
     fertility: Sequence[FertilityResult],
 ) -> list[str]:
-    """Sentences about what nobody should conclude from this report."""
+    """List sentences about what nobody should conclude from this report."""
     sentences = []
     if not perplexity:
         sentences.append("Perplexity: ctxext eval-ppl measures it by length and by position.")

@@ -63,7 +63,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`word` for a badge, `sentence` for people, and the lengths they rest on, tokens.
+    """A model's `word` for a badge, `sentence` for people, and the lengths they rest on, tokens.
 
     Where one of these is None, `stable_measured` and `use_measured` tell "nowhere" from "not
     measured".
@@ -90,7 +90,7 @@ class Verdict:
 
 
 def reach(points: Sequence[tuple[int, float | None]], limit: float) -> int | None:
-    """The longest length up to which every value is at most `limit`; None where none is.
+    """Find the longest length up to which every value is at most `limit`; None where none is.
 
     >>> reach([(256, 3.0), (512, 3.1), (1024, 40.0), (2048, 3.0)], limit=4.0)
     512
@@ -104,12 +104,12 @@ def reach(points: Sequence[tuple[int, float | None]], limit: float) -> int | Non
 
 
 def copied_to(points: Sequence[tuple[int, float | None]]) -> int | None:
-    """The longest distance up to which at least `COPIED` is copied: the demo's effective length."""
+    """Find the longest distance up to which at least `COPIED` is copied: the effective length."""
     return reach([(n, None if v is None else -v) for n, v in points], -COPIED)
 
 
 def verdict(evidence: Evidence) -> Verdict:
-    """What the numbers say about a model."""
+    """Say what the numbers tell about a model."""
     window = evidence.window or 0
     points = [p for p in evidence.perplexities if p[0] >= window]
     limit = (evidence.reference or math.nan) * TOLERANCE
@@ -124,11 +124,11 @@ def verdict(evidence: Evidence) -> Verdict:
     longest = min((task.longest for task in telling), default=0)
     lost = any(window < length <= (used or 0) for _, length in evidence.lost)
     word = _word(window, stable, measured, used, longest, lost)
-    parts = [
+    clauses = [
         _perplexity_part(evidence, stable, measured),
         _retrieval_part(telling, evidence.chosen),
     ]
-    text = "; ".join(part for part in parts if part)
+    text = "; ".join(clause for clause in clauses if clause)
     if evidence.lost:
         places = ", ".join(f"{task} at {show_length(length)}" for task, length in evidence.lost)
         text += f"; the middle is lost in {places}"

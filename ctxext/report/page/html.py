@@ -17,7 +17,7 @@ class Html(str):
 
 
 def tag(name: str, /, *children: str, **attributes: str) -> Html:
-    """An element. `class_` is the attribute class, `aria_label` is aria-label.
+    """Make an element. `class_` is the attribute class, `aria_label` is aria-label.
 
     >>> tag("p", "1 < 2", tag("b", "!"), class_="note")
     '<p class="note">1 &lt; 2<b>!</b></p>'
@@ -31,18 +31,18 @@ def tag(name: str, /, *children: str, **attributes: str) -> Html:
     return Html(f"<{name}{shown}>{join(children)}</{name}>")
 
 
-def join(parts: Iterable[str]) -> Html:
-    """Parts one after the other, each escaped unless it is markup."""
+def join(pieces: Iterable[str]) -> Html:
+    """Join pieces one after the other, each escaped unless it is markup."""
     return Html(
         "".join(
-            part if isinstance(part, Html) else html.escape(clean(part), quote=False)
-            for part in parts
+            piece if isinstance(piece, Html) else html.escape(clean(piece), quote=False)
+            for piece in pieces
         )
     )
 
 
 def data_table(caption: str, table: Table, *, note: str = "", words: bool = False) -> Html:
-    """A table with a caption and header cells; it scrolls by itself where the page is narrow.
+    """Make a table with caption and header cells; it scrolls by itself where the page is narrow.
 
     Args:
         note: a line under the caption.
@@ -71,19 +71,19 @@ def _cell(at: int, text: str) -> Html:
 
 
 def details(summary: str, *children: str) -> Html:
-    """A part that opens when asked for."""
+    """Make a part that opens when asked for."""
     return tag("details", tag("summary", summary), *children)
 
 
 def figure(chart: Chart, identity: str, *, wide: bool = False) -> Html:
-    """A chart with its title as caption."""
+    """Make a chart with its title as caption."""
     svg = Html(inline_svg(chart, identity))
     caption = tag("figcaption", chart.title)
     return tag("figure", caption, svg, class_="chart wide" if wide else "chart")
 
 
 def section(identity: str, title: str, *children: str) -> Html:
-    """A part of the page with a heading that can be linked to."""
+    """Make a part of the page with a heading that can be linked to."""
     return tag("section", tag("h2", title, id=identity), *children, aria_labelledby=identity)
 
 

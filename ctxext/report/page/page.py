@@ -19,7 +19,7 @@ GENERATOR = "ctxext report"
 
 
 def page(findings: Findings) -> str:
-    """The whole document; the same findings give the same text."""
+    """Make the whole document; the same findings give the same text."""
     body = [
         verdict.summary(findings),
         perplexity.perplexity_section(findings.perplexity),
@@ -77,7 +77,7 @@ def _title(findings: Findings) -> str:
 
 
 def _lead(findings: Findings) -> str:
-    """One sentence: how many models are what."""
+    """Say in one sentence how many models are what."""
     if not findings.verdicts:
         return f"From {_runs(findings)}."
     counted: dict[str, int] = {}

@@ -12,7 +12,7 @@ from ctxext.runs.rows.row import Word
 
 
 def harness_table(rows: Sequence[HarnessRow]) -> Table:
-    """Columns and rows as lm-evaluation-harness prints them."""
+    """Show columns and rows as lm-evaluation-harness prints them."""
     return (
         ["task", "version", "filter", "n-shot", "metric", "value", "stderr", "documents"],
         [
@@ -36,7 +36,7 @@ def _word(value: Word) -> str:
 
 
 def harness_comparison(group: HarnessGroup) -> Table:
-    """One line for each task and metric, one column for each model."""
+    """Show one line for each task and metric, one column for each model."""
     marks = {(d.place, d.model): noise(d) for d in differences(group.scores, by_value)}
 
     def cell(score: ModelScore) -> str:

@@ -8,7 +8,7 @@ from ctxext.runs.rows.fertility import FertilityResult, FertilityRow
 
 
 def fertility_table(rows: Sequence[FertilityRow], *, reference: str | None) -> Table:
-    """One line for each text, the one that fills the window soonest last."""
+    """Show one line for each text, the one that fills the window soonest last."""
     ordered = sorted(rows, key=lambda row: (-row.window_characters, row.language))
     columns = ["language", "tokens", "per character", "per byte", "per word"]
     if reference is not None:
@@ -35,7 +35,7 @@ def fertility_table(rows: Sequence[FertilityRow], *, reference: str | None) -> T
 
 
 def fertility_comparison(documents: Sequence[FertilityResult]) -> Table:
-    """Several tokenizers: one line for each language, the window in characters of each."""
+    """Show several tokenizers: one line for each language, the window in characters of each."""
     names = _distinct([document.model for document in documents])
     named = zip(names, documents, strict=True)
     return pivot(

@@ -26,23 +26,23 @@ _PLACES = Across(lambda row: row.place, head=show_place)
 
 
 def by_length_table(rows: Sequence[LengthRow]) -> Table:
-    """Perplexity by window length."""
+    """Show perplexity by window length."""
     return _by_model(rows, perplexity)
 
 
 def by_position_table(rows: Sequence[PositionRow]) -> Table:
-    """Perplexity by ranges of positions."""
+    """Show perplexity by ranges of positions."""
     return _by_model(rows, perplexity)
 
 
 def bits_per_byte_table(rows: Sequence[LengthRow]) -> Table:
-    """What tokenizers do not change; no lines where it is unknown."""
+    """Show what tokenizers do not change; no lines where it is unknown."""
     known = [row for row in rows if row.bits_per_byte is not None]
     return _by_model(known, lambda row: f"{row.bits_per_byte:.4f}")
 
 
 def gain_table(rows: Sequence[LengthRow]) -> Table:
-    """What longer windows gain on the same tokens; no lines unless aligned."""
+    """Show what longer windows gain on the same tokens; no lines unless aligned."""
     return _by_model([row for row in rows if row.gain is not None], _gain)
 
 
@@ -51,7 +51,7 @@ def _gain(row: LengthRow) -> str:
 
 
 def key_tokens_table(rows: Sequence[KeyRow]) -> Table:
-    """LongPPL by length, and the share of tokens it is taken over."""
+    """Show LongPPL by length, and the share of tokens it is taken over."""
     return _by_model(rows, _long_perplexity)
 
 
@@ -62,7 +62,7 @@ def _long_perplexity(row: KeyRow) -> str:
 
 
 def nll_difference_table(differences: Sequence[Difference]) -> Table:
-    """One line for each model but the first."""
+    """Show one line for each model but the first."""
     against = differences[0].against if differences else ""
     down = replace(MODELS, heads=[f"model, minus {against}"])
     return pivot(differences, down=down, across=_PLACES, cell=_nll_cell)

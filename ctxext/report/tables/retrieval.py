@@ -19,13 +19,13 @@ SHARE_NOTE = (
 
 
 def accuracy_table(group: RetrievalGroup) -> Table:
-    """One line for each task and model, one column for each length."""
+    """Show one line for each task and model, one column for each length."""
     pairs = [(task, model) for task in group.tasks for model in group.models]
     return _by_task(group.by_length, _accuracy, lines=pairs)
 
 
 def choice_table(group: RetrievalGroup) -> Table:
-    """Forced choice as in `accuracy_table`, and the gain in nats per token."""
+    """Show forced choice as in `accuracy_table`, and the gain in nats per token."""
     return _by_task(group.by_choice, lambda s: f"{_accuracy(s)}, {shown(s.gain, '+.2f')}")
 
 
@@ -47,7 +47,7 @@ def _accuracy(row: Score | CellRow) -> str:
 
 
 def accuracy_difference_table(differences: Sequence[Difference]) -> Table:
-    """One line for each task and model but the first, a column for each length."""
+    """Show one line for each task and model but the first, a column for each length."""
     against = differences[0].against if differences else ""
     down = Down(lambda d: (d.place[0], d.model), ["task", f"model, minus {against}"])
     return pivot(differences, down=down, across=Across(lambda d: d.place[1]), cell=_share_cell)
@@ -61,7 +61,7 @@ def _share_cell(difference: Difference) -> str:
 
 
 def effective_table(group: RetrievalGroup) -> Table:
-    """One line for each model, one column for each task."""
+    """Show one line for each model, one column for each task."""
     above = threshold_words(group.threshold)
     head = f"effective length ({above})" if above else "effective length"
     return pivot(
@@ -83,16 +83,16 @@ def threshold_words(threshold: Word) -> str:
     ('at least 85.6 %', 'at least 85 % of its own in its window')
     """
     text = str(threshold)
-    own = text.startswith("own:")
+    relative = text.startswith("own:")
     try:
         share = 100 * float(text.removeprefix("own:"))
     except ValueError:
         return ""
-    return f"at least {share:g} %" + (" of its own in its window" if own else "")
+    return f"at least {share:g} %" + (" of its own in its window" if relative else "")
 
 
 def middle_table(rows: Sequence[MiddleRow]) -> Table:
-    """One line for each model, task and length."""
+    """Show one line for each model, task and length."""
     return (
         ["model", "task", "length", "middle", "ends", "middle minus ends", "lost in the middle"],
         [
@@ -112,7 +112,7 @@ def middle_table(rows: Sequence[MiddleRow]) -> Table:
 
 
 def cells_table(rows: Sequence[CellRow]) -> Table:
-    """The cells of one model at one task: one line for each depth, one column for each length."""
+    """Show one model's cells at one task: one line for each depth, one column for each length."""
     depths = sorted({row.depth for row in rows})
     down = Down(lambda row: row.depth, ["depth"], depths, lambda depth: [f"{100 * depth:.0f} %"])
     return pivot(rows, down=down, across=LENGTHS, cell=_cell)
@@ -126,7 +126,7 @@ def _cell(row: CellRow) -> str:
 
 
 def copying_table(rows: Sequence[CopyRow]) -> Table:
-    """One line for each model, one column for each distance, in percent."""
+    """Show one line for each model, one column for each distance, in percent."""
     across = Across(lambda row: row.distance, head=lambda tokens: f"{tokens} back")
     return pivot(
         rows, down=MODELS, across=across, cell=lambda row: percent(row.accuracy), missing=""
@@ -134,7 +134,7 @@ def copying_table(rows: Sequence[CopyRow]) -> Table:
 
 
 def models_and_tasks(rows: Sequence[CellRow]) -> list[tuple[str, str]]:
-    """Each model with each task that it has rows for, task by task."""
+    """List each model with each task that it has rows for, task by task."""
     pairs = list(dict.fromkeys((row.model, row.task) for row in rows))
     tasks = list(dict.fromkeys(task for _, task in pairs))
     return sorted(pairs, key=lambda pair: tasks.index(pair[1]))

@@ -13,7 +13,7 @@ _LINES = 12  # of a log that are shown
 
 
 def config_table(diff: Mapping[str, Any]) -> Table:
-    """A config diff: key, before, after; keys inside a block stand on lines of their own."""
+    """Show a config diff: key, before, after; keys inside a block stand on lines of their own."""
     lines = []
     for key, (before, after) in diff.items():
         if isinstance(before, dict | None) and isinstance(after, dict):
@@ -33,7 +33,7 @@ def config_value(value: Any) -> str:
 
 
 def log_table(log: Sequence[StepRow]) -> Table:
-    """One line for every so many steps, and the last."""
+    """Show one line for every so many steps, and the last."""
     step = max(1, len(log) // _LINES)
     return (
         ["step", "loss", "grad norm", "lr", "tokens", "tokens per second"],

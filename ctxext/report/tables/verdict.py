@@ -8,7 +8,7 @@ from ctxext.report.tables.pivot import Table
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> Table:
-    """How far perplexity and retrieval of each model hold."""
+    """Show how far perplexity and retrieval of each model hold."""
     return (
         ["model", "verdict", "perplexity holds to", "retrieval holds to"],
         [

@@ -32,7 +32,7 @@ class Documents:
 
 
 def documents_of(position_ids: torch.Tensor) -> Documents | None:
-    """Documents of whole rows, from positions that start again; None when every row is one.
+    """Find the documents of whole rows by positions that start again; None when every row is one.
 
     A position that is not larger than the one before begins a document; a gap (skipped positions)
     does not.
@@ -64,7 +64,7 @@ class Rows:
     documents: Documents | None = None
 
     def blocks(self, size: int) -> list[tuple[int, range, int]]:
-        """(place of its first query, row indices of its queries, first row index it can read)."""
+        """List each block: (place of first query, its queries' row indices, first one it reads)."""
         out, place = [], 0
         for chunk in self.chunks:
             for start in range(chunk.start, chunk.stop, size):
@@ -77,7 +77,7 @@ class Rows:
         return out
 
     def mask(self, block: range, first: int, device: torch.device) -> torch.Tensor:
-        """(1 or batch, 1, block, keys) bool for keys `first` .. the block's last."""
+        """Make the (1 or batch, 1, block, keys) bool mask for keys `first` .. the block's last."""
         query = torch.arange(block.start, block.stop, device=device)[:, None]
         key = torch.arange(first, block.stop, device=device)[None, :]
         mask = key <= query
@@ -101,12 +101,11 @@ def block_attention(
     scaling: float | None = None,
     block: int = _BLOCK,
 ) -> torch.Tensor:
-    """Causal attention of the queries `rows.chunks` over a whole row; differentiable.
+    """Compute causal attention of the queries `rows.chunks` over a whole row; differentiable.
 
     Args:
         query: (batch, heads, queries, d), rotated.
         key, value: (batch, kv heads, T, d) of the whole row; heads is a multiple of kv heads.
-        rows: where the queries stand and what they may read.
         scaling: of the logits; None = d ** -0.5.
         block: queries in one masked call.
 
@@ -126,24 +125,24 @@ def _lower_right(
 ) -> torch.Tensor:
     from torch.nn.attention.bias import causal_lower_right
 
-    parts = torch.split(query, [len(chunk) for chunk in rows.chunks], dim=2)
+    queries = torch.split(query, [len(chunk) for chunk in rows.chunks], dim=2)
     return torch.cat(
         [
             scaled_dot_product_attention(
-                part,
+                piece,
                 key[:, :, : chunk.stop],
                 value[:, :, : chunk.stop],
                 attn_mask=causal_lower_right(len(chunk), chunk.stop),
                 scale=scaling,
                 enable_gqa=True,
             )
-            for part, chunk in zip(parts, rows.chunks, strict=True)
+            for piece, chunk in zip(queries, rows.chunks, strict=True)
         ],
         dim=2,
     )
 
 
-def _one(
+def _masked(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -173,12 +172,12 @@ class _Blocks(torch.autograd.Function):
         batch, heads, queries, _ = query.shape
         out = None
         for place, which, first in rows.blocks(block):
-            own, read = slice(place, place + len(which)), slice(first, which.stop)
+            at, read = slice(place, place + len(which)), slice(first, which.stop)
             mask = rows.mask(which, first, query.device)
-            part = _one(query[:, :, own], key[:, :, read], value[:, :, read], mask, scaling)
+            attended = _masked(query[:, :, at], key[:, :, read], value[:, :, read], mask, scaling)
             if out is None:  # laid out by tokens, as the projection that follows wants it
-                out = part.new_empty(batch, queries, heads, part.shape[-1]).transpose(1, 2)
-            out[:, :, own] = part
+                out = attended.new_empty(batch, queries, heads, attended.shape[-1]).transpose(1, 2)
+            out[:, :, at] = attended
         return out  # type: ignore[return-value]
 
     @staticmethod
@@ -188,16 +187,16 @@ class _Blocks(torch.autograd.Function):
         query, key, value = ctx.saved_tensors
         grads = [torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)]
         for place, which, first in ctx.rows.blocks(ctx.block):
-            own, read = slice(place, place + len(which)), slice(first, which.stop)
+            at, read = slice(place, place + len(which)), slice(first, which.stop)
             mask = ctx.rows.mask(which, first, query.device)
             with torch.enable_grad():
-                parts = tuple(
-                    part.detach().requires_grad_()
-                    for part in (query[:, :, own], key[:, :, read], value[:, :, read])
+                inputs = tuple(
+                    tensor.detach().requires_grad_()
+                    for tensor in (query[:, :, at], key[:, :, read], value[:, :, read])
                 )
-                out = _one(parts[0], parts[1], parts[2], mask, ctx.scaling)
-            found = torch.autograd.grad(out, parts, grad[:, :, own])
-            grads[0][:, :, own] = found[0]
-            grads[1][:, :, read] += found[1]
-            grads[2][:, :, read] += found[2]
+                out = _masked(inputs[0], inputs[1], inputs[2], mask, ctx.scaling)
+            gradients = torch.autograd.grad(out, inputs, grad[:, :, at])
+            grads[0][:, :, at] = gradients[0]
+            grads[1][:, :, read] += gradients[1]
+            grads[2][:, :, read] += gradients[2]
         return *grads, None, None, None

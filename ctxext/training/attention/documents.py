@@ -23,16 +23,12 @@ DOCUMENTS = "ctxext_documents"
 def separate_documents(model: Any, device: torch.device) -> None:
     """Make a transformers model attend within documents when it is given restarting `position_ids`.
 
-    Args:
-        model: a causal language model.
-        device: where it will be trained.
-
     Raises:
         BadInput: a kind of attention that is not known here.
     """
     config = model.config.get_text_config()
-    kinds = getattr(config, "layer_types", None) or ["full_attention"]
-    odd = sorted({str(kind) for kind in kinds if kind not in KNOWN_LAYERS})
+    layer_types = getattr(config, "layer_types", None) or ["full_attention"]
+    odd = sorted({str(layer_type) for layer_type in layer_types if layer_type not in KNOWN_LAYERS})
     if getattr(config, "attn_logit_softcapping", None) and device.type != "cuda":
         odd.append("soft-capped attention")
     if getattr(config, "attention_dropout", 0) and getattr(config, "sliding_window", None):
@@ -60,7 +56,7 @@ def document_attention(
     position_ids: torch.Tensor | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention of each document to itself, as transformers' `AttentionInterface` calls it.
+    """Attend causally within each document, as transformers' `AttentionInterface` calls it.
 
     Args:
         query: (batch, heads, length, head_dim), rotated.
@@ -100,7 +96,7 @@ def _causal(
     dropout: float,
     window: int | None,
 ) -> torch.Tensor:
-    """Attention of one document, (1, heads, tokens, head_dim) each."""
+    """Attend causally within one document, (1, heads, tokens, head_dim) each."""
     tokens = q.shape[2]
     if window is not None and tokens > window:
         rows = Rows((range(tokens),), window)

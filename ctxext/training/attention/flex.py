@@ -1,4 +1,4 @@
-"""When a run computes attention by transformers' flex attention, which has to be compiled."""
+"""Tell when a run uses transformers' flex attention, which has to be compiled."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ FLEX = "flex_attention"
 def flex_reason(
     config: FinetuneConfig, model_type: str, layers: Sequence[Layer], device_type: str
 ) -> str:
-    """Which switch or layer makes a run use flex attention; empty where none does.
+    """Name the switch or layer that makes a run use flex attention; empty where none does.
 
     Args:
         config: `config.train.seq_length` is set.

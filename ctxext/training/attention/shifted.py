@@ -57,7 +57,7 @@ def shifted_attention_forward(
     scaling: float | None = None,
     **rest: Any,  # transformers passes what some models need; it is handed on or refused
 ) -> tuple[torch.Tensor, None]:
-    """What transformers calls in each layer; full attention unless the module is training.
+    """Attend as transformers asks each layer to: in groups while the module trains, else fully.
 
     Args:
         query: (batch, heads, T, head_dim), rotated already.
@@ -98,7 +98,7 @@ def shifted_attention(
     dropout: float = 0.0,
     scaling: float | None = None,
 ) -> torch.Tensor:
-    """S2-Attn of one layer, without a mask: each group is a row of its own to the kernel.
+    """Compute S2-Attn of one layer without a mask: each group is a row of its own to the kernel.
 
     Args:
         query: (batch, heads, T, head_dim), heads >= 2, T a multiple of 8.
@@ -124,9 +124,9 @@ def shifted_attention(
         key = key.repeat_interleave(heads // key.shape[1], dim=1)
         value = value.repeat_interleave(heads // value.shape[1], dim=1)
 
-    def grouped(begin: int, end: int, size: int, own: slice) -> torch.Tensor:
-        """Tokens [begin, end) of some heads, attending within groups of `size`."""
-        q, k, v = (_as_rows(t[:, own, begin:end], size) for t in (query, key, value))
+    def grouped(begin: int, end: int, size: int, chosen: slice) -> torch.Tensor:
+        """Attend among the tokens [begin, end) of the `chosen` heads, within groups of `size`."""
+        q, k, v = (_as_rows(t[:, chosen, begin:end], size) for t in (query, key, value))
         mixed = scaled_dot_product_attention(
             q, k, v, dropout_p=dropout, scale=scaling, is_causal=True
         )
@@ -145,7 +145,7 @@ def shifted_attention(
 
 
 def _as_rows(tensor: torch.Tensor, size: int) -> torch.Tensor:
-    """(batch, heads, T, dim) as (batch * groups, heads, size, dim): each group a row of its own."""
+    """Turn (batch, heads, T, dim) into (batch * groups, heads, size, dim): a row for each group."""
     batch, heads, length, dim = tensor.shape
     parts = tensor.reshape(batch, heads, length // size, size, dim)
     return parts.transpose(1, 2).flatten(0, 1)

@@ -35,7 +35,6 @@ def use_windows(model: Any, device: torch.device, length: int) -> bool:
 
     Args:
         model: a causal language model; changed in place.
-        device: where it will be trained.
         length: tokens in a row.
 
     Returns:
@@ -43,12 +42,12 @@ def use_windows(model: Any, device: torch.device, length: int) -> bool:
     """
     config = model.config.get_text_config()
     size = getattr(config, "sliding_window", None)
-    kinds = set(getattr(config, "layer_types", None) or ("sliding_attention",))
+    layer_types = set(getattr(config, "layer_types", None) or ("sliding_attention",))
     if (
         not size
         or size > length
-        or "sliding_attention" not in kinds
-        or not kinds <= KNOWN_LAYERS
+        or "sliding_attention" not in layer_types
+        or not layer_types <= KNOWN_LAYERS
         or config._attn_implementation != "sdpa"
         or getattr(config, "attention_dropout", 0)
     ):
@@ -64,7 +63,7 @@ def use_windows(model: Any, device: torch.device, length: int) -> bool:
 
 
 def window_mask(*, kv_length: int, local_size: int | None = None, **rest: Any) -> Any:
-    """What stands for the mask of a layer, as transformers' `AttentionMaskInterface` calls it.
+    """Return what stands for a layer's mask, as transformers' `AttentionMaskInterface` calls it.
 
     Returns:
         None where a token reads all before it, a `Window` where it reads less, and transformers'
@@ -82,7 +81,7 @@ def window_mask(*, kv_length: int, local_size: int | None = None, **rest: Any) -
 
 
 def only_the_window(*, local_size: int | None = None, **_: Any) -> Window | None:
-    """A mask function that makes none: a sliding layer says how far it reads.
+    """Return a sliding layer's window in place of a mask.
 
     Not every model hands its `sliding_window` to the attention itself (Qwen2-MoE does not).
     """
@@ -98,7 +97,7 @@ def window_attention(
     scaling: float | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of one layer, as transformers' `AttentionInterface` calls it.
+    """Attend in one layer, as transformers' `AttentionInterface` calls it.
 
     Args:
         query: (batch, heads, T, head_dim), rotated.

@@ -28,7 +28,7 @@ class Flops:
 
 
 def mean_context(length: int, window: int | None) -> float:
-    """Tokens that a token of a row can see on average, itself included.
+    """Count the tokens that a token of a row can see on average, itself included.
 
     >>> mean_context(4, None), mean_context(4, 2)
     (2.5, 1.75)
@@ -39,13 +39,13 @@ def mean_context(length: int, window: int | None) -> float:
 
 
 def layer_forward(shape: Shape, tokens: int, length: int) -> tuple[float, float]:
-    """(matrices, attention) of one layer's forward pass: 2 N P, and 4 N Q context."""
+    """Count (matrices, attention) of one layer's forward pass: 2 N P, and 4 N Q context."""
     attention = 4 * tokens * shape.heads * shape.head_dim * mean_context(length, shape.window)
     return 2.0 * tokens * layer_parameters(shape), attention
 
 
 def pass_flops(shape: Shape, step: Pass, recomputed: int, *, full: bool = False) -> Flops:
-    """What one forward and backward pass computes.
+    """Count what one forward and backward pass computes.
 
     Args:
         step: its `context` ranks share a row; this counts one of them.

@@ -1,4 +1,4 @@
-"""How much memory a step takes, part by part, from shapes alone: nothing is loaded or run.
+"""Estimate the memory of a step, part by part, from shapes alone: nothing is loaded or run.
 
 All functions return bytes. N is the number of tokens in one forward pass (batch * length), w the
 bytes of a number in the weights' dtype (4 for float32, 2 for bfloat16). What is said about saved
@@ -48,12 +48,12 @@ class Shape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Shape":
-        """The shape that a config.json (its text part) describes.
+        """Read the shape that a config.json (its text part) describes.
 
         Raises:
             KeyError: a size is missing, so that nothing can be said about this model.
         """
-        kind = config.get("model_type", "")
+        model_type = config.get("model_type", "")
         heads = int(config["num_attention_heads"])
         window = config.get("sliding_window")
         if config.get("use_sliding_window") is False:  # Qwen2 has a window that it does not use
@@ -68,9 +68,9 @@ class Shape:
             vocabulary=int(config["vocab_size"]),
             experts_used=int(config.get("num_experts_per_tok") or 1),
             window=int(window) if window else None,
-            qk_norm=kind in _QK_NORMS,
-            norms=4 if kind in _FOUR_NORMS else 2,
-            eager=kind in EAGER or config.get("_attn_implementation") == "eager",
+            qk_norm=model_type in _QK_NORMS,
+            norms=4 if model_type in _FOUR_NORMS else 2,
+            eager=model_type in EAGER or config.get("_attn_implementation") == "eager",
             tied=bool(config.get("tie_word_embeddings", False)),
         )
 
@@ -83,7 +83,6 @@ class Pass:
         batch, length: rows, and tokens in each.
         width: bytes of a number in the weights.
         targets: linear layers with an adapter, by their names in a Llama.
-        rank: of the adapters.
         dropout: whether adapters drop parts of their input.
         train_norms: norm weights are trained.
         train_head: the head, or embeddings tied to it, is trained.
@@ -114,7 +113,7 @@ class Pass:
 
 
 def auto_loss_chunk(vocabulary: int) -> int:
-    """Positions whose float32 logits fill 128 MiB, in multiples of 64, from 64 to 1024.
+    """Return how many positions' float32 logits fill 128 MiB, in multiples of 64, from 64 to 1024.
 
     >>> auto_loss_chunk(32_000), auto_loss_chunk(128_256)
     (1024, 256)
@@ -124,17 +123,17 @@ def auto_loss_chunk(vocabulary: int) -> int:
 
 
 def weights_bytes(parameters: int, width: int) -> int:
-    """parameters * w."""
+    """Compute parameters * w."""
     return parameters * width
 
 
 def adapter_bytes(trained: int) -> int:
-    """16 bytes for each trained number: itself, its gradient, two moments of AdamW, float32."""
+    """Take 16 bytes a trained number: itself, its gradient, AdamW's two moments, in float32."""
     return trained * 4 * _FLOAT
 
 
 def adapter_parameters(shape: Shape, targets: tuple[str, ...], rank: int) -> int:
-    """layers * sum over targets of rank * (inputs + outputs); experts have none."""
+    """Compute layers * sum over targets of rank * (inputs + outputs); experts have none."""
     attention, narrow = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     sizes = {
         "q_proj": (shape.hidden, attention),
@@ -149,7 +148,7 @@ def adapter_parameters(shape: Shape, targets: tuple[str, ...], rank: int) -> int
 
 
 def layer_parameters(shape: Shape) -> int:
-    """Numbers in the matrices of one layer that a token passes through.
+    """Count the numbers in the matrices of one layer that a token passes through.
 
     >>> layer_parameters(Shape(4096, 14336, 32, 32, 8, 128, 128_256))  # Llama-3-8B
     218103808
@@ -160,7 +159,7 @@ def layer_parameters(shape: Shape) -> int:
 
 
 def model_parameters(shape: Shape, config: Mapping[str, Any]) -> int:
-    """Numbers in the matrices of a whole model; norms and biases, some 1e-4 of it, left out.
+    """Count the numbers in a model's matrices; norms and biases, some 1e-4 of it, are left out.
 
     Args:
         config: its config.json, for the number of experts and whether the head is tied.
@@ -173,7 +172,7 @@ def model_parameters(shape: Shape, config: Mapping[str, Any]) -> int:
 
 
 def checkpoint_bytes(shape: Shape, step: Pass, recomputed: int) -> int:
-    """recomputed * N * hidden * w: the input of each recomputed layer.
+    """Compute recomputed * N * hidden * w: the input of each recomputed layer.
 
     Offloaded, two of them are on the device: the one in use, and the one being fetched.
     """
@@ -182,7 +181,7 @@ def checkpoint_bytes(shape: Shape, step: Pass, recomputed: int) -> int:
 
 
 def kept_bytes(shape: Shape, step: Pass) -> int:
-    """What one layer keeps for its backward pass when nothing of it is recomputed.
+    """Compute what one layer keeps for its backward pass when nothing of it is recomputed.
 
     N * (attention's half + MLP's half); see `_attention_kept` and `_mlp_kept`.
     """
@@ -190,7 +189,7 @@ def kept_bytes(shape: Shape, step: Pass) -> int:
 
 
 def _attention_kept(shape: Shape, step: Pass) -> int:
-    """Bytes for each token that attention, the norm before it and its adapters keep.
+    """Count the bytes for each token that attention, the norm before it and its adapters keep.
 
     With H = hidden, Q = heads * head_dim and K = kv_heads * head_dim:
 
@@ -199,7 +198,7 @@ def _attention_kept(shape: Shape, step: Pass) -> int:
       (a CPU then keeps neither log-sum-exp nor, for itself, the output). On several processes keys
       and values are those of the whole row, 2 K w * context.
       Not fused: 4 Q w, and 2 w * heads * length for soft-cap and softmax
-    * norms: `_norms_kept`, and normalised queries and keys their input in float32
+    * norms: `_norm_kept`, and normalised queries and keys their input in float32
     * adapters: `_inputs_kept`; that of o_proj is the output, which is kept already
     """
     wide, narrow = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
@@ -216,7 +215,7 @@ def _attention_kept(shape: Shape, step: Pass) -> int:
 
 
 def _mlp_kept(shape: Shape, step: Pass) -> int:
-    """Bytes for each token that an MLP, the norm before it and its adapters keep.
+    """Count the bytes for each token that an MLP, the norm before it and its adapters keep.
 
     3 I w for each expert used, I = intermediate, and `_norm_kept`, `_inputs_kept`. Experts: the
     rows that go to each, before and after. Tiled: H w, the input of both norm and MLP.
@@ -233,7 +232,7 @@ def _mlp_kept(shape: Shape, step: Pass) -> int:
 
 
 def _norm_kept(shape: Shape, step: Pass) -> int:
-    """Bytes for each token that a norm keeps: 4 (H + 1), its float32 input; trained, H w more."""
+    """Count a norm's bytes for each token: 4 (H + 1), its float32 input; trained, H w more."""
     return _FLOAT * (shape.hidden + 1) + step.train_norms * shape.hidden * step.width
 
 
@@ -245,7 +244,7 @@ def _inputs_kept(
     normed: bool = False,
     kept_already: bool = False,
 ) -> int:
-    """Bytes for each token that adapters of linear layers with one input keep.
+    """Count the bytes for each token that adapters of linear layers with one input keep.
 
     Each w * rank between its matrices; together w * size, the input, unless that is kept anyhow.
     With dropout each adapter has the dropped input and its mask instead, (w + 4) * size. What comes
@@ -253,7 +252,6 @@ def _inputs_kept(
 
     Args:
         layers: by their names in a Llama; those in `step.targets` have adapters.
-        size: of the input.
     """
     adapted = sum(name in step.targets for name in layers)
     if not adapted:
@@ -269,17 +267,17 @@ def _inputs_kept(
 
 
 def mask_bytes(shape: Shape, step: Pass) -> int:
-    """The mask that all layers share where attention is not fused: length^2 numbers; else none."""
+    """Compute the mask that all layers share where attention is not fused: length^2 * w; else 0."""
     return step.length**2 * step.width if shape.eager else 0
 
 
 def rope_bytes(shape: Shape, step: Pass) -> int:
-    """cos and sin, which all layers share: 2 * length * head_dim * w."""
+    """Compute cos and sin, which all layers share: 2 * length * head_dim * w."""
     return 2 * step.length * shape.head_dim * step.width
 
 
 def layer_workspace_bytes(shape: Shape, step: Pass) -> int:
-    """What recomputing one layer and its backward pass take at their largest.
+    """Compute what recomputing one layer and its backward pass take at their largest.
 
     That is in the MLP's backward pass, on top of all that the layer keeps; in attention's, when
     what the MLP kept is gone; or in the first norm's, when all of it is.
@@ -297,7 +295,7 @@ def layer_workspace_bytes(shape: Shape, step: Pass) -> int:
 
 
 def _mlp_grads(shape: Shape, step: Pass) -> int:
-    """Bytes for each token that the MLP's backward pass has beside what is kept.
+    """Count the bytes for each token that the MLP's backward pass has beside what is kept.
 
     The gradient of its output, H w, and 3 I w of what is inside; where `down_proj` has an adapter,
     the product that it kept has gone by then. Dropout's gradients are float32. Tiled: the gradients
@@ -315,7 +313,7 @@ def _mlp_grads(shape: Shape, step: Pass) -> int:
 
 
 def _weight_grads(shape: Shape, step: Pass) -> int:
-    """Gradients of an MLP's own weights on their way to where they are summed; 0 with adapters.
+    """Compute the gradients of an MLP's own weights before they are summed; 0 with adapters.
 
     One matrix, I H * 4, and in half precision 2 more; tiled: all three, summed and of one tile.
     """
@@ -326,7 +324,7 @@ def _weight_grads(shape: Shape, step: Pass) -> int:
 
 
 def _attention_grads(shape: Shape, step: Pass) -> int:
-    """Bytes for each token that attention's backward pass has beside what is kept.
+    """Count the bytes for each token that attention's backward pass has beside what is kept.
 
     The gradients of the layer's output and of the attention's, w (H + Q), and those of queries,
     keys and values, w (Q + 2 K). In half precision the kernel sums those of queries in float32,
@@ -347,10 +345,10 @@ def _attention_grads(shape: Shape, step: Pass) -> int:
 
 
 def _norm_peak(shape: Shape, step: Pass) -> int:
-    """Bytes for each token in a norm's backward pass: six float32 tensors, and what waits for it.
+    """Count the bytes for each token in a norm's backward pass: six float32 tensors, and others.
 
-    Before the layer that is the gradient around it, H w; where queries are normalised too, the
-    layer's own norm, and the gradients of output and values.
+    The others: before the layer, the gradient around it, H w; where queries are normalised
+    too, the layer's own norm, and the gradients of output and values.
     """
     norm = 6 * _FLOAT * shape.hidden + shape.hidden * step.width
     if not shape.qk_norm:
@@ -368,7 +366,7 @@ def _norm_peak(shape: Shape, step: Pass) -> int:
 
 
 def loss_bytes(shape: Shape, step: Pass) -> int:
-    """The loss, or the last norm's backward pass after it, whichever takes more.
+    """Compute what the loss takes, or the last norm's backward pass after it, if that is more.
 
     The loss: chunk * vocabulary * (4, and 2 more in half precision), N * H * (4 + 2 w): the logits
     of one chunk turn into their gradient in place; in half precision they are computed, and
@@ -386,7 +384,7 @@ def loss_bytes(shape: Shape, step: Pass) -> int:
 
 
 def head_bytes(shape: Shape, step: Pass) -> int:
-    """What a trained head holds for the whole pass, times vocabulary * H: its copy in half
+    """Compute what a trained head holds for the whole pass, times vocabulary * H: its copy in half
     precision, 2; its gradient, 4, where that waits for the embedding's, which it is tied to."""
     if not step.train_head:
         return 0
@@ -395,7 +393,7 @@ def head_bytes(shape: Shape, step: Pass) -> int:
 
 
 def step_bytes(shape: Shape, step: Pass, recomputed: int) -> int:
-    """Peak of one pass over weights, adapters and optimizer, when the first layers recompute.
+    """Compute the peak of one pass over weights, adapters and optimizer.
 
     checkpoints + mask + rope + head + max(kept layers + loss, recomputed layer's workspace): by the
     time an early layer recomputes, the late layers' activations are gone. Without recomputed layers
@@ -418,7 +416,7 @@ def step_bytes(shape: Shape, step: Pass, recomputed: int) -> int:
 
 
 def layers_to_recompute(shape: Shape, step: Pass, free: int) -> int:
-    """The smallest number of recomputed layers with which a pass fits into `free` bytes.
+    """Find the smallest number of recomputed layers with which a pass fits into `free` bytes.
 
     All of them when even that does not fit: an estimate is no reason to refuse.
     """

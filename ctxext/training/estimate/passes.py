@@ -5,7 +5,7 @@ from ctxext.training.estimate.memory import Pass, auto_loss_chunk
 
 
 def pass_from(config: FinetuneConfig, *, vocabulary: int, width: int) -> Pass:
-    """What one process does at a time.
+    """Describe what one process does at a time.
 
     Args:
         config: `config.train.seq_length` is set.
@@ -32,5 +32,5 @@ def pass_from(config: FinetuneConfig, *, vocabulary: int, width: int) -> Pass:
 
 
 def loss_chunk(config: FinetuneConfig, vocabulary: int) -> int:
-    """Positions whose logits exist at the same time; chosen by the vocabulary where it says 0."""
+    """Return how many positions have logits at once; chosen by the vocabulary where it says 0."""
     return config.train.loss_chunk or auto_loss_chunk(vocabulary)

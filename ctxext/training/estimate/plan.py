@@ -1,7 +1,7 @@
-"""What a run will take, before it is started: memory by part, tokens, arithmetic, what fits.
+"""Plan a run before it is started: its memory by part, tokens, arithmetic, what fits.
 
 Everything here is computed from shapes and the recipe; nothing is loaded. `step_bytes` of
-`estimate.py` is held to 15 % of measured peaks by tests; what a plan says of time is as good as the
+`memory.py` is held to 15 % of measured peaks by tests; what a plan says of time is as good as the
 rates that it is given.
 """
 
@@ -97,7 +97,7 @@ class Memory:
     host: int
 
     def parts(self) -> dict[str, int]:
-        """Part -> bytes, in the order in which they come to be."""
+        """Map each part to its bytes, in the order in which they come to be."""
         return {
             "libraries": self.runtime,
             "weights": self.weights,
@@ -128,7 +128,7 @@ class Switch:
 
 
 def trained_parameters(base: Base, config: FinetuneConfig) -> int:
-    """Numbers that the optimizer moves."""
+    """Count the numbers that the optimizer moves."""
     shape, lora = base.shape, config.lora
     if config.train.what == "full":
         return base.parameters
@@ -142,8 +142,8 @@ def trained_parameters(base: Base, config: FinetuneConfig) -> int:
 
 
 def base_bytes(base: Base, config: FinetuneConfig) -> int:
-    """Bytes of the frozen weights; when all are trained, of the copies that autocast keeps of the
-    layers' (`head_bytes` has the head's, and an embedding needs none)."""
+    """Count the frozen weights; when all are trained, the copies that autocast keeps of the layers'
+    (`head_bytes` has the head's, and an embedding needs none)."""
     tables = base.shape.vocabulary * base.shape.hidden * (1 if base.tied else 2)
     if config.train.what == "full":
         return 0 if base.width == 4 else weights_bytes(base.parameters - tables, base.width)
@@ -153,7 +153,7 @@ def base_bytes(base: Base, config: FinetuneConfig) -> int:
 
 
 def planned_gathered(base: Base, config: FinetuneConfig) -> int:
-    """Bytes that are whole beside a process's share of the weights; 0 when it holds all.
+    """Count the bytes that are whole beside a process's share of the weights; 0 when it holds all.
 
     As `sharding.gathered_bytes`: tables + 2 layers + 2 * what is trained in a layer, as float32.
     """
@@ -169,12 +169,12 @@ def planned_gathered(base: Base, config: FinetuneConfig) -> int:
 
 
 def planned_pass(base: Base, config: FinetuneConfig) -> Pass:
-    """One forward and backward pass of the run, on one process."""
+    """Describe one forward and backward pass of the run, on one process."""
     return pass_from(config, vocabulary=base.shape.vocabulary, width=base.width)
 
 
 def planned_memory(base: Base, config: FinetuneConfig, machine: Machine) -> Memory:
-    """The peak of one process and its parts; `recompute: auto` decided for this machine."""
+    """Estimate one process's peak and its parts; `recompute: auto` is decided for this machine."""
     shape, step = base.shape, planned_pass(base, config)
     shard = config.parallel.shard
     weights = base_bytes(base, config) // shard + planned_gathered(base, config)
@@ -208,22 +208,21 @@ def planned_memory(base: Base, config: FinetuneConfig, machine: Machine) -> Memo
 
 
 def fits(memory: Memory, machine: Machine) -> bool:
-    """Whether a process has room, on its device and for what it parks in host memory."""
+    """Tell whether a process has room, on its device and for what it parks in host memory."""
     parks = machine.host is None or memory.host <= USABLE * machine.host
     return memory.peak <= USABLE * machine.memory and parks
 
 
 def planned_flops(base: Base, config: FinetuneConfig, recomputed: int) -> Flops:
-    """Arithmetic of one pass on one process."""
+    """Count the arithmetic of one pass on one process."""
     full = config.train.what == "full"
     return pass_flops(base.shape, planned_pass(base, config), recomputed, full=full)
 
 
 def longest_sequence(base: Base, config: FinetuneConfig, machine: Machine) -> int:
-    """Tokens in a row, a multiple of 64, of the context ranks and of 1024 where that many fit.
+    """Find the tokens in the longest row that fits; 0 when not even 64 do.
 
-    Returns:
-        0 when not even 64 fit.
+    A multiple of 64, of the context ranks, and of 1024 where that many fit.
     """
     unit = 64 * config.parallel.context
 
@@ -238,7 +237,7 @@ def longest_sequence(base: Base, config: FinetuneConfig, machine: Machine) -> in
 
 
 def _largest(fits: Callable[[int], bool], top: int) -> int:
-    """The largest n in 0..top that fits, when everything below one that fits does too."""
+    """Find the largest n in 0..top that fits, when everything below one that fits does too."""
     low, high = 0, top
     while low < high:
         middle = (low + high + 1) // 2
@@ -247,7 +246,7 @@ def _largest(fits: Callable[[int], bool], top: int) -> int:
 
 
 def switches(base: Base, config: FinetuneConfig, machine: Machine) -> list[Switch]:
-    """The recipe as it is, then a row for each memory switch that is not on yet, and for the most
+    """Give a row for the recipe as it is, for each memory switch not on yet, and for the most
     sparing of them together."""
     reference = _arithmetic(base, config, machine)
     return [
@@ -264,7 +263,7 @@ def switches(base: Base, config: FinetuneConfig, machine: Machine) -> list[Switc
 def _changes(
     base: Base, config: FinetuneConfig, machine: Machine
 ) -> Iterator[tuple[str, FinetuneConfig]]:
-    """(what is typed, the recipe after it)."""
+    """Give (what is typed, the recipe after it)."""
     yield "", config
     memory = config.memory
     wanted = memory.layers(config.train.gradient_checkpointing)
@@ -284,7 +283,7 @@ def _changes(
 
 
 def _sparing(base: Base, config: FinetuneConfig, machine: Machine) -> dict[str, WayOut]:
-    """Ways out of memory that leave row and loss as they are, by their keys.
+    """Choose the ways out of memory that leave row and loss as they are, by their keys.
 
     For a CPU too those that are a GPU's: their rows say what they would come to.
     """
@@ -298,7 +297,7 @@ def _sparing(base: Base, config: FinetuneConfig, machine: Machine) -> dict[str, 
 
 
 def _arithmetic(base: Base, config: FinetuneConfig, machine: Machine) -> float:
-    """Operations for each token of a row on this process."""
+    """Count the operations for each token of a row on this process."""
     recomputed = planned_memory(base, config, machine).recomputed
     tokens = planned_pass(base, config).tokens
     return planned_flops(base, config, recomputed).total / tokens

@@ -15,7 +15,7 @@ class Rates:
 
     @classmethod
     def of_peak(cls, operations: float, share: float) -> "Rates":
-        """All the same share of a device's peak."""
+        """Give all the same share of a device's peak."""
         return cls(*[operations * share] * 3)
 
     def seconds(self, work: Flops) -> float:

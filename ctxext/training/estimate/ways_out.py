@@ -29,11 +29,10 @@ class WayOut:
 def ways_out(
     config: FinetuneConfig, processes: int, *, half: bool, on_gpu: bool
 ) -> dict[str, WayOut]:
-    """What would need less memory, the cheapest first; only what this run does not do already.
+    """List what would need less memory, the cheapest first; only what this run does not do yet.
 
     Args:
         config: `config.train.seq_length` is set.
-        processes: of the run.
         half: the frozen weights are in a 16-bit type.
 
     Returns:

@@ -1,4 +1,4 @@
-"""`train.compile`: each decoder layer through torch.compile, one compilation for layers alike.
+"""Send each decoder layer through torch.compile (`train.compile`), layers alike compiled once.
 
 Recomputation and offloading stay outside: they run the compiled layer once more. What is not plain
 tensor code (tiled MLPs, our own attention) runs between the compiled parts as it is.
@@ -52,7 +52,6 @@ def compile_layers(model: Any, backend: str = "inductor") -> int:
     Args:
         model: with adapters, after all other switches, in the mode in which it stays: each way of
             calling a layer is compiled for itself.
-        backend: of torch.compile.
 
     Returns:
         How many layers.
@@ -101,7 +100,7 @@ class _Anchored(torch.autograd.Function):
 
 
 def _wanting_a_gradient(module: Any, inputs: Any, embedded: torch.Tensor) -> torch.Tensor:
-    """A hook after which the first layer reads what the others do: else it is compiled apart."""
+    """Let the first layer read what the others do; else it is compiled apart."""
     if embedded.requires_grad or not torch.is_grad_enabled():
         return embedded
     anchor = embedded.new_empty(0).requires_grad_()
@@ -109,7 +108,7 @@ def _wanting_a_gradient(module: Any, inputs: Any, embedded: torch.Tensor) -> tor
 
 
 def _of_compiled(run: Checkpointer, compiled: Callable[..., Any]) -> Checkpointer:
-    """`run`, told to compile what it runs: it cannot be compiled itself with all it may do."""
+    """Tell `run` to compile what it runs: it cannot be compiled itself with all it may do."""
 
     def checkpointer(layer: partial[Any], *inputs: Any) -> Any:
         return run(partial(compiled(layer.func), *layer.args, **layer.keywords), *inputs)

@@ -34,12 +34,12 @@ class Offloader:
         self._streams: dict[torch.device, Any] = {}
 
     def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
-        """`checkpoint(function, *args)`, with the tensors among `args` parked."""
+        """Run `checkpoint(function, *args)` with the tensors among `args` parked."""
         with saved_tensors_hooks(self._park, self._fetch):
             return checkpoint(function, *args, use_reentrant=False)
 
     def stream(self, device: torch.device) -> Any:
-        """The side stream of a GPU; None on a CPU."""
+        """Return the side stream of a GPU; None on a CPU."""
         if device.type != "cuda":
             return None
         if device not in self._streams:
@@ -96,7 +96,7 @@ class _Parked:
             self._arrived = stream.record_event()
 
     def take(self) -> torch.Tensor:
-        """The tensor on its device, ready for the current stream."""
+        """Return the tensor on its device, ready for the current stream."""
         stream = self.owner.stream(self.device)
         if stream is None:
             return self._host

@@ -1,4 +1,4 @@
-"""How fast this machine is at a model's own work: a layer and a piece of its head, for a second."""
+"""Measure this machine at a model's own work: a layer and a piece of its head, for a second."""
 
 import copy
 import time
@@ -33,7 +33,7 @@ def measure_model(
     *,
     trust_remote_code: bool = False,
 ) -> Rates:
-    """`measure_rates` for the model of a checkpoint, of which only config.json is read.
+    """Run `measure_rates` for a checkpoint's model, of which only config.json is read.
 
     Raises:
         BadInput: transformers cannot make anything of that config.
@@ -56,7 +56,7 @@ def measure_rates(
         step: the pass that is planned; shorter rows are timed.
     """
     shape = Shape.of(config.to_dict())
-    one = replace(shape, layers=1, vocabulary=_FEWEST)
+    layer_shape = replace(shape, layers=1, vocabulary=_FEWEST)
     layer = _one_layer(config, lora, device, dtype)
     timings: list[tuple[Flops, float]] = []
     length = min(_FEWEST, step.length)
@@ -64,7 +64,7 @@ def measure_rates(
         ids = torch.zeros((1, length), dtype=torch.long, device=device)
         seconds = _fastest(lambda ids=ids: _forward_backward(layer, ids), device)  # type: ignore[misc]
         timed = replace(step, batch=1, length=length, context=1, offload=False, mlp_tile=0)
-        timings.append((pass_flops(one, timed, 0), seconds))
+        timings.append((pass_flops(layer_shape, timed, 0), seconds))
         length *= 2
     matrices, attention = _two_rates(timings)
     head = _head_rate(shape.hidden, device, dtype)
@@ -103,7 +103,7 @@ def _head_rate(hidden: int, device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _fastest(work: Callable[[], None], device: torch.device) -> float:
-    """Seconds of the fastest of three runs, after one that warms up."""
+    """Return the seconds of the fastest of three runs, after one that warms up."""
     best = float("inf")
     for _ in range(4):
         began = time.perf_counter()
@@ -118,7 +118,7 @@ def _fastest(work: Callable[[], None], device: torch.device) -> float:
 
 
 def _two_rates(timings: list[tuple[Flops, float]]) -> tuple[float, float]:
-    """Rates of matrices and attention from the last two timings; one where they cannot tell."""
+    """Compute the rates of matrices and attention from the last two timings; equal if unclear."""
     work, seconds = timings[-1]
     together = (work.matrices + work.attention) / seconds
     if len(timings) < 2:

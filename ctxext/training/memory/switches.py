@@ -25,7 +25,7 @@ from ctxext.training.parallel.sharding import gathered_bytes, own_part
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What the switches came to.
+    """What the memory switches came to.
 
     Attributes:
         recomputed, layers: decoder layers that recompute, of how many.
@@ -42,12 +42,12 @@ class MemoryPlan:
 
 
 def loss_chunk_of(model: Any, config: FinetuneConfig) -> int:
-    """`passes.loss_chunk` for a live model."""
+    """Return `passes.loss_chunk` for a live model."""
     return loss_chunk(config, _vocabulary(model))
 
 
 def step_memory(model: Any, config: FinetuneConfig) -> int | None:
-    """Bytes that a step may take beside weights, gradients of adapters and optimizer.
+    """Return the bytes that a step may take beside weights, adapters' gradients and optimizer.
 
     Args:
         model: with adapters, on its device, sharded if it will be, before the optimizer's first
@@ -68,7 +68,7 @@ def step_memory(model: Any, config: FinetuneConfig) -> int | None:
 
 
 def fit_memory(model: Any, config: FinetuneConfig, launch: Launch, width: int) -> MemoryPlan:
-    """`apply_memory` with what the rank with the least free memory has: all have to decide alike.
+    """Run `apply_memory` with the least free memory of all ranks: all have to decide alike.
 
     Raises:
         BadInput: as `apply_memory`; host memory that does not hold what is offloaded.
@@ -134,7 +134,7 @@ def apply_memory(
 
 
 def shape_of(model: Any) -> Shape:
-    """The sizes of a live model, for estimates.
+    """Read the sizes of a live model, for estimates.
 
     Raises:
         BadInput: its config does not name them.
@@ -150,8 +150,8 @@ def shape_of(model: Any) -> Shape:
 
 
 def _has_fused_attention(model: Any, width: int) -> bool:
-    """Whether attention holds no length x length weights: a GPU's SDPA does for grouped keys in
-    float32."""
+    """Tell whether attention holds no length x length weights: a GPU's SDPA does for grouped keys
+    in float32."""
     config = model.config.get_text_config()
     on_gpu = next(iter(model.parameters())).device.type == "cuda"
     plain = config._attn_implementation == "sdpa"
@@ -159,7 +159,7 @@ def _has_fused_attention(model: Any, width: int) -> bool:
 
 
 def pass_of(model: Any, config: FinetuneConfig, width: int | None = None) -> Pass:
-    """One forward pass of a run, for estimates.
+    """Describe one forward pass of a run, for estimates.
 
     Args:
         width: bytes of a number that is computed with; None = of one in the weights.
@@ -169,7 +169,7 @@ def pass_of(model: Any, config: FinetuneConfig, width: int | None = None) -> Pas
 
 
 def parked_inputs(model: Any, config: FinetuneConfig, layers: int, width: int) -> int:
-    """Bytes that this process parks in host memory when so many layers recompute, offloaded."""
+    """Count the bytes that this process parks in host memory when so many layers recompute."""
     hidden = int(model.config.get_text_config().hidden_size)
     tokens = pass_of(model, config, width).tokens
     pinned = next(iter(model.parameters())).device.type == "cuda"

@@ -17,7 +17,6 @@ class Batch:
     """One forward pass; tensors are (batch, length), int64.
 
     Attributes:
-        input_ids: token ids.
         labels: already shifted: the token that follows each position; `loss.IGNORED` where none is
             scored.
         position_ids: None = 0, 1, 2, ... in every row.
@@ -41,7 +40,7 @@ class Batch:
         return replace(self, **moved)
 
     def decoder_inputs(self) -> dict[str, Any]:
-        """Arguments of a transformers decoder."""
+        """Give the arguments of a transformers decoder."""
         inputs: dict[str, Any] = {
             "input_ids": self.input_ids,
             "position_ids": self.position_ids,
@@ -50,7 +49,7 @@ class Batch:
         return inputs | ({"documents": self.documents} if self.sharded else {})
 
     def first(self, tokens: int) -> "Batch":
-        """The first `tokens` positions of the first row."""
+        """Cut out the first `tokens` positions of the first row."""
         cut: dict[str, Any] = {name: t[:1, :tokens] for name, t in self._tensors().items()}
         return replace(self, **cut)
 
@@ -59,7 +58,7 @@ class Batch:
 
 
 def plain_batch(input_ids: torch.Tensor) -> Batch:
-    """Rows that are one text each: every token but the first is scored."""
+    """Make a batch of rows that are one text each: every token but the first is scored."""
     return Batch(input_ids, shifted_labels(input_ids))
 
 
@@ -68,7 +67,6 @@ class TrainingRows:
     """The rows of a run as batches, in an order that depends on the rows' numbers only.
 
     Attributes:
-        rows: token ids.
         sha256: of all tokens, so that a resumed run notices another text.
         separate: attention and labels stay inside documents, positions restart with each.
         skips: positions with gaps (PoSE); None = without.
@@ -85,7 +83,7 @@ class TrainingRows:
         return self.rows.seq_length
 
     def batch(self, first: int, count: int) -> Batch:
-        """Rows number `first` .. `first + count - 1` of the endless order, on the CPU."""
+        """Read rows `first` .. `first + count - 1` of the endless order, on the CPU."""
         batch = plain_batch(torch.from_numpy(self.rows.batch(first, count)))
         if self.separate:
             begins = self.rows.begins(first, count)
@@ -99,7 +97,7 @@ class TrainingRows:
         return batch
 
     def targets(self, first: int, count: int) -> int:
-        """Scored tokens in these rows, without reading their text.
+        """Count the scored tokens in these rows, without reading their text.
 
         Every rank counts those of all ranks, so nobody has to ask the others.
 

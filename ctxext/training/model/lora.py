@@ -33,7 +33,7 @@ class LossModel(nn.Module):
         self.loss_chunk = loss_chunk
 
     def forward(self, batch: Batch | None, work: Callable[[Any], Any] | None = None) -> Any:
-        """Summed NLL of the batch's labels, nats; with `work`, what that makes of the model.
+        """Sum the NLL of the batch's labels, nats; with `work`, give what that makes of the model.
 
         A mixture of experts that asks for it adds its auxiliary loss, once for each token.
 
@@ -114,17 +114,17 @@ def _norm_names(model: Any) -> list[str]:
 
 
 def trained_groups(model: nn.Module) -> list[TrainedGroup]:
-    """A row for each kind of trained tensor, for the table shown before the first step."""
+    """Give a row for each sort of trained tensor, for the table shown before the first step."""
     groups: dict[str, tuple[int, int]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            parts = ["*" if part.isdigit() else part for part in name.split(".")]
-            short = ".".join(p for p in parts if p not in ("base_model", "model", "default"))
+            words = ["*" if word.isdigit() else word for word in name.split(".")]
+            short = ".".join(w for w in words if w not in ("base_model", "model", "default"))
             tensors, numbers = groups.get(short, (0, 0))
             groups[short] = (tensors + 1, numbers + parameter.numel())
     return [TrainedGroup(name, *counts) for name, counts in groups.items()]
 
 
 def trained_tensors(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Name -> parameter of everything that is trained, in a fixed order; shared ones once."""
+    """Return everything that is trained by its name, in a fixed order; shared tensors once."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}

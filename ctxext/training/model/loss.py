@@ -37,10 +37,10 @@ class _SummedNLL(torch.autograd.Function):
             torch.zeros_like(bias, dtype=torch.float32) if bias is not None and wants_bias else None
         )
         for at in range(0, hidden.shape[0], chunk):
-            part, target = hidden[at : at + chunk], labels[at : at + chunk]
+            states, target = hidden[at : at + chunk], labels[at : at + chunk]
             scored = (target != IGNORED).unsqueeze(-1)
             safe = target.clamp_min(0).unsqueeze(-1)
-            logits = torch.nn.functional.linear(part, weight, bias).float()
+            logits = torch.nn.functional.linear(states, weight, bias).float()
             if scale != 1.0:
                 logits.mul_(scale)
             if softcap is not None:
@@ -65,7 +65,7 @@ class _SummedNLL(torch.autograd.Function):
             if grad_hidden is not None:
                 grad_hidden[at : at + chunk] = grad.to(weight.dtype) @ weight
             if grad_weight is not None:
-                grad_weight.addmm_(grad.T, part.float())
+                grad_weight.addmm_(grad.T, states.float())
             if grad_bias is not None:
                 grad_bias += grad.sum(0)
             del logits, grad  # else they live on while the next chunk's are computed
@@ -92,7 +92,7 @@ class _SummedNLL(torch.autograd.Function):
 def summed_nll(
     hidden: torch.Tensor, head: Head | torch.Tensor, labels: torch.Tensor, *, chunk: int
 ) -> torch.Tensor:
-    """Sum of the negative log-likelihoods of `labels`, nats, float32 scalar, differentiable.
+    """Sum the negative log-likelihoods of `labels`, nats, float32 scalar, differentiable.
 
     Args:
         hidden: (batch, length, hidden) of the decoder's last norm.
@@ -115,5 +115,5 @@ def summed_nll(
 
 
 def shifted_labels(ids: torch.Tensor) -> torch.Tensor:
-    """(batch, length) next token of each position; the last one has none."""
+    """Return the next token of each position, (batch, length); the last one has none."""
     return torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], IGNORED)], dim=1)

@@ -21,7 +21,7 @@ from ctxext.training.model.run_dtype import RunDtype, run_dtype
 def dtype_of_run(
     asked: DtypeName, source: Source, position: Position, device: torch.device, train: TrainConfig
 ) -> RunDtype:
-    """What `--dtype` comes to in a run on a live device.
+    """Decide what `--dtype` comes to in a run on a live device.
 
     Raises:
         BadInput: float16, or a GPU without bfloat16.
@@ -31,7 +31,7 @@ def dtype_of_run(
 
 
 def under_autocast(dtype: RunDtype, loaded: torch.dtype) -> bool:
-    """Whether a run computes under autocast, to bfloat16, given what was loaded."""
+    """Tell whether a run computes under autocast, to bfloat16, given what was loaded."""
     if dtype.compute == "auto":
         return loaded in (torch.bfloat16, torch.float16)
     return dtype.compute == "bfloat16"

@@ -9,7 +9,7 @@ from ctxext.errors import BadInput
 
 
 def check_quantize(word: str) -> None:
-    """`train.quantize` can be done here.
+    """Check that `train.quantize` can be done here.
 
     Raises:
         BadInput: `4bit` without a CUDA device or without bitsandbytes.
@@ -29,10 +29,7 @@ def check_quantize(word: str) -> None:
 
 
 def quantization(word: str) -> Any:
-    """transformers' configuration of NF4 with doubled quantisation (QLoRA, arXiv:2305.14314).
-
-    Returns:
-        None for `none`.
+    """Configure NF4 with doubled quantisation (QLoRA, arXiv:2305.14314); None for `none`.
 
     Raises:
         BadInput: as `check_quantize`.

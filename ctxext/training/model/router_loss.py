@@ -16,12 +16,12 @@ _ARGUMENTS = ["gate_logits", "num_experts", "top_k", "attention_mask"]
 
 
 def wants_router_loss(model: Any) -> bool:
-    """Whether the model's own forward adds an auxiliary loss to the one of the next tokens."""
+    """Tell whether the model's own forward adds an auxiliary loss to that of the next tokens."""
     return bool(getattr(model.config.get_text_config(), "output_router_logits", False))
 
 
 def router_loss(model: Any, router_logits: Any) -> torch.Tensor:
-    """Weighted auxiliary loss of one forward pass, scalar, to be added to the *mean* token loss.
+    """Compute a pass's weighted auxiliary loss, scalar, to be added to the *mean* token loss.
 
     Args:
         model: a causal language model (not its peft wrapper).

@@ -23,7 +23,7 @@ class RunDtype:
 
 
 def run_dtype(chosen: Dtype, *, full: bool) -> RunDtype:
-    """The dtypes of a run, when `compute_dtype` has chosen for its device.
+    """Choose the dtypes of a run, when `compute_dtype` has chosen for its device.
 
     Raises:
         BadInput: float16, whose gradients vanish without loss scaling.

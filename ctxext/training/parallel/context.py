@@ -33,7 +33,7 @@ class Zigzag:
     rank: int
 
     def chunks(self, length: int) -> tuple[range, range]:
-        """The two runs of row positions that this rank holds, ascending."""
+        """Return the two runs of row positions that this rank holds, ascending."""
         size = length // (2 * self.ranks)
         late = 2 * self.ranks - 1 - self.rank
         return (
@@ -42,21 +42,21 @@ class Zigzag:
         )
 
     def shard(self, row: torch.Tensor) -> torch.Tensor:
-        """(batch, T, ...) -> this rank's (batch, T / R, ...)."""
+        """Cut this rank's (batch, T / R, ...) out of (batch, T, ...)."""
         early, late = self.chunks(row.shape[1])
         return torch.cat(
             [row[:, early.start : early.stop], row[:, late.start : late.stop]], dim=1
         ).contiguous()
 
 
-def in_order(parts: torch.Tensor, dim: int) -> torch.Tensor:
-    """Shards of all ranks, (R, ...), as one whole: `dim` of a shard grows from T / R to T."""
-    early, late = parts.chunk(2, dim=dim + 1)
+def in_order(shards: torch.Tensor, dim: int) -> torch.Tensor:
+    """Join the shards of all ranks, (R, ...), to one whole: `dim` grows from T / R to T."""
+    early, late = shards.chunk(2, dim=dim + 1)
     return torch.cat([*early.unbind(0), *late.flip(0).unbind(0)], dim=dim)
 
 
 def by_rank(whole: torch.Tensor, dim: int, ranks: int) -> torch.Tensor:
-    """The inverse of `in_order`: `dim` holds T tokens in order, the result is (R, ...)."""
+    """Undo `in_order`: `dim` holds T tokens in order, the result is (R, ...)."""
     chunks = whole.chunk(2 * ranks, dim=dim)
     return torch.stack(
         [torch.cat([chunks[r], chunks[2 * ranks - 1 - r]], dim=dim) for r in range(ranks)]
@@ -69,27 +69,27 @@ _reduce_scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.redu
 
 
 class _GatherTokens(torch.autograd.Function):
-    """(batch, heads, T / R, d) of each rank -> (batch, heads, T, d) on all of them."""
+    """Gathers (batch, heads, T / R, d) of each rank to (batch, heads, T, d) on all of them."""
 
     @staticmethod
     def forward(ctx: Any, local: torch.Tensor, group: Any, ranks: int) -> torch.Tensor:
         ctx.group, ctx.ranks = group, ranks
-        parts = local.new_empty((ranks * local.shape[0], *local.shape[1:]))
-        _all_gather(parts, local.contiguous(), group=group)
-        return in_order(parts.view(ranks, *local.shape), dim=2)
+        shards = local.new_empty((ranks * local.shape[0], *local.shape[1:]))
+        _all_gather(shards, local.contiguous(), group=group)
+        return in_order(shards.view(ranks, *local.shape), dim=2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> Any:
         (grad,) = grad_outputs
-        parts = by_rank(grad, 2, ctx.ranks)
-        own = torch.empty_like(parts[0])
-        _reduce_scatter(own, parts.flatten(0, 1), group=ctx.group)
-        return own, None, None
+        shards = by_rank(grad, 2, ctx.ranks)
+        share = torch.empty_like(shards[0])
+        _reduce_scatter(share, shards.flatten(0, 1), group=ctx.group)
+        return share, None, None
 
 
 def gather_tokens(local: torch.Tensor, group: Any, ranks: int) -> torch.Tensor:
-    """All ranks' keys or values, in the order of the row; differentiable.
+    """Gather all ranks' keys or values, in the order of the row; differentiable.
 
     The gradient of each rank's part is the sum of what all ranks have for it.
     """
@@ -100,7 +100,7 @@ def gather_tokens(local: torch.Tensor, group: Any, ranks: int) -> torch.Tensor:
 
 
 def context_batch(batch: Batch, mesh: Mesh) -> Batch:
-    """What this rank's model reads of whole rows, (batch, T) -> (batch, T / R).
+    """Cut what this rank's model reads out of whole rows, (batch, T) -> (batch, T / R).
 
     Args:
         batch: on the CPU, T a multiple of 2R (`ParallelConfig.check`); where its positions start
@@ -150,8 +150,8 @@ def parallelize_context(model: Any, mesh: Mesh) -> None:
                 "train this model without --context-parallel",
             )
         if torch.is_autocast_enabled(query.device.type):  # what SDPA would do by itself
-            kind = torch.get_autocast_dtype(query.device.type)
-            query, key, value = query.to(kind), key.to(kind), value.to(kind)
+            dtype = torch.get_autocast_dtype(query.device.type)
+            query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
         d = key.shape[-1]
         both = gather_tokens(torch.cat([key, value], dim=-1), group, zigzag.ranks)
         chunks = zigzag.chunks(query.shape[2] * zigzag.ranks)
@@ -175,19 +175,19 @@ def parallelize_context(model: Any, mesh: Mesh) -> None:
 
 def _check_model(model: Any) -> None:
     config = model.config
-    kind = config.model_type
+    name = config.model_type
     way_out = "train this model without --context-parallel"
     other = sorted(set(getattr(config, "layer_types", None) or ()) - KNOWN_LAYERS)
     if other:
-        raise BadInput(f"--context-parallel does not know the {other[0]} layers of {kind}", way_out)
+        raise BadInput(f"--context-parallel does not know the {other[0]} layers of {name}", way_out)
     if getattr(config, "attn_logit_softcapping", None):
-        raise BadInput(f"--context-parallel cannot cap the attention logits of {kind}", way_out)
+        raise BadInput(f"--context-parallel cannot cap the attention logits of {name}", way_out)
     if getattr(config, "attention_dropout", 0):
         raise BadInput("--context-parallel cannot drop attention (attention_dropout)", way_out)
     if getattr(config, "output_router_logits", False):
-        raise BadInput(f"--context-parallel cannot balance the experts of {kind}", way_out)
-    if not getattr(type(model), "_supports_sdpa", False) or kind in _OWN_ATTENTION:
-        raise BadInput(f"--context-parallel cannot reach into the attention of {kind}", way_out)
+        raise BadInput(f"--context-parallel cannot balance the experts of {name}", way_out)
+    if not getattr(type(model), "_supports_sdpa", False) or name in _OWN_ATTENTION:
+        raise BadInput(f"--context-parallel cannot reach into the attention of {name}", way_out)
 
 
 # They dispatch on a table of their own (falcon, gptj) or add terms to the softmax (gpt_oss).
@@ -195,7 +195,7 @@ _OWN_ATTENTION = ("falcon", "gptj", "bloom", "mpt", "gpt_oss")
 
 
 def _follows_length(config: Any) -> bool:
-    """Whether a rotation depends on the largest position at hand, in any kind of layer."""
+    """Tell whether a rotation depends on the largest position at hand, in any of the layers."""
     block = getattr(config, "rope_parameters", None) or {}
     nested = [value for value in block.values() if isinstance(value, dict)]
     return any(rope_type_facts(each.get("rope_type")).follows_length for each in nested or [block])
@@ -219,7 +219,7 @@ def _share_largest_position(rotary: Any, group: Any) -> None:
         return (args[0], longer, *args[2:]), kwargs
 
     def after(module: Any, args: Any, out: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return tuple(part[:, :-1] for part in out)
+        return tuple(table[:, :-1] for table in out)
 
     rotary.register_forward_pre_hook(before, with_kwargs=True)
     rotary.register_forward_hook(after)

@@ -11,10 +11,9 @@ from ctxext.machine.launch import GPU_PATIENCE, Launch
 
 @dataclass(frozen=True)
 class Mesh:
-    """data ranks x context ranks. Ranks next to each other hold parts of the same rows.
+    """The processes as data ranks x context ranks; neighbours hold parts of the same rows.
 
     Attributes:
-        launch: all processes.
         context_ranks: processes that hold one row together.
         context_group: this process and the others that hold its rows; None when it is alone.
     """
@@ -52,10 +51,10 @@ def make_mesh(launch: Launch, context_ranks: int) -> Mesh:
     """
     if context_ranks == 1:
         return Mesh(launch)
-    own = None
+    own_group = None
     for first in range(0, launch.ranks, context_ranks):  # all ranks make all groups, in this order
         ranks = list(range(first, first + context_ranks))
         group = dist.new_group(ranks, timeout=GPU_PATIENCE)
         if launch.rank in ranks:
-            own = group
-    return Mesh(launch, context_ranks, own)
+            own_group = group
+    return Mesh(launch, context_ranks, own_group)

@@ -61,7 +61,7 @@ def shard_model(model: nn.Module, launch: Launch, shard: int, device: torch.devi
 
 
 def _device_mesh(launch: Launch, shard: int, device: torch.device) -> DeviceMesh:
-    """Ranks in rows of `shard`: shares along a row, replicas across the rows.
+    """Arrange ranks in rows of `shard`: shares along a row, replicas across the rows.
 
     The groups are made here, because those that `init_device_mesh` makes wait ten minutes at most.
     """
@@ -74,13 +74,13 @@ def _device_mesh(launch: Launch, shard: int, device: torch.device) -> DeviceMesh
 
 
 def _group_of(launch: Launch, groups: Sequence[Sequence[int]]) -> Any:
-    """Of groups that all ranks form in this order, the one that this rank is in."""
+    """Form the groups, on all ranks in this order, and return the one that this rank is in."""
     formed = [(ranks, dist.new_group(list(ranks), timeout=GPU_PATIENCE)) for ranks in groups]
     return next(group for ranks, group in formed if launch.rank in ranks)
 
 
 def evaluated(model: Any, *inputs: Any) -> Any:
-    """What a `LossModel` makes of its inputs, in a pass that no backward pass follows.
+    """Return what a `LossModel` makes of its inputs, in a pass that no backward pass follows.
 
     Args:
         model: sharded or not. Where it is sharded, all ranks call this together, without gradients,
@@ -93,13 +93,13 @@ def evaluated(model: Any, *inputs: Any) -> Any:
 
 
 def inside(model: Any, work: Callable[[Any], T]) -> T:
-    """What `work` makes of the model in a `LossModel`, called where every weight can be read."""
+    """Run `work` on the model in a `LossModel`, where every weight can be read."""
     done: T = evaluated(model, None, work)
     return done
 
 
 def gradients_apart(model: Any, accelerator: Any) -> AbstractContextManager[None]:
-    """For a pass after which gradients of other ranks are not needed yet: they stay apart.
+    """Keep the gradients of ranks apart in a pass after which they are not needed together yet.
 
     Where every weight of a sharded model is trained they meet nevertheless: whole gradients of all
     of them, kept until the last pass, would be what sharding is to avoid.
@@ -122,7 +122,7 @@ def _without_sync(model: FSDPModule) -> Any:
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """The whole tensor of a share, on every rank; all ranks call this together.
+    """Make a share whole on every rank; all ranks call this together.
 
     A tensor that is not cut is given back.
     """
@@ -130,7 +130,7 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def share_of(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """Of a whole tensor, the same on every rank, what this rank holds of one that is cut as `like`.
+    """Return this rank's share of a whole tensor, the same on every rank, cut as `like` is.
 
     No rank needs another for it. Where `like` is not cut, the tensor moves to its device.
     """
@@ -141,12 +141,12 @@ def share_of(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def own_part(tensor: torch.Tensor) -> torch.Tensor:
-    """What this rank holds of a tensor, as a plain one."""
+    """Return what this rank holds of a tensor, as a plain one."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def gathered_bytes(model: nn.Module) -> int:
-    """Most that is whole at a time beside the shares; 0 for a model that is not sharded.
+    """Count the most that is whole at a time beside the shares; 0 for a model not sharded.
 
     The parameters outside the layers, two layers (one computes, one is fetched), and, of what is
     trained in a layer, the gradient and the message in which it leaves.

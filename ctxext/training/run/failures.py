@@ -1,4 +1,4 @@
-"""What the machine may do to a run, in words: memory that runs out, a process that is gone."""
+"""Say what the machine did to a run: memory that ran out, a process that is gone."""
 
 import re
 from collections.abc import Iterator

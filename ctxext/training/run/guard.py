@@ -1,4 +1,4 @@
-"""Steps whose loss or gradient says that their update would harm: they are left out."""
+"""Find steps whose loss or gradient says that their update would harm: they are left out."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ _ENOUGH = 8  # losses below which nothing is called a spike
 
 
 def harm(loss: float, grad_norm: float, recent: Sequence[float], factor: float) -> str | None:
-    """Why the update of a step has to be left out, or None.
+    """Tell why the update of a step has to be left out; None where it has not.
 
     Args:
         loss: mean over the step's targets, nats.
@@ -33,5 +33,5 @@ def harm(loss: float, grad_norm: float, recent: Sequence[float], factor: float) 
 
 
 def remembered(recent: Sequence[float], loss: float) -> tuple[float, ...]:
-    """The losses to compare the next step with."""
+    """Return the losses to compare the next step with."""
     return (*recent, loss)[-REMEMBERED:]

@@ -37,8 +37,6 @@ class Prepared:
         plain: the model with its loss.
         optimizer: over its trained tensors.
         rows: the data; which rows a step reads depends on its number only.
-        accelerator: accelerate's.
-        mesh: how the ranks share the rows.
     """
 
     model: Any
@@ -114,7 +112,7 @@ def train_steps(
 def _loss_and_gradients(
     prepared: Prepared, config: TrainConfig, step: int, rows_per_step: int
 ) -> float:
-    """Mean loss of a step's rows, over all ranks; its gradients are in the trained tensors."""
+    """Compute a step's mean loss over all ranks, and leave its gradients in the trained tensors."""
     model, accelerator, mesh = prepared.model, prepared.accelerator, prepared.mesh
     per_pass = config.batch_size * mesh.data_ranks
     passes = rows_per_step // per_pass

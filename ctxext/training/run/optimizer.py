@@ -16,7 +16,7 @@ _LORA_B = re.compile(r"\.lora_(embedding_)?B(\.|$)")
 
 
 def make_optimizer(model: nn.Module, config: FinetuneConfig) -> torch.optim.AdamW:
-    """AdamW over the trained tensors of a model.
+    """Make AdamW for the trained tensors of a model.
 
     One group, but for LoRA+ (`lora.plus_ratio`, arXiv:2402.12354: every B learns that many times
     faster than A and the rest) and for full fine-tuning with weight decay, where what has one
@@ -34,8 +34,8 @@ def make_optimizer(model: nn.Module, config: FinetuneConfig) -> torch.optim.Adam
         groups.setdefault(key, []).append(parameter)
     return torch.optim.AdamW(
         [
-            {"params": own, "lr": train.lr * factor, "weight_decay": decay, RATE_FACTOR: factor}
-            for (factor, decay), own in groups.items()
+            {"params": tensors, "lr": train.lr * factor, "weight_decay": decay, RATE_FACTOR: factor}
+            for (factor, decay), tensors in groups.items()
         ],
         lr=train.lr,
         betas=_BETAS,

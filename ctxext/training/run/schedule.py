@@ -8,7 +8,7 @@ _FLOOR = 0.1  # cosine ends at this share of the peak
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Learning rate of optimizer step `step` (from 0): linear warm-up, then cosine or constant.
+    """Compute the learning rate of step `step` (from 0): linear warm-up, then cosine or constant.
 
     >>> learning_rate(0, TrainConfig(lr=1.0, warmup_steps=10, steps=100))
     0.1

@@ -1,4 +1,4 @@
-"""Before the first step: is the rope still the method's, and the fast loss the plain one?"""
+"""Check before the first step that the rope is the method's and the fast loss the plain one."""
 
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ _TOLERANCE = 1e-3
 
 
 def check_rope(model: Any, position: Position) -> None:
-    """`inv_freq` is float32 and the config's, whatever has wrapped or cast the model since.
+    """Check that `inv_freq` is float32 and the config's, whatever has wrapped or cast the model.
 
     Raises:
         CtxextError: it is not. Training would teach positions that no reader will use.
@@ -30,7 +30,7 @@ def check_rope(model: Any, position: Position) -> None:
 
 
 def first_tokens(batch: Batch, mesh: Mesh) -> Batch:
-    """The start of a batch's first row: 256 tokens, or what the ranks that share a row can cut.
+    """Cut out a batch's first row: its first 256 tokens, or what ranks that share a row can cut.
 
     So few that transformers' dense masks and whole logits take less memory than a training step.
     """
@@ -40,7 +40,7 @@ def first_tokens(batch: Batch, mesh: Mesh) -> Batch:
 
 @torch.no_grad()
 def plain_loss(model: LossModel, batch: Batch) -> float:
-    """Mean loss as transformers computes it by itself, nats per scored token.
+    """Compute the mean loss as transformers does by itself, nats per scored token.
 
     Args:
         model: before attention, memory switches or ranks that share a row change how it computes.

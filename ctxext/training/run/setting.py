@@ -59,7 +59,6 @@ class StartReport:
     """What a run is about to do, told before its first step.
 
     Attributes:
-        groups: what is trained.
         parameters: of the whole model.
         rows: rows of seq_length tokens in one epoch.
         epochs: how often the run reads the data.

@@ -46,7 +46,6 @@ class Stage:
 
     Attributes:
         config: with everything filled in.
-        folder: where it runs.
         index: its place in the list, from 0; None = the run has no stages.
     """
 
@@ -85,7 +84,7 @@ def stages_of(recipe: FinetuneConfig | Mapping[str, Any], out: Path) -> tuple[St
 
 
 def _stage_config(top: Mapping[str, Any], entry: Any, where: str) -> FinetuneConfig:
-    """The sections at the top of the recipe with those of one stage laid over them."""
+    """Lay the sections of one stage over those at the top of the recipe."""
     if not isinstance(entry, Mapping):
         raise BadInput(f"{where} has to be sections with keys, and is {shown(entry)}")
     values = dict(top)
@@ -100,11 +99,11 @@ def _stage_config(top: Mapping[str, Any], entry: Any, where: str) -> FinetuneCon
         if section == "extend" and given is None:
             values["extend"] = None
             continue
-        own = as_section(section, given)
-        if not isinstance(own, Mapping):
-            raise BadInput(f"{where}.{section} has to be a section with keys, and is {shown(own)}")
+        keys = as_section(section, given)
+        if not isinstance(keys, Mapping):
+            raise BadInput(f"{where}.{section} has to be a section with keys, and is {shown(keys)}")
         known = [field.name for field in fields(_SECTIONS[section])]
-        for key in own:
+        for key in keys:
             if key not in known:
                 raise _unknown(f"{where}.{section}.{printable(key)}", key, known)
             if section == "train" and key in _FIXED:
@@ -112,7 +111,7 @@ def _stage_config(top: Mapping[str, Any], entry: Any, where: str) -> FinetuneCon
                     f"{where}.train.{key} is set, and stays the same in all stages",
                     f"write train.{key} at the top of the recipe",
                 )
-        values[section] = _laid_over(section, values.get(section) or {}, own)
+        values[section] = _laid_over(section, values.get(section) or {}, keys)
     with named(where):
         return build(FinetuneConfig, values, where=where)
 
@@ -121,22 +120,22 @@ def _unknown(path: str, key: str, known: Sequence[str]) -> BadInput:
     return BadInput(f"{path} is no key of a recipe's stage", suggestion(key, known))
 
 
-def _laid_over(section: str, old: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """A section at the top with a stage's keys over it.
+def _laid_over(section: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay a stage's keys over a section at the top.
 
     A key takes the place of the one that says the same in another way, and a method does not
     inherit the parameters of another.
     """
     kept = dict(old)
-    for key, value in own.items():
+    for key, value in new.items():
         other = ALTERNATIVES.get(f"{section}.{key}")
         if other is not None and value:
             kept.pop(other, None)
     default = ExtendConfig.method
-    changed = own.get("method", old.get("method", default)) != old.get("method", default)
+    changed = new.get("method", old.get("method", default)) != old.get("method", default)
     if section == "extend" and changed:
         kept.pop("parameters", None)
-    return {**kept, **own}
+    return {**kept, **new}
 
 
 @contextmanager
@@ -151,7 +150,7 @@ def named(stage: str) -> Iterator[None]:
 
 
 def whole_recipe(configs: Sequence[Mapping[str, Any]], *, staged: bool) -> dict[str, Any]:
-    """The recipe of a run, which read again gives the same stages.
+    """Compose the recipe of a run, which read again gives the same stages.
 
     Args:
         configs: of each stage, as `FinetuneConfig.to_dict` gives it. What a stage may not say, and
@@ -172,7 +171,7 @@ def whole_recipe(configs: Sequence[Mapping[str, Any]], *, staged: bool) -> dict[
 
 
 def to_compare(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A `whole_recipe` without what its stages say once more."""
+    """Leave out of a `whole_recipe` what its stages say once more."""
     if STAGES not in recipe:
         return dict(recipe)
     fixed = {key: recipe["train"][key] for key in _FIXED}
@@ -180,7 +179,7 @@ def to_compare(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_complete(stage: Stage) -> bool:
-    """Whether a stage of a list ran to its last step, and what it leaves is written."""
+    """Tell whether a stage of a list ran to its last step, and what it leaves is written."""
     if stage.index is None:
         return False  # a run without stages looks at its own checkpoint
     record = read_record(stage.folder)
@@ -189,21 +188,21 @@ def is_complete(stage: Stage) -> bool:
 
 
 def read_summary(stage: Stage) -> dict[str, Any]:
-    """Steps, tokens and loss of a complete stage, from its record."""
+    """Read steps, tokens and loss of a complete stage from its record."""
     record = read_record(stage.folder) or RunRecord()
     done = record.training or Training(steps=0, tokens=0)
     return {"steps": done.steps, "tokens": done.tokens, "final_loss": done.final_loss}
 
 
 def trained_path(folder: Path, steps: int) -> Path:
-    """The tensors that a complete stage has trained."""
+    """Return the file with the tensors that a complete stage has trained."""
     from ctxext.training.run.state import trained_file
 
     return trained_file(folder, steps)
 
 
 def joined_log(stages: Sequence[Stage]) -> list[StepRow]:
-    """The lines of all stages begun, `step` and `tokens` counted on, with the stage's number.
+    """Join the lines of all stages begun, `step` and `tokens` counted on, with the stage's number.
 
     A run without stages has its own lines, as they are.
     """
@@ -216,14 +215,14 @@ def joined_log(stages: Sequence[Stage]) -> list[StepRow]:
     return lines
 
 
-def counted_on(before: Sequence[StepRow], number: int, own: Sequence[StepRow]) -> list[StepRow]:
-    """The lines of the stages before, then a stage's own with `step` and `tokens` counted on."""
+def counted_on(before: Sequence[StepRow], number: int, lines: Sequence[StepRow]) -> list[StepRow]:
+    """Add a stage's lines to those of the stages before, `step` and `tokens` counted on."""
     steps, tokens = (before[-1].step, before[-1].tokens) if before else (0, 0)
     return [
         *before,
         *(
             replace(line, step=steps + line.step, tokens=tokens + line.tokens, stage=number)
-            for line in own
+            for line in lines
         ),
     ]
 
@@ -237,7 +236,7 @@ def lift(last: Stage, out: Path) -> None:
 
 
 def write_log(out: Path, log: Sequence[StepRow]) -> None:
-    """`OUT/log.jsonl` of a run with stages, in one step."""
+    """Write `OUT/log.jsonl` of a run with stages, in one step."""
     write_file(out / LOG, log_text(log))
 
 

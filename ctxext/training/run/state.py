@@ -85,7 +85,7 @@ def save_state(
 
 
 def whole_trained(model: nn.Module, *, keep: bool = True) -> dict[str, torch.Tensor]:
-    """Name -> whole tensor, on the CPU, of everything that is trained; all ranks call it together.
+    """Collect what is trained, whole and on the CPU, by name; all ranks call it together.
 
     Args:
         keep: False = this rank only helps the others, and gets nothing.
@@ -114,7 +114,7 @@ def _write(
         save_file(trained, staging / _TRAINED)
         kept = dict(moments)
         for rank, states in enumerate(randomness):
-            kept |= {rng_name(rank, kind): value for kind, value in states.items()}
+            kept |= {rng_name(rank, device): value for device, value in states.items()}
         save_file(kept, staging / _OPTIMIZER)
         whole_state = replace(state, tensors=outline(trained, kept))
         text = json.dumps(whole_state.to_dict(), indent=2) + "\n"
@@ -127,7 +127,7 @@ def _write(
 
 
 def trained_file(out: Path, step: int) -> Path:
-    """Where the checkpoint of a step holds what was trained: float32 safetensors."""
+    """Return where the checkpoint of a step holds what was trained: float32 safetensors."""
     return out / "checkpoints" / f"step-{step}" / _TRAINED
 
 
@@ -161,12 +161,12 @@ def start_from(file: Path, model: nn.Module, launch: Launch) -> None:
 
 
 def saved_steps(out: Path) -> list[int]:
-    """Steps with a complete checkpoint, ascending."""
+    """List the steps with a complete checkpoint, ascending."""
     root = out / "checkpoints"
     if not root.is_dir():
         return []
-    found = [_STEP.fullmatch(p.name) for p in root.iterdir() if (p / _STATE).exists()]
-    return sorted(int(match[1]) for match in found if match)
+    matches = [_STEP.fullmatch(p.name) for p in root.iterdir() if (p / _STATE).exists()]
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def read_state(
@@ -176,7 +176,7 @@ def read_state(
     model: nn.Module,
     train: TrainConfig | None = None,
 ) -> Saved | None:
-    """The newest checkpoint of a run; one that is damaged is passed over.
+    """Read the newest checkpoint of a run; one that is damaged is passed over.
 
     Args:
         model: what is trained: the tensors have to be its own.
@@ -245,7 +245,7 @@ def restore(
 
 
 def _beside_tensors(saved: Saved) -> tuple[list[str], dict[str, torch.Tensor]]:
-    """What the optimizer keeps of a tensor, and the states of all generators."""
+    """Return what the optimizer keeps of a tensor, and the states of all generators."""
     states = {name: v for name, v in saved.optimizer.items() if name.startswith(RNG)}
     keys = {name.partition("|")[0] for name in saved.optimizer if name not in states}
     return sorted(keys), states
@@ -254,7 +254,7 @@ def _beside_tensors(saved: Saved) -> tuple[list[str], dict[str, torch.Tensor]]:
 def _of_parameter(
     saved: Saved, name: str, keys: Sequence[str]
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """One tensor, and what the optimizer kept of it."""
+    """Return one tensor, and what the optimizer kept of it."""
     kept = saved.optimizer
     return saved.trained[name], {
         key: kept[f"{key}|{name}"] for key in keys if f"{key}|{name}" in kept
@@ -262,7 +262,7 @@ def _of_parameter(
 
 
 def own_randomness() -> Randomness:
-    """The states of this process's generators."""
+    """Read the states of this process's generators."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
@@ -270,7 +270,7 @@ def own_randomness() -> Randomness:
 
 
 def newest_state(out: Path) -> RunState | None:
-    """Where the newest readable checkpoint of a run stands, its tensors left alone."""
+    """Read where the newest readable checkpoint of a run stands, its tensors left alone."""
     for step in reversed(saved_steps(out)):
         try:
             return read_numbers(out / "checkpoints" / f"step-{step}" / _STATE, step)
@@ -280,7 +280,7 @@ def newest_state(out: Path) -> RunState | None:
 
 
 def check_same_run(state: RunState, recipe: Mapping[str, Any], data_sha256: str) -> None:
-    """A checkpoint is of this recipe and these texts.
+    """Check that a checkpoint is of this recipe and these texts.
 
     Raises:
         BadInput: it is not; the differing keys are named.
@@ -301,7 +301,7 @@ def check_same_run(state: RunState, recipe: Mapping[str, Any], data_sha256: str)
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as one level: {"train": {"lr": 1}} -> {"train.lr": 1}, {"a[0].b": 1}."""
+    """Flatten nested sections: {"train": {"lr": 1}} -> {"train.lr": 1}, {"a[0].b": 1}."""
     out: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Whether a run's checkpoint is whole: read before anything of it is believed."""
+"""Check that a run's checkpoint is whole, before anything of it is believed."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ def read_numbers(path: Path, step: int) -> RunState:
 
 
 def check_counts(state: RunState, train: TrainConfig) -> None:
-    """Steps, rows and tokens fit each other and the recipe.
+    """Check that steps, rows and tokens fit each other and the recipe.
 
     Raises:
         Broken: they do not.
@@ -53,7 +53,7 @@ def check_counts(state: RunState, train: TrainConfig) -> None:
 
 
 def outline(*files: Tensors) -> str:
-    """Hash of the names, types and shapes of all tensors: whether none was lost is told by it."""
+    """Hash the names, types and shapes of all tensors: this tells whether one was lost."""
     lines = [
         [[name, str(t.dtype), list(t.shape)] for name, t in sorted(file.items())] for file in files
     ]
@@ -61,7 +61,7 @@ def outline(*files: Tensors) -> str:
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a safetensors file.
+    """Read all tensors of a safetensors file.
 
     Raises:
         Broken: it is missing, no regular file, or damaged.
@@ -81,37 +81,36 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def check_trained(trained: Tensors, model: nn.Module) -> None:
-    """The tensors are those that the model trains: names, shapes and types.
+    """Check that the tensors are those that the model trains: names, shapes and types.
 
     Raises:
         Broken: one is not.
     """
-    own = trained_tensors(model)
-    if wrong := sorted(set(own) ^ set(trained)):
-        verb = "is missing" if wrong[0] in own else "is not trained"
+    parameters = trained_tensors(model)
+    if wrong := sorted(set(parameters) ^ set(trained)):
+        verb = "is missing" if wrong[0] in parameters else "is not trained"
         raise Broken(f"the tensor {printable_text(wrong[0])[:200]} {verb}")
-    for name, parameter in own.items():
+    for name, parameter in parameters.items():
         _check_like(name, trained[name], parameter)
 
 
 def check_optimizer(kept: Tensors, model: nn.Module, state: RunState) -> None:
-    """What the optimizer keeps is whole: of each trained tensor all of AdamW's moments or, where
-    it never had a gradient, none; and of each rank the state of its random numbers.
+    """Check that the optimizer keeps of each trained tensor all of AdamW's moments or, where it
+    never had a gradient, none; and of each rank the state of its random numbers.
 
     Args:
         kept: moments as `KEY|NAME`, random numbers as `rng.*`.
-        state: of state.json.
 
     Raises:
         Broken: it is not.
     """
-    own = trained_tensors(model)
+    parameters = trained_tensors(model)
     for name in kept:
         key, _, owner = name.partition("|")
-        if not name.startswith(RNG) and (key not in _MOMENTS or owner not in own):
+        if not name.startswith(RNG) and (key not in _MOMENTS or owner not in parameters):
             raise Broken(f"the optimizer keeps {printable_text(name)[:200]}, which nothing needs")
     moved = 0
-    for name, parameter in own.items():
+    for name, parameter in parameters.items():
         moments = {key: kept[f"{key}|{name}"] for key in _MOMENTS if f"{key}|{name}" in kept}
         if not moments:
             continue
@@ -159,5 +158,5 @@ def _check_randomness(kept: Tensors, ranks: int) -> None:
 
 
 def rng_name(rank: int, device: str) -> str:
-    """What the state of a rank's generator is called in the optimizer's file."""
+    """Name the state of a rank's generator in the optimizer's file."""
     return f"{RNG}{device}" if rank == 0 else f"{RNG}{rank}.{device}"

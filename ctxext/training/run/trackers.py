@@ -1,4 +1,4 @@
-"""`--report-to`: the numbers of each step to a tracker that accelerate knows."""
+"""Send the numbers of each step to a tracker that accelerate knows (`--report-to`)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ def check_tracker(name: str) -> None:
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
     from accelerate.utils import LoggerType
 
-    built_in = {str(kind.value) for kind in LoggerType} - {"all"}
+    built_in = {str(logger.value) for logger in LoggerType} - {"all"}
     if name not in LOGGER_TYPE_TO_CLASS:
         raise BadInput(
             f"--report-to {name} is no tracker that accelerate knows",
@@ -70,10 +70,10 @@ def finish_tracker(accelerator: Any) -> None:
 
 
 def logging_folder(out: Path) -> Path:
-    """Where trackers that write files (tensorboard) put them."""
+    """Return where trackers that write files (tensorboard) put them."""
     return out / "report"
 
 
 def _plain(value: Any) -> Any:
-    """A recipe's value as every tracker takes it."""
+    """Turn a recipe's value into what every tracker takes."""
     return value if isinstance(value, int | float | str | bool) else str(value)

@@ -51,7 +51,6 @@ class Trained:
     Attributes:
         adapter: its folder; None after full fine-tuning.
         tensors: what was trained, in the newest checkpoint of the run.
-        state: where it ended.
         log: its lines, on rank 0.
     """
 

@@ -13,36 +13,32 @@ class Draw:
     """Seeded draws for one sample.
 
     Attributes:
-        random: the generator.
-        tokens: how many tokens a string has behind a space.
+        tokens: how many a string has behind a space, for the model that is asked.
     """
 
     def __init__(self, seed: str, tokens: Callable[[str], int]) -> None:
-        """Args:
-        seed: the same text gives the same sample, whoever draws it.
-        tokens: by the tokenizer of the model that is asked.
-        """
+        """Seed the draws: the same text gives the same sample, whoever draws it."""
         self.random = random.Random(seed)  # noqa: S311 (no secret is drawn)
         self.tokens = tokens
 
     def numbers(self, count: int, digits: int) -> list[str]:
-        """Distinct numbers of so many digits, alike in tokens."""
+        """Draw distinct numbers of so many digits, alike in tokens."""
         low, high = 10 ** (digits - 1), 10**digits - 1
         return self._alike(count, lambda: str(self.random.randint(low, high)))
 
     def codes(self, count: int, letters: int, alphabet: str = string.ascii_uppercase) -> list[str]:
-        """Distinct strings of random letters, alike in tokens."""
+        """Draw distinct strings of random letters, alike in tokens."""
         return self._alike(count, lambda: "".join(self.random.choices(alphabet, k=letters)))
 
     def names(self, count: int) -> list[str]:
-        """Distinct names such as `quiet-lantern`."""
+        """Draw distinct names such as `quiet-lantern`."""
         made: dict[str, None] = {}
         while len(made) < count:
             made["-".join(self.random.choice(words) for words in _words())] = None
         return list(made)
 
     def depths(self, count: int) -> list[float]:
-        """Places for needles that are not asked for."""
+        """Draw places for needles that are not asked for."""
         return [self.random.random() for _ in range(count)]
 
     def _alike(self, count: int, make: Callable[[], str]) -> list[str]:
@@ -62,9 +58,9 @@ class Draw:
 
 @cache
 def _words() -> tuple[list[str], list[str]]:
-    """Adjectives and nouns."""
+    """Read the adjectives and the nouns."""
     import yaml
 
     file = importlib.resources.files("ctxext.evaluation.retrieval") / "prompts" / "names.yaml"
-    found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return found["adjectives"].split(), found["nouns"].split()
+    lists = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return lists["adjectives"].split(), lists["nouns"].split()

@@ -57,7 +57,7 @@ class Task:
     make: Make
 
     def words(self, wording: Wording) -> dict[str, str]:
-        """The prompt's parts, from `evaluation/prompts/NAME.yaml`."""
+        """Return the prompt's parts, from `evaluation/retrieval/prompts/NAME.yaml`."""
         return _prompts(self.name)[wording]
 
 
@@ -81,13 +81,13 @@ def get_task(name: str) -> Task:
     Raises:
         BadInput: no such task; the nearest is named.
     """
-    found = TASKS.get(name.replace("_", "-"))
-    if found is None:
+    match = TASKS.get(name.replace("_", "-"))
+    if match is None:
         raise BadInput(
             f"--tasks: there is no task '{name}'",
             suggestion(name, TASKS, f"there is {', '.join(TASKS)}, or all"),
         )
-    return found
+    return match
 
 
 @cache
@@ -95,5 +95,5 @@ def _prompts(name: str) -> dict[Wording, dict[str, str]]:
     import yaml
 
     file = importlib.resources.files("ctxext.evaluation.retrieval") / "prompts" / f"{name}.yaml"
-    found: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return {wording: found[wording] for wording in ("full", "compact")}
+    prompts: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return {wording: prompts[wording] for wording in ("full", "compact")}

@@ -14,7 +14,7 @@ HEIGHT = 3.7
 
 
 def one_chart(draw: Callable[["Axes"], None], *, height: float = HEIGHT) -> "Figure":
-    """A figure with one chart, `height` inches, its legend below."""
+    """Make a figure with one chart, `height` inches, its legend below."""
     new, (axis,) = new_figure(1, width=WIDTH, height=height)
     draw(axis)
     legend_below(new, axis)

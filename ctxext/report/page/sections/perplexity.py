@@ -66,7 +66,7 @@ def _tables(name: str, table: Table, compared: Sequence[Difference]) -> list[Htm
 def _chart(
     group: PerplexityGroup, rows: Sequence[PerplexityRow], name: str, identity: str
 ) -> list[Html]:
-    """A chart, where there are at least two places with a finite perplexity."""
+    """Make a chart, where there are at least two places with a finite perplexity."""
     finite = [row for row in rows if row.perplexity is not None]
     if len({row.at for row in finite}) < 2:
         return []

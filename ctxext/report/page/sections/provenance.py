@@ -33,7 +33,7 @@ def provenance_section(runs: Sequence[Run]) -> Html:
 
 
 def shell_line(command: str) -> str:
-    """A recorded command; started as `python -m ctxext`, it was recorded by its file."""
+    """Write a recorded command; started as `python -m ctxext`, it was recorded by its file."""
     return "ctxext" + command.removeprefix("__main__.py") if command.startswith(
         "__main__.py"
     ) else command  # fmt: skip

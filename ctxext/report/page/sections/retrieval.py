@@ -49,7 +49,7 @@ def retrieval_section(groups: Sequence[RetrievalGroup]) -> Html:
 
 
 def _charts(group: RetrievalGroup, at: int) -> list[Html]:
-    """Curves of each task, exact answers and then choices."""
+    """Draw the curves of each task, exact answers and then choices."""
     charts = []
     for index, task in enumerate(group.tasks):
         asked = {row.threshold for row in group.effective if row.task == task}
@@ -116,7 +116,7 @@ def _accuracy_chart(
 
 
 def _curves(shares: Sequence[Share]) -> list[tuple[str, list[Share]]]:
-    """The shares of each model, by length."""
+    """Sort the shares of each model by length."""
     return [
         (model, sorted((s for s in shares if s.model == model), key=lambda share: share.at))
         for model in models_of(shares)
@@ -124,7 +124,7 @@ def _curves(shares: Sequence[Share]) -> list[tuple[str, list[Share]]]:
 
 
 def _words(shares: Sequence[Share]) -> str:
-    """The numbers of an accuracy chart, for who does not see it."""
+    """Write the numbers of an accuracy chart, for who does not see it."""
     said = [
         f"{model}: "
         + ", ".join(f"{100 * s.accuracy:.0f} % at {show_length(s.at)}" for s in curve)

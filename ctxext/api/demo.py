@@ -120,14 +120,14 @@ def demo(
 
 
 def _recipe(budget: float, seed: int) -> dict[str, Any]:
-    """The shipped recipe, its steps scaled to the budget."""
+    """Read the shipped recipe, its steps scaled to the budget."""
     recipe = read_recipe(shipped_recipe("demo"))
     steps = max(1, round(recipe["train"]["steps"] * budget / FULL_MINUTES))
     return override(recipe, {"train.steps": steps, "train.seed": seed}, flag="demo")
 
 
 def _evaluate(out: Path, folders: dict[str, Path], seed: int, on_progress: Progress) -> None:
-    """What a user would do: both evaluations of three checkpoints, side by side."""
+    """Run both evaluations of three checkpoints side by side, as a user would."""
     models = [str(folders[name]) for name in REPORTED]
     perplexity(
         models, names=REPORTED, data=HELDOUT, lengths=LENGTHS, aligned=True, stride=TARGET,
@@ -141,7 +141,7 @@ def _evaluate(out: Path, folders: dict[str, Path], seed: int, on_progress: Progr
 
 
 def heldout(base: Path) -> list[TokenIds]:
-    """The first window of every held-out module that fills one."""
+    """Give the first window of every held-out module that fills one."""
     tokenizer = load_tokenizer(Source(base, base.name))
     corpus = tokenize(TextSource(HELDOUT), tokenizer)
     return [d[:TARGET] for d in corpus.documents if len(d) >= TARGET]
@@ -166,7 +166,7 @@ def measure(
 
 
 def _merged_difference(extended: Path, run: Path, documents: Sequence[TokenIds]) -> float:
-    """Largest relative difference of a perplexity: the merged folder in plain transformers
+    """Give the largest relative difference of a perplexity: the merged folder in plain transformers
     against the extended base with the adapter put on by peft."""
     import peft
     import torch

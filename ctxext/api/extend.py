@@ -198,7 +198,7 @@ def planned_window(
     where: str = CONFIG,
     origin: Origin | None = None,
 ) -> Position:
-    """The window and the rope that a checkpoint would have after `extend`; no file is touched.
+    """Tell the window and rope that a checkpoint would have after `extend`; no file is touched.
 
     Args:
         config: the parsed config.json of the checkpoint; no weights are needed.
@@ -228,7 +228,7 @@ def planned_window(
 
 
 def _position_after(patch: Patch, position: Position) -> Position:
-    """What `detect` reads in a new config, told of the base as the record beside it will tell."""
+    """Read a new config as `detect` will, told of the base as the record beside it will tell."""
     rope = position.rope
     return detect(
         patch.config,

@@ -94,7 +94,7 @@ def fertility(
 
 
 def _languages(data: str) -> dict[str, Path]:
-    """Language -> file; the language is the file's name up to its first dot.
+    """Map language to file; the language is the file's name up to its first dot.
 
     Raises:
         BadInput: no files, or two of one language.
@@ -124,7 +124,7 @@ def _reference(wanted: str | None, files: Mapping[str, Path], data: str) -> str 
 
 
 def _text(path: Path, field: str) -> str:
-    """A file's text; a replaced byte would be counted as something that nobody wrote.
+    """Read a file's text; a replaced byte would be counted as something that nobody wrote.
 
     Raises:
         BadInput: empty, binary, damaged, or not UTF-8.

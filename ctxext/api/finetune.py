@@ -129,8 +129,8 @@ def finetune(
         BadInput: anything the user can mend: recipe, data, window, `--resume` of another run.
         CtxextError: a failed self-check, a loss that is not finite, corrupt files, a full disk.
     """
-    kind = check_dtype(dtype)
-    merged_kind = check_dtype(merge_dtype, flag="--merge-dtype")
+    compute = check_dtype(dtype)
+    merged = check_dtype(merge_dtype, flag="--merge-dtype")
     out = Path(output_dir)
     stages = stages_of(recipe, out)
     if report_to is not None:
@@ -141,20 +141,20 @@ def finetune(
 
         def look() -> tuple[Opened, tuple[Stage, ...]]:
             opened = open_checkpoint(model, revision=revision, tokenizer=tokenizer)
-            found = tuple(_checked(stage, opened, launch) for stage in stages)
+            checked = tuple(_checked(stage, opened, launch) for stage in stages)
             if launch.main:
                 inputs = (opened.source.folder,)
                 check_output(out, overwrite=overwrite or resume, inputs=inputs, begun="recipe.yaml")
             weights = read_unquantised(opened.source, "train")
-            check_targets(found[0].config, weights)
+            check_targets(checked[0].config, weights)
             if launch.main:
                 held.enter_context(locked(out))
-            return opened, found
+            return opened, checked
 
         opened, stages = launch.agree(look)
         run = Run(
-            launch, model, opened, out, resume=resume, dtype=kind, device=device,
-            merge_dtype=merged_kind, trust_remote_code=trust_remote_code, report_to=report_to,
+            launch, model, opened, out, resume=resume, dtype=compute, device=device,
+            merge_dtype=merged, trust_remote_code=trust_remote_code, report_to=report_to,
             on_note=on_note, on_start=on_start, on_progress=on_progress,
         )  # fmt: skip
         return _run(run, stages)
@@ -204,7 +204,7 @@ def _run(run: Run, stages: Sequence[Stage]) -> FinetuneResult:
 
 
 def _check_texts(stages: Sequence[Stage]) -> None:
-    """What can be said of the texts before anything large is imported.
+    """Refuse what is wrong with the texts before anything large is imported.
 
     Raises:
         BadInput: naming the text, and the stage where there are several.
@@ -215,7 +215,7 @@ def _check_texts(stages: Sequence[Stage]) -> None:
 
 
 def _check_machine(run: Run, stages: Sequence[Stage]) -> None:
-    """Whether this device computes what the stages ask for, before a model is loaded.
+    """Check that this device computes what the stages ask for, before a model is loaded.
 
     Raises:
         BadInput: no such device, a dtype that it has not, or no compiler where one is needed.
@@ -243,7 +243,7 @@ def _check_machine(run: Run, stages: Sequence[Stage]) -> None:
 
 
 def _check_parked(run: Run, config: FinetuneConfig, dtype: str, *, pinned: bool) -> None:
-    """Whether host memory holds what `memory.offload` parks, as far as the config tells.
+    """Check that host memory holds what `memory.offload` parks, as far as the config tells.
 
     How many layers `recompute: auto` comes to is known later, and checked then.
 
@@ -268,7 +268,7 @@ def _check_parked(run: Run, config: FinetuneConfig, dtype: str, *, pinned: bool)
 def _check_resumable(
     stages: Sequence[Stage], texts: Sequence[Texts], out: Path, recipe: Mapping[str, Any]
 ) -> None:
-    """Every checkpoint in the output folder is of this run.
+    """Check that every checkpoint in the output folder is of this run.
 
     Raises:
         BadInput: one is not; the differing keys are named.
@@ -288,7 +288,7 @@ def _finish(
     texts: Sequence[Texts],
     done: Sequence[Mapping[str, Any]],
 ) -> FinetuneResult:
-    """What comes after the last step, on rank 0: merge, record, result."""
+    """Merge, write the record and make the result, on rank 0."""
     out, now = run.out, stages[len(done) - 1]
     staged = now.index is not None
     stopped = now is not stages[-1] or done[-1]["steps"] < now.config.train.steps
@@ -337,7 +337,7 @@ def _finish(
 
 
 def _stage_summary(stage: Stage, texts: Texts, done: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of `training.stages` in ctxext.json."""
+    """Make a line of `training.stages` in ctxext.json."""
     train = stage.config.train
     record = read_record(stage.folder) or RunRecord()
     return {
@@ -354,7 +354,7 @@ def _stage_summary(stage: Stage, texts: Texts, done: Mapping[str, Any]) -> dict[
 def _merge(
     run: Run, stage: Stage, home: Stage, merged: Path, summary: Mapping[str, Any]
 ) -> MergeResult:
-    """The adapter, or after full fine-tuning every weight, as a checkpoint like the base.
+    """Write the adapter, or after full fine-tuning every weight, as a checkpoint like the base.
 
     Args:
         stage: the last one; `home`: the same, where its adapter and its base lie in the end.
@@ -376,7 +376,7 @@ def _merge(
 
 
 def _checked(stage: Stage, opened: Opened, launch: Launch) -> Stage:
-    """A stage with `seq_length` filled in, refused where its window or its ranks do not do.
+    """Fill in a stage's `seq_length`; refuse a window or ranks that do not do.
 
     Raises:
         BadInput: naming the key, and the stage where there are several.
@@ -390,7 +390,7 @@ def _checked(stage: Stage, opened: Opened, launch: Launch) -> Stage:
 
 
 def window_of(config: FinetuneConfig, opened: Opened) -> Window:
-    """The window that is trained: what section `extend` will make of the base's, or the base's.
+    """Tell the window that is trained: the base's, or what section `extend` will make of it.
 
     Raises:
         BadInput: the base cannot be extended so.
@@ -399,7 +399,7 @@ def window_of(config: FinetuneConfig, opened: Opened) -> Window:
 
 
 def planned_position(config: FinetuneConfig, opened: Opened) -> Position:
-    """How the checkpoint that is trained encodes position: after section `extend`, or the base.
+    """Tell how the trained checkpoint encodes position: after section `extend`, or the base.
 
     Raises:
         BadInput: the base cannot be extended so.
@@ -411,7 +411,7 @@ def planned_position(config: FinetuneConfig, opened: Opened) -> Position:
 
 
 def at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:
-    """The config with `seq_length` filled in, refused where the rope does not reach it.
+    """Fill in `seq_length`; refuse one that the rope does not reach.
 
     What has to lie in the window is the last position: with PoSE the target's, and a row is as long
     as the window that the checkpoint came with.
@@ -439,7 +439,7 @@ def at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:
 
 
 def check_targets(config: FinetuneConfig, weights: Weights) -> None:
-    """Every name in `lora.targets` is a matrix of the checkpoint; `add_adapters` looks closer.
+    """Check that `lora.targets` names matrices of the checkpoint; `add_adapters` looks closer.
 
     Raises:
         BadInput: one is none.
@@ -447,8 +447,8 @@ def check_targets(config: FinetuneConfig, weights: Weights) -> None:
     targets = config.lora.targets
     if config.train.what != "lora" or targets == (ALL_LINEAR,):
         return
-    parts = [name.split(".") for name, (_, info) in weights.tensors.items() if len(info.shape) == 2]
-    known = {part[-2] for part in parts if part[-1] == "weight" and len(part) > 1}
+    paths = [name.split(".") for name, (_, info) in weights.tensors.items() if len(info.shape) == 2]
+    known = {path[-2] for path in paths if path[-1] == "weight" and len(path) > 1}
     known -= {"lm_head", "embed_tokens"}
     for target in targets:
         if target not in known:

@@ -120,12 +120,12 @@ class FinetunePlan:
 
     @property
     def tokens(self) -> int:
-        """That the whole run trains on."""
+        """Tokens that the whole run trains on."""
         return sum(stint.tokens for stint in self.stints)
 
     @property
     def seconds(self) -> float:
-        """That the whole run takes."""
+        """Seconds that the whole run takes."""
         return sum(stint.seconds for stint in self.stints)
 
     @property
@@ -192,7 +192,7 @@ def plan_finetune(
     report_to: str | None = None,
     trust_remote_code: bool = False,
 ) -> FinetunePlan:
-    """What `finetune` with the same arguments would take; nothing is written, no weights are read.
+    """Plan what `finetune` would take; nothing is written, no weights are read.
 
     Args:
         model: a checkpoint, or a folder with no more than its config.json.
@@ -257,7 +257,7 @@ def plan_finetune(
 
 
 def _checked(stage: Stage, opened: Opened, gpus: int | None) -> FinetuneConfig:
-    """A stage's recipe with its `seq_length` filled in.
+    """Fill in the `seq_length` of a stage's recipe.
 
     Raises:
         BadInput: it cannot be run so; the stage is named.
@@ -270,12 +270,12 @@ def _checked(stage: Stage, opened: Opened, gpus: int | None) -> FinetuneConfig:
 
 
 def _on_cuda(place: Any) -> bool:
-    """Args: place: a device of this machine; None = a card of the table."""
+    """Tell whether a device is a GPU; None = a card of the table."""
     return place is None or place.type == "cuda"
 
 
 def _dtypes(opened: Opened, asked: DtypeName, train: TrainConfig, place: Any) -> RunDtype:
-    """What `--dtype` will come to in the run, on a card or here."""
+    """Tell what `--dtype` will come to in the run, on a card or here."""
     if place is not None:
         from ctxext.training.model.precision import dtype_of_run
 
@@ -302,7 +302,7 @@ def _check_tokenizer(opened: Opened, trust_remote_code: bool) -> list[str]:
 
 
 def _stint(name: str, config: FinetuneConfig, seconds: float, devices: int) -> Stint:
-    """Args: seconds: of one forward and backward pass."""
+    """Make a stint, with `seconds` of one forward and backward pass."""
     train = config.train
     data_ranks = devices // config.parallel.context
     rows = train.batch_size * train.gradient_accumulation * data_ranks
@@ -318,7 +318,7 @@ def _card(name: str, card: Gpu, devices: int) -> Machine:
 def _base(
     opened: Opened, dtype: str, first: FinetuneConfig, place: Any, *, trust_remote_code: bool
 ) -> Base:
-    """The sizes of the checkpoint, in the dtype of the run.
+    """Read the sizes of the checkpoint, in the dtype of the run.
 
     Raises:
         BadInput: its config does not tell them.
@@ -361,8 +361,8 @@ def _this_machine(place: Any, devices: int) -> Machine:
     import peft  # noqa: F401
     import transformers  # noqa: F401
 
-    own = process_memory() + FIRST_PASS
+    used = process_memory() + FIRST_PASS
     free = available_bytes(place)
     if free is None:
         raise BadInput("--dry-run: nothing says how much memory is free here", "name a --gpu")
-    return Machine("this machine's CPU", (free + own) // devices, own, devices, is_host=True)
+    return Machine("this machine's CPU", (free + used) // devices, used, devices, is_host=True)

@@ -188,17 +188,21 @@ def _check(
 
 
 def _require_harness() -> None:
-    """Raises:
-    BadInput: lm-eval is not installed, or too old to be called this way.
+    """Check that lm-eval can be called.
+
+    Raises:
+        BadInput: it is not installed, or too old.
     """
     hint = "pip install 'ctxext[harness]'"
     if importlib.util.find_spec("lm_eval") is None:
         raise BadInput("eval-harness needs lm-evaluation-harness, which is not installed", hint)
     from packaging.version import Version
 
-    found = importlib.metadata.version("lm_eval")
-    if Version(found) < Version(OLDEST):
-        raise BadInput(f"eval-harness needs lm-eval {OLDEST} or newer, and {found} is here", hint)
+    installed = importlib.metadata.version("lm_eval")
+    if Version(installed) < Version(OLDEST):
+        raise BadInput(
+            f"eval-harness needs lm-eval {OLDEST} or newer, and {installed} is here", hint
+        )
     try:
         import lm_eval.models.huggingface
         import lm_eval.tasks  # noqa: F401
@@ -207,7 +211,7 @@ def _require_harness() -> None:
 
 
 def _window(opened: Opened, wanted: int | None, lengths: Sequence[int]) -> int:
-    """Tokens that the harness may use.
+    """Tell how many tokens the harness may use.
 
     Raises:
         BadInput: more than there are learned positions, or `lengths` beyond it.
@@ -229,7 +233,7 @@ def _window(opened: Opened, wanted: int | None, lengths: Sequence[int]) -> int:
 
 
 def _readable_by_tasks(source: Source, trust_remote_code: bool) -> str | None:
-    """The tokenizer for tasks that cut their documents by it; they run any code it brings."""
+    """Give the tokenizer for tasks that cut their documents by it; they run any code it brings."""
     for name in ("tokenizer_config.json", CONFIG):
         path = source.folder / name
         if path.is_file() and "auto_map" in read_json_object(path)[0] and not trust_remote_code:
@@ -238,7 +242,7 @@ def _readable_by_tasks(source: Source, trust_remote_code: bool) -> str | None:
 
 
 def _evaluate(reader: Any, loaded: Tasks, limit: int | None) -> dict[str, Any]:
-    """What `lm_eval.evaluate` returns, without the environment it would report."""
+    """Return what `lm_eval.evaluate` returns, without the environment it would report."""
     import jinja2
     from lm_eval import evaluate
 
@@ -310,7 +314,7 @@ class _Heard(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = " ".join(record.getMessage().split())
-        if not any(part in text for part in _EXPECTED):
+        if not any(words in text for words in _EXPECTED):
             self.said.setdefault((record.pathname, record.lineno), f"the harness: {text[:300]}")
 
 
@@ -339,7 +343,7 @@ def _kept_quiet() -> Iterator[Any]:
 
 
 def _folders(source: Source, include_path: str | Path | None) -> list[Path]:
-    """Whose paths are nobody else's business."""
+    """List the folders whose paths are nobody else's business."""
     import lm_eval
 
     out = [Path(lm_eval.__file__).parent, source.folder, source.folder.resolve()]

@@ -145,20 +145,22 @@ def inspect(
     )
 
 
-def plot(found: InspectResult, path: Path, *, target: int | None = None) -> None:
+def plot(inspected: InspectResult, path: Path, *, target: int | None = None) -> None:
     """Draw the wavelength of every rotary pair against the window, for each method with a target.
 
     Args:
-        found: an inspection.
+        inspected: what `inspect` gave.
         path: .png or .svg.
         target: window in tokens that the methods should reach; None = the checkpoint as it is.
 
     Raises:
         BadInput: the checkpoint does not rotate, or the file's ending is unknown.
     """
-    rope, window = found.position.rope, found.position.window
+    rope, window = inspected.position.rope, inspected.position.window
     if rope is None or rope.inv_freq is None:
-        raise BadInput(f"--plot: {found.opened.source.name} has no rotary pairs that can be drawn")
+        raise BadInput(
+            f"--plot: {inspected.opened.source.name} has no rotary pairs that can be drawn"
+        )
     if path.suffix not in (".png", ".svg"):
         raise BadInput(f"--plot {path} has to end in .png or .svg")
     if not path.parent.is_dir():
@@ -194,7 +196,7 @@ def _weights(opened: Opened, warnings: list[str]) -> Weights | None:
 
 
 def _kv_bytes(position: Position, length: int, element: int) -> int | None:
-    """Bytes that the cache keeps of one sequence; a sliding layer keeps no more than its window.
+    """Count the cache's bytes of one sequence; a sliding layer keeps no more than its window.
 
     Returns:
         None where it is not known of every layer.
@@ -225,46 +227,46 @@ def _methods(position: Position, target: int | None) -> list[dict[str, Any]]:
 
 
 def _suspicions(opened: Opened, target: int | None) -> list[str]:
-    position, found = opened.position, []
+    position, doubts = opened.position, []
     rope, window = position.rope, position.stated_window
     if window is None:
-        found.append("no key of the config states a window, so it is unknown")
-        return found
+        doubts.append("no key of the config states a window, so it is unknown")
+        return doubts
     sliding = [x for x in position.layers if x.attention == "sliding" and x.window]
     reach = max((x.window or 0 for x in sliding), default=0)
     wanted = target or window.current
     if sliding and reach < wanted:
-        found.append(_sliding_warning(sliding, position.layers, reach, wanted))
+        doubts.append(_sliding_warning(sliding, position.layers, reach, wanted))
     if rope is not None and position.encoding in ROTARY:
         if not rope.block.dialects_agree:
-            found.append(
+            doubts.append(
                 "rope_scaling and rope_parameters disagree: transformers 4 and most engines read "
                 "rope_scaling, transformers 5 takes rope_scaling where it is an object and "
                 "rope_parameters where it is null, vLLM and llama.cpp prefer rope_parameters"
             )
         elif not reads_alike_in_transformers_4(opened.config, rope):
-            found.append(
+            doubts.append(
                 "only transformers 5 reads this config rightly: there is no rope_theta or "
                 "rope_scaling for transformers 4 and older engines (ctxext extend writes both)"
             )
         if rope.inv_freq is None:
-            found.append(f"rope_type '{rope.block.rope_type}' is not known to ctxext")
+            doubts.append(f"rope_type '{rope.block.rope_type}' is not known to ctxext")
         if rope.scaled and window.current > window.original:
-            found.append(_scaling_words(window, rope.block.rope_type))
+            doubts.append(_scaling_words(window, rope.block.rope_type))
     claims_more = families.trained_shorter(position.model_type, window.original)
     if claims_more:
-        found.append(claims_more)
+        doubts.append(claims_more)
     elif window.original & (window.original - 1):
-        found.append(
+        doubts.append(
             f"a window of {window.original} is not a power of two; if it includes room for an "
             "answer, give the trained one with --original-length"
         )
-    found += missing_tokenizer(opened.source)
-    return found + tokenizer_suspicions(opened.source.folder, window.current)
+    doubts += missing_tokenizer(opened.source)
+    return doubts + tokenizer_suspicions(opened.source.folder, window.current)
 
 
 def _scaling_words(window: Window, rope_type: str) -> str:
-    """How far an earlier scaling reaches, and whether the config says so where engines look."""
+    """Say how far an earlier scaling reaches, and whether the config says so where engines look."""
     scaling = name_of_scaling(rope_type)
     claim = f"{window.original} trained, {window.current} claimed by {scaling} scaling"
     said = window.max_position_embeddings
@@ -290,7 +292,7 @@ def _sliding_warning(
 
 
 def tokenizer_suspicions(folder: Path, window: int) -> list[str]:
-    """What in a checkpoint's tokenizer files keeps a reader from its window, in tokens."""
+    """Say what in a checkpoint's tokenizer files keeps a reader from its window, in tokens."""
     return _length_suspicion(folder, window) + _cut_suspicion(folder, window)
 
 
@@ -308,17 +310,17 @@ def _length_suspicion(folder: Path, window: int) -> list[str]:
 
 
 def _cut_suspicion(folder: Path, window: int) -> list[str]:
-    """Lengths in tokenizer.json that its readers (TGI, TEI) enforce whatever is asked of them."""
+    """Name lengths in tokenizer.json that its readers (TGI, TEI) enforce whatever they are asked."""
     path = folder / TOKENIZER
     if not path.exists():
         return []
     cut, padded = fixed_lengths(read_json_object(path)[0])
-    found = []
+    doubts = []
     if cut is not None and cut <= window:
-        found.append(
+        doubts.append(
             f"{TOKENIZER} cuts every text at {cut} tokens (truncation), in readers that use it "
             "as it is; extend lifts it to the target"
         )
     if padded is not None:
-        found.append(f"{TOKENIZER} pads every text to {padded} tokens (padding)")
-    return found
+        doubts.append(f"{TOKENIZER} pads every text to {padded} tokens (padding)")
+    return doubts

@@ -85,7 +85,7 @@ def merge(
         CtxextError: corrupt files, non-finite numbers, a full disk, a failed `verify`; nothing is
             left of the output then.
     """
-    kind = check_dtype(dtype)
+    stored = check_dtype(dtype)
     loaded = read_adapter(Path(adapter))
     opened = open_checkpoint(_base_of(loaded, base), revision=revision, tokenizer=tokenizer)
     check_output(
@@ -97,7 +97,7 @@ def merge(
         shown = masked(printable(str(loaded.base_name)))
         warnings.append(f"the adapter names another base ({shown}); --base counts")
     return write_merged(
-        opened, loaded, Path(output_dir), adapter=_adapter_record(loaded), dtype=kind,
+        opened, loaded, Path(output_dir), adapter=_adapter_record(loaded), dtype=stored,
         overwrite=overwrite, verify=verify, training=training, warnings=warnings,
         on_progress=on_progress,
     )  # fmt: skip
@@ -170,7 +170,7 @@ def write_merged(
 
 
 def _lost(rounding: Rounding) -> list[str]:
-    """A warning where rounding is much of what training changed."""
+    """Warn where rounding is much of what training changed."""
     if rounding.of_update <= 0.5:
         return []
     return [
@@ -195,7 +195,7 @@ def _base_of(adapter: Adapter, base: str | None) -> str:
 
 
 def _names(name: str | None, base: str, opened: Opened) -> bool:
-    """Whether an adapter means this base: by its name, or by that of what it was extended from.
+    """Tell whether an adapter means this base: by its name, or that of what it was extended from.
 
     Where a recipe's section `extend` made the base, the adapter names the checkpoint before.
     """
@@ -221,13 +221,13 @@ def _check_rope(adapter: Adapter, base: Opened) -> list[str]:
 
 
 def _tied(base: Opened) -> bool:
-    """`tie_word_embeddings`, or what transformers assumes for the family (true only for some)."""
+    """Read `tie_word_embeddings`, or what transformers assumes for the family (seldom true)."""
     flag = base.config.get("tie_word_embeddings")
     return bool(flag) if flag is not None else False
 
 
 def _targets(names: str | list[str]) -> list[str]:
-    """peft takes a list of names, or one regular expression."""
+    """Make a list of what peft takes: names, or one regular expression."""
     return [names] if isinstance(names, str) else sorted(names)
 
 
@@ -245,7 +245,7 @@ def _adapter_record(adapter: Adapter) -> dict[str, Any]:
 def _record(
     base: Opened, adapter: Mapping[str, Any] | None, training: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The merged checkpoint's ctxext.json; how the base was extended is told once more."""
+    """Make the merged checkpoint's ctxext.json; how the base was extended is told once more."""
     before = read_record(base.source.folder) or RunRecord()
     return record(
         "merge",

@@ -267,7 +267,7 @@ class _KeyTokens:
 
 
 def _strides(protocols: "Protocols", lengths: Sequence[int]) -> list[str]:
-    """What is said where the stride that was asked for is not the one that was used."""
+    """Warn where the stride that was asked for is not the one that was used."""
     asked, lengths = protocols.stride, sorted(set(lengths))
     if protocols.aligned or protocols.protocol == "disjoint":
         return []  # the same tokens at every length; strides of its own
@@ -285,7 +285,7 @@ def _strides(protocols: "Protocols", lengths: Sequence[int]) -> list[str]:
 
 
 def _exploded(rows: Sequence[PerplexityRow]) -> list[str]:
-    """The models with a perplexity that no number holds."""
+    """Warn of models with a perplexity that no number holds."""
     models = models_of([row for row in rows if row.note is not None])
     return [
         f"{model}: a perplexity is beyond what a number can hold (null; its nll is there): the "

@@ -156,7 +156,7 @@ def _of_names(facts: CardFacts) -> list[str]:
 
 @about_its_path
 def _checkpoint(run: Path) -> tuple[Path, RunRecord]:
-    """The folder of a run that is published, and its record."""
+    """Find the folder of a run that is published, and its record."""
     record = read_record(run) if run.is_dir() else None
     if record is None:
         raise BadInput(
@@ -179,7 +179,7 @@ def _checkpoint(run: Path) -> tuple[Path, RunRecord]:
 
 @about_its_path
 def _complete(folder: Path, record: RunRecord) -> RunRecord:
-    """The record, if it has what a card cannot be without."""
+    """Return the record, if it has what a card cannot be without."""
     for key, value in (("base", record.base), ("window", record.window)):
         if value is None:
             raise BadInput(
@@ -210,7 +210,7 @@ class _Evaluation:
 def _evaluations(
     run: Path, checkpoint: Path, identity: Identity, warnings: list[str]
 ) -> list[_Evaluation]:
-    """Every evaluation in the run, or in its checkpoint, that measured this checkpoint."""
+    """Read every evaluation in the run, or in its checkpoint, that measured this checkpoint."""
     folders = {run: None, **{p: None for p in sorted(run.iterdir()) if p.is_dir()}}
     folders |= {p: None for p in sorted(checkpoint.iterdir()) if p.is_dir()}
     evaluations: list[_Evaluation] = []
@@ -246,7 +246,7 @@ def _items(
     record: RunRecord,
     evaluations: list[_Evaluation],
 ) -> list[Item]:
-    """Everything that goes up but the adapter and the card."""
+    """List everything that goes up but the adapter and the card."""
     items = [Item(path, weights.folder / path) for path in _published(weights)]
     recipe = (record.document.get("training") or {}).get("recipe")
     if recipe:  # as recorded: the text by its name, not by where it lies on this machine
@@ -264,7 +264,7 @@ def _items(
 
 
 def _published(weights: Weights) -> list[str]:
-    """The files of a checkpoint, without stale weights and a stray adapter: they are not read."""
+    """List a checkpoint's files, without stale weights and a stray adapter: they are not read."""
     unread = {CARD, ADAPTER_CONFIG, *(() if weights.index is not None else (INDEX,))}
     return [
         path
@@ -279,7 +279,7 @@ def _published(weights: Weights) -> list[str]:
 
 
 def _adapter_items(adapter: Path, base: HubModel) -> list[Item]:
-    """The adapter's files, its config with a base that others can load."""
+    """List the adapter's files, its config with a base that others can load."""
     config, _ = read_json_object(adapter / ADAPTER_CONFIG)
     config |= {"base_model_name_or_path": base.id, "revision": base.revision}
     items = [Item(f"adapter/{path}", adapter / path) for path in listing(adapter)]

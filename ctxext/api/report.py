@@ -57,7 +57,7 @@ def make_report(
     output: str | Path | None = "report.html",
     overwrite: bool = False,
 ) -> ReportResult:
-    """`ctxext report`: put runs side by side, and write them as one self-contained HTML file.
+    """Put runs side by side, and write them as one self-contained HTML file.
 
     Not named `report`: `ctxext.report` is the room that draws.
 
@@ -110,7 +110,7 @@ def _check_file(path: Path, overwrite: bool) -> None:
 
 
 def _read_all(folders: Sequence[Path]) -> list[Run]:
-    """The runs and those inside them, each once."""
+    """Read the runs and those inside them, each once."""
     known: dict[Path, Run] = {}
     for folder in folders:
         if folder.is_file():
@@ -135,7 +135,7 @@ def _read_all(folders: Sequence[Path]) -> list[Run]:
 
 @about_its_path
 def _read(folder: Path) -> Run | None:
-    """One folder; None where there is no record in it.
+    """Read one folder; None where there is no record in it.
 
     Raises:
         BadInput: naming the folder, and the file in it that cannot be used.

@@ -280,7 +280,7 @@ def _haystack(source: TextSource | None) -> "Haystack":
 def _wordings(
     tasks: Sequence["Task"], encoders: Sequence["Encoder"], shortest: int
 ) -> dict[str, "Wording"]:
-    """One wording of each task for all models and lengths, so that they are asked alike."""
+    """Choose one wording of each task for all models and lengths, so that they are asked alike."""
     from ctxext.evaluation.retrieval.scores import wording_of
 
     out: dict[str, Wording] = {}

@@ -77,7 +77,7 @@ class Texts:
 
 
 def read_texts(run: Run, stages: Sequence[Stage]) -> list[Texts]:
-    """The rows of every stage; a text that several read is tokenised once.
+    """Read the rows of every stage; a text that several read is tokenised once.
 
     Raises:
         BadInput: all that can be wrong with a text; the stage is named.
@@ -108,7 +108,7 @@ def train_stage(
     start: Path | None,
     stop: "StopRequest",
 ) -> Mapping[str, Any]:
-    """One stage, or a run without stages, from extending its base to its adapter.
+    """Run a stage, or a run without stages, from extending its base to its adapter.
 
     Args:
         stages: all of them.
@@ -157,12 +157,12 @@ def train_stage(
 
 
 def _run_name(run: Run, stage: Stage) -> str:
-    """What a tracker calls the run, or this stage of it."""
+    """Name, for a tracker, the run, or this stage of it."""
     return run.out.name + ("" if stage.index is None else f"-stage-{stage.index + 1}")
 
 
 def _from_the_first(stage: Stage, stages: Sequence[Stage]) -> Callable[[Lines], Lines]:
-    """What makes the log of a run of the log of one stage."""
+    """Make what turns the log of a stage into the log of the run."""
     if stage.index is None:
         return tuple
     before = joined_log(stages[: stage.index]) if stage.index else []
@@ -170,7 +170,7 @@ def _from_the_first(stage: Stage, stages: Sequence[Stage]) -> Callable[[Lines], 
 
 
 def _numbered(listener: StartListener | None, stage: Stage, stages: int) -> StartListener | None:
-    """A listener that is also told which stage begins."""
+    """Make a listener that is also told which stage begins."""
     if listener is None or stage.index is None:
         return listener
     note = f"stage {stage.index + 1} of {stages}"
@@ -178,7 +178,7 @@ def _numbered(listener: StartListener | None, stage: Stage, stages: int) -> Star
 
 
 def _named_progress(listener: Progress, stage: Stage, stages: int) -> Progress:
-    """A listener that hears the number of the stage as the task's name."""
+    """Make a listener that hears the number of the stage as the task's name."""
     if stage.index is None:
         return listener
     task = f"stage {stage.index + 1} of {stages}"
@@ -207,21 +207,21 @@ def _extend(run: Run, stage: Stage) -> None:
 
 
 def trained_on(run: Run, stage: Stage) -> Opened:
-    """The checkpoint that a stage trains on: what its section `extend` made, or the base."""
+    """Open the checkpoint that a stage trains on: what its section `extend` made, or the base."""
     if stage.config.extend is None:
         return run.opened
     return replace(open_checkpoint(str(stage.folder / EXTENDED)), tokenizer=run.opened.tokenizer)
 
 
 def _write_stage(opened: Opened, stage: Stage, texts: Texts, summary: Mapping[str, Any]) -> None:
-    """The record of a stage: that it is done is read from there."""
+    """Write the record of a stage, from which is read that it is done."""
     recipe = _public_config(stage.config, texts.data)
     training = {**summary, "recipe": recipe, "data": texts.data}
     write_record(stage.folder, run_record("stage", opened, training))
 
 
 def position_skips(config: FinetuneConfig) -> PositionSkips | None:
-    """How positions are spread (PoSE), where they are; refuses what cannot be spread."""
+    """Tell how positions are spread (PoSE), where they are; refuse what cannot be spread."""
     train = config.train
     if not train.pose_target:
         return None
@@ -229,7 +229,7 @@ def position_skips(config: FinetuneConfig) -> PositionSkips | None:
 
 
 def _public_name(model: str, opened: Opened) -> str:
-    """What the adapter calls its base: a repository, or a folder that cannot be taken for one.
+    """Name the adapter's base: a repository, or a folder that cannot be taken for one.
 
     `runs/ext` as typed would be somebody's repository to all who load the adapter elsewhere, and
     an absolute path is nobody's business; `push` writes what others can load.
@@ -241,13 +241,13 @@ def _public_name(model: str, opened: Opened) -> str:
 
 
 def public_recipe(stages: Sequence[Stage], texts: Sequence[Texts]) -> dict[str, Any]:
-    """The whole recipe as it may be published."""
+    """Give the whole recipe as it may be published."""
     configs = [_public_config(s.config, t.data) for s, t in zip(stages, texts, strict=True)]
     return whole_recipe(configs, staged=stages[0].index is not None)
 
 
 def _public_config(config: FinetuneConfig, data: Mapping[str, Any]) -> dict[str, Any]:
-    """A config as it may be published: texts by their names, not by where they lie here."""
+    """Give a config as it may be published: texts by their names, not by where they lie here."""
     recipe = config.to_dict()
     if config.data.source:
         recipe["data"]["source"] = data["source"]
@@ -257,7 +257,7 @@ def _public_config(config: FinetuneConfig, data: Mapping[str, Any]) -> dict[str,
 
 
 def run_record(kind: str, opened: Opened, training: Mapping[str, Any]) -> dict[str, Any]:
-    """The ctxext.json of a run or a stage, which tells once more how its base was extended."""
+    """Make the ctxext.json of a run or a stage, which tells once more how its base was extended."""
     before = read_record(opened.source.folder) or RunRecord()
     return record(
         kind,

@@ -29,7 +29,7 @@ class BaseResult:
 
 
 def shipped_base() -> Path:
-    """The folder of the checkpoint inside the installed package.
+    """Find the folder of the checkpoint inside the installed package.
 
     Raises:
         BadInput: this installation lacks it.
@@ -44,7 +44,7 @@ def shipped_base() -> Path:
 
 
 def check_budget(minutes: float | None) -> None:
-    """`--budget` is a positive number of minutes, of a year at most; None = the default.
+    """Check `--budget`: minutes, positive and a year at most; None = the default.
 
     Raises:
         BadInput: it is not.

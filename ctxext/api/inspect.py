@@ -310,7 +310,7 @@ def _length_suspicion(folder: Path, window: int) -> list[str]:
 
 
 def _cut_suspicion(folder: Path, window: int) -> list[str]:
-    """Name lengths in tokenizer.json that its readers (TGI, TEI) enforce whatever they are asked."""
+    """Name lengths in tokenizer.json that its readers (TGI, TEI) enforce unasked."""
     path = folder / TOKENIZER
     if not path.exists():
         return []

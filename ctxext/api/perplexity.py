@@ -191,12 +191,15 @@ class _Run:
         masks = self.texts.carried(keys.reference, keys.masks, checkpoint) if keys else None
         reading = self.reading(name, checkpoint)
         identity, window = checkpoint.identity.to_dict(), checkpoint.position.window.current
+        longest = self.lengths[-1]
+        disjoint = self.protocols.protocol == "disjoint"
+        grid = self.texts.grid(checkpoint, longest if disjoint else self.protocols.stride)
         shortest: Measured | None = None
         for length in self.lengths:
             with self.session.failing(name, length):
                 measured = by_length(
                     reading, documents, length, self.protocols, sizes=sizes, keys=masks,
-                    keys_name=keys.name if keys else "",
+                    keys_name=keys.name if keys else "", grid=grid,
                 )  # fmt: skip
                 row = replace(measured.score, window=window, **identity)
                 if self.protocols.aligned and shortest:
@@ -207,8 +210,9 @@ class _Run:
                 self.results.append(row)
                 if measured.keys:
                     self.key_rows.append(measured.keys)
-        with self.session.failing(name, self.lengths[-1]):
-            self.positions += by_position(reading, documents, self.lengths[-1])
+        with self.session.failing(name, longest):
+            whole = self.texts.grid(checkpoint, longest)
+            self.positions += by_position(reading, documents, longest, grid=whole)
 
     def result(self, rule: "KeyRule | None", output_dir: str | None) -> PerplexityResult:
         """Put the rows together, with what has to be said of them.

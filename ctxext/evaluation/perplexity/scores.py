@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ctxext.data.tokens import Tokens
 from ctxext.errors import CtxextError
+from ctxext.evaluation.perplexity.blocks import Grid
 from ctxext.evaluation.reading.reading import Floats, Reading
 from ctxext.evaluation.reading.windows import (
     Plan,
@@ -97,6 +98,7 @@ def by_length(
     sizes: Sequence[Tokens] | None = None,
     keys: Marks | None = None,
     keys_name: str = "",
+    grid: Grid | None = None,
 ) -> Measured:
     """Measure perplexity at one window length, of all scored tokens and of key tokens among them.
 
@@ -106,6 +108,7 @@ def by_length(
         protocols: how windows are cut; None = `Protocols()`.
         sizes: for each document, the bytes of text of each token.
         keys_name: what they depend on, for the journal.
+        grid: blocks in which the score can be compared with others.
 
     Raises:
         CtxextError: the model returned NaN or infinity.
@@ -129,17 +132,20 @@ def by_length(
         )
     )
     counts = plan.scored
-    once = protocols.protocol == "yarn"
-    mean, stderr = _mean(sums[:, 0], counts, each_window_once=once)
-    _check_finite(mean, reading.name, length)
     tokens = int(counts.sum())
+    averaged, weights = sums[:, 0], counts
+    if protocols.protocol == "yarn":  # each window counts once
+        averaged, weights = averaged / counts, np.ones_like(counts)
+    mean, stderr = _mean(averaged, weights)
+    _check_finite(mean, reading.name, length)
     per_byte = None
     if sizes is not None:
         size = sum(int(sizes[d][w.end - w.scored : w.end].sum()) for d, w in plan)
         per_byte = mean / math.log(2) * tokens / size if size else None
     score = LengthRow(
         model=reading.name, length=length, stderr=stderr, tokens=tokens, stride=step,
-        seconds=round(time.monotonic() - began, 3), bits_per_byte=per_byte, **_perplexity(mean),
+        seconds=round(time.monotonic() - began, 3), bits_per_byte=per_byte,
+        blocks=grid.blocks(plan, averaged, weights) if grid else None, **_perplexity(mean),
     )  # fmt: skip
     if keys is None:
         return Measured(score, sums[:, 0], counts)
@@ -148,7 +154,9 @@ def by_length(
     return Measured(score, sums[:, 0], counts, key_row)
 
 
-def by_position(reading: Reading, documents: Sequence[Tokens], length: int) -> list[PositionRow]:
+def by_position(
+    reading: Reading, documents: Sequence[Tokens], length: int, *, grid: Grid | None = None
+) -> list[PositionRow]:
     """Measure perplexity by a token's place in its window: whole disjoint ones, powers of two.
 
     Raises:
@@ -180,16 +188,14 @@ def by_position(reading: Reading, documents: Sequence[Tokens], length: int) -> l
         scores.append(
             PositionRow(
                 model=reading.name, start=start, end=end, stderr=stderr, tokens=int(counts.sum()),
-                **_perplexity(mean),
+                blocks=grid.blocks(plan, sums, counts) if grid else None, **_perplexity(mean),
             )
         )  # fmt: skip
     return scores
 
 
-def _mean(sums: Floats, counts: Floats, *, each_window_once: bool = False) -> Any:
+def _mean(sums: Floats, counts: Floats) -> tuple[float, float | None]:
     """Compute the mean NLL and its standard error, windows being what varies."""
-    if each_window_once:
-        sums, counts = sums / counts, np.ones_like(counts)
     return float(sums.sum() / counts.sum()), ratio_stderr(sums, counts)
 
 

@@ -18,6 +18,7 @@ from ctxext.evaluation.reading.windows import readable
 from ctxext.evaluation.session import Loading
 
 if TYPE_CHECKING:  # torch would come with it, and be loaded before the text is looked at
+    from ctxext.evaluation.perplexity.blocks import Grid
     from ctxext.evaluation.perplexity.key_tokens import Mask
 
 
@@ -114,6 +115,13 @@ class Texts:
                     "cannot say where its tokens stand in the text (it is a slow one)",
                     "convert it: AutoTokenizer.from_pretrained(...).save_pretrained(...)",
                 )
+
+    def grid(self, checkpoint: Opened, step: int) -> "Grid":
+        """Cut what is read into blocks, for windows that are `step` tokens apart."""
+        from ctxext.evaluation.perplexity.blocks import Grid
+
+        documents, _ = self.readable(checkpoint)
+        return Grid.of(documents, step, f"{self.of(checkpoint).sha256} {self._chosen(checkpoint)}")
 
     def state(self, checkpoint: Opened) -> str:
         """Name what the numbers depend on, for the journal."""

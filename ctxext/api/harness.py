@@ -130,6 +130,7 @@ def harness(
                 *checkpoint.warnings, *notes, *_warnings(checkpoint, reader, cut, full), *said()
             ),
             output_dir=str(output_dir) if output_dir is not None else None,
+            checkpoint=checkpoint.identity,
             tokenizer=checkpoint.tokenizer.name if checkpoint.tokenizer else None,
         )  # fmt: skip
         if folder is not None:

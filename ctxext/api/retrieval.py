@@ -104,11 +104,11 @@ def retrieval(
         models, KIND, loading, names=names, output_dir=output_dir, overwrite=overwrite
     ) as session:
         text = TextSource(data, field) if data is not None else None
-        run = session.agree(lambda: _Run.prepare(session, questions, text, on_progress))
+        run = session.agree(lambda: _Run.prepare(session, questions, rule, text, on_progress))
         session.begin()
         for (name, checkpoint), encode in zip(session, run.encoders, strict=True):
             run.ask(name, checkpoint, encode)
-        result = run.result(rule, str(output_dir) if output_dir else None)
+        result = run.result(str(output_dir) if output_dir else None)
 
         def draw(path: Path) -> None:
             plot_retrieval(path, result.results, window=result.window)
@@ -135,16 +135,23 @@ class _Run:
 
     session: Session
     questions: _Questions
+    rule: "Threshold"
     text: TextSource | None
     haystack: "Haystack"
     encoders: Sequence["Encoder"]
     wordings: dict[str, "Wording"]
+    warnings: list[str]
     on_progress: Progress
     cells: list[CellRow] = dataclasses.field(default_factory=list)
 
     @classmethod
     def prepare(
-        cls, session: Session, questions: _Questions, text: TextSource | None, listen: Progress
+        cls,
+        session: Session,
+        questions: _Questions,
+        rule: "Threshold",
+        text: TextSource | None,
+        listen: Progress,
     ) -> "_Run":
         """Load what needs no model: tokenizers and the haystack.
 
@@ -160,8 +167,15 @@ class _Run:
         for checkpoint, encode in zip(session.checkpoints, encoders, strict=True):
             embeddings = loading.check_weights(checkpoint)
             check_top(max(encode(NOISE + string.printable)), embeddings)
-        wordings = _wordings(questions.tasks, encoders, questions.lengths[0])
-        return cls(session, questions, text, _haystack(text), encoders, wordings, listen)
+        lengths: Sequence[int] = questions.lengths
+        warnings: list[str] = []
+        if rule.relative:
+            lengths, warnings = _with_one_inside(questions, session.checkpoints, encoders)
+        wordings = _wordings(questions.tasks, encoders, lengths[0])
+        return cls(
+            session, replace(questions, lengths=lengths), rule, text, _haystack(text), encoders,
+            wordings, warnings, listen,
+        )  # fmt: skip
 
     def ask(self, name: str, checkpoint: Opened, encode: "Encoder") -> None:
         """Ask a checkpoint all tasks at all lengths."""
@@ -189,10 +203,10 @@ class _Run:
         identity = f"{weights_state(checkpoint.source)} {tokenizer} {loading.dtype} {text}"
         return Asking(
             answerer, encode, self.haystack, self.questions.score, name, identity,
-            session.journal, session.launch, self.on_progress,
+            f"{tokenizer} {text}", session.journal, session.launch, self.on_progress,
         )  # fmt: skip
 
-    def result(self, rule: "Threshold", output_dir: str | None) -> RetrievalResult:
+    def result(self, output_dir: str | None) -> RetrievalResult:
         """Put the cells together, with what follows from them.
 
         Raises:
@@ -200,7 +214,7 @@ class _Run:
         """
         self.session.check_measured(self.cells)
         asked, first = self.questions, self.session.checkpoints[0]
-        effective, middle, warnings = self._by_task(rule)
+        effective, middle, warnings = self._by_task()
         return RetrievalResult(
             data=HaystackText(
                 source=self.text.name if self.text else "noise",
@@ -209,7 +223,7 @@ class _Run:
             score=asked.score,
             seed=asked.seed,
             samples=asked.samples,
-            threshold=str(rule),
+            threshold=str(self.rule),
             tasks=tuple(task.name for task in asked.tasks),
             wordings={name: str(wording) for name, wording in self.wordings.items()},
             lengths=tuple(asked.lengths),
@@ -224,7 +238,7 @@ class _Run:
             warnings=tuple(dict.fromkeys([*self.session.warnings(), *warnings, *self._warnings()])),
         )
 
-    def _by_task(self, rule: "Threshold") -> tuple[list[EffectiveRow], list[MiddleRow], list[str]]:
+    def _by_task(self) -> tuple[list[EffectiveRow], list[MiddleRow], list[str]]:
         """Say for each model and task how far it reaches, and what is lost in the middle."""
         from ctxext.evaluation.retrieval.pooling import effective_row, middle_rows
 
@@ -235,9 +249,9 @@ class _Run:
             cells = [cell for cell in self.cells if (cell.model, cell.task) == (name, task.name)]
             if not cells:
                 continue
-            row = effective_row(cells, rule, checkpoint.position.window.original)
+            row = effective_row(cells, self.rule, checkpoint.position.window.original)
             effective.append(row)
-            if row.effective_length is None and rule.relative and row.own is not None:
+            if row.perhaps_length is None and self.rule.relative and row.own is not None:
                 warnings.append(
                     f"{name} is right in {percent(row.own.accuracy)} of {task.name} at "
                     f"{row.own.length} tokens, inside its window: it has no length to keep it to"
@@ -246,7 +260,7 @@ class _Run:
         return effective, middle, warnings
 
     def _warnings(self) -> list[str]:
-        warnings = []
+        warnings = list(self.warnings)
         compact = [name for name, wording in self.wordings.items() if wording == "compact"]
         short = [name for name in compact if name != "copy"]
         if short:
@@ -257,6 +271,33 @@ class _Run:
         if self.text is not None and self.text.replaced:
             warnings.append(f"--data {self.text.name}: {self.text.replaced} bytes were not UTF-8")
         return warnings
+
+
+def _with_one_inside(
+    questions: _Questions, checkpoints: Sequence[Opened], encoders: Sequence["Encoder"]
+) -> tuple[Sequence[int], list[str]]:
+    """Add a length inside each trained window that has none: a relative threshold needs it.
+
+    Returns:
+        All lengths, sorted, and what has to be said of those that were added or would not do.
+    """
+    from ctxext.evaluation.retrieval.scores import wording_of
+
+    lengths, warnings = list(questions.lengths), []
+    for checkpoint, encode in zip(checkpoints, encoders, strict=True):
+        window = checkpoint.position.window.original
+        if min(lengths) <= window:
+            continue
+        said = f"--lengths has none inside the trained window of {window} tokens"
+        try:
+            for task in questions.tasks:
+                wording_of(task, encode, window)
+        except BadInput:
+            warnings.append(f"{said}, and the questions do not fit in it: nothing to hold them to")
+            continue
+        lengths.insert(0, window)
+        warnings.append(f"{said}: {window} is asked too, for a model's own score")
+    return sorted(set(lengths)), warnings
 
 
 def _haystack(source: TextSource | None) -> "Haystack":

@@ -1,24 +1,52 @@
-"""Name checkpoints and runs in tables and plots by as little of a path as tells them apart."""
+"""Name checkpoints and runs in tables and plots: by what made them, or by the end of a path."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from ctxext.checkpoints.opened import Opened
+from ctxext.checkpoints.provenance import read_record
 
 
 def names_of(models: Sequence[str], opened: Sequence[Opened]) -> list[str]:
-    """Name each model: a repository by its id, a folder by the shortest end of its path."""
+    """Name each model so that no two are called alike.
+
+    What ctxext made is called by what was done (`yarn 8x + LoRA`), with the end of its path where
+    several were made so; a repository by its id; another folder by the shortest end of its path.
+    """
     paths = [
         Path(model).resolve() if Path(model).is_dir() else Path(checkpoint.source.name)
         for model, checkpoint in zip(models, opened, strict=True)
     ]
+    made = [made_by(path) if path.is_dir() else None for path in paths]
+    often = Counter(made)
     names: list[str] = []
-    for model, path, end in zip(models, paths, shortest_ends(paths), strict=True):
-        name = end if Path(model).is_dir() else str(path)
+    for path, end, how in zip(paths, shortest_ends(paths), made, strict=True):
+        name = end if path.is_dir() else str(path)
+        if how is not None:
+            name = how if often[how] == 1 else f"{how} ({end})"
         while name in names:
             name += "'"
         names.append(name)
     return names
+
+
+def made_by(folder: Path) -> str | None:
+    """Say how a checkpoint was made, by its record; None where it has none that tells.
+
+    Raises:
+        BadInput: the record is broken.
+    """
+    record = read_record(folder)
+    if record is None:
+        return None
+    parts = []
+    if record.method and record.window:
+        parts.append(f"{record.method} {record.window.target / record.window.original:g}x")
+    if record.training is not None and record.kind != "extend":
+        recipe = record.training.recipe
+        parts.append("full fine-tuning" if recipe and recipe.train.what == "full" else "LoRA")
+    return " + ".join(parts) if record.method else None
 
 
 def shortest_ends(paths: Sequence[Path]) -> list[str]:

@@ -14,7 +14,7 @@ from ctxext.checkpoints.folder import (
 )
 from ctxext.checkpoints.live.tokenizer import check_fits, load_tokenizer
 from ctxext.checkpoints.provenance import origin_of, sha256_of
-from ctxext.checkpoints.weights.files import stale_weights, stray_adapter
+from ctxext.checkpoints.weights.files import sample_sha256, stale_weights, stray_adapter
 from ctxext.choices import check_word
 from ctxext.errors import about
 from ctxext.runs.numbers import whole
@@ -48,6 +48,7 @@ class Opened:
             sha256_of(self.source.folder / CONFIG),
             sha256_of(self.source.folder / MARK),
             rope.sha256 if rope else None,
+            sample_sha256(self.source.folder),
         )
 
 

@@ -4,10 +4,15 @@ Plain numbers; imports no torch.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from ctxext.evaluation.statistics.effective_length import Threshold, effective_length, own_length
+from ctxext.evaluation.statistics.effective_length import (
+    Scored,
+    Threshold,
+    effective_length,
+    own_score,
+)
 from ctxext.evaluation.statistics.intervals import wilson
 from ctxext.evaluation.statistics.middle import middle_of
 from ctxext.runs.rows.retrieval import CellRow, EffectiveRow, MiddleRow, OwnScore, PooledRow
@@ -58,23 +63,33 @@ def effective_row(cells: Sequence[CellRow], rule: Threshold, window: int) -> Eff
         length: pooled([cell for cell in cells if cell.length == length])
         for length in sorted({cell.length for cell in cells})
     }
-    own_pool = pools[own_length(list(pools), window)]
+    own = own_score(_scored(pools, "accuracy"), window)
     for metric in ("accuracy", "choice"):
-        scores = [(length, getattr(pool, metric)) for length, pool in pools.items()]
-        reached, needed = effective_length(scores, rule, window)
-        if reached is not None or not rule.relative or own_pool.chance is None:
+        reach = effective_length(_scored(pools, metric), rule, window)
+        if reach.perhaps is not None or not rule.relative or own is None:
             break
-        if own_pool.choice_low is None or own_pool.choice_low <= own_pool.chance:
+        pool = pools[own.length]
+        if pool.chance is None or pool.choice_low is None or pool.choice_low <= pool.chance:
             break  # it does not choose better than chance either
     return EffectiveRow(
         model=cells[0].model,
         task=cells[0].task,
-        effective_length=reached,
+        effective_length=reach.surely,
+        perhaps_length=reach.perhaps,
         metric=metric,
-        threshold=needed,
-        own=OwnScore(length=own_pool.length, accuracy=own_pool.accuracy),
+        threshold=reach.needed,
+        own=OwnScore(length=own.length, accuracy=own.score) if own else None,
         by_length=tuple(pools.values()),
     )
+
+
+def _scored(pools: Mapping[int, PooledRow], metric: str) -> list[Scored]:
+    prefix = "" if metric == "accuracy" else f"{metric}_"
+    return [
+        Scored(length, score, getattr(pool, f"{prefix}low"), getattr(pool, f"{prefix}high"))
+        for length, pool in pools.items()
+        if (score := getattr(pool, metric)) is not None
+    ]
 
 
 def middle_rows(cells: Sequence[CellRow]) -> list[MiddleRow]:

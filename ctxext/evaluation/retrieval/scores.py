@@ -13,6 +13,7 @@ Scored without generating (base and tiny models follow no instructions, but all 
 `generate` decodes greedily instead and looks for the answers in what comes (RULER's string match).
 """
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ class Asking:
     Attributes:
         answerer, encode: the model and its tokenizer.
         identity: what the answers depend on, for the journal.
+        asked: what the questions depend on beside their lengths, tasks and seeds.
     """
 
     answerer: Answerer
@@ -51,6 +53,7 @@ class Asking:
     score: Score = "logprob"
     name: str = "model"
     identity: str = ""
+    asked: str = ""
     journal: Journal = field(default_factory=Journal)
     launch: Launch = field(default_factory=Launch)
     on_progress: Progress = silent
@@ -91,8 +94,10 @@ class Asking:
             on_done=heard, fits=lambda _, rows: _is_answer(rows),
         )  # fmt: skip
         table = np.array([row for (row,) in rows], dtype=float).reshape(len(depths), samples, 4)
+        asked = f"{self.asked} {self.score} {task.name} {wording} {length} {seed} {samples}"
         return [
-            _cell(self.name, task.name, length, *pair) for pair in zip(depths, table, strict=True)
+            _cell(self.name, task.name, length, depth, scores, f"{asked} {depth}")
+            for depth, scores in zip(depths, table, strict=True)
         ]
 
     def question(
@@ -189,8 +194,8 @@ def _is_answer(rows: Rows) -> bool:
     return 0 <= score <= 1 and all(math.isnan(n) or 0 <= n <= 1 for n in (choice, chance))
 
 
-def _cell(model: str, task: str, length: int, depth: float, table: Any) -> CellRow:
-    """Make a cell of (samples, 4) rows as `_answered` gives them."""
+def _cell(model: str, task: str, length: int, depth: float, table: Any, asked: str) -> CellRow:
+    """Make a cell of (samples, 4) rows as `_answered` gives them; `asked` names the questions."""
     samples = len(table)
     score, choice, chance, gain = table.T
     low, high = wilson(float(score.sum()), samples)
@@ -214,4 +219,7 @@ def _cell(model: str, task: str, length: int, depth: float, table: Any) -> CellR
         gain_stderr=float(gain.std(ddof=1) / math.sqrt(samples))
         if gained and samples > 1
         else None,
+        questions=hashlib.sha256(asked.encode()).hexdigest(),
+        answers=tuple(score.tolist()),
+        choices=tuple(choice.tolist()) if chosen else None,
     )

@@ -3,12 +3,10 @@
 Pure: runs are read by `ctxext.api.report`, drawn by `ctxext.report.page`.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from ctxext.evaluation.statistics.intervals import Z
 from ctxext.lengths import show_length
 from ctxext.report.findings.groups import (
     CopyingGroup,
@@ -19,11 +17,13 @@ from ctxext.report.findings.groups import (
     Run,
     Score,
 )
+from ctxext.report.findings.joining import joined
+from ctxext.report.findings.reading import read_far
 from ctxext.report.findings.verdict import Evidence, Task, Verdict, copied_to, reach, verdict
 from ctxext.runs.rows.demo import CopyRow, DemoResult
 from ctxext.runs.rows.fertility import FertilityResult
 from ctxext.runs.rows.harness import HarnessResult
-from ctxext.runs.rows.perplexity import LengthRow, PerplexityResult, PositionRow
+from ctxext.runs.rows.perplexity import LengthRow, PerplexityResult
 from ctxext.runs.rows.retrieval import CellRow, PooledRow, RetrievalResult
 from ctxext.runs.rows.row import Failed, Identity, models_of
 
@@ -61,6 +61,7 @@ class Findings:
 
 def findings(runs: Sequence[Run]) -> Findings:
     """Put runs together; the first model named is what others are compared with."""
+    runs = joined(runs)
     perplexity = _perplexity(runs)
     retrieval = _retrieval(runs)
     reached = max((group.target or 0 for group in perplexity), default=0)
@@ -76,7 +77,10 @@ def findings(runs: Sequence[Run]) -> Findings:
     measured = [(run, run.document) for run in runs if run.document is not None]
     return Findings(
         runs=runs,
-        verdicts=[verdict(evidence) for evidence in _evidence(perplexity, retrieval, copying)],
+        verdicts=sorted(
+            (verdict(evidence) for evidence in _evidence(perplexity, retrieval, copying)),
+            key=lambda each: each.rank,
+        ),
         perplexity=perplexity,
         retrieval=retrieval,
         copying=copying,
@@ -230,16 +234,14 @@ def _evidence(
         )
         asked = next((g for g in retrieval if model in g.models), None)
         window = group.window if group else asked.window if asked else None
-        points, reference, noise = _points(group, model) if group else ([], None, {})
         evidence.append(
             Evidence(
-                model, window, points, reference,
+                model, window, read_far(group, model) if group else None,
                 tasks=_solved(asked, model) if asked else _copied(model, copying),
                 lost=[(r.task, r.length) for r in asked.middle if r.model == model and r.lost]
                 if asked
                 else [],
                 chosen=[_chosen(asked, model, task) for task in asked.unsolved] if asked else [],
-                noise=noise,
             )
         )  # fmt: skip
     return evidence
@@ -253,6 +255,7 @@ def _solved(group: RetrievalGroup, model: str) -> list[Task]:
             row.effective_length,
             max((pool.length for pool in row.by_length), default=0),
             _best(row.by_length),
+            row.perhaps_length,
         )
         for row in group.effective
         if row.model == model and row.task not in group.unsolved
@@ -279,27 +282,6 @@ def _chosen(group: RetrievalGroup, model: str, task: str) -> Task:
 
 def _best(rows: Sequence[PooledRow] | Sequence[CopyRow] | Sequence[Score]) -> float | None:
     return max((row.accuracy for row in rows if row.accuracy is not None), default=None)
-
-
-def _points(
-    group: PerplexityGroup, model: str
-) -> tuple[list[tuple[int, float | None]], float | None, dict[int, float]]:
-    """Find a model's perplexity by length, or by position where only one length was measured; the
-    first model's inside its window in the same measure; and how far the two may be apart by chance
-    at each length, nats (95 %)."""
-    measures: tuple[Sequence[LengthRow | PositionRow], ...] = (group.results, group.by_position)
-    for rows in measures:
-        points = [row for row in rows if row.model == model]
-        inside = [
-            (row.at, row.perplexity, row.stderr or 0.0)
-            for row in rows
-            if row.model == group.models[0] and row.at <= (group.window or 0) and row.perplexity
-        ]
-        if points and inside:
-            _, reference, error = max(inside)
-            noise = {row.at: Z * math.hypot(row.stderr or 0.0, error) for row in points}
-            return [(row.at, row.perplexity) for row in points], reference, noise
-    return [(row.length, row.perplexity) for row in group.results if row.model == model], None, {}
 
 
 def _not_measured(

@@ -1,7 +1,7 @@
-"""Differences between models, and whether they exceed noise.
+"""Differences between scores, and whether they exceed noise.
 
-Standard errors and intervals are taken as independent. Models that scored the same text err alike,
-so that this calls too much noise rather than too little.
+Scores of the same text or the same questions are compared piece by piece (`paired`): what makes a
+piece hard makes it hard for both. Others are taken as independent, which calls too much noise.
 """
 
 import math
@@ -9,14 +9,46 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from ctxext.evaluation.statistics.intervals import Z, newcombe
-from ctxext.report.findings.groups import ModelScore, Score
-from ctxext.runs.rows.perplexity import PerplexityRow
-from ctxext.runs.rows.row import Placed
+import numpy as np
 
-Interval = tuple[float, float | None, float | None]
-"""A difference with the ends of its 95 % interval; None where an error is not known."""
+from ctxext.evaluation.statistics.intervals import Z, newcombe
+from ctxext.evaluation.statistics.paired import difference_of_answers, difference_of_ratios
+from ctxext.report.findings.groups import ModelScore, Score
+from ctxext.runs.rows.blocks import Blocks
+from ctxext.runs.rows.perplexity import LengthRow, PerplexityRow, PositionRow
+from ctxext.runs.rows.row import Placed, models_of
+
 Compared = TypeVar("Compared", bound=Placed)
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How far a score is from another, in the unit of both.
+
+    Attributes:
+        low, high: the 95 % interval; None where an error is not known.
+        beyond_noise: None where an error is not known.
+        paired: whether it was taken piece by piece.
+    """
+
+    difference: float
+    low: float | None
+    high: float | None
+    beyond_noise: bool | None
+    paired: bool = False
+
+    @classmethod
+    def of_error(cls, difference: float, stderr: float | None, *, paired: bool = False) -> "Apart":
+        """Make the interval of a normal error."""
+        if stderr is None:
+            return cls(difference, None, None, None, paired)
+        low, high = difference - Z * stderr, difference + Z * stderr
+        return cls(difference, low, high, low > 0 or high < 0, paired)
+
+    @property
+    def margin(self) -> float | None:
+        """Half of the interval."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
 
 @dataclass(frozen=True)
@@ -25,30 +57,25 @@ class Difference:
 
     Attributes:
         place: what both were measured at: a length, a pair of positions, a task and a length.
-        difference: model minus the other, in the unit of what is compared.
-        low, high: 95 % interval of it; None where an error is not known.
+        apart: model minus the other.
     """
 
     model: str
     against: str
     place: tuple[Any, ...]
-    difference: float
-    low: float | None
-    high: float | None
-
-    @property
-    def beyond_noise(self) -> bool | None:
-        """Whether the interval leaves out 0; None where there is no interval."""
-        if self.low is None or self.high is None:
-            return None
-        return self.low > 0 or self.high < 0
+    apart: Apart
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"place": list(self.place), "beyond_noise": self.beyond_noise}
+        return {
+            "model": self.model,
+            "against": self.against,
+            "place": list(self.place),
+            **asdict(self.apart),
+        }
 
 
 def differences(
-    rows: Sequence[Compared], compare: Callable[[Compared, Compared], Interval | None]
+    rows: Sequence[Compared], compare: Callable[[Compared, Compared], Apart | None]
 ) -> list[Difference]:
     """Compare each model with the first model at the same place.
 
@@ -61,23 +88,60 @@ def differences(
     base = {row.place: row for row in rows if row.model == first}
     pairs = [(row, base[row.place]) for row in rows if row.model != first and row.place in base]
     return [
-        Difference(row.model, first, row.place, *interval)
+        Difference(row.model, first, row.place, apart)
         for row, other in pairs
-        if (interval := compare(row, other)) is not None
+        if (apart := compare(row, other)) is not None
     ]
 
 
-def by_nll(row: PerplexityRow, other: PerplexityRow) -> Interval | None:
+def gains(rows: Sequence[LengthRow]) -> list[Difference]:
+    """Compare each model's lengths with its shortest, on the same text: what more context buys.
+
+    Returns:
+        Nats per token that each longer window gains; below 0 it loses. Nothing where windows cannot
+        be paired.
+    """
+    out = []
+    for model in models_of(rows):
+        own = sorted((row for row in rows if row.model == model), key=lambda row: row.length)
+        for row in own[1:]:
+            apart = _gain(row, own[0])
+            if apart is not None and apart.paired:
+                out.append(Difference(model, model, row.place, apart))
+    return out
+
+
+def _gain(row: LengthRow, shortest: LengthRow) -> Apart | None:
+    if row.gain is not None:  # aligned windows, taken window by window when it was measured
+        return Apart.of_error(row.gain, row.gain_stderr, paired=True)
+    return nats_apart(shortest, row)
+
+
+def by_nll(row: PerplexityRow, other: PerplexityRow) -> Apart | None:
     """Compare negative log-likelihoods, nats per token.
 
     Only where both scored equally many tokens: with other tokens a nat per token is something else.
     """
-    if row.nll is None or other.nll is None or row.tokens != other.tokens:
+    return nats_apart(row, other) if row.tokens == other.tokens else None
+
+
+def nats_apart(row: PerplexityRow, other: PerplexityRow) -> Apart | None:
+    """Compare negative log-likelihoods of the same text, whatever was read before each token."""
+    if row.nll is None or other.nll is None:
         return None
+    blocks, others = _blocks(row), _blocks(other)
+    if blocks is not None and others is not None and blocks.same_place(others):
+        tables = (blocks.sums, blocks.weights, others.sums, others.weights)
+        difference, stderr = difference_of_ratios(*(np.array(table) for table in tables))
+        return Apart.of_error(difference, stderr, paired=True)
     return of_means(row.nll, other.nll, row.stderr, other.stderr)
 
 
-def by_value(score: ModelScore, other: ModelScore) -> Interval | None:
+def _blocks(row: PerplexityRow) -> Blocks | None:
+    return row.blocks if isinstance(row, LengthRow | PositionRow) else None
+
+
+def by_value(score: ModelScore, other: ModelScore) -> Apart | None:
     """Compare the values of a task of the harness."""
     row, base = score.row, other.row
     if row.value is None or base.value is None:
@@ -85,22 +149,23 @@ def by_value(score: ModelScore, other: ModelScore) -> Interval | None:
     return of_means(row.value, base.value, row.stderr, base.stderr)
 
 
-def by_accuracy(row: Score, other: Score) -> Interval | None:
-    """Compare shares of right answers, by Newcombe's interval from the Wilson interval of each."""
+def by_accuracy(row: Score, other: Score) -> Apart | None:
+    """Compare shares of right answers: question by question where both were asked the same.
+
+    Else by Newcombe's interval from the Wilson interval of each.
+    """
     if row.accuracy is None or row.low is None or row.high is None:
         return None
     if other.accuracy is None or other.low is None or other.high is None:
         return None
+    if row.answers and row.questions == other.questions:
+        return Apart(*difference_of_answers(row.answers, other.answers), paired=True)
     low, high = newcombe(row.accuracy, (row.low, row.high), other.accuracy, (other.low, other.high))
-    return row.accuracy - other.accuracy, low, high
+    return Apart(row.accuracy - other.accuracy, low, high, low > 0 or high < 0)
 
 
-def of_means(
-    value: float, other: float, stderr: float | None, other_stderr: float | None
-) -> Interval:
-    """Give the difference of two means, low and high: ± 1.96 sqrt(se1^2 + se2^2)."""
-    difference = value - other
+def of_means(value: float, other: float, stderr: float | None, other_stderr: float | None) -> Apart:
+    """Compare two independent means: ± 1.96 sqrt(se1^2 + se2^2)."""
     if stderr is None or other_stderr is None:
-        return difference, None, None
-    margin = Z * math.hypot(stderr, other_stderr)
-    return difference, difference - margin, difference + margin
+        return Apart.of_error(value - other, None)
+    return Apart.of_error(value - other, math.hypot(stderr, other_stderr))

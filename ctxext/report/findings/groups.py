@@ -61,7 +61,8 @@ class Score:
     """A share of right answers of a model at one length, over all depths.
 
     `low`, `high`: its 95 % interval; of a forced choice also the `chance` and the mean gain in nats
-    per token.
+    per token. `answers`: the score of each question, where it is known; `questions`: which these
+    are, by hashes.
     """
 
     model: str
@@ -72,6 +73,8 @@ class Score:
     high: float | None
     chance: float | None = None
     gain: float | None = None
+    answers: tuple[float, ...] = ()
+    questions: tuple[str | None, ...] = ()
 
     @property
     def place(self) -> tuple[str, int]:
@@ -106,33 +109,52 @@ class RetrievalGroup:
     @property
     def by_length(self) -> list[Score]:
         """Exact answers by length."""
+        cells = self._cells
         return [
-            Score(row.model, row.task, pool.length, pool.accuracy, pool.low, pool.high)
+            Score(
+                row.model, row.task, pool.length, pool.accuracy, pool.low, pool.high,
+                **_asked(cells.get((row.model, row.task, pool.length), []), "answers"),
+            )
             for row in self.effective
             for pool in row.by_length
-        ]
+        ]  # fmt: skip
 
     @property
     def by_choice(self) -> list[Score]:
         """Forced choice by length; none where it was not asked."""
-        cells: dict[tuple[str, str, int], list[CellRow]] = {}
-        for row in self.results:
-            if row.choice is not None and row.samples:
-                cells.setdefault((row.model, row.task, row.length), []).append(row)
-        pools = [(model, task, pooled(rows)) for (model, task, _), rows in cells.items()]
         return [
             Score(
-                model, task, pool.length, pool.choice, pool.choice_low, pool.choice_high,
-                pool.chance, pool.gain,
+                model, task, length, pool.choice, pool.choice_low, pool.choice_high, pool.chance,
+                pool.gain, **_asked(rows, "choices"),
             )
-            for model, task, pool in pools
+            for (model, task, length), rows in self._cells.items()
+            if (pool := pooled(rows)).choice is not None
         ]  # fmt: skip
+
+    @property
+    def _cells(self) -> dict[tuple[str, str, int], list[CellRow]]:
+        """The cells of each model, task and length that have samples."""
+        cells: dict[tuple[str, str, int], list[CellRow]] = {}
+        for row in self.results:
+            if row.samples:
+                cells.setdefault((row.model, row.task, row.length), []).append(row)
+        return cells
 
     @property
     def unsolved(self) -> list[str]:
         """Tasks that no model solves at any length: they tell nothing about windows."""
-        solved = {row.task for row in self.effective if row.effective_length is not None}
+        solved = {r.task for r in self.effective if r.effective_length or r.perhaps_length}
         return [task for task in self.tasks if task not in solved]
+
+
+def _asked(cells: Sequence[CellRow], what: str) -> dict[str, Any]:
+    """Give the questions of all depths with their scores; nothing where one is not known."""
+    cells = sorted(cells, key=lambda cell: cell.depth)
+    scores = [getattr(cell, what) for cell in cells]
+    questions = tuple(cell.questions for cell in cells)
+    if not cells or None in questions or None in scores:
+        return {}
+    return {"answers": tuple(s for each in scores for s in each), "questions": questions}
 
 
 @dataclass(frozen=True)

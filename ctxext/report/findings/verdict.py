@@ -1,39 +1,39 @@
-"""One sentence a model: is it stable at the length, and is what it reads used?
+"""One line a model: what far text does to its loss, and whether it is used.
 
-Stable: at no window length from the trained one up is perplexity, beyond noise, more than
-`TOLERANCE` times what the base has inside its window. Used: retrieval holds as far (its effective
-length, as the retrieval document has it). A model can be the first without the second, which is
-what this file is for.
+Perplexity that stays low shows that a length is survived, retrieval that it is read. A model can do
+the first without the second, which is what this file is for.
 """
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ctxext.lengths import show_length
+from ctxext.report.findings.differences import Apart
+from ctxext.report.findings.reading import Change, FarReading, Step
 
-TOLERANCE = 1.25  # times the base's perplexity inside its window
 COPIED = 0.5  # share of a planted string that counts as copied, in the demo's measure
 
-Word = Literal[
-    "used", "used in part", "used, but not the middle", "stable, not used",
-    "stable, use not shown", "holds in part", "collapses", "worse everywhere", "retrieves",
-    "does not retrieve", "not measured",
-]  # fmt: skip
+Use = Literal["used", "used in part", "used but not the middle", "not used", "use not shown"]
+_STEPS: tuple[Step, ...] = ("gains", "holds", "loses", "collapses")
 
 
 @dataclass(frozen=True)
 class Task:
-    """How far one task holds: `effective` tokens (None: nowhere), of `longest` tested.
+    """How far one task holds.
 
-    `best` is the best accuracy at any length, a share of 1.
+    Attributes:
+        reached: tokens that it surely holds to; None: nowhere.
+        perhaps: tokens that it may hold to; the same as `reached` where there is no doubt.
+        longest: that was asked, tokens.
+        best: the best accuracy at any length, a share of 1.
     """
 
     name: str
-    effective: int | None
+    reached: int | None
     longest: int
     best: float | None = None
+    perhaps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,48 +42,75 @@ class Evidence:
 
     Attributes:
         window: the base's trained window, tokens.
-        perplexities: (length, perplexity), by window length or by position; None = not finite.
-        reference: the base's perplexity inside its window.
+        reading: its loss inside and beyond the window; None = not measured.
         tasks: of retrieval.
         lost: (task, length) where the middle is read worse than both ends.
         chosen: tasks that no model solves, and how far the right answer is still told from
             distractors more often than by chance; `longest` is 0 where that was not asked.
-        noise: how far perplexity at a length and the reference may be apart by chance, nats.
     """
 
     model: str
     window: int | None
-    perplexities: Sequence[tuple[int, float | None]] = ()
-    reference: float | None = None
+    reading: FarReading | None = None
     tasks: Sequence[Task] = ()
     lost: Sequence[tuple[str, int]] = ()
     chosen: Sequence[Task] = ()
-    noise: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A model's `word` for a badge, `sentence` for people, and the lengths they rest on, tokens.
+    """`word` for a badge, `sentence` for people, and the numbers they rest on.
 
-    Where one of these is None, `stable_measured` and `use_measured` tell "nowhere" from "not
-    measured".
+    Attributes:
+        step: of perplexity; None = not measured beyond the window.
+        use: of far text; None = not measured beyond the window.
+        far: the change at the longest length; `cost`: what the model loses inside the window
+            against the first one. Nats per token.
+        stable_to: tokens up to which nothing is lost; `used_to`: up to which retrieval surely
+            holds; `perhaps_used_to`: up to which it may.
     """
 
     model: str
-    word: Word
+    word: str
     sentence: str
+    step: Step | None
+    use: Use | None
+    far: Change | None
+    cost: Apart | None
     stable_to: int | None
     used_to: int | None
-    stable_measured: bool
-    use_measured: bool
+    perhaps_used_to: int | None
+
+    @property
+    def stable_measured(self) -> bool:
+        """Whether `stable_to` None means nowhere."""
+        return self.step is not None
+
+    @property
+    def use_measured(self) -> bool:
+        """Whether `used_to` None means nowhere."""
+        return self.use is not None
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """What sorts models, best first: use, the step, then the loss at the longest length."""
+        far = self.far.apart.difference if self.far and self.far.apart else float("inf")
+        step = _STEPS.index(self.step) if self.step else len(_STEPS)
+        return -(self.used_to or 0), -(self.perhaps_used_to or 0), step, far
 
     def to_dict(self) -> dict[str, Any]:
+        far, cost = self.far, self.cost
         return {
             "model": self.model,
             "verdict": self.word,
             "sentence": self.sentence,
+            "perplexity": self.step,
+            "use": self.use,
+            "change": {"length": far.at, **asdict(far.apart)} if far and far.apart else None,
+            "cost_inside": asdict(cost) if cost else None,
             "stable_to": self.stable_to,
             "used_to": self.used_to,
+            "perhaps_used_to": self.perhaps_used_to,
             "stable_measured": self.stable_measured,
             "use_measured": self.use_measured,
         }
@@ -104,97 +131,99 @@ def reach(points: Sequence[tuple[int, float | None]], limit: float) -> int | Non
 
 
 def copied_to(points: Sequence[tuple[int, float | None]]) -> int | None:
-    """Find the longest distance up to which at least `COPIED` is copied: the effective length."""
+    """Find the longest distance up to which at least `COPIED` is copied: the demo's measure."""
     return reach([(n, None if v is None else -v) for n, v in points], -COPIED)
 
 
 def verdict(evidence: Evidence) -> Verdict:
-    """Say what the numbers tell about a model."""
-    window = evidence.window or 0
-    points = [p for p in evidence.perplexities if p[0] >= window]
-    limit = (evidence.reference or math.nan) * TOLERANCE
-    surely = [
-        (length, None if value is None else value * math.exp(-evidence.noise.get(length, 0.0)))
-        for length, value in points
-    ]
-    stable = reach(surely, limit) if evidence.reference is not None else None
-    measured = max((length for length, _ in points), default=0) if evidence.reference else 0
+    """Say what the numbers say about a model."""
+    window, reading = evidence.window or 0, evidence.reading
+    step = reading.step if reading else None
     telling = [task for task in evidence.tasks if task.longest > window]
-    used = min((task.effective or 0 for task in telling), default=None)
-    longest = min((task.longest for task in telling), default=0)
-    lost = any(window < length <= (used or 0) for _, length in evidence.lost)
-    word = _word(window, stable, measured, used, longest, lost)
-    clauses = [
-        _perplexity_part(evidence, stable, measured),
-        _retrieval_part(telling, evidence.chosen),
-    ]
-    text = "; ".join(clause for clause in clauses if clause)
+    used = min((task.reached or 0 for task in telling), default=0)
+    perhaps = min((task.perhaps or task.reached or 0 for task in telling), default=0)
+    use = _use(evidence, telling, window, used)
+    words = [*([step] if step else []), *([use] if use and step != "collapses" else [])]
+    parts = [_loss_words(evidence), _retrieval_words(telling, evidence.chosen)]
     if evidence.lost:
         places = ", ".join(f"{task} at {show_length(length)}" for task, length in evidence.lost)
-        text += f"; the middle is lost in {places}"
+        parts.append(f"the middle is lost in {places}")
+    text = "; ".join(parts)
     return Verdict(
         evidence.model,
-        word,
+        ", ".join(words) or "not measured",
         text[:1].upper() + text[1:] + ".",
-        stable,
-        used or None,
-        stable_measured=measured > window,
-        use_measured=used is not None or bool(evidence.chosen),
+        step,
+        use,
+        far=reading.changes[-1] if reading and reading.changes else None,
+        cost=reading.inside.cost if reading and reading.inside else None,
+        stable_to=reading.holds_to if reading and step else None,
+        used_to=used or None,
+        perhaps_used_to=perhaps or None,
     )
 
 
-def _word(
-    window: int, stable: int | None, measured: int, used: int | None, longest: int, lost: bool
-) -> Word:
-    if measured <= window:  # nothing known about perplexity beyond the window
-        if used is None:
-            return "not measured"
-        return "retrieves" if used > window else "does not retrieve"
-    if stable is None:
-        return "worse everywhere"
-    if stable <= window:
-        return "collapses"
-    if stable < measured:
-        return "holds in part"
-    if used is None:
-        return "stable, use not shown"
+def _use(evidence: Evidence, telling: Sequence[Task], window: int, used: int) -> Use | None:
+    if not telling:
+        return "use not shown" if evidence.chosen else None
     if used <= window:
-        return "stable, not used"
-    if used < min(longest, stable):
+        return "not used"
+    if used < min(task.longest for task in telling):
         return "used in part"
-    return "used, but not the middle" if lost else "used"
+    lost = any(window < length <= used for _, length in evidence.lost)
+    return "used but not the middle" if lost else "used"
 
 
-def _perplexity_part(evidence: Evidence, stable: int | None, measured: int) -> str:
-    window = evidence.window or 0
-    known = sorted(evidence.perplexities, key=lambda point: point[0])
-    if not known:
+def _loss_words(evidence: Evidence) -> str:
+    reading = evidence.reading
+    if reading is None:
         return "perplexity was not measured"
-    if evidence.reference is None or measured <= window:
+    inside = reading.inside
+    if inside is None:
+        where = f" of {show_length(evidence.window)} tokens" if evidence.window else ""
+        return f"no perplexity inside the trained window{where} was measured to compare with"
+    if not reading.changes:
         return "perplexity was not measured beyond the window"
-    points = [p for p in known if p[0] >= window]
-    base = f"{_number(evidence.reference)} in the base's window"
-    last, value = points[-1]
-    if stable is None:
-        first, at = points[0]
-        return (
-            f"perplexity is {_number(at)} at {show_length(first)} already, against {base}, "
-            f"and {_number(value)} at {show_length(last)}"
-        )
-    if stable == last:
-        return f"perplexity holds to {show_length(last)} ({_number(value)}, against {base})"
-    return (
-        f"perplexity holds to {show_length(stable)} and is {_number(value)} at "
-        f"{show_length(last)}, against {base}"
-    )
+    cost = _cost_words(reading)
+    last = reading.changes[-1]
+    against = f"its {show_length(inside.at)}"
+    if inside.model != evidence.model:
+        against = f"{inside.model} at {show_length(inside.at)}"
+    numbers = f"{_number(inside.perplexity)} to {_number(last.perplexity)}"
+    held = reading.holds_to
+    if reading.step == "collapses":
+        if reading.costs_too_much:
+            return f"perplexity collapses at every length, inside the window too{cost}"
+        where = f"holds to {show_length(held)} and collapses beyond" if held else "collapses"
+        return f"perplexity {where} ({numbers} at {show_length(last.at)}){cost}"
+    words = {"gains": "gains", "holds": "holds:", "loses": "loses"}[last.step]
+    amount = _nats(last.apart, signed=last.step == "holds")
+    return f"{words} {amount} nats at {show_length(last.at)} against {against} ({numbers}){cost}"
 
 
-def _retrieval_part(tasks: Sequence[Task], chosen: Sequence[Task]) -> str:
+def _cost_words(reading: FarReading) -> str:
+    inside = reading.inside
+    cost = inside.cost if inside else None
+    if inside is None or cost is None or not cost.beyond_noise:
+        return ""
+    verb = "costs" if cost.difference > 0 else "brings"
+    return f"; the model {verb} {_nats(cost)} nats at {show_length(inside.at)}, inside the window"
+
+
+def _nats(apart: Apart | None, *, signed: bool = False) -> str:
+    if apart is None:
+        return "–"
+    margin = "" if apart.margin is None else f" ± {apart.margin:.3f}"
+    number = f"{apart.difference:+.3f}" if signed else f"{abs(apart.difference):.3f}"
+    return number + margin
+
+
+def _retrieval_words(tasks: Sequence[Task], chosen: Sequence[Task]) -> str:
     if not tasks and chosen:
         names = ", ".join(task.name for task in chosen)
         asked = [
-            f"to {show_length(task.effective)} ({task.name})"
-            if task.effective
+            f"to {show_length(task.reached)} ({task.name})"
+            if task.reached
             else f"nowhere ({task.name})"
             for task in chosen
             if task.longest
@@ -203,19 +232,31 @@ def _retrieval_part(tasks: Sequence[Task], chosen: Sequence[Task]) -> str:
         return f"no model here solves {names} at any length, so use is not shown{choice}"
     if not tasks:
         return "whether far text is used was not measured"
-    by_reach: dict[int, list[Task]] = {}
-    for task in tasks:
-        by_reach.setdefault(task.effective or 0, []).append(task)
+    by_reach: dict[str, list[Task]] = {}
+    for task in sorted(tasks, key=lambda task: -(task.reached or 0)):
+        by_reach.setdefault(reach_words(task.reached, task.perhaps), []).append(task)
     several = len(by_reach) > 1 or any(" " in task.name for task in tasks)
     parts = []
-    for effective, group in sorted(by_reach.items(), reverse=True):
+    for words, group in by_reach.items():
         whose = f" ({', '.join(task.name for task in group)})" if several else ""
         best = max((task.best or 0 for task in group), default=0)
-        at_best = f", {100 * best:.0f} % at best" if best else ""
-        parts.append(
-            f"to {show_length(effective)}{whose}" if effective else f"nowhere{whose}{at_best}"
-        )
+        at_best = f", {100 * best:.0f} % at best" if best and words == "nowhere" else ""
+        to = words if words == "nowhere" else f"to {words}"
+        parts.append(f"{to}{whose}{at_best}")
     return f"retrieval holds {', '.join(parts)}"
+
+
+def reach_words(reached: int | None, perhaps: int | None) -> str:
+    """Write how far a score holds, with its doubt.
+
+    >>> reach_words(1024, 1024), reach_words(1024, 4096), reach_words(None, 512)
+    ('1k', '1k to 4k', 'perhaps 512')
+    """
+    if not reached:
+        return f"perhaps {show_length(perhaps)}" if perhaps else "nowhere"
+    if perhaps and perhaps > reached:
+        return f"{show_length(reached)} to {show_length(perhaps)}"
+    return show_length(reached)
 
 
 def _number(value: float | None) -> str:

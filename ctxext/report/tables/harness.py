@@ -37,7 +37,7 @@ def _word(value: Word) -> str:
 
 def harness_comparison(group: HarnessGroup) -> Table:
     """Show one line for each task and metric, one column for each model."""
-    marks = {(d.place, d.model): noise(d) for d in differences(group.scores, by_value)}
+    marks = {(d.place, d.model): noise(d.apart) for d in differences(group.scores, by_value)}
 
     def cell(score: ModelScore) -> str:
         stderr = score.row.stderr

@@ -5,14 +5,15 @@ from dataclasses import replace
 from typing import TypeVar
 
 from ctxext.lengths import show_length
-from ctxext.report.findings.differences import Difference
+from ctxext.report.findings.differences import Apart, Difference, gains
 from ctxext.report.tables.pivot import MODELS, Across, Table, pivot
 from ctxext.report.tables.text import percent, perplexity
+from ctxext.report.tables.verdict import nats
 from ctxext.runs.rows.perplexity import KeyRow, LengthRow, PerplexityRow, PositionRow
 
 NLL_NOTE = (
-    "nats per token, ± 1.96 sqrt(se1² + se2²); (noise) = that interval holds 0. Both scored the "
-    "same text, so their errors go together and this is cautious."
+    "nats per token with the 95 % interval, window by window on the same text; (noise) = the "
+    "interval holds 0; (unpaired) = the errors of both taken as independent, which is cautious"
 )
 Row = TypeVar("Row", bound=PerplexityRow)
 
@@ -42,12 +43,8 @@ def bits_per_byte_table(rows: Sequence[LengthRow]) -> Table:
 
 
 def gain_table(rows: Sequence[LengthRow]) -> Table:
-    """Show what longer windows gain on the same tokens; no lines unless aligned."""
-    return _by_model([row for row in rows if row.gain is not None], _gain)
-
-
-def _gain(row: LengthRow) -> str:
-    return f"{row.gain:+.3f}" + ("" if row.gain_stderr is None else f" ± {row.gain_stderr:.3f}")
+    """Show what longer windows gain over the shortest; no lines where they cannot be paired."""
+    return pivot(gains(rows), down=MODELS, across=_PLACES, cell=lambda d: nats(d.apart), missing="")
 
 
 def key_tokens_table(rows: Sequence[KeyRow]) -> Table:
@@ -69,13 +66,13 @@ def nll_difference_table(differences: Sequence[Difference]) -> Table:
 
 
 def _nll_cell(difference: Difference) -> str:
-    margin = "" if difference.high is None else f" ± {difference.high - difference.difference:.3f}"
-    return f"{difference.difference:+.3f}{margin}{noise(difference)}"
+    apart = difference.apart
+    return f"{nats(apart)}{noise(apart)}" + ("" if apart.paired else " (unpaired)")
 
 
-def noise(difference: Difference) -> str:
+def noise(apart: Apart) -> str:
     """Say where a difference is no more than noise."""
-    return " (noise)" if difference.beyond_noise is False else ""
+    return " (noise)" if apart.beyond_noise is False else ""
 
 
 def _by_model(rows: Sequence[Row], cell: Callable[[Row], str]) -> Table:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from ctxext.lengths import show_length
 from ctxext.report.findings.differences import Difference
 from ctxext.report.findings.groups import RetrievalGroup, Score
+from ctxext.report.findings.verdict import reach_words
 from ctxext.report.tables.perplexity import noise
 from ctxext.report.tables.pivot import LENGTHS, MODELS, Across, Down, Table, pivot
 from ctxext.report.tables.text import percent, shown
@@ -13,8 +14,8 @@ from ctxext.runs.rows.retrieval import CellRow, EffectiveRow, MiddleRow
 from ctxext.runs.rows.row import Word
 
 SHARE_NOTE = (
-    "percentage points with Newcombe's 95 % interval from the two Wilson intervals; (noise) = it "
-    "holds 0"
+    "percentage points, question by question: Newcombe's paired 95 % interval, (noise) by "
+    "McNemar's exact test; (unpaired) = from the two Wilson intervals, where questions differed"
 )
 
 
@@ -54,10 +55,12 @@ def accuracy_difference_table(differences: Sequence[Difference]) -> Table:
 
 
 def _share_cell(difference: Difference) -> str:
-    if difference.low is None or difference.high is None:
-        return f"{100 * difference.difference:+.0f}"
-    interval = f"[{100 * difference.low:+.0f}, {100 * difference.high:+.0f}]"
-    return f"{100 * difference.difference:+.0f} {interval}{noise(difference)}"
+    apart = difference.apart
+    if apart.low is None or apart.high is None:
+        return f"{100 * apart.difference:+.0f}"
+    interval = f"[{100 * apart.low:+.0f}, {100 * apart.high:+.0f}]"
+    unpaired = "" if apart.paired else " (unpaired)"
+    return f"{100 * apart.difference:+.0f} {interval}{noise(apart)}{unpaired}"
 
 
 def effective_table(group: RetrievalGroup) -> Table:
@@ -71,9 +74,8 @@ def effective_table(group: RetrievalGroup) -> Table:
 
 
 def _effective(row: EffectiveRow) -> str:
-    if not row.effective_length:
-        return "none"
-    return show_length(row.effective_length) + (" by choice" if row.metric == "choice" else "")
+    words = reach_words(row.effective_length, row.perhaps_length)
+    return words + (" by choice" if row.metric == "choice" and words != "nowhere" else "")
 
 
 def threshold_words(threshold: Word) -> str:

@@ -1,29 +1,50 @@
-"""The verdicts, one line a model."""
+"""The verdicts, one line a model, the best first."""
 
 from collections.abc import Sequence
 
 from ctxext.lengths import show_length
-from ctxext.report.findings.verdict import Verdict
+from ctxext.report.findings.differences import Apart
+from ctxext.report.findings.verdict import Verdict, reach_words
 from ctxext.report.tables.pivot import Table
+
+VERDICT_NOTE = (
+    "nats a token at the longest length, against the model's own loss inside the trained window, "
+    "with the 95 % interval: below 0 far text helps; inside: against the first model there; holds "
+    "to = nothing lost beyond noise, and for retrieval where the interval says so"
+)
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> Table:
-    """Show how far perplexity and retrieval of each model hold."""
+    """Show what far text does to each model, and how far perplexity and retrieval hold."""
     return (
-        ["model", "verdict", "perplexity holds to", "retrieval holds to"],
+        ["model", "verdict", "far against near", "inside", "perplexity holds to",
+         "retrieval holds to"],
         [
             [
                 verdict.model,
                 verdict.word,
-                _reach(verdict.stable_to, verdict.stable_measured),
-                _reach(verdict.used_to, verdict.use_measured),
+                _far(verdict),
+                nats(verdict.cost),
+                _reach(verdict.stable_to, None, verdict.stable_measured),
+                _reach(verdict.used_to, verdict.perhaps_used_to, verdict.use_measured),
             ]
             for verdict in verdicts
         ],
-    )
+    )  # fmt: skip
 
 
-def _reach(tokens: int | None, measured: bool) -> str:
-    if tokens:
-        return show_length(tokens)
-    return "nowhere" if measured else "not measured"
+def _far(verdict: Verdict) -> str:
+    if verdict.far is None:
+        return "–"
+    return f"{nats(verdict.far.apart)} at {show_length(verdict.far.at)}"
+
+
+def nats(apart: Apart | None) -> str:
+    """Write `+0.104 ± 0.018`, or a dash."""
+    if apart is None:
+        return "–"
+    return f"{apart.difference:+.3f}" + ("" if apart.margin is None else f" ± {apart.margin:.3f}")
+
+
+def _reach(tokens: int | None, perhaps: int | None, measured: bool) -> str:
+    return reach_words(tokens, perhaps) if measured else "not measured"

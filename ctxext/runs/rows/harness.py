@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ctxext.runs.fields import MOST_TOKENS, bounded
-from ctxext.runs.rows.row import Document, Row, Word
+from ctxext.runs.fields import MOST_TOKENS, bounded, only_with
+from ctxext.runs.rows.row import Document, Identity, Row, Word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,7 @@ class HarnessResult(Document):
     limit: int | None = None
     batch_size: int | None = None
     seeds: tuple[int, ...] = ()
+    checkpoint: Identity | None = only_with("checkpoint")
     tokenizer: str | None = None
     warnings: tuple[str, ...] = ()
     output_dir: str | None = None

@@ -65,6 +65,7 @@ class LengthRow(_AtLength):
     config_sha256: str | None = bounded(None, matches=SHA256)
     record_sha256: str | None = bounded(None, matches=SHA256)
     rope_sha256: str | None = bounded(None, matches=SHA256)
+    weights_sha256: str | None = only_with("weights_sha256", matches=SHA256)
     window: int | None = bounded(None, least=1, most=MOST_TOKENS)
     gain: float | None = only_with("gain")
     gain_stderr: float | None = only_with("gain")

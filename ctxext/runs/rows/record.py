@@ -37,6 +37,7 @@ class RecordedLora(Row):
 class RecordedTrain(Row):
     """How it was trained, of the recipe's section `train`."""
 
+    what: Word = None
     seq_length: int | None = None
     batch_size: int | None = None
     gradient_accumulation: int | None = None

@@ -44,6 +44,7 @@ class CellRow(Row):
     config_sha256: str | None = bounded(None, matches=SHA256)
     record_sha256: str | None = bounded(None, matches=SHA256)
     rope_sha256: str | None = bounded(None, matches=SHA256)
+    weights_sha256: str | None = only_with("weights_sha256", matches=SHA256)
     questions: str | None = only_with("questions", matches=SHA256)
     answers: tuple[float, ...] | None = only_with("answers", least=0, most=1)
     choices: tuple[float, ...] | None = only_with("choices", least=0, most=1)
@@ -83,15 +84,17 @@ class EffectiveRow(Row):
     """Up to which length a model solves a task.
 
     Attributes:
-        effective_length: tokens; None: nowhere.
+        effective_length: tokens to which it surely does; None: nowhere.
+        perhaps_length: tokens to which it may; None: nowhere, or not known (older documents).
         metric: `accuracy`, or `choice` where exact answers are beyond the model.
         threshold: the share that was needed; None: the model has no score to keep anything of.
-        own: what a relative threshold is a share of.
+        own: what a relative threshold is a share of; None: not measured inside the window.
     """
 
     model: str
     task: str
     effective_length: int | None = bounded(least=1, most=MOST_TOKENS)
+    perhaps_length: int | None = bounded(None, least=1, most=MOST_TOKENS)
     metric: str = "accuracy"
     threshold: float | None = None
     own: OwnScore | None = None

@@ -58,20 +58,33 @@ def models_of(rows: Iterable[Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class Identity(Row):
-    """Which checkpoint was measured: hashes of its config.json, its ctxext.json and its rope."""
+    """Which checkpoint was measured, by hashes.
+
+    Attributes:
+        config_sha256, record_sha256: of its config.json and its ctxext.json.
+        rope_sha256: of its rope.
+        weights_sha256: of a sample of its weights.
+    """
 
     config_sha256: str | None = bounded(None, matches=SHA256)
     record_sha256: str | None = bounded(None, matches=SHA256)
     rope_sha256: str | None = bounded(None, matches=SHA256)
+    weights_sha256: str | None = only_with("weights_sha256", matches=SHA256)
 
     @classmethod
     def of(cls, row: Any) -> "Identity":
         """Take the hashes that a row carries."""
-        return cls(row.config_sha256, row.record_sha256, row.rope_sha256)
+        return cls(*(getattr(row, each.name) for each in fields(cls)))
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether no other checkpoint has these hashes: its record's or its weights' is known."""
+        return None not in (self.config_sha256, self.record_sha256 or self.weights_sha256)
 
     def same_files(self, other: "Identity") -> bool:
-        """Tell whether config and record are the same; the rope follows from them."""
-        return (self.config_sha256, self.record_sha256) == (
+        """Tell whether config and record are the same, and the weights as far as both know them."""
+        weights = {self.weights_sha256, other.weights_sha256} - {None}
+        return len(weights) < 2 and (self.config_sha256, self.record_sha256) == (
             other.config_sha256, other.record_sha256
         )  # fmt: skip
 

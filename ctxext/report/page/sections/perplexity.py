@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ctxext.report.charts.gain import draw_gain
 from ctxext.report.charts.perplexity import draw_perplexity
 from ctxext.report.charts.svg import Chart
-from ctxext.report.findings.differences import Difference, by_nll, differences
+from ctxext.report.findings.differences import Difference, by_nll, differences, gains
 from ctxext.report.findings.groups import PerplexityGroup
 from ctxext.report.page.html import Html, data_table, details, figure, section, tag
 from ctxext.report.page.sections.common import one_chart
@@ -14,12 +15,14 @@ from ctxext.report.tables.perplexity import (
     bits_per_byte_table,
     by_length_table,
     by_position_table,
+    gain_table,
     key_tokens_table,
     nll_difference_table,
     show_place,
 )
 from ctxext.report.tables.pivot import Table
 from ctxext.report.tables.text import perplexity
+from ctxext.report.tables.verdict import nats
 from ctxext.runs.rows.perplexity import LongPerplexity, PerplexityRow, PositionRow
 from ctxext.runs.rows.row import models_of
 
@@ -37,8 +40,10 @@ def perplexity_section(groups: Sequence[PerplexityGroup]) -> Html:
     ]  # fmt: skip
     for at, group in enumerate(groups):
         parts.append(tag("h3", group.about))
+        gained = gains(group.results)
         charts = [
             *_chart(group, group.results, "window length", f"ppl{at}-length"),
+            *_gain_chart(group, gained, f"gain{at}"),
             *_chart(group, group.by_position, "position", f"ppl{at}-end"),
         ]
         compared = differences(group.results, by_nll), differences(group.by_position, by_nll)
@@ -46,6 +51,10 @@ def perplexity_section(groups: Sequence[PerplexityGroup]) -> Html:
             *_tables("window length", by_length_table(group.results), compared[0]),
             *_tables("position", by_position_table(group.by_position), compared[1]),
         ]
+        if gained:
+            caption = "Nats a token that a longer window gains over the shortest"
+            table = gain_table(group.results)
+            tables.append(data_table(caption, table, note="the same text, with the 95 % interval"))
         bits = bits_per_byte_table(group.results)
         if bits[1]:
             note = "the same unit for every tokenizer"
@@ -89,6 +98,26 @@ def _chart(
         words.append(f"{model}: {', '.join(ends)}.")
     description = f"One curve a model. {' '.join(words)}"
     return [figure(Chart(f"Perplexity by {name}", description, draw, tips), identity)]
+
+
+def _gain_chart(group: PerplexityGroup, gained: Sequence[Difference], identity: str) -> list[Html]:
+    """Make a chart of what more context gains, where several lengths can be compared."""
+    if len({each.place for each in gained}) < 2:
+        return []
+
+    def draw() -> "Figure":
+        return one_chart(
+            lambda axis: draw_gain(axis, gained, window=group.window, target=group.target)
+        )
+
+    tips, words = {}, []
+    for index, model in enumerate(models_of(gained)):
+        curve = sorted((each for each in gained if each.model == model), key=lambda d: d.place)
+        said = [f"{nats(each.apart)} at {show_place(each.place)}" for each in curve]
+        tips[f"gain-{index}"] = [f"{model}: {each}" for each in said]
+        words.append(f"{model}: {', '.join(said)}.")
+    description = f"One curve a model, above 0 where more context helps. {' '.join(words)}"
+    return [figure(Chart("What more context gains", description, draw, tips), identity)]
 
 
 def key_tokens_section(groups: Sequence[PerplexityGroup]) -> Html:

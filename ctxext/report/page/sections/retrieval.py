@@ -40,6 +40,8 @@ def retrieval_section(groups: Sequence[RetrievalGroup]) -> Html:
     for at, group in enumerate(groups):
         parts.append(tag("h3", group.about))
         parts += [_callout(row) for row in group.middle if row.lost]
+        if group.unsolved:
+            parts.append(_unsolved(group))
         if group.effective:
             parts.append(data_table("Effective length", effective_table(group)))
         parts.append(tag("div", *_charts(group, at), class_="charts"))
@@ -51,7 +53,10 @@ def retrieval_section(groups: Sequence[RetrievalGroup]) -> Html:
 def _charts(group: RetrievalGroup, at: int) -> list[Html]:
     """Draw the curves of each task, exact answers and then choices."""
     charts = []
+    unsolved = group.unsolved  # exact answers of these are empty pictures; choices may say more
     for index, task in enumerate(group.tasks):
+        if task in unsolved:
+            continue
         asked = {row.threshold for row in group.effective if row.task == task}
         threshold = asked.pop() if len(asked) == 1 else None  # relative ones differ by model
         line = Line(threshold, "threshold") if threshold is not None else None
@@ -81,6 +86,20 @@ def _tables(group: RetrievalGroup) -> list[Html]:
     if group.middle:
         tables.append(data_table("The middle against both ends", middle_table(group.middle)))
     return tables
+
+
+def _unsolved(group: RetrievalGroup) -> Html:
+    names = ", ".join(group.unsolved)
+    text = f"No model here solves {names} at any length"
+    if any(score.task in group.unsolved for score in group.by_choice):
+        return join(
+            [
+                tag("p", f"{text}: the right answer among distractors, against chance, and what "
+                    "the needle is worth in nats a token, is what can be told.", class_="callout"),
+                data_table("Forced choice", choice_table(group), note="[low, high]: Wilson's 95 %"),
+            ]
+        )  # fmt: skip
+    return tag("p", f"{text}, so that nothing follows from it.", class_="callout")
 
 
 def _callout(row: MiddleRow) -> Html:
@@ -144,7 +163,7 @@ def _tips(shares: Sequence[Share]) -> dict[str, list[str]]:
 
 
 def _heat_maps(group: RetrievalGroup, at: int, most: int) -> Html:
-    pairs = models_and_tasks(group.results)
+    pairs = [pair for pair in models_and_tasks(group.results) if pair[1] not in group.unsolved]
     charts, tables, drawn = [], [], 0
     for index, (model, task) in enumerate(pairs):
         rows = [row for row in group.results if row.model == model and row.task == task]

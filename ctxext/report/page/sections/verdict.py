@@ -7,47 +7,60 @@ from ctxext.report.charts.style import legend_below, new_figure
 from ctxext.report.charts.svg import Chart
 from ctxext.report.charts.verdict import draw_reach
 from ctxext.report.findings.collected import Findings
-from ctxext.report.findings.verdict import TOLERANCE, Verdict
-from ctxext.report.page.html import Html, figure, section, tag
+from ctxext.report.findings.reading import TOLERANCE
+from ctxext.report.findings.verdict import Verdict
+from ctxext.report.page.html import Html, data_table, figure, section, tag
 from ctxext.report.page.sections.common import WIDTH
+from ctxext.report.tables.verdict import VERDICT_NOTE, verdict_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_LOOK = {
-    "used": ("good", "✓"),
-    "retrieves": ("good", "✓"),
-    "used in part": ("fair", "◐"),
-    "used, but not the middle": ("fair", "◐"),
-    "holds in part": ("fair", "◐"),
-    "stable, not used": ("fair", "◐"),
-    "collapses": ("bad", "✕"),
-    "worse everywhere": ("bad", "✕"),
-    "does not retrieve": ("bad", "✕"),
-}
+_SIGNS = {"good": "✓", "fair": "◐", "bad": "✕", "plain": "–"}
+_FEW = 4  # models: each gets its sentence
 
 
 def summary(findings: Findings) -> Html:
-    """Show a verdict for each model, and the picture of both reaches."""
-    if not findings.verdicts:
+    """Show all models in one table, the picture of both reaches, and sentences where they help."""
+    verdicts = findings.verdicts
+    if not verdicts:
         return Html("")
-    cards = [_card(verdict) for verdict in findings.verdicts]
+    told = verdicts if len(verdicts) <= _FEW else [each for each in verdicts if _has_more(each)]
+    table = data_table("Models, the best first", verdict_table(verdicts), note=VERDICT_NOTE)
+    cards = tag("ul", *(_card(verdict) for verdict in told), class_="verdicts")
     how = (
-        f"Perplexity holds as far as it is not, beyond noise, {100 * (TOLERANCE - 1):.0f} % over "
-        "the base's inside its trained window; retrieval as far as its score reaches the threshold "
-        "at every length. Perplexity shows that a length is survived, retrieval that it is read."
+        "Perplexity shows that a length is survived, retrieval that it is read. Losses are held "
+        "to the model's own inside the trained window, on the same text; a model collapses where "
+        f"perplexity is surely more than {100 * (TOLERANCE - 1):.0f} % higher. Retrieval holds as "
+        "far as its score reaches the threshold at every length."
     )
     return section(
-        "verdict", "Verdict", _reach(findings), tag("ul", *cards, class_="verdicts"),
+        "verdict", "Verdict", table, _reach(findings), cards if told else "",
         tag("p", how, class_="note"),
     )  # fmt: skip
 
 
+def _has_more(verdict: Verdict) -> bool:
+    """Tell whether a sentence says what the table does not."""
+    cost = verdict.cost
+    return verdict.use == "used but not the middle" or bool(cost and cost.beyond_noise)
+
+
+def _look(verdict: Verdict) -> str:
+    if verdict.step == "collapses":
+        return "bad"
+    if verdict.use is None and verdict.step is None:
+        return "plain"
+    far_is_used = verdict.use == "used"
+    if far_is_used and verdict.step in (None, "gains", "holds"):
+        return "good"
+    return "bad" if verdict.step is None and verdict.use == "not used" else "fair"
+
+
 def _card(verdict: Verdict) -> Html:
-    look, sign = _LOOK.get(verdict.word, ("plain", "–"))
-    badge = tag(
-        "span", tag("span", sign, aria_hidden="true"), f" {verdict.word}", class_=f"badge {look}"
-    )
+    look = _look(verdict)
+    sign = tag("span", _SIGNS[look], aria_hidden="true")
+    badge = tag("span", sign, f" {verdict.word}", class_=f"badge {look}")
     return tag("li", tag("strong", verdict.model), badge, tag("p", verdict.sentence))
 
 

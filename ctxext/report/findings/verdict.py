@@ -104,7 +104,7 @@ def reach(points: Sequence[tuple[int, float | None]], limit: float) -> int | Non
 
 
 def copied_to(points: Sequence[tuple[int, float | None]]) -> int | None:
-    """Find the longest distance up to which at least `COPIED` is copied: the effective length."""
+    """Find up to which distance at least `COPIED` is copied: the demo's effective length."""
     return reach([(n, None if v is None else -v) for n, v in points], -COPIED)
 
 

@@ -157,7 +157,7 @@ def by_length(
 def by_position(
     reading: Reading, documents: Sequence[Tokens], length: int, *, grid: Grid | None = None
 ) -> list[PositionRow]:
-    """Measure perplexity by a token's place in its window: whole disjoint ones, powers of two.
+    """Measure perplexity by position in whole disjoint windows, in ranges up to powers of two.
 
     Raises:
         CtxextError: the model returned NaN or infinity.

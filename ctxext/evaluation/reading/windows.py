@@ -87,7 +87,7 @@ def sliding_windows(tokens: int, length: int, stride: int) -> Iterator[Window]:
 
 
 def step_within(stride: int, length: int) -> int:
-    """Return the tokens between windows of `length`: the stride, where it is no longer than they.
+    """Return the tokens between windows of `length`: the stride, unless that is longer.
 
     A longer one would leave tokens out; one token less than the window scores all of them.
 

@@ -86,7 +86,7 @@ def _point(row: PerplexityRow) -> float | None:
 
 
 def _errors(axis: "Axes", points: Sequence[tuple[PerplexityRow, float]], index: int) -> None:
-    """Draw 1.96 standard errors of the NLL to both sides, carried over to the perplexity."""
+    """Draw bars of 1.96 standard errors of the NLL to both sides, as perplexities."""
     bars = []
     for row, value in points:
         if row.stderr is not None:

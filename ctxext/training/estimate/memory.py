@@ -345,9 +345,9 @@ def _attention_grads(shape: Shape, step: Pass) -> int:
 
 
 def _norm_peak(shape: Shape, step: Pass) -> int:
-    """Count the bytes for each token in a norm's backward pass: six float32 tensors, and others.
+    """Count the bytes for each token in a norm's backward pass: six float32 tensors, and more.
 
-    The others: before the layer, the gradient around it, H w; where queries are normalised
+    What waits for it: before the layer, the gradient around it, H w; where queries are normalised
     too, the layer's own norm, and the gradients of output and values.
     """
     norm = 6 * _FLOAT * shape.hidden + shape.hidden * step.width
@@ -393,7 +393,7 @@ def head_bytes(shape: Shape, step: Pass) -> int:
 
 
 def step_bytes(shape: Shape, step: Pass, recomputed: int) -> int:
-    """Compute the peak of one pass over weights, adapters and optimizer.
+    """Compute the peak of a pass over weights, adapters and optimizer; first layers recompute.
 
     checkpoints + mask + rope + head + max(kept layers + loss, recomputed layer's workspace): by the
     time an early layer recomputes, the late layers' activations are gone. Without recomputed layers

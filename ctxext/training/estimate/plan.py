@@ -142,8 +142,8 @@ def trained_parameters(base: Base, config: FinetuneConfig) -> int:
 
 
 def base_bytes(base: Base, config: FinetuneConfig) -> int:
-    """Count the frozen weights; when all are trained, the copies that autocast keeps of the layers'
-    (`head_bytes` has the head's, and an embedding needs none)."""
+    """Count the bytes of frozen weights; when all are trained, of the copies that autocast keeps of
+    the layers' (`head_bytes` has the head's, and an embedding needs none)."""
     tables = base.shape.vocabulary * base.shape.hidden * (1 if base.tied else 2)
     if config.train.what == "full":
         return 0 if base.width == 4 else weights_bytes(base.parameters - tables, base.width)

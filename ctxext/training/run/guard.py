@@ -9,7 +9,7 @@ _ENOUGH = 8  # losses below which nothing is called a spike
 
 
 def harm(loss: float, grad_norm: float, recent: Sequence[float], factor: float) -> str | None:
-    """Tell why the update of a step has to be left out; None where it has not.
+    """Tell why the update of a step has to be left out; None where it may be made.
 
     Args:
         loss: mean over the step's targets, nats.

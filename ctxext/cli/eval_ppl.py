@@ -8,12 +8,15 @@ from ctxext.cli import _options as options
 from ctxext.cli._output import out, print_json, progress, say_failed, say_warnings, table
 from ctxext.lengths import parse_length, parse_lengths
 from ctxext.machine.launch import environment_rank
+from ctxext.report.findings.differences import by_nll, differences
 from ctxext.report.tables.perplexity import (
+    NLL_NOTE,
     bits_per_byte_table,
     by_length_table,
     by_position_table,
     gain_table,
     key_tokens_table,
+    nll_difference_table,
 )
 from ctxext.runs.rows.perplexity import Protocol
 
@@ -135,6 +138,9 @@ def _render(result: "PerplexityResult") -> None:
     how += f", stride {result.stride}"
     columns, rows = by_length_table(result.results)
     table(f"perplexity by window length ({how}, {result.data.tokens:,} tokens read)", columns, rows)
+    if compared := differences(result.results, by_nll):
+        table("difference of the loss, nats a token", *nll_difference_table(compared))
+        out().print(NLL_NOTE)
     columns, rows = gain_table(result.results)
     if rows:
         table("nats a token that the longer window gains over the shortest", columns, rows)

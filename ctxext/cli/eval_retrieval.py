@@ -9,8 +9,15 @@ from ctxext.cli._output import out, print_json, progress, say_failed, say_warnin
 from ctxext.errors import BadInput
 from ctxext.lengths import parse_length, parse_lengths, show_length
 from ctxext.machine.launch import environment_rank
+from ctxext.report.findings.differences import by_accuracy, differences
 from ctxext.report.findings.groups import RetrievalGroup
-from ctxext.report.tables.retrieval import accuracy_table, choice_table, effective_table
+from ctxext.report.tables.retrieval import (
+    SHARE_NOTE,
+    accuracy_difference_table,
+    accuracy_table,
+    choice_table,
+    effective_table,
+)
 from ctxext.report.tables.text import percent
 from ctxext.runs.rows.retrieval import Score
 
@@ -135,7 +142,10 @@ def _render(result: "RetrievalResult") -> None:
     table("right answers over all depths (95 % interval)", *accuracy_table(group))
     choices = choice_table(group)
     if choices[1]:
-        table("told from three wrong answers (chance 25 %), and nats a token gained", *choices)
+        table("told from wrong answers, and nats a token gained", *choices)
+    if compared := differences(group.by_length, by_accuracy):
+        table("difference of right answers", *accuracy_difference_table(compared))
+        out().print(SHARE_NOTE)
     table("up to where it reads", *effective_table(group))
     for row in result.middle:
         if row.lost:

@@ -1,11 +1,10 @@
 """The command `ctxext extend`."""
 
 import json as json_module
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ctxext.checkpoints.weights.carry import WeightsMode
 from ctxext.cli import _options as options
 from ctxext.cli._output import out, print_json, say_warnings, table
 from ctxext.lengths import parse_length
@@ -34,7 +33,8 @@ def command(
     original_length: options.OriginalLength = None,
     prefer: options.Prefer = None,
     weights: Annotated[
-        WeightsMode, options.word_option("--weights", "auto (link where possible) or copy.")
+        Literal["auto", "copy"],
+        options.word_option("--weights", "auto (link where possible) or copy."),
     ] = "auto",
     check: Annotated[
         bool, typer.Option("--check", help="Also compare with transformers' own rotary module.")

@@ -4,7 +4,10 @@ import pytest
 
 from ctxext.errors import BadInput
 from ctxext.evaluation.statistics.effective_length import (
+    Reach,
+    Scored,
     Threshold,
+    _margins,
     effective_length,
     parse_threshold,
 )
@@ -24,23 +27,47 @@ RULER = {
 }
 
 
+def scored(*points, samples=10**6):
+    return [Scored(n, share, *wilson(share * samples, samples)) for n, share in points]
+
+
 @pytest.mark.parametrize("model", RULER)
 def test_rulers_rule(model):
     averages, length = RULER[model]
-    scores = [(n, value / 100) for n, value in zip(LENGTHS, averages, strict=True)]
-    assert effective_length(scores, parse_threshold("85.6%"), 4096)[0] == length
+    scores = scored(*((n, value / 100) for n, value in zip(LENGTHS, averages, strict=True)))
+    reach = effective_length(scores, parse_threshold("85.6%"), 4096)
+    assert (reach.surely, reach.perhaps) == (length, length)
 
 
 def test_of_a_models_own_score():
-    scores = [(256, 0.80), (512, 0.70), (1024, 0.60), (2048, 0.69)]
-    reached, needed = effective_length(scores, parse_threshold("own:0.85"), 256)
-    assert (reached, needed) == (512, pytest.approx(0.68))  # 2048 does not make up for 1024
-    assert effective_length(scores, parse_threshold("own:0.85"), 1024)[0] == 2048
-    assert effective_length([(256, 0.1), (512, 0.1)], parse_threshold("own:0.85"), 256) == (
-        None, None,
-    )  # fmt: skip
-    # nothing was measured inside the window: the shortest length stands for it
-    assert effective_length([(512, 0.9), (1024, 0.5)], parse_threshold("own:0.85"), 256)[0] == 512
+    own = parse_threshold("own:0.85")
+    scores = scored((256, 0.80), (512, 0.70), (1024, 0.60), (2048, 0.69))
+    reach = effective_length(scores, own, 256)
+    assert (reach.surely, reach.needed) == (512, pytest.approx(0.68))  # 2048 does not make up
+    assert effective_length(scores, own, 1024).surely == 2048
+    assert effective_length(scored((256, 0.1), (512, 0.1)), own, 256) == Reach()
+
+
+def test_a_length_is_reached_where_its_interval_says_so():
+    few = scored((256, 1.0), (512, 0.95), (1024, 0.8), (2048, 0.3), samples=20)
+    reach = effective_length(few, parse_threshold("0.7"), 256)
+    # Wilson's lower ends of 20/20, 19/20, 16/20: 0.84, 0.76, 0.58; the upper one of 6/20: 0.52
+    assert (reach.surely, reach.perhaps) == (512, 1024)
+    none = effective_length(few, parse_threshold("0.9"), 256)
+    assert (none.surely, none.perhaps) == (None, 1024)  # 0.84 is not 0.9, and may be
+
+
+def test_an_interval_of_a_share_of_the_own_score_is_newcombes_at_a_whole_share():
+    scores = scored((256, 0.8), (512, 0.7), samples=80)
+    own, other = scores
+    low, high = newcombe(0.7, (other.low, other.high), 0.8, (own.low, own.high))
+    assert _margins(other, own, 1.0) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_nothing_is_held_to_a_length_outside_the_window():
+    beyond = scored((512, 0.9), (1024, 0.5))
+    assert effective_length(beyond, parse_threshold("own:0.85"), 256) == Reach()
+    assert effective_length(beyond, parse_threshold("0.85"), 256).surely == 512
 
 
 def test_a_threshold_is_a_share_absolute_or_of_its_own():

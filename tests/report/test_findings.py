@@ -34,12 +34,12 @@ def test_the_three_models_apart():
     )
     words = {one.model: one.word for one in found.verdicts}
     assert words == {
-        "base": "collapses", "yarn": "stable, not used", "lora": "used, but not the middle",
+        "base": "collapses", "yarn": "holds, not used", "lora": "gains, used but not the middle",
     }  # fmt: skip
     assert (found.window, found.target) == (256, 2048)
     assert len(found.perplexity) == len(found.retrieval) == 1
     noise = {
-        (d.model, d.place[0]): d.beyond_noise
+        (d.model, d.place[0]): d.apart.beyond_noise
         for d in differences(found.perplexity[0].results, by_nll)
     }
     assert noise["lora", 256] is False  # ln(2.7 / 2.6) = 0.038 against 0.055
@@ -89,7 +89,7 @@ def test_a_task_that_nobody_solves_counts_in_no_verdict():
     found = findings(
         [run("eval", "eval-ppl", perplexity_document()), run("keys", "eval-retrieval", scores)]
     )
-    assert {one.model: one.word for one in found.verdicts}["lora"] == "used"
+    assert {one.model: one.word for one in found.verdicts}["lora"] == "gains, used"
     assert any("passkey" in sentence for sentence in found.not_measured)
 
 
@@ -100,7 +100,10 @@ def test_an_effective_length_by_choice_is_called_so():
     found = findings(
         [run("eval", "eval-ppl", perplexity_document()), run("keys", "eval-retrieval", scores)]
     )
-    assert "retrieval holds to 256 (copy by choice)" in found.verdicts[1].sentence
+    assert (
+        "retrieval holds to 256 (copy by choice)"
+        in {v.model: v for v in found.verdicts}["yarn"].sentence
+    )
     assert effective_table(found.retrieval[0])[1] == [
         ["base", "256"], ["yarn", "256 by choice"], ["lora", "2k"],
     ]  # fmt: skip
@@ -122,10 +125,11 @@ def test_forced_choice_over_depths_against_chance():
     assert (row.model, row.length, row.accuracy) == ("base", 512, 0.5)
     assert (round(row.low, 4), round(row.high, 4)) == (0.4314, 0.5686)
     assert row.gain == 1.5
-    base, _, lora = found.verdicts
+    told = {one.model: one for one in found.verdicts}
+    base, lora = told["base"], told["lora"]
     assert "from distractors to 256 (copy)" in base.sentence
     assert "from distractors to 2k (copy)" in lora.sentence
-    assert lora.word == "stable, use not shown"
+    assert lora.word == "gains, use not shown"
 
 
 def test_thresholds_of_their_own_are_said():
@@ -150,8 +154,8 @@ def test_the_demo_by_its_copying():
     }  # fmt: skip
     found = findings([run("demo", "demo", document)])
     words = {one.model: (one.word, one.used_to) for one in found.verdicts}
-    assert words["lora"] == ("used", 1024)
-    assert words["yarn"] == ("stable, not used", None)
+    assert words["lora"] == ("gains, used", 1024)
+    assert words["yarn"] == ("holds, not used", None)
 
 
 def test_what_was_not_measured_is_said():
@@ -184,7 +188,7 @@ def test_harness_and_configs():
         ]
     )
     (difference,) = differences(found.harness.scores, by_value)
-    assert difference.beyond_noise is True
+    assert difference.apart.beyond_noise is True
     assert [name for name, _ in found.configs] == ["x, y"]
     assert [one.name for one in found.trainings] == ["y"]
 

@@ -56,7 +56,7 @@ def test_an_older_run_is_reported(tmp_path):
         "finetune", "eval-ppl", "eval-retrieval", "fertility",
     ]  # fmt: skip
     assert {row["model"]: row["verdict"] for row in report["verdicts"]} == {
-        "base": "collapses", "yarn": "stable, use not shown", "merged": "stable, not used",
+        "base": "collapses", "yarn": "holds", "merged": "holds, not used",
     }  # fmt: skip
     page = (tmp_path / "report.html").read_text()
     for words in ("LongPPL", "max_position_embeddings", "Training of run", "256 by choice"):
@@ -88,7 +88,7 @@ def test_the_card_of_an_older_run_has_its_numbers(tmp_path):
     assert "fine-tuned with LoRA for 2 steps" in card
     for label in ("this model", "base (base)", "yarn (extended, not trained)"):
         assert f"| {label} |" in card
-    assert "| this model | 512 | 256 by choice | none |" in card
+    assert "| this model | 512 | 256 by choice | nowhere |" in card
 
 
 def test_fields_of_a_newer_ctxext_are_passed_over(tmp_path):

@@ -138,13 +138,10 @@ def by_length(
         averaged, weights = averaged / counts, np.ones_like(counts)
     mean, stderr = _mean(averaged, weights)
     _check_finite(mean, reading.name, length)
-    per_byte = None
-    if sizes is not None:
-        size = sum(int(sizes[d][w.end - w.scored : w.end].sum()) for d, w in plan)
-        per_byte = mean / math.log(2) * tokens / size if size else None
     score = LengthRow(
         model=reading.name, length=length, stderr=stderr, tokens=tokens, stride=step,
-        seconds=round(time.monotonic() - began, 3), bits_per_byte=per_byte,
+        seconds=round(time.monotonic() - began, 3),
+        bits_per_byte=_bits_per_byte(mean * tokens, plan, sizes),
         blocks=grid.blocks(plan, averaged, weights) if grid else None, **_perplexity(mean),
     )  # fmt: skip
     if keys is None:
@@ -197,6 +194,14 @@ def by_position(
 def _mean(sums: Floats, counts: Floats) -> tuple[float, float | None]:
     """Compute the mean NLL and its standard error, windows being what varies."""
     return float(sums.sum() / counts.sum()), ratio_stderr(sums, counts)
+
+
+def _bits_per_byte(nats: float, plan: Plan, sizes: Sequence[Tokens] | None) -> float | None:
+    """Divide the nats of all scored tokens by the bytes of their text; None where it has none."""
+    if sizes is None:
+        return None
+    size = sum(int(sizes[d][w.end - w.scored : w.end].sum()) for d, w in plan)
+    return nats / math.log(2) / size if size else None
 
 
 def _key_row(name: str, length: int, sums: Floats, counts: Floats, tokens: int) -> KeyRow:

@@ -5,20 +5,20 @@ difference is far smaller than the two errors together. Here it is taken piece b
 """
 
 import math
+import statistics
 from collections.abc import Sequence
-
-import numpy as np
-import numpy.typing as npt
 
 from ctxext.evaluation.statistics.intervals import Z, newcombe_paired
 
-Floats = npt.NDArray[np.float64]
 _RESAMPLES = 1000
 _SEED = 0  # the same numbers give the same error
 
 
 def difference_of_ratios(
-    sums: Floats, weights: Floats, other_sums: Floats, other_weights: Floats
+    sums: Sequence[float],
+    weights: Sequence[float],
+    other_sums: Sequence[float],
+    other_weights: Sequence[float],
 ) -> tuple[float, float | None]:
     """Give `sums / weights` less the other's, of totals, and the standard error of that.
 
@@ -31,13 +31,15 @@ def difference_of_ratios(
     Returns:
         The difference, and its standard error; None where fewer than two blocks have a weight.
     """
-    difference = float(sums.sum() / weights.sum() - other_sums.sum() / other_weights.sum())
-    blocks = len(sums)
-    filled = int(((weights > 0) & (other_weights > 0)).sum())
+    import numpy as np  # here: the command line writes tables of this before it needs numpy
+
+    table = np.array([sums, weights, other_sums, other_weights], dtype=np.float64)
+    totals, blocks = table.sum(axis=1), table.shape[1]
+    difference = float(totals[0] / totals[1] - totals[2] / totals[3])
+    filled = int(((table[1] > 0) & (table[3] > 0)).sum())
     if filled < 2:
         return difference, None
     rng = np.random.default_rng(_SEED)
-    table = np.stack([sums, weights, other_sums, other_weights])
     drawn = table[:, rng.integers(blocks, size=(_RESAMPLES, blocks))].sum(axis=2)
     drawn = drawn[:, (drawn[1] > 0) & (drawn[3] > 0)]
     differences = drawn[0] / drawn[1] - drawn[2] / drawn[3]
@@ -70,7 +72,7 @@ def difference_of_answers(
         return difference, low, high, mcnemar(first, second) < 0.05
     if count < 2:
         return difference, None, None, None
-    margin = Z * float(np.std(apart, ddof=1)) / math.sqrt(count)
+    margin = Z * statistics.stdev(apart) / math.sqrt(count)
     return difference, difference - margin, difference + margin, abs(difference) > margin
 
 

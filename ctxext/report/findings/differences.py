@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-import numpy as np
-
 from ctxext.evaluation.statistics.intervals import Z, newcombe
 from ctxext.evaluation.statistics.paired import difference_of_answers, difference_of_ratios
 from ctxext.report.findings.groups import ModelScore, Score
@@ -131,8 +129,9 @@ def nats_apart(row: PerplexityRow, other: PerplexityRow) -> Apart | None:
         return None
     blocks, others = _blocks(row), _blocks(other)
     if blocks is not None and others is not None and blocks.same_place(others):
-        tables = (blocks.sums, blocks.weights, others.sums, others.weights)
-        difference, stderr = difference_of_ratios(*(np.array(table) for table in tables))
+        difference, stderr = difference_of_ratios(
+            blocks.sums, blocks.weights, others.sums, others.weights
+        )
         return Apart.of_error(difference, stderr, paired=True)
     return of_means(row.nll, other.nll, row.stderr, other.stderr)
 

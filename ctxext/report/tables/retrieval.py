@@ -27,7 +27,12 @@ def accuracy_table(group: RetrievalGroup) -> Table:
 
 def choice_table(group: RetrievalGroup) -> Table:
     """Show forced choice as in `accuracy_table`, and the gain in nats per token."""
-    return _by_task(group.by_choice, lambda s: f"{_accuracy(s)}, {shown(s.gain, '+.2f')}")
+    return _by_task(group.by_choice, _choice)
+
+
+def _choice(score: Score) -> str:
+    chance = "" if score.chance is None else f", chance {100 * score.chance:.0f} %"
+    return f"{_accuracy(score)}{chance}, {shown(score.gain, '+.2f')}"
 
 
 def _by_task(

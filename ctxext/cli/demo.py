@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
-from ctxext.cli._output import out, print_json, progress, table
+from ctxext.cli._output import out, print_json, table
+from ctxext.cli._progress import progress
 from ctxext.errors import BadInput
 from ctxext.report.tables.perplexity import by_position_table
 from ctxext.report.tables.retrieval import copying_table

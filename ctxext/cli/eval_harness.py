@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
-from ctxext.cli._output import out, print_json, progress, say_warnings, table
+from ctxext.cli._output import out, print_json, say_warnings, table
+from ctxext.cli._progress import progress
 from ctxext.lengths import parse_length, parse_lengths, show_length
 from ctxext.report.tables.harness import harness_table
 

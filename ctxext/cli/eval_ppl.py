@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
-from ctxext.cli._output import out, print_json, progress, say_failed, say_warnings, table
+from ctxext.cli._output import out, print_json, say_failed, say_warnings, table
+from ctxext.cli._progress import progress
 from ctxext.lengths import parse_length, parse_lengths
 from ctxext.machine.launch import environment_rank
 from ctxext.report.tables.perplexity import (
@@ -97,7 +98,7 @@ def command(
 
     main = environment_rank() == 0
     near = parse_length(key_context, flag="--key-context", least=1) if key_context else None
-    with progress(quiet=quiet or not main) as listen:
+    with progress(quiet=quiet) as listen:
         result = perplexity(
             models,
             data=data,

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
-from ctxext.cli._output import out, print_json, progress, say_failed, say_warnings, table
+from ctxext.cli._output import out, print_json, say_failed, say_warnings, table
+from ctxext.cli._progress import progress
 from ctxext.errors import BadInput
 from ctxext.lengths import parse_length, parse_lengths, show_length
 from ctxext.machine.launch import environment_rank
@@ -84,7 +85,7 @@ def command(
     from ctxext.api.retrieval import retrieval
 
     main = environment_rank() == 0
-    with progress(quiet=quiet or not main) as listen:
+    with progress(quiet=quiet) as listen:
         result = retrieval(
             models,
             tasks=[name.strip() for name in tasks.split(",") if name.strip()],

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
-from ctxext.cli._output import out, print_json, progress, say_warnings, table
+from ctxext.cli._output import out, print_json, say_warnings, table
+from ctxext.cli._progress import progress
 from ctxext.lengths import show_length
 from ctxext.report.tables.languages import fertility_table
 

@@ -7,7 +7,8 @@ import typer
 
 from ctxext.checkpoints.config.dtype import DtypeWord
 from ctxext.cli import _options as options
-from ctxext.cli._output import err, out, print_json, progress, say_warnings
+from ctxext.cli._output import err, out, print_json, say_warnings
+from ctxext.cli._progress import progress
 from ctxext.errors import BadInput
 from ctxext.lengths import parse_length
 from ctxext.machine.launch import environment_rank
@@ -206,7 +207,7 @@ def command(
     if output_dir is None:
         raise BadInput("--output-dir is missing", "say where the run goes, or add --dry-run")
     main = environment_rank() == 0
-    with progress(quiet=quiet or not main) as listen:
+    with progress(quiet=quiet) as listen:
         result = finetune(
             model, output_dir=output_dir, recipe=values, resume=resume, overwrite=overwrite,
             on_note=_say_note, on_start=_say_start, on_progress=listen, **loading,

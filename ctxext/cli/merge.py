@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from ctxext.cli import _options as options
-from ctxext.cli._output import out, print_json, progress, say_warnings
+from ctxext.cli._output import out, print_json, say_warnings
+from ctxext.cli._progress import progress
 from ctxext.errors import BadInput
 
 

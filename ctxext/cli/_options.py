@@ -1,5 +1,6 @@
 """Options that mean the same in every command, declared once."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,68 +10,142 @@ from ctxext.checkpoints.config.dtype import DtypeWord
 from ctxext.checkpoints.config.rope_block import Dialect
 from ctxext.errors import BadInput, shown
 
+READ = "What is read"
+TRAINED = "What is trained"
+MEMORY = "Memory"
+DEVICE = "Device and speed"
+OUTPUT = "Output"
+DANGEROUS = "Dangerous options"
+"""Panels of `--help`; what is used most has none, and stands first."""
 
-def word_option(flag: str, text: str) -> Any:
+
+def word_option(flag: str, text: str, panel: str | None = None) -> Any:
     """Make an option typed as a `Literal` and parsed as text; what is called checks it."""
-    return typer.Option(flag, parser=str, metavar="<str>", help=text)
+    return typer.Option(flag, parser=str, metavar="NAME", help=text, rich_help_panel=panel)
+
+
+def at_most(most: int) -> Callable[[int | None], int | None]:
+    """Make a callback that refuses larger numbers; typer's `max` would take half of the help."""
+
+    def check(value: int | None) -> int | None:
+        if value is not None and value > most:
+            raise typer.BadParameter(f"{value} is more than {most}")
+        return value
+
+    return check
 
 
 Model = Annotated[
-    str, typer.Argument(help="Checkpoint folder, or a Hub repository id.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="MODEL", help="Checkpoint folder, or a Hub repository id.", show_default=False
+    ),
+]
+Models = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL", help="Checkpoint folders or Hub repository ids.", show_default=False
+    ),
 ]
 OutputDir = Annotated[
     Path | None,
-    typer.Option("--output-dir", "-o", help="Folder to write; complete or not there at all."),
+    typer.Option(
+        "--output-dir", "-o", metavar="DIR", help="Folder to write; complete or not there at all."
+    ),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace an earlier output of ctxext.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+FIELD = "Field or column with the text (.jsonl, .parquet)."
+Field = Annotated[str, typer.Option("--field", metavar="NAME", help=FIELD, rich_help_panel=READ)]
 Revision = Annotated[
-    str | None, typer.Option("--revision", help="Branch, tag or sha of a Hub repository.")
+    str | None,
+    typer.Option(
+        "--revision",
+        metavar="NAME",
+        help="Branch, tag or sha of a Hub repository. [default: main]",
+        rich_help_panel=READ,
+    ),
 ]
 Tokenizer = Annotated[
     str | None,
     typer.Option(
-        "--tokenizer", help="Folder or repository with the tokenizer to use.  [default: MODEL's]"
+        "--tokenizer",
+        metavar="NAME",
+        help="Folder or repository with the tokenizer to use. [default: MODEL's]",
+        rich_help_panel=READ,
     ),
 ]
 MOST_SEED = 2**32 - 1  # numpy's limit
 Seed = Annotated[
-    int, typer.Option("--seed", min=0, max=MOST_SEED, help="Seed of everything random.")
+    int,
+    typer.Option(
+        "--seed",
+        metavar="N",
+        min=0,
+        callback=at_most(MOST_SEED),
+        help="Seed of everything random.",
+    ),
 ]
 Dtype = Annotated[
     DtypeWord,
-    word_option("--dtype", "auto (as stored), bfloat16, float16 or float32."),
+    word_option("--dtype", "auto (as stored), bfloat16, float16 or float32.", OUTPUT),
 ]
 ComputeDtype = Annotated[
     DtypeWord,
     word_option(
-        "--dtype", "auto (bfloat16 on a GPU, float32 on a CPU), bfloat16, float16 or float32."
+        "--dtype",
+        "auto (bfloat16 on a GPU, float32 on a CPU), bfloat16, float16 or float32.",
+        DEVICE,
     ),
 ]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="auto, cpu, cuda, cuda:N or mps.",
+        rich_help_panel=DEVICE,
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Set one key; may be given several times."),
+]
+PrefillChunk = Annotated[
+    str | None,
+    typer.Option(
+        "--prefill-chunk",
+        metavar="LENGTH",
+        help="Read texts in chunks of so many tokens: bounded memory. [default: all at once]",
+        rich_help_panel=MEMORY,
+    ),
 ]
 TrustRemoteCode = Annotated[
     bool,
     typer.Option(
         "--trust-remote-code",
         help="Run Python code that the checkpoint brings.",
-        rich_help_panel="Dangerous options",
+        rich_help_panel=DANGEROUS,
     ),
 ]
 OriginalLength = Annotated[
     str | None,
-    typer.Option("--original-length", help="Trained window, where the config is wrong about it."),
+    typer.Option(
+        "--original-length",
+        metavar="LENGTH",
+        help="Trained window, where the config is wrong about it. [default: the config's]",
+        rich_help_panel=READ,
+    ),
 ]
 Prefer = Annotated[
     Dialect | None,
-    word_option("--prefer", "rope_scaling or rope_parameters: which counts where they disagree."),
+    word_option(
+        "--prefer", "rope_scaling or rope_parameters: which counts where they disagree.", READ
+    ),
 ]
 
 

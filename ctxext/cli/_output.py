@@ -1,17 +1,15 @@
-"""The one sink: JSON documents and tables to stdout, warnings, progress and errors to stderr."""
+"""The one sink: JSON documents and tables to stdout, warnings and errors to stderr."""
 
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import typer
 
 from ctxext.errors import CtxextError
 from ctxext.masking import masked
-from ctxext.progress import Progress as Listener, silent
 from ctxext.runs.checked import printable_text
 from ctxext.runs.json_file import finite
 from ctxext.runs.rows.row import Failed
@@ -132,32 +130,3 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
 def _piped(cells: Sequence[str]) -> str:
     """Write a line of a Markdown table for people: only what would end a cell is escaped."""
     return "| " + " | ".join(printable_text(cell).replace("|", "\\|") for cell in cells) + " |"
-
-
-@contextmanager
-def progress(*, quiet: bool) -> Iterator[Listener]:
-    """Draw what an API function reports: bars on a terminal; elsewhere nothing."""
-    if quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
-        yield silent
-        return
-    from rich import progress as rich_progress
-
-    bars = rich_progress.Progress(
-        rich_progress.TextColumn("{task.description}", markup=False),
-        rich_progress.BarColumn(bar_width=24),
-        rich_progress.MofNCompleteColumn(),
-        rich_progress.TextColumn("{task.fields[detail]}", markup=False),
-        rich_progress.TimeElapsedColumn(),
-        rich_progress.TimeRemainingColumn(),
-        console=err(),
-    )
-    tasks: dict[str, Any] = {}
-
-    def listen(task: str, done: int, total: int, detail: str) -> None:
-        detail = terminal_text(detail)
-        if task not in tasks:
-            tasks[task] = bars.add_task(terminal_text(task), total=total, detail=detail)
-        bars.update(tasks[task], completed=done, total=total, detail=detail)
-
-    with bars:
-        yield listen

@@ -1,6 +1,7 @@
 """The tables of `ctxext finetune --dry-run`."""
 
 from ctxext.api.finetune_plan import FinetunePlan
+from ctxext.cli._duration import show_duration
 from ctxext.cli._output import out, table
 from ctxext.lengths import show_length
 
@@ -35,7 +36,7 @@ def show_plan(plan: FinetunePlan) -> None:
             [
                 [
                     stint.name, show_length(stint.seq_length), str(stint.steps),
-                    f"{stint.tokens:,}", _duration(stint.seconds),
+                    f"{stint.tokens:,}", show_duration(stint.seconds),
                 ]
                 for stint in plan.stints
             ],
@@ -46,7 +47,7 @@ def show_plan(plan: FinetunePlan) -> None:
         f"{plan.steps} steps{per_step}: {plan.tokens:,} tokens, "
         f"{plan.trained:,} of {plan.parameters:,} parameters trained, "
         f"{memory.recomputed} of {plan.layers} layers recomputed",
-        f"about {_duration(plan.seconds)}, {plan.tokens / plan.seconds:,.0f} tokens/s "
+        f"about {show_duration(plan.seconds)}, {plan.tokens / plan.seconds:,.0f} tokens/s "
         f"({plan.speed_source})",
         f"{verdict} {machine.name}, {_size(machine.memory)}"
         + (" each" if machine.devices > 1 else ""),
@@ -61,11 +62,3 @@ def show_plan(plan: FinetunePlan) -> None:
 
 def _size(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

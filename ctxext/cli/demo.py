@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
-from ctxext.cli._output import out, print_json, progress, table
+from ctxext.cli._output import out, print_json, table
+from ctxext.cli._progress import progress
 from ctxext.errors import BadInput
 from ctxext.report.tables.perplexity import by_position_table
 from ctxext.report.tables.retrieval import copying_table
@@ -14,27 +15,42 @@ from ctxext.report.tables.retrieval import copying_table
 if TYPE_CHECKING:
     from ctxext.runs.rows.demo import DemoResult
 
+_BASE = "The embedded base"
+
 
 def command(
-    output_dir: Annotated[Path, typer.Option("--output-dir", "-o", help="Folder to write.")] = Path(
-        "runs/demo"
-    ),
+    output_dir: Annotated[
+        Path, typer.Option("--output-dir", "-o", metavar="DIR", help="Folder to write.")
+    ] = Path("runs/demo"),
     budget: Annotated[
         float | None,
-        typer.Option("--budget", help="Minutes, roughly: scales the training steps."),
-    ] = None,
-    train_base: Annotated[
-        bool,
-        typer.Option("--train-base", help="Train the embedded base itself anew (half an hour)."),
-    ] = False,
-    from_: Annotated[
-        Path | None,
-        typer.Option("--from", help="With --train-base: an earlier base to go on with."),
+        typer.Option(
+            "--budget",
+            metavar="N",
+            help="Minutes, roughly: scales the training steps. [default: 3; 30 with --train-base]",
+        ),
     ] = None,
     seed: options.Seed = 0,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
+    train_base: Annotated[
+        bool,
+        typer.Option(
+            "--train-base",
+            help="Train the embedded base itself anew (half an hour).",
+            rich_help_panel=_BASE,
+        ),
+    ] = False,
+    from_: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="DIR",
+            help="With --train-base: an earlier base to go on with.",
+            rich_help_panel=_BASE,
+        ),
+    ] = None,
 ) -> None:
     """The whole job in minutes: no network, no download, no GPU.
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
-from ctxext.cli._output import out, print_json, progress, say_warnings, table
+from ctxext.cli._output import out, print_json, say_warnings, table
+from ctxext.cli._progress import progress
 from ctxext.lengths import parse_length, parse_lengths, show_length
 from ctxext.report.tables.harness import harness_table
 
@@ -17,50 +18,84 @@ if TYPE_CHECKING:
 def command(
     model: options.Model,
     tasks: Annotated[
-        str, typer.Option("--tasks", help="Tasks, groups or tags of the harness, with commas.")
+        str,
+        typer.Option(
+            "--tasks", metavar="NAMES", help="Tasks, groups or tags of the harness, with commas."
+        ),
     ],
     lengths: Annotated[
         str | None,
         typer.Option(
-            "--lengths", help="For tasks made at lengths (RULER), e.g. 4k,16k.  [default: window]"
+            "--lengths",
+            metavar="LENGTHS",
+            help="For tasks made at lengths (RULER), e.g. 4k,16k. [default: the window]",
         ),
     ] = None,
     max_length: Annotated[
         str | None,
-        typer.Option("--max-length", help="Tokens the harness may use.  [default: the window]"),
+        typer.Option(
+            "--max-length",
+            metavar="LENGTH",
+            help="Tokens the harness may use. [default: the window]",
+        ),
     ] = None,
     num_fewshot: Annotated[
         int | None,
-        typer.Option("--num-fewshot", min=0, help="Examples in a prompt.  [default: the task's]"),
+        typer.Option(
+            "--num-fewshot",
+            metavar="N",
+            min=0,
+            help="Examples in a prompt. [default: the task's]",
+        ),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", min=1, help="Only so many documents of a task (and length)."),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, max=2**20, help="Requests read together.")
-    ] = 1,
-    include_path: Annotated[
-        Path | None, typer.Option("--include-path", help="Folder with task YAMLs of your own.")
+        typer.Option(
+            "--limit",
+            metavar="N",
+            min=1,
+            help="Only so many documents of a task (and length). [default: all]",
+        ),
     ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
             "--seed",
+            metavar="N",
             min=0,
-            max=options.MOST_SEED,
-            help="Seed of everything random.  [default: the harness's own]",
+            callback=options.at_most(options.MOST_SEED),
+            help="Seed of everything random. [default: the harness's own]",
         ),
     ] = None,
     output_dir: options.OutputDir = None,
     overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    include_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--include-path",
+            metavar="DIR",
+            help="Folder with task YAMLs of your own.",
+            rich_help_panel=options.READ,
+        ),
+    ] = None,
     revision: options.Revision = None,
     tokenizer: options.Tokenizer = None,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch-size",
+            metavar="N",
+            min=1,
+            callback=options.at_most(2**20),
+            help="Requests read together.",
+            rich_help_panel=options.DEVICE,
+        ),
+    ] = 1,
     dtype: options.ComputeDtype = "auto",
     device: options.Device = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
-    quiet: options.Quiet = False,
-    json: options.Json = False,
 ) -> None:
     """Tasks of EleutherAI's lm-evaluation-harness, read in the checkpoint's own window.
 

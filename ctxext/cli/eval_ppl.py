@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
-from ctxext.cli._output import out, print_json, progress, say_failed, say_warnings, table
+from ctxext.cli._output import out, print_json, say_failed, say_warnings, table
+from ctxext.cli._progress import progress
 from ctxext.lengths import parse_length, parse_lengths
 from ctxext.machine.launch import environment_rank
 from ctxext.report.findings.differences import by_nll, differences
@@ -23,23 +24,25 @@ from ctxext.runs.rows.perplexity import Protocol
 if TYPE_CHECKING:
     from ctxext.runs.rows.perplexity import PerplexityResult
 
+_LONGPPL = "LongPPL"
+
 
 def command(
-    models: Annotated[
-        list[str],
-        typer.Argument(help="Checkpoint folders or Hub repository ids.", show_default=False),
-    ],
+    models: options.Models,
     data: Annotated[
         str,
         typer.Option(
-            "--data", help="File, folder, hf:NAME[:config[:split[:field]]], builtin:python/heldout."
+            "--data",
+            metavar="SOURCE",
+            help="File, folder, hf:NAME[:config[:split[:field]]], builtin:python/heldout.",
         ),
     ],
     lengths: Annotated[
-        str, typer.Option("--lengths", help="Window lengths, e.g. 2k,4k,8k.")
+        str, typer.Option("--lengths", metavar="LENGTHS", help="Window lengths, with commas.")
     ] = "2k,4k,8k",
     stride: Annotated[
-        str, typer.Option("--stride", help="Tokens between windows (sliding, yarn).")
+        str,
+        typer.Option("--stride", metavar="LENGTH", help="Tokens between windows (sliding, yarn)."),
     ] = "256",
     protocol: Annotated[
         Protocol, options.word_option("--protocol", "sliding, disjoint or yarn.")
@@ -48,46 +51,63 @@ def command(
         bool,
         typer.Option("--aligned", help="Score the same tokens at every length, and nothing else."),
     ] = False,
+    output_dir: options.OutputDir = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            "--tokens",
+            metavar="LENGTH",
+            help="Read only the first so many tokens. [default: all]",
+            rich_help_panel=options.READ,
+        ),
+    ] = None,
+    field: options.Field = "text",
+    revision: options.Revision = None,
+    tokenizer: options.Tokenizer = None,
     key_tokens: Annotated[
         str | None,
         typer.Option(
             "--key-tokens",
             metavar="MODEL",
-            help="LongPPL: also the perplexity of tokens that need far context, by this checkpoint "
-            "(best a good long one that is none of those measured).",
+            help="Also the perplexity of tokens that need far context, by this checkpoint (best a "
+            "good long one that is none of those measured).",
+            rich_help_panel=_LONGPPL,
         ),
     ] = None,
     key_context: Annotated[
         str | None,
-        typer.Option("--key-context", help="Tokens of near context; 4k, less for short lengths."),
-    ] = None,
-    key_gain: Annotated[
-        float, typer.Option("--key-gain", help="Nats that far context has to gain.")
-    ] = 2.0,
-    key_loss: Annotated[
-        float, typer.Option("--key-loss", help="Nats that the loss with it has to be under.")
-    ] = 2.0,
-    prefill_chunk: Annotated[
-        str | None,
         typer.Option(
-            "--prefill-chunk", help="Read windows in chunks of so many tokens: bounded memory."
+            "--key-context",
+            metavar="LENGTH",
+            help="Tokens of near context. [default: 4k, less for short lengths]",
+            rich_help_panel=_LONGPPL,
         ),
     ] = None,
-    tokens: Annotated[
-        str | None, typer.Option("--tokens", help="Read only the first so many tokens.")
-    ] = None,
-    field: Annotated[
-        str, typer.Option("--field", help="Field or column with the text (.jsonl, .parquet).")
-    ] = "text",
-    output_dir: options.OutputDir = None,
-    overwrite: options.Overwrite = False,
-    revision: options.Revision = None,
-    tokenizer: options.Tokenizer = None,
+    key_gain: Annotated[
+        float,
+        typer.Option(
+            "--key-gain",
+            metavar="N",
+            help="Nats that far context has to gain.",
+            rich_help_panel=_LONGPPL,
+        ),
+    ] = 2.0,
+    key_loss: Annotated[
+        float,
+        typer.Option(
+            "--key-loss",
+            metavar="N",
+            help="Nats that the loss with it has to be under.",
+            rich_help_panel=_LONGPPL,
+        ),
+    ] = 2.0,
+    prefill_chunk: options.PrefillChunk = None,
     dtype: options.ComputeDtype = "auto",
     device: options.Device = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
-    quiet: options.Quiet = False,
-    json: options.Json = False,
 ) -> None:
     """Perplexity by window length and by position, several checkpoints side by side.
 
@@ -100,7 +120,7 @@ def command(
 
     main = environment_rank() == 0
     near = parse_length(key_context, flag="--key-context", least=1) if key_context else None
-    with progress(quiet=quiet or not main) as listen:
+    with progress(quiet=quiet) as listen:
         result = perplexity(
             models,
             data=data,

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
-from ctxext.cli._output import out, print_json, progress, say_failed, say_warnings, table
+from ctxext.cli._output import out, print_json, say_failed, say_warnings, table
+from ctxext.cli._progress import progress
 from ctxext.errors import BadInput
 from ctxext.lengths import parse_length, parse_lengths, show_length
 from ctxext.machine.launch import environment_rank
@@ -24,62 +25,77 @@ from ctxext.runs.rows.retrieval import Score
 if TYPE_CHECKING:
     from ctxext.runs.rows.retrieval import RetrievalResult
 
+_SCORING = "Scoring"
+
 
 def command(
-    models: Annotated[
-        list[str],
-        typer.Argument(help="Checkpoint folders or Hub repository ids.", show_default=False),
-    ],
+    models: options.Models,
     tasks: Annotated[
         str,
         typer.Option(
             "--tasks",
+            metavar="NAMES",
             help="copy, passkey, needle, multi-key, multi-value, multi-query, key-value, tracing, "
             "or all; with commas.",
         ),
     ] = "passkey",
     lengths: Annotated[
-        str, typer.Option("--lengths", help="Tokens of prompt and answer, e.g. 2k,4k,8k.")
+        str,
+        typer.Option(
+            "--lengths", metavar="LENGTHS", help="Tokens of prompt and answer, with commas."
+        ),
     ] = "2k,4k,8k",
     depths: Annotated[
-        str, typer.Option("--depths", help="Where the needle stands: 0 beginning, 1 end.")
+        str,
+        typer.Option(
+            "--depths", metavar="N,N,...", help="Where the needle stands: 0 beginning, 1 end."
+        ),
     ] = "0,0.25,0.5,0.75,1",
     samples: Annotated[
         int,
-        typer.Option("--samples", min=1, max=10**6, help="Questions for each length and depth."),
+        typer.Option(
+            "--samples",
+            metavar="N",
+            min=1,
+            callback=options.at_most(10**6),
+            help="Questions for each length and depth.",
+        ),
     ] = 10,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="SOURCE",
+            help="Text to hide needles in: file, folder, hf:NAME[:config[:split[:field]]], "
+            "builtin:python/heldout. [default: RULER's noise]",
+        ),
+    ] = None,
+    seed: options.Seed = 0,
+    output_dir: options.OutputDir = None,
+    overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    field: options.Field = "text",
+    revision: options.Revision = None,
+    tokenizer: options.Tokenizer = None,
     score: Annotated[
-        Score, options.word_option("--score", "logprob (any model), or generate (greedy).")
+        Score,
+        options.word_option("--score", "logprob (any model), or generate (greedy).", _SCORING),
     ] = "logprob",
     threshold: Annotated[
         str,
         typer.Option(
             "--threshold",
+            metavar="SHARE",
             help="Of the effective length: a share (RULER: 85.6%), or own:SHARE of the model's "
             "score in its own window.",
+            rich_help_panel=_SCORING,
         ),
     ] = "own:0.85",
-    data: Annotated[
-        str | None,
-        typer.Option("--data", help="Text to hide needles in; without it RULER's noise."),
-    ] = None,
-    field: Annotated[
-        str, typer.Option("--field", help="Field or column with the text (.jsonl, .parquet).")
-    ] = "text",
-    prefill_chunk: Annotated[
-        str | None,
-        typer.Option("--prefill-chunk", help="Read prompts in chunks of so many tokens."),
-    ] = None,
-    seed: options.Seed = 0,
-    output_dir: options.OutputDir = None,
-    overwrite: options.Overwrite = False,
-    revision: options.Revision = None,
-    tokenizer: options.Tokenizer = None,
+    prefill_chunk: options.PrefillChunk = None,
     dtype: options.ComputeDtype = "auto",
     device: options.Device = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
-    quiet: options.Quiet = False,
-    json: options.Json = False,
 ) -> None:
     """Whether far text is used: passkeys, needles and more, over length and depth.
 
@@ -91,7 +107,7 @@ def command(
     from ctxext.api.retrieval import retrieval
 
     main = environment_rank() == 0
-    with progress(quiet=quiet or not main) as listen:
+    with progress(quiet=quiet) as listen:
         result = retrieval(
             models,
             tasks=[name.strip() for name in tasks.split(",") if name.strip()],

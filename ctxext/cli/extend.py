@@ -16,33 +16,39 @@ if TYPE_CHECKING:
 def command(
     model: options.Model,
     method: Annotated[
-        str, typer.Option("--method", help="linear, ntk, dynamic, yarn or llama3.")
+        str, typer.Option("--method", metavar="NAME", help="linear, ntk, dynamic, yarn or llama3.")
     ] = "yarn",
     target: Annotated[
-        str | None, typer.Option("--target", help="Window to reach, in tokens, e.g. 32k.")
+        str | None,
+        typer.Option("--target", metavar="LENGTH", help="Window to reach, in tokens, e.g. 32k."),
     ] = None,
     factor: Annotated[
-        float | None, typer.Option("--factor", help="Or: times the trained window.")
+        float | None,
+        typer.Option("--factor", metavar="N", help="Or: times the trained window."),
     ] = None,
-    output_dir: options.OutputDir = None,
     set_: options.Set = None,
     sliding_window: Annotated[
         str | None,
-        typer.Option("--sliding-window", help="off, or tokens: for models whose attention slides."),
+        typer.Option(
+            "--sliding-window",
+            metavar="LENGTH",
+            help="off, or tokens: for models whose attention slides. [default: as it is]",
+        ),
     ] = None,
-    original_length: options.OriginalLength = None,
-    prefer: options.Prefer = None,
-    weights: Annotated[
-        Literal["auto", "copy"],
-        options.word_option("--weights", "auto (link where possible) or copy."),
-    ] = "auto",
     check: Annotated[
         bool, typer.Option("--check", help="Also compare with transformers' own rotary module.")
     ] = False,
-    revision: options.Revision = None,
+    output_dir: options.OutputDir = None,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
     json: options.Json = False,
+    original_length: options.OriginalLength = None,
+    prefer: options.Prefer = None,
+    revision: options.Revision = None,
+    weights: Annotated[
+        Literal["auto", "copy"],
+        options.word_option("--weights", "auto (link where possible) or copy.", options.OUTPUT),
+    ] = "auto",
 ) -> None:
     """Write a checkpoint with a longer window; the weights stay as they are.
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
-from ctxext.cli._output import out, print_json, progress, say_warnings, table
+from ctxext.cli._output import out, print_json, say_warnings, table
+from ctxext.cli._progress import progress
 from ctxext.lengths import show_length
 from ctxext.report.tables.languages import fertility_table
 
@@ -16,24 +17,29 @@ if TYPE_CHECKING:
 def command(
     model: options.Model,
     data: Annotated[
-        str, typer.Option("--data", help="Folder with one text file a language: en.txt, de.txt, …")
+        str,
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            help="Folder with one text file a language: en.txt, de.txt, ...",
+        ),
     ],
     reference: Annotated[
         str | None,
         typer.Option(
-            "--reference", help="Language to compare with.", show_default="en, eng or english"
+            "--reference",
+            metavar="NAME",
+            help="Language to compare with. [default: en, eng or english]",
         ),
     ] = None,
-    field: Annotated[
-        str, typer.Option("--field", help="Field or column with the text (.jsonl, .parquet).")
-    ] = "text",
     output_dir: options.OutputDir = None,
     overwrite: options.Overwrite = False,
+    quiet: options.Quiet = False,
+    json: options.Json = False,
+    field: options.Field = "text",
     revision: options.Revision = None,
     tokenizer: options.Tokenizer = None,
     trust_remote_code: options.TrustRemoteCode = False,
-    quiet: options.Quiet = False,
-    json: options.Json = False,
 ) -> None:
     """What text costs in each language: tokens per character, and how far the window reaches.
 

@@ -7,20 +7,43 @@ import typer
 
 from ctxext.checkpoints.config.dtype import DtypeWord
 from ctxext.cli import _options as options
-from ctxext.cli._output import err, out, print_json, progress, say_warnings
+from ctxext.cli._output import err, out, print_json, say_warnings
+from ctxext.cli._progress import progress
 from ctxext.errors import BadInput
 from ctxext.lengths import parse_length
 from ctxext.machine.launch import environment_rank
+from ctxext.runs.recipe.config import FinetuneConfig
 
 if TYPE_CHECKING:
     from ctxext.api.finetune import FinetuneResult
+
+
+_STEPS = "Steps and learning rate"
+_GPUS = "Several GPUs"
+_PLAN = "With --dry-run"
+_DEFAULTS = FinetuneConfig()
+
+
+def _setting(
+    flag: str, key: str, text: str, metavar: str, panel: str | None = None, default: str = ""
+) -> Any:
+    """Make an option that sets a key of the recipe, and show what counts where nothing sets it."""
+    section, _, name = key.partition(".")
+    value: Any = getattr(getattr(_DEFAULTS, section), name)
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
+    elif isinstance(value, tuple):
+        value = ", ".join(value)
+    text = f"{text} [default: {default or value}]"
+    return typer.Option(flag, metavar=metavar, help=text, rich_help_panel=panel)
 
 
 def command(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="Checkpoint folder, or a Hub repository id; default: the recipe's.",
+            metavar="MODEL",
+            help="Checkpoint folder, or a Hub repository id. [default: the recipe's]",
             show_default=False,
         ),
     ] = None,
@@ -29,91 +52,26 @@ def command(
         typer.Option(
             "--recipe",
             "--config",
+            metavar="FILE",
             help="YAML file, or a shipped recipe by name: extend, data, lora, train, stages, ...",
         ),
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
-            "--data", help="File, folder, hf:NAME[:config[:split[:field]]] or builtin:python."
+            "--data",
+            metavar="SOURCE",
+            help="File, folder, hf:NAME[:config[:split[:field]]] or builtin:python.",
         ),
-    ] = None,
-    field: Annotated[
-        str | None,
-        typer.Option("--field", help="Field or column with the text (.jsonl, .parquet)."),
     ] = None,
     seq_length: Annotated[
-        str | None, typer.Option("--seq-length", help="Tokens in a row; default: the window.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="Optimizer steps.")] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Rows in a pass.")] = None,
-    gradient_accumulation: Annotated[
-        int | None, typer.Option("--gradient-accumulation", help="Passes in an optimizer step.")
-    ] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Peak learning rate.")] = None,
-    schedule: Annotated[
-        str | None, typer.Option("--schedule", help="cosine or constant, after the warm-up.")
-    ] = None,
-    warmup_steps: Annotated[
-        int | None, typer.Option("--warmup-steps", help="Optimizer steps.")
-    ] = None,
-    lora_rank: Annotated[int | None, typer.Option("--lora-rank", help="Rank r.")] = None,
-    lora_alpha: Annotated[
-        float | None, typer.Option("--lora-alpha", help="Updates are scaled by alpha / rank.")
-    ] = None,
-    lora_targets: Annotated[
-        str | None, typer.Option("--lora-targets", help="Linear layers, e.g. q_proj,v_proj.")
-    ] = None,
-    train_norms: Annotated[
-        bool | None, typer.Option("--train-norms/--no-train-norms", help="Norm weights too.")
-    ] = None,
-    train_embeddings: Annotated[
-        bool | None,
-        typer.Option("--train-embeddings/--no-train-embeddings", help="Embeddings too."),
-    ] = None,
-    quantize: Annotated[
         str | None,
-        typer.Option("--quantize", help="4bit: QLoRA, where bitsandbytes and a CUDA device are."),
-    ] = None,
-    gradient_checkpointing: Annotated[
-        bool | None,
-        typer.Option(
-            "--gradient-checkpointing/--no-gradient-checkpointing",
-            help="Recompute activations: less memory, about a third slower.",
+        _setting(
+            "--seq-length", "train.seq_length", "Tokens in a row.", "LENGTH", default="the window"
         ),
     ] = None,
-    compile_: Annotated[
-        bool | None,
-        typer.Option(
-            "--compile/--no-compile",
-            help="torch.compile of the layers: a slow first step, faster ones then.",
-        ),
-    ] = None,
-    recompute: Annotated[
-        str | None,
-        typer.Option(
-            "--recompute", help="Layers to recompute: all, none, auto (as needed), or how many."
-        ),
-    ] = None,
-    offload: Annotated[
-        str | None,
-        typer.Option("--offload", help="activations: layer inputs lie in host memory; or none."),
-    ] = None,
-    save_every: Annotated[
-        int | None, typer.Option("--save-every", help="Steps between checkpoints of the run.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of everything random.")] = None,
-    context_parallel: Annotated[
-        int | None,
-        typer.Option("--context-parallel", help="Processes that hold each row together."),
-    ] = None,
-    shard: Annotated[
-        int | None,
-        typer.Option("--shard", help="Processes that hold the weights together (FSDP)."),
-    ] = None,
-    report_to: Annotated[
-        str | None,
-        typer.Option("--report-to", help="trackio, tensorboard, wandb, ... (accelerate's names)."),
+    steps: Annotated[
+        int | None, _setting("--steps", "train.steps", "Optimizer steps.", "N")
     ] = None,
     set_: options.Set = None,
     output_dir: options.OutputDir = None,
@@ -121,33 +79,224 @@ def command(
         bool, typer.Option("--resume", help="Go on with the run in --output-dir.")
     ] = False,
     overwrite: options.Overwrite = False,
-    revision: options.Revision = None,
-    tokenizer: options.Tokenizer = None,
-    dtype: options.ComputeDtype = "auto",
-    merge_dtype: Annotated[
-        DtypeWord,
-        options.word_option("--merge-dtype", "Of the merged checkpoint; auto: as stored."),
-    ] = "auto",
-    device: options.Device = "auto",
-    trust_remote_code: options.TrustRemoteCode = False,
     dry_run: options.DryRun = False,
-    gpu: Annotated[
-        str | None,
-        typer.Option("--gpu", help="With --dry-run: plan for this card, e.g. h100-80gb."),
-    ] = None,
-    gpus: Annotated[
-        int | None, typer.Option("--gpus", min=1, help="With --dry-run: how many of them.")
-    ] = None,
     quiet: options.Quiet = False,
     json: options.Json = False,
+    field: Annotated[
+        str | None, _setting("--field", "data.field", options.FIELD, "NAME", options.READ)
+    ] = None,
+    revision: options.Revision = None,
+    tokenizer: options.Tokenizer = None,
+    lora_rank: Annotated[
+        int | None, _setting("--lora-rank", "lora.rank", "Rank r.", "N", options.TRAINED)
+    ] = None,
+    lora_alpha: Annotated[
+        float | None,
+        _setting(
+            "--lora-alpha",
+            "lora.alpha",
+            "Updates are scaled by alpha / rank.",
+            "N",
+            options.TRAINED,
+        ),
+    ] = None,
+    lora_targets: Annotated[
+        str | None,
+        _setting(
+            "--lora-targets",
+            "lora.targets",
+            "Linear layers, with commas, or all-linear.",
+            "NAMES",
+            options.TRAINED,
+        ),
+    ] = None,
+    train_norms: Annotated[
+        bool | None,
+        _setting(
+            "--train-norms/--no-train-norms",
+            "lora.train_norms",
+            "Norm weights too.",
+            "",
+            options.TRAINED,
+        ),
+    ] = None,
+    train_embeddings: Annotated[
+        bool | None,
+        _setting(
+            "--train-embeddings/--no-train-embeddings",
+            "lora.train_embeddings",
+            "Embeddings too.",
+            "",
+            options.TRAINED,
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, _setting("--batch-size", "train.batch_size", "Rows in a pass.", "N", _STEPS)
+    ] = None,
+    gradient_accumulation: Annotated[
+        int | None,
+        _setting(
+            "--gradient-accumulation",
+            "train.gradient_accumulation",
+            "Passes in an optimizer step.",
+            "N",
+            _STEPS,
+        ),
+    ] = None,
+    lr: Annotated[
+        float | None, _setting("--lr", "train.lr", "Peak learning rate.", "N", _STEPS)
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        _setting(
+            "--schedule", "train.schedule", "cosine or constant, after the warm-up.", "NAME", _STEPS
+        ),
+    ] = None,
+    warmup_steps: Annotated[
+        int | None,
+        _setting(
+            "--warmup-steps", "train.warmup_steps", "Optimizer steps of the warm-up.", "N", _STEPS
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, _setting("--seed", "train.seed", "Seed of everything random.", "N", _STEPS)
+    ] = None,
+    quantize: Annotated[
+        str | None,
+        _setting(
+            "--quantize",
+            "train.quantize",
+            "4bit: QLoRA, where bitsandbytes and a CUDA device are; or none.",
+            "NAME",
+            options.MEMORY,
+        ),
+    ] = None,
+    gradient_checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--gradient-checkpointing",
+            help="Recompute activations: less memory, about a third slower. [default: yes]",
+            rich_help_panel=options.MEMORY,
+        ),
+    ] = False,
+    no_gradient_checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--no-gradient-checkpointing",
+            help="Keep them.",
+            rich_help_panel=options.MEMORY,
+        ),
+    ] = False,
+    recompute: Annotated[
+        str | None,
+        _setting(
+            "--recompute",
+            "memory.recompute",
+            "Layers to recompute: all, none, auto (as needed), or how many.",
+            "NAME",
+            options.MEMORY,
+            default="all; none without gradient checkpointing",
+        ),
+    ] = None,
+    offload: Annotated[
+        str | None,
+        _setting(
+            "--offload",
+            "memory.offload",
+            "activations: layer inputs lie in host memory; or none.",
+            "NAME",
+            options.MEMORY,
+        ),
+    ] = None,
+    dtype: options.ComputeDtype = "auto",
+    device: options.Device = "auto",
+    compile_: Annotated[
+        bool | None,
+        _setting(
+            "--compile/--no-compile",
+            "train.compile",
+            "torch.compile of the layers: a slow first step, faster ones then.",
+            "",
+            options.DEVICE,
+        ),
+    ] = None,
+    context_parallel: Annotated[
+        int | None,
+        _setting(
+            "--context-parallel",
+            "parallel.context",
+            "Processes that hold each row together.",
+            "N",
+            _GPUS,
+        ),
+    ] = None,
+    shard: Annotated[
+        int | None,
+        _setting(
+            "--shard",
+            "parallel.shard",
+            "Processes that hold the weights together (FSDP).",
+            "N",
+            _GPUS,
+        ),
+    ] = None,
+    save_every: Annotated[
+        int | None,
+        _setting(
+            "--save-every",
+            "train.save_every",
+            "Steps between checkpoints of the run.",
+            "N",
+            options.OUTPUT,
+        ),
+    ] = None,
+    merge_dtype: Annotated[
+        DtypeWord,
+        options.word_option(
+            "--merge-dtype",
+            "Of the merged checkpoint: auto (as stored), bfloat16, float16 or float32.",
+            options.OUTPUT,
+        ),
+    ] = "auto",
+    report_to: Annotated[
+        str | None,
+        typer.Option(
+            "--report-to",
+            metavar="NAME",
+            help="trackio, tensorboard, wandb, ... (accelerate's names). [default: none]",
+            rich_help_panel=options.OUTPUT,
+        ),
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu",
+            metavar="NAME",
+            help="Plan for this card, e.g. h100-80gb. [default: the machine here]",
+            rich_help_panel=_PLAN,
+        ),
+    ] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            "--gpus",
+            metavar="N",
+            min=1,
+            help="Plan for so many of them. [default: as the recipe needs]",
+            rich_help_panel=_PLAN,
+        ),
+    ] = None,
+    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Train LoRA adapters on an extended checkpoint, at its length, and merge them.
 
     Leaves adapter/, merged/, checkpoints/, log.jsonl, loss.png, recipe.yaml and ctxext.json in
-    --output-dir.
+    --output-dir. A run that was killed goes on with --resume.
+
     A recipe with a section `extend` extends MODEL first, into extended/; a list `stages` does both
     several times, e.g. to 32k and then to 128k, each stage going on with what was trained.
-    Flags win over --set, --set over --recipe. A run that was killed goes on with --resume.
+
+    Flags win over --set, --set over --recipe; the defaults below are of what none of them says.
 
     --dry-run says before: memory by part, tokens, time, the longest row that fits, and what each
     switch buys; here, or with --gpu h100-80gb --gpus 8 on machines that are not there yet.
@@ -176,7 +325,7 @@ def command(
         "train.schedule": schedule,
         "train.warmup_steps": warmup_steps,
         "train.quantize": quantize,
-        "train.gradient_checkpointing": gradient_checkpointing,
+        "train.gradient_checkpointing": _switch(gradient_checkpointing, no_gradient_checkpointing),
         "train.compile": compile_,
         "train.save_every": save_every,
         "train.seed": seed,
@@ -206,7 +355,7 @@ def command(
     if output_dir is None:
         raise BadInput("--output-dir is missing", "say where the run goes, or add --dry-run")
     main = environment_rank() == 0
-    with progress(quiet=quiet or not main) as listen:
+    with progress(quiet=quiet) as listen:
         result = finetune(
             model, output_dir=output_dir, recipe=values, resume=resume, overwrite=overwrite,
             on_note=_say_note, on_start=_say_start, on_progress=listen, **loading,
@@ -214,6 +363,13 @@ def command(
     if main:
         say_warnings(result.warnings)
         print_json(result) if json else _render(result)
+
+
+def _switch(on: bool, off: bool) -> bool | None:
+    """Read --gradient-checkpointing, whose pair of names is too long for one line of the help."""
+    if on and off:
+        raise BadInput("--gradient-checkpointing contradicts --no-gradient-checkpointing")
+    return on if on or off else None
 
 
 def _render(result: "FinetuneResult") -> None:

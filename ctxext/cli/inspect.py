@@ -25,16 +25,19 @@ _ATTENTION = {
 def command(
     model: options.Model,
     target: Annotated[
-        str | None, typer.Option("--target", help="A window to judge against, e.g. 128k.")
+        str | None,
+        typer.Option("--target", metavar="LENGTH", help="A window to judge against, e.g. 128k."),
     ] = None,
-    original_length: options.OriginalLength = None,
-    prefer: options.Prefer = None,
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", help="Draw the rotary wavelengths to a .png or .svg file."),
+        typer.Option(
+            "--plot", metavar="FILE", help="Draw the rotary wavelengths to a .png or .svg file."
+        ),
     ] = None,
-    revision: options.Revision = None,
     json: options.Json = False,
+    original_length: options.OriginalLength = None,
+    prefer: options.Prefer = None,
+    revision: options.Revision = None,
 ) -> None:
     """How a checkpoint encodes position, its window, and what is suspicious in its config.
 

@@ -23,12 +23,14 @@ from ctxext.cli import (
     push,
     report,
 )
+from ctxext.cli._help import Command, Group
 from ctxext.cli._output import abandon, say_error
 from ctxext.errors import BadInput, CtxextError
 from ctxext.machine.launch import environment_rank
 
 app = typer.Typer(
     name="ctxext",
+    cls=Group,
     help="Extend the context window of pretrained decoder checkpoints, prove it, and ship it.\n\n"
     "Lengths accept 8192, 8k, 128k (k = 1024). MODEL is a folder or a Hub repository id.",
     no_args_is_help=True,
@@ -51,7 +53,7 @@ for _name, _command, _panel in (
     ("push", push.command, RELEASE),
     ("demo", demo.command, LEARN),
 ):
-    app.command(_name, rich_help_panel=_panel)(_command)
+    app.command(_name, cls=Command, rich_help_panel=_panel)(_command)
 
 
 def _version(wanted: bool) -> None:
@@ -169,6 +171,14 @@ def _run(as_json: bool) -> int:
         message = str(usage()).replace("\n", " ")
         if not main:
             _let_rank_0_speak()
-            return 2
-        say_error(BadInput(message, "see `ctxext --help`"), as_json=as_json)
+        elif message:  # empty: nothing was asked, and the help has been printed
+            say_error(BadInput(message, f"try: {_asked(error)} --help"), as_json=as_json)
         return 2
+
+
+def _asked(error: Exception) -> str:
+    """Give the command that a usage error is about, as one types it."""
+    context: typer.Context | None = getattr(error, "ctx", None)
+    if context is None or context.parent is None:
+        return "ctxext"
+    return f"ctxext {context.info_name}"

@@ -6,29 +6,37 @@ from typing import Annotated
 import typer
 
 from ctxext.cli import _options as options
-from ctxext.cli._output import out, print_json, progress, say_warnings
+from ctxext.cli._output import out, print_json, say_warnings
+from ctxext.cli._progress import progress
 from ctxext.errors import BadInput
 
 
 def command(
     adapter: Annotated[
-        Path, typer.Argument(help="Folder of a peft LoRA adapter.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="ADAPTER", help="Folder of a peft LoRA adapter.", show_default=False
+        ),
     ],
     base: Annotated[
         str | None,
-        typer.Option("--base", help="The extended checkpoint that it was trained on."),
+        typer.Option(
+            "--base",
+            metavar="MODEL",
+            help="The extended checkpoint that it was trained on. [default: the adapter's]",
+        ),
     ] = None,
     output_dir: options.OutputDir = None,
-    dtype: options.Dtype = "auto",
     verify: Annotated[
         bool,
         typer.Option("--verify", help="Read a sample of the output back and compute it again."),
     ] = False,
-    revision: options.Revision = None,
-    tokenizer: options.Tokenizer = None,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
+    revision: options.Revision = None,
+    tokenizer: options.Tokenizer = None,
+    dtype: options.Dtype = "auto",
 ) -> None:
     """Merge an adapter into its base's shards, one tensor in memory at a time.
 

@@ -6,42 +6,75 @@ from typing import Annotated
 import typer
 
 from ctxext.cli import _options as options
-from ctxext.cli._output import out, print_json, progress, say_warnings, table
+from ctxext.cli._output import out, print_json, say_warnings, table
+from ctxext.cli._progress import progress
+
+_COMMIT = "The commit"
 
 
 def command(
     run: Annotated[
         Path,
-        typer.Argument(help="Folder that finetune, merge or extend wrote.", show_default=False),
+        typer.Argument(
+            metavar="RUN", help="Folder that finetune, merge or extend wrote.", show_default=False
+        ),
     ],
     repo_id: Annotated[
-        str, typer.Option("--repo-id", help="Repository, as org/name; made when missing.")
+        str,
+        typer.Option(
+            "--repo-id", metavar="NAME", help="Repository, as org/name; made when missing."
+        ),
     ],
     private: Annotated[
         bool, typer.Option("--private", help="Make a new repository private.")
     ] = False,
-    revision: Annotated[
-        str | None, typer.Option("--revision", help="Branch to commit to; made when missing.")
-    ] = None,
-    commit_message: Annotated[
-        str | None, typer.Option("--commit-message", help="Of the commits.")
-    ] = None,
-    create_pr: Annotated[
-        bool, typer.Option("--create-pr", help="Open a pull request instead of committing.")
-    ] = False,
     base_model: Annotated[
         str | None,
-        typer.Option("--base-model", help="Hub id of the base, when it was a local copy."),
+        typer.Option(
+            "--base-model",
+            metavar="NAME",
+            help="Hub id of the base, when it was a local copy. [default: the run's]",
+        ),
     ] = None,
     token: Annotated[
         str | None,
-        typer.Option("--token", help="Default: HF_TOKEN or the stored login.", show_default=False),
+        typer.Option(
+            "--token",
+            metavar="TEXT",
+            help="Of the Hub. [default: HF_TOKEN or the stored login]",
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write the card, list the files, upload nothing.")
     ] = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            "--revision",
+            metavar="NAME",
+            help="Branch to commit to; made when missing. [default: main]",
+            rich_help_panel=_COMMIT,
+        ),
+    ] = None,
+    commit_message: Annotated[
+        str | None,
+        typer.Option(
+            "--commit-message",
+            metavar="TEXT",
+            help="Of the commits. [default: Upload with ctxext]",
+            rich_help_panel=_COMMIT,
+        ),
+    ] = None,
+    create_pr: Annotated[
+        bool,
+        typer.Option(
+            "--create-pr",
+            help="Open a pull request instead of committing.",
+            rich_help_panel=_COMMIT,
+        ),
+    ] = False,
 ) -> None:
     """Upload weights, adapter and a model card made of what was measured to the Hub.
 

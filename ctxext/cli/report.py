@@ -20,12 +20,12 @@ def command(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN...", help="Folders that ctxext commands wrote.", show_default=False
+            metavar="RUN", help="Folders that ctxext commands wrote.", show_default=False
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")] = Path(
-        "report.html"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="HTML file to write.")
+    ] = Path("report.html"),
     overwrite: options.Overwrite = False,
     json: options.Json = False,
 ) -> None:

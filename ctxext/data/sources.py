@@ -26,6 +26,7 @@ _LINE = 64 * 1024 * 1024  # bytes of one row of a .jsonl file
 _PIECE = 8 * 1024 * 1024  # bytes of a text file read, and tokenised, at once
 _ROWS = 16  # of a parquet file at once: a dictionary can make each of them large
 _COLUMN_BUFFER = 1024 * 1024  # bytes
+_FIELDS = 8  # that an error names
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -273,8 +274,8 @@ def no_text(where: str, name: str, row: Any, what: str = "field") -> BadInput:
     """Write the error for a row without text in its field: the fields it has, and the way out."""
     if not isinstance(row, dict):
         return BadInput(f"{where} has no text in the {what} {shown(name)}; it is {shown(row)}")
-    fields = ", ".join(printable(str(key), 40) for key in list(row)[:20]) or "none"
-    more = f" and {len(row) - 20} more" if len(row) > 20 else ""
+    fields = ", ".join(printable(str(key), 40) for key in list(row)[:_FIELDS]) or "none"
+    more = f" and {len(row) - _FIELDS} more" if len(row) > _FIELDS else ""
     return BadInput(
         f"{where} has no text in the {what} {shown(name)}; it has: {fields}{more}",
         "name the one with the text: --field NAME",

@@ -8,7 +8,16 @@ import pytest
 from ctxext.cli._output import out, say_error, say_warnings, table
 from ctxext.errors import BadInput, on_one_line
 
-HOSTILE = ["[/red]x", "run[final]", "[bold]b", ":smile:", "a\x1b[2Jb", "c\x07d", "\u202eabc"]
+HOSTILE = [
+    "ctxext[harness]",
+    "[/red]x",
+    "run[final]",
+    "[bold]b",
+    ":smile:",
+    "a\x1b[2Jb",
+    "c\x07d",
+    "\u202eabc",
+]
 
 
 class Terminal(io.StringIO):

@@ -112,6 +112,20 @@ def test_strings_of_parquet_are_decoded_here(tmp_path):
         texts(tmp_path / "b.parquet", field_name="day")
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_a_row_without_text_names_eight_of_its_fields_and_the_way_out(tmp_path, name):
+    import pyarrow
+    import pyarrow.parquet
+
+    row = {f"f{number}": "words" for number in range(10)}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "rows.parquet")
+    with pytest.raises(BadInput, match=f"{name}.* 'text'; it has: f0, .*, f7 and 2 more") as caught:
+        texts(tmp_path / name)
+    assert "--field NAME" in caught.value.hint
+    assert texts(tmp_path / name, field_name="f9") == ["words"]
+
+
 def test_long_files_come_in_pieces_that_join_to_the_whole(tmp_path, monkeypatch, tiny_llama):
     monkeypatch.setattr("ctxext.data.sources._PIECE", 1000)
     text = "".join(f"line {i} of é text\n" for i in range(500))

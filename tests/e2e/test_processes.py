@@ -8,6 +8,7 @@ import signal
 
 import pytest
 
+from support.bad_inputs import errors_in
 from support.command import run_ctxext
 from support.runs import log_of, numbers, wait_for_step
 from support.torchrun import run_torchrun, start_torchrun, workers_of
@@ -84,7 +85,7 @@ def test_a_mistake_is_said_once(tmp_path, base):
     ):
         done = run_torchrun(*base, *more, "-o", tmp_path / "x", "--overwrite")
         assert done.returncode != 0
-        said = [line for line in done.stderr.splitlines() if line.startswith("ctxext: ")]
+        said = errors_in(done.stderr)
         assert len(said) == 1, done.stderr
         assert words in said[0]
         assert re.search(r"exitcode\s*: 2 ", done.stderr), done.stderr

@@ -1,6 +1,7 @@
 """`ctxext push`: a finished run, with a card made of what was measured, to the Hub."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -61,6 +62,7 @@ def push(
     commit_message: str | None = None,
     create_pr: bool = False,
     base_model: str | None = None,
+    evaluations: Sequence[str | Path] = (),
     token: str | None = None,
     dry_run: bool = False,
     on_progress: Progress = silent,
@@ -68,12 +70,14 @@ def push(
     """Upload a run: weights, config and tokenizer at the top, the adapter in `adapter/`, a card.
 
     The card's numbers come from the run's `ctxext.json` and from the evaluations in the run
-    folder, or one folder below, that measured exactly this checkpoint.
+    folder, or one folder below, that measured exactly this checkpoint; it shows this model and its
+    base.
 
     Args:
         run: what `finetune`, `merge` or `extend` wrote.
         repo_id: `name` or `org/name`; made when it does not exist.
         base_model: Hub id of the base, where the run was made from a local copy.
+        evaluations: folders of evaluations to take instead, with every model that they measured.
         token: None = HF_TOKEN or the stored login; never written anywhere.
         dry_run: write the card into the run folder and list the files only.
 
@@ -90,23 +94,35 @@ def push(
     warnings = [*opened.warnings, *missing_tokenizer(opened.source)]
     if base_model is not None:
         warnings += check_base_model(base_model)
-    evaluations = _evaluations(folder, checkpoint, opened.identity, warnings)
+    for each in evaluations:
+        if not Path(each).is_dir():
+            raise BadInput(f"--eval {each} is no folder")
+    measured = _evaluations(
+        [Path(each) for each in evaluations] or _folders(folder, checkpoint), opened.identity,
+        warnings,
+    )  # fmt: skip
+    if not any(each.kind == perplexity.KIND for each in measured):
+        warnings.append(
+            f'no evaluation in {folder}, so the card says "not measured"; make one: ctxext '
+            f"eval-ppl BASE {checkpoint} --data FILE --output-dir {folder}/eval"
+        )
     adapter = folder / "adapter" if (folder / "adapter" / ADAPTER_CONFIG).exists() else None
     facts = CardFacts(
         repo_id=repo_id,
         record=record,
         identity=opened.identity,
-        evaluations=[d for e in evaluations if isinstance(d := e.document, PerplexityResult)],
-        retrievals=[d for e in evaluations if isinstance(d := e.document, RetrievalResult)],
+        evaluations=[d for e in measured if isinstance(d := e.document, PerplexityResult)],
+        retrievals=[d for e in measured if isinstance(d := e.document, RetrievalResult)],
         base_model=card_base(record, base_model),
         adapter=adapter is not None,
-        plots=[e.picture for e in evaluations if e.kind == perplexity.KIND and e.has_plot],
-        heat_maps=[e.picture for e in evaluations if e.kind == retrieval.KIND and e.has_plot],
+        plots=[e.picture for e in measured if e.kind == perplexity.KIND and e.has_plot],
+        heat_maps=[e.picture for e in measured if e.kind == retrieval.KIND and e.has_plot],
+        others=bool(evaluations),
     )
     warnings += _of_names(facts)
     card = model_card(facts)
     write_file(folder / CARD, card)
-    items = _items(folder, weights, record, evaluations)
+    items = _items(folder, weights, record, measured)
     if adapter is not None:
         base = adapter_base(record, base_model, repo_id)
         if base.id == repo_id:
@@ -207,12 +223,16 @@ class _Evaluation:
         return f"{self.prefix}{_PICTURES[self.kind]}"
 
 
+def _folders(run: Path, checkpoint: Path) -> list[Path]:
+    """List where evaluations of a run may lie: in it, in its checkpoint, or one folder below."""
+    below = [path for home in (run, checkpoint) for path in sorted(home.iterdir())]
+    return list(dict.fromkeys([run, *(path for path in below if path.is_dir())]))
+
+
 def _evaluations(
-    run: Path, checkpoint: Path, identity: Identity, warnings: list[str]
+    folders: Sequence[Path], identity: Identity, warnings: list[str]
 ) -> list[_Evaluation]:
-    """Read every evaluation in the run, or in its checkpoint, that measured this checkpoint."""
-    folders = {run: None, **{p: None for p in sorted(run.iterdir()) if p.is_dir()}}
-    folders |= {p: None for p in sorted(checkpoint.iterdir()) if p.is_dir()}
+    """Read every evaluation in these folders that measured this checkpoint."""
     evaluations: list[_Evaluation] = []
     for folder, kind in itertools.product(folders, _PICTURES):
         name = f"{kind}.json"
@@ -232,11 +252,6 @@ def _evaluations(
             continue
         before = sum(each.kind == kind for each in evaluations)
         evaluations.append(_Evaluation(kind, folder, document, f"{before + 1}-" if before else ""))
-    if not any(each.kind == perplexity.KIND for each in evaluations):
-        warnings.append(
-            f'no evaluation in {run}, so the card says "not measured"; make one: ctxext eval-ppl '
-            f"BASE {checkpoint} --data FILE --output-dir {run}/eval"
-        )
     return evaluations
 
 

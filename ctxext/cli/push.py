@@ -36,6 +36,15 @@ def command(
             help="Hub id of the base, when it was a local copy. [default: the run's]",
         ),
     ] = None,
+    evaluations: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--eval",
+            metavar="DIR",
+            help="Evaluation to show, with all its models; may be given several times. [default: "
+            "those in RUN, this model and its base]",
+        ),
+    ] = None,
     token: Annotated[
         str | None,
         typer.Option(
@@ -94,6 +103,7 @@ def command(
             commit_message=commit_message,
             create_pr=create_pr,
             base_model=base_model,
+            evaluations=evaluations or (),
             token=token,
             dry_run=dry_run,
             on_progress=listen,

@@ -13,7 +13,8 @@ from ctxext.engines.notes import engine_notes, first_transformers, serve_command
 from ctxext.lengths import show_length
 from ctxext.methods import METHODS
 from ctxext.release.markdown import code_line, escape_markdown, markdown_code, markdown_table
-from ctxext.report.findings.groups import RetrievalGroup
+from ctxext.report.findings.collected import findings
+from ctxext.report.findings.groups import RetrievalGroup, Run
 from ctxext.report.tables.pivot import Across, Down, Table, pivot
 from ctxext.report.tables.retrieval import (
     accuracy_table,
@@ -50,6 +51,7 @@ class CardFacts:
         base_model: Hub id of the original base; None where it has none.
         adapter: whether `adapter/` is uploaded too.
         plots, heat_maps: pictures of these, uploaded beside the card.
+        others: show every model that was measured, not this one and its base alone.
     """
 
     repo_id: str
@@ -61,6 +63,7 @@ class CardFacts:
     plots: Sequence[str]
     retrievals: Sequence[RetrievalResult] = ()
     heat_maps: Sequence[str] = ()
+    others: bool = False
 
     @property
     def name(self) -> str:
@@ -148,8 +151,8 @@ class CardFacts:
         ]
 
     def perplexity_table(self, document: PerplexityResult) -> Table:
-        """Show perplexity by length of all models, and what the extension costs or brings."""
-        rows = document.results
+        """Show perplexity by length, and what the extension costs or brings."""
+        rows = [row for row in document.results if self._is_shown(row)]
         lengths = sorted({row.length for row in rows})
         first: dict[tuple[str, int], LengthRow] = {}
         for row in rows:
@@ -165,9 +168,7 @@ class CardFacts:
         """Write the line of changes at each length; none without a base."""
         known = [(row, row.perplexity) for row in rows if row.perplexity is not None]
         here = {row.length: value for row, value in known if self.is_this(row)}
-        origin = self.origin.config_sha256
-        base = {row.length: value for row, value in known
-                if origin is not None and row.config_sha256 == origin}  # fmt: skip
+        base = {row.length: value for row, value in known if self._is_base(row)}
         if not here or not base:
             return []
         changes = [
@@ -178,14 +179,33 @@ class CardFacts:
 
     def retrieval_group(self, document: RetrievalResult) -> RetrievalGroup:
         """Gather the rows of a document, models called by what they are to this one."""
-        names = {row.model: self.label(row) for row in document.results}
+        rows = [row for row in document.results if self._is_shown(row)]
+        names = {row.model: self.label(row) for row in rows}
         return RetrievalGroup(
             "", document.window, document.threshold,
-            results=[replace(row, model=names[row.model]) for row in document.results],
+            results=[replace(row, model=names[row.model]) for row in rows],
             effective=[
-                replace(row, model=names.get(row.model, row.model)) for row in document.effective
+                replace(row, model=names[row.model])
+                for row in document.effective
+                if row.model in names
             ],
         )  # fmt: skip
+
+    @property
+    def verdict(self) -> str | None:
+        """What far text does to this model, and whether it is used; None where nothing says."""
+        documents: list[PerplexityResult | RetrievalResult] = [*self.evaluations, *self.retrievals]
+        runs = [Run(str(at), "", RunRecord(), each) for at, each in enumerate(documents)]
+        ours = {row.model for each in documents for row in each.results if self.is_this(row)}
+        told = findings(runs).verdicts
+        return next((each.sentence for each in told if each.model in ours), None)
+
+    def _is_shown(self, row: LengthRow | CellRow) -> bool:
+        return self.others or self.is_this(row) or self._is_base(row)
+
+    def _is_base(self, row: LengthRow | CellRow) -> bool:
+        origin = self.origin.config_sha256
+        return origin is not None and row.config_sha256 == origin
 
     def is_this(self, row: LengthRow | CellRow) -> bool:
         """Tell whether a row was measured on exactly this checkpoint."""
@@ -195,10 +215,9 @@ class CardFacts:
         """Name what a measured model is to this one, told by its config and record."""
         if self.is_this(row):
             return "this model"
-        config = row.config_sha256
-        if config is not None and config == self.origin.config_sha256:
+        if self._is_base(row):
             return f"{row.model} (base)"
-        if config == self.identity.config_sha256 and self.record.training:
+        if row.config_sha256 == self.identity.config_sha256 and self.record.training:
             return f"{row.model} (extended, not trained)"
         return row.model
 

@@ -130,9 +130,11 @@ def test_the_card_says_what_was_measured(tmp_path, run):
     assert "fine-tuned with LoRA for 2 steps" in card
     table = [line for line in card.splitlines() if line.startswith("| ")]
     labels = [line.split(" | ")[0] for line in table]
-    for label in ("| this model", "| base (base)", "| yarn (extended, not trained)",
-                  "| this model against its base"):  # fmt: skip
-        assert label in labels, (label, labels)
+    assert {"| this model", "| base (base)", "| this model against its base"} <= set(labels)
+    assert "not trained" not in card  # others are shown when asked for
+    opening = card.index("## Perplexity")
+    assert " nats at " in card[:opening]
+    assert opening < card.index("## How to load it") < card.index("## What changed in the config")
     assert "| copy | this model |" in card
     assert "| copy | base (base) |" in card
     assert "![right answers by length and depth](retrieval.png)" in card
@@ -141,6 +143,20 @@ def test_the_card_says_what_was_measured(tmp_path, run):
     # Llama's license wants the name in front, and this name has it not
     assert any("begins with Llama" in w for w in document["warnings"])
     assert "vllm serve me/Tiny-512 --max-model-len 512" in card
+
+
+def test_evaluations_that_are_named_are_shown_with_all_their_models(run):
+    done = run_ctxext(
+        "push", run, "--repo-id", "me/Tiny-512", "--base-model", "org/Tiny", "--dry-run",
+        "--eval", run / "eval",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    card = (run / "README.md").read_text()
+    assert "| yarn 4x (extended, not trained) |" in card
+    assert "Not measured. Perplexity that stays low" in card  # the retrieval was not named
+    missing = run_ctxext("push", run, "--repo-id", "me/x", "--dry-run", "--eval", run / "nothing")
+    assert missing.returncode == 2
+    assert "--eval" in missing.stderr
 
 
 def test_an_extended_checkpoint_without_measurements(tmp_path, run):

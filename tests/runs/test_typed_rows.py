@@ -80,6 +80,7 @@ def test_the_card_of_an_older_run_has_its_numbers(tmp_path):
         base_model="org/Tiny",
         adapter=True,
         plots=["perplexity.png"],
+        others=True,
     )
     card = model_card(facts)
     length = next(r for r in older("eval-ppl")["results"] if r["model"] == "merged")

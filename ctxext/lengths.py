@@ -39,3 +39,12 @@ def show_length(tokens: int) -> str:
     ('32k', '5000')
     """
     return f"{tokens // 1024}k" if tokens >= 1024 and tokens % 1024 == 0 else str(tokens)
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun.
+
+    >>> counted(1, "window"), counted(1200, "window")
+    ('1 window', '1,200 windows')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

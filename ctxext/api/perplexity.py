@@ -13,8 +13,9 @@ from ctxext.choices import check_word
 from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import BadInput
 from ctxext.evaluation.measuring import weights_state
-from ctxext.evaluation.session import Loading, Session
-from ctxext.progress import Progress, silent
+from ctxext.evaluation.session import Loading, Session, default_lengths
+from ctxext.lengths import counted, show_length
+from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.report.charts.perplexity import plot_perplexity
 from ctxext.runs.rows.perplexity import (
     KeyRow,
@@ -58,7 +59,7 @@ def perplexity(
     models: str | Sequence[str],
     *,
     data: str,
-    lengths: str | Sequence[int | str],
+    lengths: str | Sequence[int | str] | None = None,
     names: Sequence[str] | None = None,
     stride: int = 256,
     protocol: Protocol = "sliding",
@@ -74,6 +75,7 @@ def perplexity(
     dtype: DtypeWord = "auto",
     device: str = "auto",
     trust_remote_code: bool = False,
+    on_note: Note = unheard,
     on_progress: Progress = silent,
 ) -> PerplexityResult:
     """Measure perplexity by window length and by position.
@@ -85,7 +87,7 @@ def perplexity(
     Args:
         models: checkpoints, measured one after the other.
         data: as `--data`.
-        lengths: window lengths in tokens, or as `1k,8k`.
+        lengths: window lengths in tokens, or as `1k,8k`; None = `default_lengths`.
         names: what the rows call the models; None = the ends of their paths.
         stride: tokens between windows, for `sliding` and `yarn`.
         aligned: score the same tokens at every length.
@@ -93,6 +95,7 @@ def perplexity(
         prefill_chunk: tokens that go through the model at once, the rest in the KV cache; 0 = all.
         tokens: read only the first so many tokens of the text.
         tokenizer: folder or repository whose tokenizer is used; None = the checkpoint's own.
+        on_note: told what will be read, before any model is loaded.
         output_dir: gets `eval-ppl.json`, `perplexity.png` and `.svg`, `ctxext.json`; one that a
             killed run left is gone on with.
 
@@ -100,9 +103,9 @@ def perplexity(
         BadInput: anything the user can mend, text shorter than a window included.
         CtxextError: nothing could be measured, corrupt weights.
     """
-    models, lengths = several(models), several_lengths(lengths, "lengths")
-    _check(models, lengths, stride, protocol, aligned=aligned)
-    rule = _rule(key_tokens, lengths[-1])
+    models = several(models)
+    asked = None if lengths is None else several_lengths(lengths, "lengths")
+    _check(models, asked, stride, protocol, aligned=aligned)
     loading = Loading(
         revision, tokenizer, check_dtype(dtype), device, trust_remote_code, prefill_chunk
     )
@@ -112,6 +115,8 @@ def perplexity(
     ) as session:  # fmt: skip
         from ctxext.evaluation.perplexity.texts import Texts
 
+        lengths = asked or default_lengths(session.checkpoints)
+        rule = _rule(key_tokens, lengths[-1])
         texts = Texts(data, field, tokens or 0, lengths[-1], loading)
         session.agree(lambda: _read(texts, session))
         from ctxext.evaluation.perplexity.scores import Protocols
@@ -119,6 +124,8 @@ def perplexity(
         protocols = Protocols(protocol, stride, tuple(lengths) if aligned else ())
         run = _Run(session, texts, lengths, protocols, on_progress)
         session.begin()
+        if session.launch.main:
+            on_note(run.announcement())
         run.find_keys(rule)
         for name, checkpoint in session:
             run.measure(name, checkpoint)
@@ -153,6 +160,21 @@ class _Run:
     results: list[LengthRow] = dataclasses.field(default_factory=list)
     positions: list[PositionRow] = dataclasses.field(default_factory=list)
     key_rows: list[KeyRow] = dataclasses.field(default_factory=list)
+
+    def announcement(self) -> str:
+        """Say what will be read, and how much of it is scored."""
+        first = self.session.checkpoints[0]
+        documents, _ = self.texts.readable(first)
+        plans = [self.protocols.plan(documents, length) for length in self.lengths]
+        scored = sorted({int(plan.scored.sum()) for plan in plans})
+        least = f"{scored[0]:,} to " if len(scored) > 1 else ""
+        return (
+            f"reading {counted(len(self.session.names), 'model')} at "
+            f"{', '.join(show_length(length) for length in self.lengths)} tokens: "
+            f"{counted(len(documents), 'document')}, {sum(map(len, documents)):,} tokens, of which "
+            f"{least}{scored[-1]:,} are scored at each length, in "
+            f"{counted(sum(map(len, plans)), 'window')} a model"
+        )
 
     def reading(self, name: str, checkpoint: Opened) -> "Reading":
         """Load a checkpoint, to be read in windows."""
@@ -313,11 +335,16 @@ def _rule(wanted: KeyTokens | None, longest: int) -> "KeyRule | None":
 
 
 def _check(
-    models: Sequence[str], lengths: Sequence[int], stride: int, protocol: str, *, aligned: bool
+    models: Sequence[str],
+    lengths: Sequence[int] | None,
+    stride: int,
+    protocol: str,
+    *,
+    aligned: bool,
 ) -> None:
     if not models:
         raise BadInput("no MODEL given")
-    if not lengths or lengths[0] < 2:
+    if lengths is not None and (not lengths or lengths[0] < 2):
         raise BadInput("--lengths has to hold at least one window of 2 tokens or more")
     if stride < 1:
         raise BadInput(f"--stride is {stride}, and has to be at least 1")

@@ -17,8 +17,9 @@ from ctxext.data.sources import Source as TextSource
 from ctxext.data.tokens import check_top
 from ctxext.errors import BadInput
 from ctxext.evaluation.measuring import weights_state
-from ctxext.evaluation.session import Loading, Session
-from ctxext.progress import Progress, silent
+from ctxext.evaluation.session import Loading, Session, default_lengths
+from ctxext.lengths import counted, show_length
+from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.report.charts.retrieval import plot_retrieval
 from ctxext.report.tables.text import percent
 from ctxext.runs.rows.retrieval import (
@@ -45,7 +46,7 @@ _HAYSTACK = 64 * 1024 * 1024  # characters of a text that are read
 def retrieval(
     models: str | Sequence[str],
     *,
-    lengths: str | Sequence[int | str],
+    lengths: str | Sequence[int | str] | None = None,
     tasks: str | Sequence[str] = ("passkey",),
     depths: Sequence[float] = DEPTHS,
     samples: int = 10,
@@ -63,6 +64,7 @@ def retrieval(
     dtype: DtypeWord = "auto",
     device: str = "auto",
     trust_remote_code: bool = False,
+    on_note: Note = unheard,
     on_progress: Progress = silent,
 ) -> RetrievalResult:
     """Ask for what is hidden in long texts.
@@ -72,7 +74,8 @@ def retrieval(
 
     Args:
         models: checkpoints, measured one after the other.
-        lengths: tokens of prompt and answer together.
+        lengths: tokens of prompt and answer together; None = `default_lengths`, as far as the
+            questions fit.
         tasks: names of `evaluation.retrieval.tasks`, or `all`.
         depths: where the needle stands, 0 = beginning, 1 = end.
         samples: questions for each task, length and depth.
@@ -83,6 +86,7 @@ def retrieval(
         names: what the rows call the models; None = the ends of their paths.
         prefill_chunk: tokens of a prompt that go through the model at once; 0 = all.
         tokenizer: folder or repository whose tokenizer is used; None = the checkpoint's own.
+        on_note: told what will be asked, before any model is loaded.
         output_dir: gets `eval-retrieval.json`, `retrieval.png` and `.svg`, `ctxext.json`; one that
             a killed run left is gone on with.
 
@@ -93,9 +97,10 @@ def retrieval(
     from ctxext.evaluation.statistics.effective_length import parse_threshold
 
     models, tasks = several(models), several(tasks)
-    lengths, depths = several_lengths(lengths, "lengths"), sorted(set(depths))
-    _check(models, lengths, depths, samples, score)
-    questions = _Questions(_tasks(tasks), lengths, depths, samples, seed, score)
+    asked = None if lengths is None else several_lengths(lengths, "lengths")
+    depths = sorted(set(depths))
+    _check(models, asked, depths, samples, score)
+    questions = _Questions(_tasks(tasks), asked or (), depths, samples, seed, score)
     rule = parse_threshold(threshold)
     loading = Loading(
         revision, tokenizer, check_dtype(dtype), device, trust_remote_code, prefill_chunk
@@ -106,6 +111,8 @@ def retrieval(
         text = TextSource(data, field) if data is not None else None
         run = session.agree(lambda: _Run.prepare(session, questions, rule, text, on_progress))
         session.begin()
+        if session.launch.main:
+            on_note(run.announcement())
         for (name, checkpoint), encode in zip(session, run.encoders, strict=True):
             run.ask(name, checkpoint, encode)
         result = run.result(str(output_dir) if output_dir else None)
@@ -119,7 +126,7 @@ def retrieval(
 
 @dataclass(frozen=True)
 class _Questions:
-    """What every checkpoint is asked alike."""
+    """What every checkpoint is asked alike; no `lengths`: those of `default_lengths` that fit."""
 
     tasks: Sequence["Task"]
     lengths: Sequence[int]
@@ -167,6 +174,10 @@ class _Run:
         for checkpoint, encode in zip(session.checkpoints, encoders, strict=True):
             embeddings = loading.check_weights(checkpoint)
             check_top(max(encode(NOISE + string.printable)), embeddings)
+        if not questions.lengths:
+            usual = default_lengths(session.checkpoints)
+            fitting = [n for n in usual if _fit(questions.tasks, encoders, n)]
+            questions = replace(questions, lengths=fitting or usual[-1:])
         lengths: Sequence[int] = questions.lengths
         warnings: list[str] = []
         if rule.relative:
@@ -176,6 +187,18 @@ class _Run:
             session, replace(questions, lengths=lengths), rule, text, _haystack(text), encoders,
             wordings, warnings, listen,
         )  # fmt: skip
+
+    def announcement(self) -> str:
+        """Say what will be asked."""
+        asked = self.questions
+        each = len(asked.depths) * asked.samples
+        cells = len(asked.tasks) * len(asked.lengths)
+        return (
+            f"asking {counted(len(self.session.names), 'model')} "
+            f"{', '.join(task.name for task in asked.tasks)} at "
+            f"{', '.join(show_length(length) for length in asked.lengths)} tokens: "
+            f"{counted(each, 'question')} at each length, {each * cells:,} a model"
+        )
 
     def ask(self, name: str, checkpoint: Opened, encode: "Encoder") -> None:
         """Ask a checkpoint all tasks at all lengths."""
@@ -281,23 +304,30 @@ def _with_one_inside(
     Returns:
         All lengths, sorted, and what has to be said of those that were added or would not do.
     """
-    from ctxext.evaluation.retrieval.scores import wording_of
-
     lengths, warnings = list(questions.lengths), []
     for checkpoint, encode in zip(checkpoints, encoders, strict=True):
         window = checkpoint.position.window.original
         if min(lengths) <= window:
             continue
         said = f"--lengths has none inside the trained window of {window} tokens"
-        try:
-            for task in questions.tasks:
-                wording_of(task, encode, window)
-        except BadInput:
+        if _fit(questions.tasks, [encode], window):
+            lengths.insert(0, window)
+            warnings.append(f"{said}: {window} is asked too, for a model's own score")
+        else:
             warnings.append(f"{said}, and the questions do not fit in it: nothing to hold them to")
-            continue
-        lengths.insert(0, window)
-        warnings.append(f"{said}: {window} is asked too, for a model's own score")
     return sorted(set(lengths)), warnings
+
+
+def _fit(tasks: Sequence["Task"], encoders: Sequence["Encoder"], length: int) -> bool:
+    """Tell whether the questions of all tasks can be asked at a length."""
+    from ctxext.evaluation.retrieval.scores import wording_of
+
+    try:
+        for task, encode in itertools.product(tasks, encoders):
+            wording_of(task, encode, length)
+    except BadInput:
+        return False
+    return True
 
 
 def _haystack(source: TextSource | None) -> "Haystack":
@@ -343,14 +373,14 @@ def _tasks(names: Sequence[str]) -> list["Task"]:
 
 def _check(
     models: Sequence[str],
-    lengths: Sequence[int],
+    lengths: Sequence[int] | None,
     depths: Sequence[float],
     samples: int,
     score: str,
 ) -> None:
     if not models:
         raise BadInput("no MODEL given")
-    if not lengths or lengths[0] < 2:
+    if lengths is not None and (not lengths or lengths[0] < 2):
         raise BadInput("--lengths has to hold at least one length of 2 tokens or more")
     if not depths or not all(0 <= depth <= 1 for depth in depths):
         raise BadInput("--depths have to lie between 0 (beginning) and 1 (end)")

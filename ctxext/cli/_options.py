@@ -9,6 +9,7 @@ import typer
 from ctxext.checkpoints.config.dtype import DtypeWord
 from ctxext.checkpoints.config.rope_block import Dialect
 from ctxext.errors import BadInput, shown
+from ctxext.lengths import parse_lengths
 
 READ = "What is read"
 TRAINED = "What is trained"
@@ -147,6 +148,15 @@ Prefer = Annotated[
         "--prefer", "rope_scaling or rope_parameters: which counts where they disagree.", READ
     ),
 ]
+
+
+def lengths(text: str | None) -> list[int] | None:
+    """Read `--lengths`; None stays None.
+
+    Raises:
+        BadInput: a length is none, or below 2 tokens.
+    """
+    return None if text is None else parse_lengths(text, flag="--lengths", least=2)
 
 
 def parse_set(pairs: list[str] | None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import typer
 
 from ctxext.errors import CtxextError
 from ctxext.masking import masked
+from ctxext.progress import Note, unheard
 from ctxext.runs.checked import printable_text
 from ctxext.runs.json_file import finite
 from ctxext.runs.rows.row import Failed
@@ -80,6 +81,14 @@ def say_warnings(warnings: Sequence[str]) -> None:
     for warning in warnings:
         console.print("warning: ", style="yellow", end="")
         console.print(warning)
+
+
+def say_note(*, quiet: bool) -> Note:
+    """Make what says a sentence on stderr; nothing under `--quiet`."""
+    if quiet:
+        return unheard
+    console = err()
+    return lambda sentence: console.print(sentence)
 
 
 def say_failed(failed: Sequence[Failed], *, resumable: bool) -> None:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
-from ctxext.cli._output import out, print_json, say_failed, say_warnings, table
+from ctxext.cli._output import out, print_json, say_failed, say_note, say_warnings, table
 from ctxext.cli._progress import progress
-from ctxext.lengths import parse_length, parse_lengths
+from ctxext.lengths import parse_length
 from ctxext.machine.launch import environment_rank
 from ctxext.report.findings.differences import by_nll, differences
 from ctxext.report.tables.perplexity import (
@@ -38,8 +38,14 @@ def command(
         ),
     ],
     lengths: Annotated[
-        str, typer.Option("--lengths", metavar="LENGTHS", help="Window lengths, with commas.")
-    ] = "2k,4k,8k",
+        str | None,
+        typer.Option(
+            "--lengths",
+            metavar="LENGTHS",
+            help="Window lengths, with commas. [default: from a quarter of the trained "
+            "window, doubling, up to the claimed one]",
+        ),
+    ] = None,
     stride: Annotated[
         str,
         typer.Option("--stride", metavar="LENGTH", help="Tokens between windows (sliding, yarn)."),
@@ -124,7 +130,7 @@ def command(
         result = perplexity(
             models,
             data=data,
-            lengths=parse_lengths(lengths, flag="--lengths", least=2),
+            lengths=options.lengths(lengths),
             stride=parse_length(stride, flag="--stride", least=1),
             protocol=protocol,
             aligned=aligned,
@@ -141,6 +147,7 @@ def command(
             dtype=dtype,
             device=device,
             trust_remote_code=trust_remote_code,
+            on_note=say_note(quiet=quiet),
             on_progress=listen,
         )
     if not main:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
-from ctxext.cli._output import out, print_json, say_failed, say_warnings, table
+from ctxext.cli._output import out, print_json, say_failed, say_note, say_warnings, table
 from ctxext.cli._progress import progress
 from ctxext.errors import BadInput
-from ctxext.lengths import parse_length, parse_lengths, show_length
+from ctxext.lengths import parse_length, show_length
 from ctxext.machine.launch import environment_rank
 from ctxext.report.findings.differences import by_accuracy, differences
 from ctxext.report.findings.groups import RetrievalGroup
@@ -40,11 +40,14 @@ def command(
         ),
     ] = "passkey",
     lengths: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--lengths", metavar="LENGTHS", help="Tokens of prompt and answer, with commas."
+            "--lengths",
+            metavar="LENGTHS",
+            help="Tokens of prompt and answer, with commas. [default: from a quarter of the "
+            "trained window, doubling, up to the claimed one]",
         ),
-    ] = "2k,4k,8k",
+    ] = None,
     depths: Annotated[
         str,
         typer.Option(
@@ -111,7 +114,7 @@ def command(
         result = retrieval(
             models,
             tasks=[name.strip() for name in tasks.split(",") if name.strip()],
-            lengths=parse_lengths(lengths, flag="--lengths", least=2),
+            lengths=options.lengths(lengths),
             depths=_depths(depths),
             samples=samples,
             score=score,
@@ -129,6 +132,7 @@ def command(
             dtype=dtype,
             device=device,
             trust_remote_code=trust_remote_code,
+            on_note=say_note(quiet=quiet),
             on_progress=listen,
         )
     if not main:

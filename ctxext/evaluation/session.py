@@ -225,6 +225,20 @@ class Session:
         self.launch.on_main(lambda: self._folder.finish(document, plots, finished=finished))
 
 
+def default_lengths(checkpoints: Sequence[Opened]) -> list[int]:
+    """Choose the lengths of an evaluation that names none, tokens.
+
+    A quarter, half and all of the first checkpoint's trained window, then twice that and so on up
+    to the longest window that a checkpoint claims.
+    """
+    window = checkpoints[0].position.window.original
+    claimed = max(each.position.window.current for each in checkpoints)
+    lengths = [window // 4, window // 2, window]
+    while lengths[-1] * 2 <= claimed:
+        lengths.append(lengths[-1] * 2)
+    return [length for length in lengths if length > 1]
+
+
 def _reference(model: str, loading: Loading) -> Opened:
     """Open it at its default revision, with the named tokenizer only where it has none."""
     plain = Loading(trust_remote_code=loading.trust_remote_code)

@@ -258,7 +258,7 @@ def test_resume_passes_over_damage_and_loads_no_pickle(tmp_path, run, tiny_llama
     newest = out / "checkpoints" / "step-3"
     file = newest / "optimizer.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    leftover = out / "checkpoints" / ".tmp-killed"
+    leftover = out / "checkpoints" / ".step-3.ctxext-tmp-killed"
     leftover.mkdir()
     (leftover / "trained.safetensors").write_bytes(b"half")
     sentinel = tmp_path / "executed"

@@ -46,6 +46,6 @@ def test_extend_finetune_and_a_drop(tmp_path, stories, novel):
     assert json.loads(done.stdout)["tokens"] == 8 * 2048
     got = perplexities(stories, tmp_path / "s", tmp_path / "run/merged", data=novel)
     for length in (512, 2048):
-        before, after = got["s", length], got["merged", length]
+        before, after = got["yarn 4x", length], got["yarn 4x + LoRA", length]
         assert after < 0.97 * before, (length, before, after)
     assert got["stories260K", 512] > 1

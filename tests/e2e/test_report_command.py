@@ -48,7 +48,7 @@ def test_every_kind_of_run(tmp_path):
     folders = every_kind(tmp_path / "runs")
     done = run_ctxext("report", *folders, "-o", tmp_path / "report.html")
     assert done.returncode == 0, done.stderr
-    for words in ("used, but not the middle", "stable, not used", "(noise)", "arc_easy", "LongPPL"):
+    for words in ("used but not the middle", "holds, not used", "(noise)", "arc_easy", "LongPPL"):
         assert words in done.stdout
     assert (tmp_path / "report.html").stat().st_size < 3_000_000
 

@@ -129,7 +129,7 @@ def test_its_record_and_its_card_are_those_of_a_run_by_hand(tmp_path, tiny_llama
     assert re.search(r"\| 1 +\| 256 +\| linear +\| 256 +\| 4 +\| 2,048 ", card), card
     assert re.search(r"\| 2 +\| 512 +\| yarn +\| 500 +\| 8 +\| 8,000 ", card), card
     assert {"adapter/adapter_model.safetensors", "log.jsonl", "recipe.yaml"} <= {
-        path for path, _ in pushed.files
+        file.path for file in pushed.files
     }
 
 

@@ -59,7 +59,8 @@ def check_resumed(out):
     if known is None:
         return
     assert known.state.step == 2 - len(known.problems)
-    assert known.state.tokens == 64 * known.state.step
+    rows = known.state.rows_per_step or TRAIN.batch_size * TRAIN.gradient_accumulation
+    assert known.state.tokens == known.state.step * rows * TRAIN.seq_length
     restore(known, model, optimizer)
     model(torch.ones(2, 4)).square().mean().backward()
     optimizer.step()

@@ -39,7 +39,9 @@ def run(steps, out=None, start=None):
         optimizer.zero_grad()
         losses.append(float(loss.detach()))
         if out is not None:
-            save_state(out, RunState(step + 1, 0, RECIPE, "data"), model, optimizer)
+            # One row of 8 tokens in each of the 8 passes of a step, as in version 0.1: no rows.
+            done = RunState(step + 1, 64 * (step + 1), RECIPE, "data")
+            save_state(out, done, model, optimizer)
     return losses
 
 
@@ -124,6 +126,10 @@ def test_numbers_that_do_not_fit_the_recipe(tmp_path):
     for step in (1, 2):
         damaged(tmp_path, step, lambda t, o, n: n.update(rows_per_step=4, tokens=1))
     with pytest.raises(CtxextError, match="2 steps of 4 rows are not 1 tokens"):
+        read_state(tmp_path, RECIPE, "data", toy(), TrainConfig(steps=4, seq_length=8))
+    for step in (1, 2):  # what version 0.1 wrote has no rows, and tokens all the same
+        damaged(tmp_path, step, lambda t, o, n: n.update(rows_per_step=0, tokens=0))
+    with pytest.raises(CtxextError, match="2 steps of 8 rows are not 0 tokens"):
         read_state(tmp_path, RECIPE, "data", toy(), TrainConfig(steps=4, seq_length=8))
 
 

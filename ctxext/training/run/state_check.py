@@ -45,10 +45,12 @@ def check_counts(state: RunState, train: TrainConfig) -> None:
     Raises:
         Broken: they do not.
     """
-    step, rows = state.step, state.rows_per_step
+    step = state.step
+    # Version 0.1 did not write the rows: it knew one process.
+    rows = state.rows_per_step or train.batch_size * train.gradient_accumulation
     if step > train.steps:
         raise Broken(f"step {step} is beyond the {train.steps} of the recipe")
-    if rows and state.tokens != step * rows * train.seq_length:
+    if state.tokens != step * rows * train.seq_length:
         raise Broken(f"{step} steps of {rows} rows are not {state.tokens} tokens")
 
 

@@ -23,7 +23,7 @@ from ctxext.data.tokens import TokenIds, tokenize
 from ctxext.errors import CtxextError
 from ctxext.progress import Progress, silent
 from ctxext.report.charts.demo import plot_demo
-from ctxext.runs.json_file import dump_json
+from ctxext.runs.json_file import dump_measured
 from ctxext.runs.output import check_output
 from ctxext.runs.recipe.reader import override, read_recipe, shipped_recipe
 from ctxext.runs.rows.demo import CopyRow, DemoResult, MergedCheck
@@ -108,7 +108,7 @@ def demo(
         lora_steps=recipe["train"]["steps"],
         seconds=round(time.monotonic() - began, 1),
     )
-    (out / "demo.json").write_text(dump_json(result.to_dict()), encoding="utf-8")
+    (out / "demo.json").write_text(dump_measured(result.to_dict()), encoding="utf-8")
     for suffix in ("png", "svg"):
         plot_demo(out / f"demo.{suffix}", positions, copies, original=ORIGINAL, target=TARGET)
     make_report([out], output=out / "report.html", overwrite=True)
@@ -150,6 +150,7 @@ def heldout(base: Path) -> list[TokenIds]:
 def measure(
     name: str, folder: Path, documents: Sequence[TokenIds], seed: int
 ) -> tuple[list[PositionRow], list[CopyRow]]:
+    from ctxext.evaluation.perplexity.blocks import Grid
     from ctxext.evaluation.perplexity.scores import by_position
     from ctxext.evaluation.reading.reading import Reading
     from ctxext.evaluation.reading.scoring import Scorer
@@ -157,7 +158,8 @@ def measure(
 
     opened = open_checkpoint(str(folder))
     model = load_model(opened.source, opened.position)
-    rows = by_position(Reading(Scorer(model), name), documents, TARGET)
+    grid = Grid.of(documents, TARGET, HELDOUT)
+    rows = by_position(Reading(Scorer(model), name), documents, TARGET, grid=grid)
     # Bytes are tokens here, so the planted strings are printable bytes.
     copied = copying(
         model, documents, list(_PRINTABLE), length=TARGET, distances=DISTANCES, seed=seed, name=name

@@ -155,7 +155,8 @@ def test_a_verdict_in_sentences():
     beyond = judge([(512, 3.0)])
     assert beyond.sentence.startswith("No perplexity inside the trained window of 256 tokens was")
     doubt = judge([], Task("copy", 512, 2048, perhaps=1024), Task("key", None, 2048, perhaps=512))
-    assert "retrieval holds to 512 to 1k (copy), to perhaps 512 (key)" in doubt.sentence
+    assert "retrieval holds to 512, perhaps to 1k (copy), perhaps to 512 (key)" in doubt.sentence
+    assert doubt.word == "perhaps used"
 
 
 def test_what_nobody_solves_shows_no_use_but_its_choice_is_told():

@@ -14,7 +14,9 @@ from ctxext.report.findings.reading import Change, FarReading, Step
 
 COPIED = 0.5  # share of a planted string that counts as copied, in the demo's measure
 
-Use = Literal["used", "used in part", "used but not the middle", "not used", "use not shown"]
+Use = Literal[
+    "used", "used in part", "used but not the middle", "perhaps used", "not used", "use not shown"
+]
 _STEPS: tuple[Step, ...] = ("gains", "holds", "loses", "collapses")
 
 
@@ -142,7 +144,7 @@ def verdict(evidence: Evidence) -> Verdict:
     telling = [task for task in evidence.tasks if task.longest > window]
     used = min((task.reached or 0 for task in telling), default=0)
     perhaps = min((task.perhaps or task.reached or 0 for task in telling), default=0)
-    use = _use(evidence, telling, window, used)
+    use = _use(evidence, telling, used, perhaps)
     words = [*([step] if step else []), *([use] if use and step != "collapses" else [])]
     parts = [_loss_words(evidence), _retrieval_words(telling, evidence.chosen)]
     if evidence.lost:
@@ -163,11 +165,12 @@ def verdict(evidence: Evidence) -> Verdict:
     )
 
 
-def _use(evidence: Evidence, telling: Sequence[Task], window: int, used: int) -> Use | None:
+def _use(evidence: Evidence, telling: Sequence[Task], used: int, perhaps: int) -> Use | None:
+    window = evidence.window or 0
     if not telling:
         return "use not shown" if evidence.chosen else None
     if used <= window:
-        return "not used"
+        return "perhaps used" if perhaps > window else "not used"
     if used < min(task.longest for task in telling):
         return "used in part"
     lost = any(window < length <= used for _, length in evidence.lost)
@@ -234,16 +237,22 @@ def _retrieval_words(tasks: Sequence[Task], chosen: Sequence[Task]) -> str:
         return "whether far text is used was not measured"
     by_reach: dict[str, list[Task]] = {}
     for task in sorted(tasks, key=lambda task: -(task.reached or 0)):
-        by_reach.setdefault(reach_words(task.reached, task.perhaps), []).append(task)
+        by_reach.setdefault(_to(task), []).append(task)
     several = len(by_reach) > 1 or any(" " in task.name for task in tasks)
     parts = []
     for words, group in by_reach.items():
         whose = f" ({', '.join(task.name for task in group)})" if several else ""
         best = max((task.best or 0 for task in group), default=0)
         at_best = f", {100 * best:.0f} % at best" if best and words == "nowhere" else ""
-        to = words if words == "nowhere" else f"to {words}"
-        parts.append(f"{to}{whose}{at_best}")
+        parts.append(f"{words}{whose}{at_best}")
     return f"retrieval holds {', '.join(parts)}"
+
+
+def _to(task: Task) -> str:
+    if task.perhaps and task.perhaps > (task.reached or 0):
+        doubt = f"perhaps to {show_length(task.perhaps)}"
+        return f"to {show_length(task.reached)}, {doubt}" if task.reached else doubt
+    return f"to {show_length(task.reached)}" if task.reached else "nowhere"
 
 
 def reach_words(reached: int | None, perhaps: int | None) -> str:

@@ -48,6 +48,14 @@ Models = Annotated[
         metavar="MODEL", help="Checkpoint folders or Hub repository ids.", show_default=False
     ),
 ]
+Names = Annotated[
+    str | None,
+    typer.Option(
+        "--names",
+        metavar="NAMES",
+        help="What tables call the models, with commas. [default: by what made them]",
+    ),
+]
 OutputDir = Annotated[
     Path | None,
     typer.Option(
@@ -157,6 +165,11 @@ def lengths(text: str | None) -> list[int] | None:
         BadInput: a length is none, or below 2 tokens.
     """
     return None if text is None else parse_lengths(text, flag="--lengths", least=2)
+
+
+def names(text: str | None) -> list[str] | None:
+    """Read `--names`; None stays None."""
+    return None if text is None else [name.strip() for name in text.split(",")]
 
 
 def parse_set(pairs: list[str] | None) -> dict[str, Any]:

@@ -138,6 +138,12 @@ class Session:
         Raises:
             BadInput: as `Loading.open`, `check_output` and `locked`.
         """
+        if names is not None and (
+            len(set(names) - {""}) != len(models) or len(names) != len(models)
+        ):
+            raise BadInput(
+                f"--names has {', '.join(names)}, and has to name each of {len(models)} models once"
+            )
         with launched(loading.device) as launch, ExitStack() as held:
 
             def look() -> Session:

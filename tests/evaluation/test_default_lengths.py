@@ -1,5 +1,7 @@
 """Which lengths an evaluation measures that names none, and what it says before it begins."""
 
+import json
+
 import ctxext
 from ctxext.evaluation.session import default_lengths
 from support.command import run_ctxext
@@ -43,3 +45,14 @@ def test_what_will_be_asked_is_said_before_and_not_when_quiet(tiny_llama, tmp_pa
         "asking 1 model copy at 64, 128 tokens: 4 questions at each length, 8 a model"
     )
     assert "asking" not in run_ctxext(*asked, "--quiet").stderr
+
+
+def test_names_are_one_for_each_model_and_no_two_alike(tiny_llama, book):
+    asked = ("eval-ppl", tiny_llama, tiny_llama, "--data", book, "--tokens", "300", "--json")
+    done = run_ctxext(*asked, "--lengths", "64", "--names", "old, new")
+    assert done.returncode == 0, done.stderr
+    assert [row["model"] for row in json.loads(done.stdout)["results"]] == ["old", "new"]
+    for names in ("one", "same,same", "a,b,c"):
+        done = run_ctxext(*asked, "--names", names)
+        assert done.returncode == 2
+        assert "--names has" in done.stderr

@@ -40,3 +40,8 @@ def several_lengths(lengths: str | Sequence[int | str], name: str) -> list[int]:
     if isinstance(lengths, str):
         return parse_lengths(lengths, flag=name)
     return sorted({tokens(length, name) for length in lengths})
+
+
+def maybe_lengths(lengths: str | Sequence[int | str] | None, name: str) -> list[int] | None:
+    """Read lengths that may be left out, as `several_lengths`."""
+    return None if lengths is None else several_lengths(lengths, name)

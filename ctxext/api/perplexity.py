@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ctxext.api._arguments import several, several_lengths
+from ctxext.api._arguments import maybe_lengths, several
 from ctxext.checkpoints.config.dtype import DtypeWord, check_dtype
 from ctxext.checkpoints.opened import Opened
 from ctxext.choices import check_word
@@ -104,7 +104,7 @@ def perplexity(
         CtxextError: nothing could be measured, corrupt weights.
     """
     models = several(models)
-    asked = None if lengths is None else several_lengths(lengths, "lengths")
+    asked = maybe_lengths(lengths, "lengths")
     _check(models, asked, stride, protocol, aligned=aligned)
     loading = Loading(
         revision, tokenizer, check_dtype(dtype), device, trust_remote_code, prefill_chunk

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ctxext.api._arguments import several, several_lengths
+from ctxext.api._arguments import maybe_lengths, several
 from ctxext.checkpoints.config.dtype import DtypeWord, check_dtype
 from ctxext.checkpoints.opened import Opened
 from ctxext.checkpoints.provenance import sha256_of
@@ -97,7 +97,7 @@ def retrieval(
     from ctxext.evaluation.statistics.effective_length import parse_threshold
 
     models, tasks = several(models), several(tasks)
-    asked = None if lengths is None else several_lengths(lengths, "lengths")
+    asked = maybe_lengths(lengths, "lengths")
     depths = sorted(set(depths))
     _check(models, asked, depths, samples, score)
     questions = _Questions(_tasks(tasks), asked or (), depths, samples, seed, score)

@@ -38,15 +38,14 @@ def made_by(folder: Path) -> str | None:
         BadInput: the record is broken.
     """
     record = read_record(folder)
-    if record is None:
+    if record is None or not record.method or record.window is None:
         return None
-    parts = []
-    if record.method and record.window:
-        parts.append(f"{record.method} {record.window.target / record.window.original:g}x")
-    if record.training is not None and record.kind != "extend":
-        recipe = record.training.recipe
-        parts.append("full fine-tuning" if recipe and recipe.train.what == "full" else "LoRA")
-    return " + ".join(parts) if record.method else None
+    extended = f"{record.method} {record.window.target / record.window.original:g}x"
+    if record.training is None or record.kind == "extend":
+        return extended
+    recipe = record.training.recipe
+    full = recipe is not None and recipe.train.what == "full"
+    return f"{extended} + {'full fine-tuning' if full else 'LoRA'}"
 
 
 def shortest_ends(paths: Sequence[Path]) -> list[str]:

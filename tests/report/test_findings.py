@@ -213,3 +213,30 @@ def test_a_long_log_is_drawn_by_its_means():
     assert lines[-1].step == 4000
     assert lines[1].loss == sum(range(13, 23)) / 10  # steps 8 and 9 are not there
     assert len(thinned(log[:300])) == 300
+
+
+def test_a_document_that_knows_more_hashes_is_of_the_same_checkpoint():
+    later = perplexity_document()
+    later["results"] = [row | {"weights_sha256": sha256(row["model"])} for row in later["results"]]
+    found = findings([run("one", "eval-ppl", perplexity_document()), run("two", "eval-ppl", later)])
+    assert found.perplexity[0].models == ["base", "yarn", "lora"]
+
+
+def test_a_checkpoint_has_one_name_by_its_hashes():
+    def known(names):
+        document = perplexity_document(names)
+        rows = zip([*"abc"], names, strict=True)
+        weights = {name: sha256(weights) for weights, name in rows}
+        for row in document["results"]:
+            row["weights_sha256"] = weights[row["model"]]
+        return document
+
+    first, second = known(("base", "yarn", "lora")), known(("base", "mine", "yarn"))
+    found = findings([run("one", "eval-ppl", first), run("two", "eval-ppl", second)])
+    assert found.perplexity[0].models == ["base", "yarn", "lora"]
+    for row in second["results"]:
+        row["weights_sha256"] = sha256("other" + row["model"])
+    found = findings([run("one", "eval-ppl", first), run("two", "eval-ppl", second)])
+    assert found.perplexity[0].models == [
+        "base", "yarn", "lora", "base (two)", "mine", "yarn (two)",
+    ]  # fmt: skip

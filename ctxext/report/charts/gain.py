@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ctxext.report.charts.style import length_axis, line_style, mark_window, short
+from ctxext.report.charts.style import length_axis, line_style, mark_windows, short, side_by_side
 from ctxext.report.findings.differences import Difference
 from ctxext.runs.rows.row import models_of
 
@@ -24,7 +24,7 @@ def draw_gain(
     for index, model in enumerate(models):
         curve = sorted((d for d in gained if d.model == model), key=lambda d: d.place)
         style = line_style(index)
-        shift = 2 ** (0.02 * (index - (len(models) - 1) / 2))
+        shift = side_by_side(index, len(models))
         at = [d.place[0] * shift for d in curve]
         axis.plot(
             at, [d.apart.difference for d in curve], label=short(model), gid=f"gain-{index}",
@@ -36,6 +36,4 @@ def draw_gain(
     length_axis(axis, places, "window length, tokens")
     axis.axhline(0, color="#666666", linewidth=0.8, zorder=1)
     axis.set_ylabel("nats a token gained")
-    for tokens, text in ((window, "trained window"), (target, "target")):
-        if tokens and places[0] <= tokens <= places[-1]:
-            mark_window(axis, tokens, text, above=True)
+    mark_windows(axis, places, window, target, above=True)

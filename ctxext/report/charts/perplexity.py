@@ -9,7 +9,7 @@ from ctxext.evaluation.statistics.intervals import Z
 from ctxext.report.charts.style import (
     length_axis,
     line_style,
-    mark_window,
+    mark_windows,
     new_figure,
     save_figure,
     short,
@@ -113,10 +113,7 @@ def _perplexity_axis(
     axis.yaxis.set_major_formatter(_plain_number)
     axis.yaxis.set_minor_formatter(_plain_number)
     axis.tick_params(axis="y", which="minor", labelsize=8, labelcolor="#666666")
-    if window and lengths[0] <= window <= lengths[-1]:
-        mark_window(axis, window, "trained window", above=above)
-    if target and target != window and lengths[0] <= target <= lengths[-1]:
-        mark_window(axis, target, "target", above=above)
+    mark_windows(axis, lengths, window, target, above=above)
 
 
 def _plain_number(value: float, position: float) -> str:

@@ -11,11 +11,12 @@ from ctxext.report.charts.style import (
     LIGHT_TEXT,
     length_axis,
     line_style,
-    mark_window,
+    mark_windows,
     new_figure,
     plain_text,
     save_figure,
     short,
+    side_by_side,
 )
 from ctxext.runs.rows.retrieval import CellRow
 from ctxext.runs.rows.row import models_of
@@ -66,8 +67,7 @@ def draw_accuracy(
     for index, model in enumerate(models):
         curve = sorted((s for s in shares if s.model == model), key=lambda s: s.at)
         style = line_style(index)
-        # Intervals at one length would cover each other.
-        shift = 2 ** (0.02 * (index - (len(models) - 1) / 2))
+        shift = side_by_side(index, len(models))
         axis.plot(
             [share.at * shift for share in curve],
             [100 * share.accuracy for share in curve],
@@ -90,10 +90,7 @@ def draw_accuracy(
     length_axis(axis, places, label)
     axis.set_ylim(-4, 104)
     axis.set_ylabel("right answers, %")
-    if window and places[0] <= window <= places[-1]:
-        mark_window(axis, window, "trained window", above=True)
-    if target and target != window and places[0] <= target <= places[-1]:
-        mark_window(axis, target, "target", above=True)
+    mark_windows(axis, places, window, target, above=True)
     if line is not None and line.share:
         axis.axhline(
             100 * line.share, color=LIGHT_TEXT, linewidth=1, linestyle=":", zorder=1,

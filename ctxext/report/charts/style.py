@@ -59,6 +59,21 @@ def mark_window(axis: Any, tokens: int, text: str, *, above: bool = False) -> No
     )
 
 
+def mark_windows(
+    axis: Any, places: Sequence[int], window: int | None, target: int | None, *, above: bool
+) -> None:
+    """Mark the trained window and the target where they lie among the places of a curve."""
+    if window and places[0] <= window <= places[-1]:
+        mark_window(axis, window, "trained window", above=above)
+    if target and target != window and places[0] <= target <= places[-1]:
+        mark_window(axis, target, "target", above=above)
+
+
+def side_by_side(index: int, count: int) -> float:
+    """Give what the n-th of so many curves is shifted by: intervals would cover each other."""
+    return float(2 ** (0.02 * (index - (count - 1) / 2)))
+
+
 def short(name: str, most: int = 30) -> str:
     """Shorten a name for a legend: its middle is cut; the end often tells two checkpoints apart."""
     if name.startswith("_"):  # matplotlib's sign for "not in the legend"

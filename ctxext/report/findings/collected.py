@@ -146,7 +146,7 @@ def _renamed(
     foreign = {
         row.model
         for row in rows
-        if hashes.get(row.model, Identity.of(row)) != Identity.of(row)
+        if not Identity.of(row).same_files(hashes.get(row.model, Identity.of(row)))
         or places.get((row.model, row.place), value(row)) != value(row)
     }
     named = [

@@ -31,11 +31,12 @@ def joined(runs: Sequence[Run]) -> list[Run]:
 
 def _name(model: str, identity: Identity, run: str, known: list[tuple[Identity, str]]) -> str:
     """Find the name of a checkpoint, or take its own and keep it."""
+    if not identity.is_certain:
+        return model
     for other, name in known:
-        if identity.is_certain and other.is_certain and identity.same_files(other):
+        if identity.same_files(other):
             return name
-    taken = [other for other, name in known if name == model and other.is_certain]
-    if taken and identity.is_certain:
+    if any(name == model for _, name in known):
         model = f"{model} ({run})"
     known.append((identity, model))
     return model
@@ -63,12 +64,11 @@ def _renamed(document: Document, names: dict[str, str]) -> Document:
         return replace(document, model=names[document.model])
     if not isinstance(document, PerplexityResult | RetrievalResult):
         return document
-    changes: dict[str, Any] = {"results": each(document.results)}
+    changes: dict[str, Any] = {"results": each(document.results), "failed": each(document.failed)}
     if isinstance(document, PerplexityResult):
         changes["by_position"] = each(document.by_position)
         if keys := document.key_tokens:
             changes["key_tokens"] = replace(keys, results=each(keys.results))
     if isinstance(document, RetrievalResult):
         changes |= {"effective": each(document.effective), "middle": each(document.middle)}
-    failed = tuple(replace(row, model=names.get(row.model, row.model)) for row in document.failed)
-    return replace(document, failed=failed, **changes)
+    return replace(document, **changes)

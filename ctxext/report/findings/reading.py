@@ -31,14 +31,18 @@ class Change:
 
     @property
     def step(self) -> Step:
-        apart = self.apart
-        if apart is None:
-            return "collapses"
-        low = apart.difference if apart.low is None else apart.low
-        high = apart.difference if apart.high is None else apart.high
-        if low > math.log(TOLERANCE):
-            return "collapses"
-        return "loses" if low > 0 else "gains" if high < 0 else "holds"
+        return step_of(self.apart)
+
+
+def step_of(apart: Apart | None) -> Step:
+    """Tell which step a change of the loss is; no number is a collapse."""
+    if apart is None:
+        return "collapses"
+    low = apart.difference if apart.low is None else apart.low
+    high = apart.difference if apart.high is None else apart.high
+    if low > math.log(TOLERANCE):
+        return "collapses"
+    return "loses" if low > 0 else "gains" if high < 0 else "holds"
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class FarReading:
     def costs_too_much(self) -> bool:
         """Whether the model is useless inside the window already, against the first one."""
         cost = self.inside.cost if self.inside else None
-        return cost is not None and Change(0, None, cost).step == "collapses"
+        return cost is not None and step_of(cost) == "collapses"
 
     @property
     def holds_to(self) -> int | None:
@@ -97,12 +101,9 @@ def read_far(group: PerplexityGroup, model: str) -> FarReading:
     By window length, or by position where lengths do not lie on both sides of the window.
     """
     window = group.window or 0
-    readings = [_read(rows, model, group.models[0], window) for rows in _measures(group)]
+    first = group.models[0]
+    readings = [_read(rows, model, first, window) for rows in (group.results, group.by_position)]
     return next((each for each in readings if each.inside and each.changes), readings[0])
-
-
-def _measures(group: PerplexityGroup) -> tuple[Sequence[LengthRow | PositionRow], ...]:
-    return group.results, group.by_position
 
 
 def _read(

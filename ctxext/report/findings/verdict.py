@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ctxext.lengths import show_length
-from ctxext.report.findings.differences import Apart
+from ctxext.report.findings.differences import Apart, nats
 from ctxext.report.findings.reading import Change, FarReading, Step
 
 COPIED = 0.5  # share of a planted string that counts as copied, in the demo's measure
@@ -200,7 +200,7 @@ def _loss_words(evidence: Evidence) -> str:
         where = f"holds to {show_length(held)} and collapses beyond" if held else "collapses"
         return f"perplexity {where} ({numbers} at {show_length(last.at)}){cost}"
     words = {"gains": "gains", "holds": "holds:", "loses": "loses"}[last.step]
-    amount = _nats(last.apart, signed=last.step == "holds")
+    amount = nats(last.apart, signed=last.step == "holds")
     return f"{words} {amount} nats at {show_length(last.at)} against {against} ({numbers}){cost}"
 
 
@@ -210,15 +210,8 @@ def _cost_words(reading: FarReading) -> str:
     if inside is None or cost is None or not cost.beyond_noise:
         return ""
     verb = "costs" if cost.difference > 0 else "brings"
-    return f"; the model {verb} {_nats(cost)} nats at {show_length(inside.at)}, inside the window"
-
-
-def _nats(apart: Apart | None, *, signed: bool = False) -> str:
-    if apart is None:
-        return "–"
-    margin = "" if apart.margin is None else f" ± {apart.margin:.3f}"
-    number = f"{apart.difference:+.3f}" if signed else f"{abs(apart.difference):.3f}"
-    return number + margin
+    amount = nats(cost, signed=False)
+    return f"; the model {verb} {amount} nats at {show_length(inside.at)}, inside the window"
 
 
 def _retrieval_words(tasks: Sequence[Task], chosen: Sequence[Task]) -> str:

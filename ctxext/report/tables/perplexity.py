@@ -5,10 +5,9 @@ from dataclasses import replace
 from typing import TypeVar
 
 from ctxext.lengths import show_length
-from ctxext.report.findings.differences import Apart, Difference, gains
+from ctxext.report.findings.differences import Apart, Difference, gains, nats
 from ctxext.report.tables.pivot import MODELS, Across, Table, pivot
 from ctxext.report.tables.text import percent, perplexity
-from ctxext.report.tables.verdict import nats
 from ctxext.runs.rows.perplexity import KeyRow, LengthRow, PerplexityRow, PositionRow
 
 NLL_NOTE = (
@@ -66,13 +65,17 @@ def nll_difference_table(differences: Sequence[Difference]) -> Table:
 
 
 def _nll_cell(difference: Difference) -> str:
-    apart = difference.apart
-    return f"{nats(apart)}{noise(apart)}" + ("" if apart.paired else " (unpaired)")
+    return f"{nats(difference.apart)}{marks(difference.apart)}"
 
 
 def noise(apart: Apart) -> str:
     """Say where a difference is no more than noise."""
     return " (noise)" if apart.beyond_noise is False else ""
+
+
+def marks(apart: Apart) -> str:
+    """Say where a difference is noise, and where it could not be taken piece by piece."""
+    return noise(apart) + ("" if apart.paired else " (unpaired)")
 
 
 def _by_model(rows: Sequence[Row], cell: Callable[[Row], str]) -> Table:

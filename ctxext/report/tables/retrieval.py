@@ -6,7 +6,7 @@ from ctxext.lengths import show_length
 from ctxext.report.findings.differences import Difference
 from ctxext.report.findings.groups import RetrievalGroup, Score
 from ctxext.report.findings.verdict import reach_words
-from ctxext.report.tables.perplexity import noise
+from ctxext.report.tables.perplexity import marks
 from ctxext.report.tables.pivot import LENGTHS, MODELS, Across, Down, Table, pivot
 from ctxext.report.tables.text import percent, shown
 from ctxext.runs.rows.demo import CopyRow
@@ -64,8 +64,7 @@ def _share_cell(difference: Difference) -> str:
     if apart.low is None or apart.high is None:
         return f"{100 * apart.difference:+.0f}"
     interval = f"[{100 * apart.low:+.0f}, {100 * apart.high:+.0f}]"
-    unpaired = "" if apart.paired else " (unpaired)"
-    return f"{100 * apart.difference:+.0f} {interval}{noise(apart)}{unpaired}"
+    return f"{100 * apart.difference:+.0f} {interval}{marks(apart)}"
 
 
 def effective_table(group: RetrievalGroup) -> Table:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ctxext.lengths import show_length
-from ctxext.report.findings.differences import Apart
+from ctxext.report.findings.differences import nats
 from ctxext.report.findings.verdict import Verdict, reach_words
 from ctxext.report.tables.pivot import Table
 
@@ -37,13 +37,6 @@ def _far(verdict: Verdict) -> str:
     if verdict.far is None:
         return "–"
     return f"{nats(verdict.far.apart)} at {show_length(verdict.far.at)}"
-
-
-def nats(apart: Apart | None) -> str:
-    """Write `+0.104 ± 0.018`, or a dash."""
-    if apart is None:
-        return "–"
-    return f"{apart.difference:+.3f}" + ("" if apart.margin is None else f" ± {apart.margin:.3f}")
 
 
 def _reach(tokens: int | None, perhaps: int | None, measured: bool) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from ctxext.report.charts.gain import draw_gain
 from ctxext.report.charts.perplexity import draw_perplexity
 from ctxext.report.charts.svg import Chart
-from ctxext.report.findings.differences import Difference, by_nll, differences, gains
+from ctxext.report.findings.differences import Difference, by_nll, differences, gains, nats
 from ctxext.report.findings.groups import PerplexityGroup
 from ctxext.report.page.html import Html, data_table, details, figure, section, tag
 from ctxext.report.page.sections.common import one_chart
@@ -22,7 +22,6 @@ from ctxext.report.tables.perplexity import (
 )
 from ctxext.report.tables.pivot import Table
 from ctxext.report.tables.text import perplexity
-from ctxext.report.tables.verdict import nats
 from ctxext.runs.rows.perplexity import LongPerplexity, PerplexityRow, PositionRow
 from ctxext.runs.rows.row import models_of
 

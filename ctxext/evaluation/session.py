@@ -16,6 +16,7 @@ from ctxext.checkpoints.names import names_of
 from ctxext.checkpoints.opened import Opened, open_checkpoint, tokenizer_of
 from ctxext.errors import BadInput, CtxextError
 from ctxext.evaluation.measuring import Measuring, free_gpu
+from ctxext.lengths import counted
 from ctxext.machine.launch import Launch, launched
 from ctxext.progress import Note, unheard
 from ctxext.runs.journal import Journal
@@ -142,7 +143,8 @@ class Session:
             len(set(names) - {""}) != len(models) or len(names) != len(models)
         ):
             raise BadInput(
-                f"--names has {', '.join(names)}, and has to name each of {len(models)} models once"
+                f"--names has {', '.join(names)}, and has to name {counted(len(models), 'model')}, "
+                "no two alike"
             )
         with launched(loading.device) as launch, ExitStack() as held:
 

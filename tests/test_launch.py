@@ -83,3 +83,20 @@ def test_no_group_gives_up_within_hours(tmp_path):
     found, _ = run_ranks(timeouts, 2, tmp_path)
     assert len(found) == 6  # all, what is said beside them, context, shares; replicas x shares
     assert min(found) >= timedelta(hours=6)
+
+
+def test_a_process_may_train_on_one_device_and_then_on_another():
+    """accelerate keeps the first device for good; only what a run began is forgotten after it."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, is_initialized
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with launched("cpu"):
+        Accelerator(cpu=True)
+        assert is_initialized()
+    assert not is_initialized()
+    Accelerator(cpu=True)  # a script's own
+    with launched("cpu"):
+        Accelerator(cpu=True)
+    assert is_initialized()
+    AcceleratorState._reset_state(reset_partial_state=True)

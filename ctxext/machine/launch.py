@@ -9,6 +9,7 @@ with it a rank that fails leaves the others waiting.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,11 +131,16 @@ def launched(device: str) -> Iterator[Launch]:
         BadInput: a launcher's environment that is no number.
     """
     if _number("WORLD_SIZE", 1) == 1:
-        yield Launch()
+        theirs = _has_accelerate_state()
+        try:
+            yield Launch()
+        finally:
+            if not theirs and _has_accelerate_state():
+                _forget_accelerate_state()
         return
     import torch
     import torch.distributed as dist
-    from accelerate.state import AcceleratorState, PartialState
+    from accelerate.state import PartialState
 
     ours = not dist.is_initialized()
     state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available(), timeout=GPU_PATIENCE)
@@ -149,7 +155,20 @@ def launched(device: str) -> Iterator[Launch]:
         raise
     if ours:
         dist.destroy_process_group()
-        AcceleratorState._reset_state(reset_partial_state=True)
+        _forget_accelerate_state()
+
+
+def _has_accelerate_state() -> bool:
+    """Tell whether accelerate holds a device for this process; it is not imported to ask."""
+    module = sys.modules.get("accelerate.state")
+    return module is not None and bool(module.is_initialized())
+
+
+def _forget_accelerate_state() -> None:
+    """Let the next run of this process choose its device: accelerate keeps the first for good."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def _number(name: str, default: int) -> int:

@@ -209,3 +209,11 @@ def test_more_memory_recomputes_fewer_layers():
     free = [step_bytes(LLAMA_8B, step, n) for n in (32, 20, 7, 0)]
     assert [layers_to_recompute(LLAMA_8B, step, b) for b in free] == [32, 20, 7, 0]
     assert layers_to_recompute(LLAMA_8B, step, 0) == 32
+
+
+@pytest.mark.parametrize("name", ["hidden_size", "vocab_size", "num_attention_heads"])
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_size_below_one_is_named(name, size):
+    config = transformers.LlamaConfig().to_dict() | {name: size}
+    with pytest.raises(KeyError, match=name):
+        Shape.of(config)

@@ -51,21 +51,27 @@ class Shape:
         """Read the shape that a config.json (its text part) describes.
 
         Raises:
-            KeyError: a size is missing, so that nothing can be said about this model.
+            KeyError: a size is missing or below 1, so that nothing can be said about this model.
         """
+
+        def size(name: str) -> int:
+            if int(config[name]) < 1:
+                raise KeyError(name)
+            return int(config[name])
+
         model_type = config.get("model_type", "")
-        heads = int(config["num_attention_heads"])
+        heads = size("num_attention_heads")
         window = config.get("sliding_window")
         if config.get("use_sliding_window") is False:  # Qwen2 has a window that it does not use
             window = None
         return cls(
-            hidden=int(config["hidden_size"]),
-            intermediate=int(config.get("moe_intermediate_size") or config["intermediate_size"]),
-            layers=int(config["num_hidden_layers"]),
+            hidden=size("hidden_size"),
+            intermediate=int(config.get("moe_intermediate_size") or size("intermediate_size")),
+            layers=size("num_hidden_layers"),
             heads=heads,
             kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or int(config["hidden_size"]) // heads),
-            vocabulary=int(config["vocab_size"]),
+            head_dim=int(config.get("head_dim") or size("hidden_size") // heads),
+            vocabulary=size("vocab_size"),
             experts_used=int(config.get("num_experts_per_tok") or 1),
             window=int(window) if window else None,
             qk_norm=model_type in _QK_NORMS,

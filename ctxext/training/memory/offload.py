@@ -46,7 +46,9 @@ class Offloader:
             self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         return self._streams[device]
 
-    def _park(self, tensor: torch.Tensor) -> "_Parked":
+    def _park(self, tensor: torch.Tensor) -> "_Parked | torch.Tensor":
+        if not tensor.numel():  # which torch before 2.13 saves beside the inputs
+            return tensor
         before = self._newest() if self._newest else None
         parked = _Parked(self, tensor, before)
         self._newest = weakref.ref(parked)
@@ -55,7 +57,9 @@ class Offloader:
         weakref.finalize(parked, self._freed, parked.bytes)
         return parked
 
-    def _fetch(self, parked: "_Parked") -> torch.Tensor:
+    def _fetch(self, parked: "_Parked | torch.Tensor") -> torch.Tensor:
+        if isinstance(parked, torch.Tensor):
+            return parked
         tensor = parked.take()
         before = parked.before() if parked.before else None
         if before is not None:

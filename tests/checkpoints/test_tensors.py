@@ -54,6 +54,12 @@ def test_a_missing_tensor(model):
     says(model, "the weights of model", "they lack 1 tensor", LOST)
 
 
+def test_a_size_of_zero(model):
+    """torch warns of tensors without a number, which nobody who typed a command can use."""
+    change(model, intermediate_size=0)
+    says(model, "[0, 64] asked for")
+
+
 def test_a_tensor_of_another_shape(model):
     rewrite(model, lambda t: t.update({LOST: torch.zeros(95, 64)}))
     says(model, LOST, "[95, 64] stored", "[96, 64] asked for")

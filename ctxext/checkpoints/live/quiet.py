@@ -17,6 +17,8 @@ def quiet_transformers() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
+            # Of a config whose sizes are 0; its weights are held to it, and that is what is said.
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
             yield
     finally:
         logging.set_verbosity(verbosity)

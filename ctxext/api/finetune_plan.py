@@ -328,14 +328,15 @@ def _base(
         raise BadInput(f"--dry-run does not know how large {dtype} is", "give --dtype")
     fused = not (_on_cuda(place) and dtype == "float32" and has_grouped_keys(opened.config))
     config = opened.config.get("text_config", opened.config)
+    where = f"{opened.source.name}/{CONFIG}"
     try:
-        shape = Shape.of(config)
+        shape = Shape.of(config, where)
         if not fused:
             shape = replace(shape, eager=True)
-        counted = model_parameters(shape, config)
-    except (KeyError, TypeError, ValueError) as error:
+        counted = model_parameters(shape, config, where)
+    except KeyError as error:
         raise BadInput(
-            f"{opened.source.name}/{CONFIG} does not say {error}, so that nothing can be planned",
+            f"{where} does not say {error.args[0]}, so that nothing can be planned",
             "leave out --dry-run",
         ) from error
     tied = tied_head(config)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ctxext.runs.numbers import whole
+
 _FLOAT = 4
 LOGITS_AT_ONCE = 128 * 2**20  # bytes, for `auto_loss_chunk`
 _MOST_CHUNK, _LEAST_CHUNK = 1024, 64
@@ -47,38 +49,49 @@ class Shape:
     tied: bool = False
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> "Shape":
+    def of(cls, config: Mapping[str, Any], where: str = "config.json") -> "Shape":
         """Read the shape that a config.json (its text part) describes.
 
+        Args:
+            where: what messages call it.
+
         Raises:
-            KeyError: a size is missing or below 1, so that nothing can be said about this model.
+            KeyError: a size is missing, so that nothing can be said about this model.
+            BadInput: one is no positive whole number.
         """
 
         def size(name: str) -> int:
-            if int(config[name]) < 1:
+            number = whole(config, name, where)
+            if number is None:
                 raise KeyError(name)
-            return int(config[name])
+            return number
 
         model_type = config.get("model_type", "")
         heads = size("num_attention_heads")
-        window = config.get("sliding_window")
+        window = _maybe(config, "sliding_window", where)
         if config.get("use_sliding_window") is False:  # Qwen2 has a window that it does not use
             window = None
         return cls(
             hidden=size("hidden_size"),
-            intermediate=int(config.get("moe_intermediate_size") or size("intermediate_size")),
+            intermediate=_maybe(config, "moe_intermediate_size", where)
+            or size("intermediate_size"),
             layers=size("num_hidden_layers"),
             heads=heads,
-            kv_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or size("hidden_size") // heads),
+            kv_heads=_maybe(config, "num_key_value_heads", where) or heads,
+            head_dim=_maybe(config, "head_dim", where) or size("hidden_size") // heads,
             vocabulary=size("vocab_size"),
-            experts_used=int(config.get("num_experts_per_tok") or 1),
-            window=int(window) if window else None,
+            experts_used=_maybe(config, "num_experts_per_tok", where) or 1,
+            window=window,
             qk_norm=model_type in _QK_NORMS,
             norms=4 if model_type in _FOUR_NORMS else 2,
             eager=model_type in EAGER or config.get("_attn_implementation") == "eager",
             tied=bool(config.get("tie_word_embeddings", False)),
         )
+
+
+def _maybe(config: Mapping[str, Any], name: str, where: str) -> int | None:
+    """Read a size that a model may do without, which some configs say by null, some by 0."""
+    return whole(config, name, where) if config.get(name) else None
 
 
 @dataclass(frozen=True)
@@ -164,14 +177,15 @@ def layer_parameters(shape: Shape) -> int:
     return attention + 3 * shape.hidden * shape.intermediate * shape.experts_used
 
 
-def model_parameters(shape: Shape, config: Mapping[str, Any]) -> int:
+def model_parameters(shape: Shape, config: Mapping[str, Any], where: str = "config.json") -> int:
     """Count the numbers in a model's matrices; norms and biases, some 1e-4 of it, are left out.
 
     Args:
         config: its config.json, for the number of experts and whether the head is tied.
     """
-    experts = int(config.get("num_local_experts") or config.get("num_experts") or 1)
-    unused = 3 * shape.hidden * shape.intermediate * (experts - shape.experts_used)
+    names = ("num_local_experts", "num_experts")
+    experts = next((number for name in names if (number := _maybe(config, name, where))), 1)
+    unused = 3 * shape.hidden * shape.intermediate * max(0, experts - shape.experts_used)
     tables = 1 if config.get("tie_word_embeddings") else 2
     layers = shape.layers * (layer_parameters(shape) + unused)
     return layers + tables * shape.vocabulary * shape.hidden

@@ -1,6 +1,5 @@
 """`ctxext finetune`: LoRA at the target length, then the adapter merged into a checkpoint."""
 
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -8,8 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
-
-import yaml
 
 from ctxext.api.extend import planned_window
 from ctxext.api.merge import MergeResult, merge, write_merged
@@ -31,7 +28,7 @@ from ctxext.checkpoints.config.windows import Window
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.live.tensors import check_tensors
 from ctxext.checkpoints.opened import Opened, open_checkpoint
-from ctxext.checkpoints.provenance import origin_of, read_record, write_record
+from ctxext.checkpoints.provenance import base_record, origin_of, read_record, write_record
 from ctxext.checkpoints.weights.files import Weights
 from ctxext.checkpoints.weights.safetensors_file import dtype_bytes
 from ctxext.checkpoints.weights.trained import read_trained
@@ -39,7 +36,8 @@ from ctxext.errors import BadInput, shown
 from ctxext.evaluation.texts import check_texts
 from ctxext.machine.launch import Launch, launched, was_launched
 from ctxext.progress import Note, Progress, silent, unheard
-from ctxext.runs.output import check_output, locked, write_file
+from ctxext.runs.output import check_output, locked
+from ctxext.runs.recipe.begun import RECIPE, RunModel, check_same_dtype, settle, write_begun
 from ctxext.runs.recipe.config import ALL_LINEAR, FinetuneConfig
 from ctxext.runs.rows.record import RunRecord
 from ctxext.runs.rows.row import Document
@@ -83,10 +81,10 @@ class FinetuneResult(Document):
 
 
 def finetune(
-    model: str,
+    model: str | None = None,
     *,
     output_dir: str | Path,
-    recipe: FinetuneConfig | Mapping[str, Any],
+    recipe: FinetuneConfig | Mapping[str, Any] | None = None,
     resume: bool = False,
     overwrite: bool = False,
     revision: str | None = None,
@@ -113,10 +111,11 @@ def finetune(
 
     Args:
         model: an *extended* checkpoint whose window reaches `train.seq_length`, or, with a section
-            `extend`, any.
+            `extend`, any; None = the recipe's.
         output_dir: new folder, or with `resume` the folder of the run to go on with.
-        recipe: sections `extend`, `data`, `lora`, `train`, `memory`, `parallel` and the list
-            `stages`, as in a recipe file; or a `FinetuneConfig`.
+        recipe: sections `extend`, `data`, `lora`, `train`, `memory`, `parallel`, `loading` and the
+            list `stages`, as in a recipe file; or a `FinetuneConfig`; None with `resume` = that of
+            the run in `output_dir`.
         tokenizer: folder or repository whose tokenizer reads the data, and goes into `merged/`;
             None = the model's own.
         dtype: of the computation: `auto` = bfloat16 on a GPU, float32 on a CPU.
@@ -129,22 +128,26 @@ def finetune(
         BadInput: anything the user can mend: recipe, data, window, `--resume` of another run.
         CtxextError: a failed self-check, a loss that is not finite, corrupt files, a full disk.
     """
-    compute = check_dtype(dtype)
-    merged = check_dtype(merge_dtype, flag="--merge-dtype")
     out = Path(output_dir)
+    said = RunModel(model, revision, tokenizer, dtype, merge_dtype, report_to)
+    asked, recipe = settle(said, recipe, out if resume else None)
+    compute = check_dtype(asked.dtype)
+    merged = check_dtype(asked.merge_dtype, flag="--merge-dtype")
     stages = stages_of(recipe, out)
-    if report_to is not None:
+    if asked.report_to is not None:
         from ctxext.training.run.trackers import check_tracker
 
-        check_tracker(report_to)
+        check_tracker(asked.report_to)
     with launched(device) as launch, ExitStack() as held:
 
         def look() -> tuple[Opened, tuple[Stage, ...]]:
-            opened = open_checkpoint(model, revision=revision, tokenizer=tokenizer)
+            opened = open_checkpoint(
+                str(asked.model), revision=asked.revision, tokenizer=asked.tokenizer
+            )
             checked = tuple(_checked(stage, opened, launch) for stage in stages)
             if launch.main:
                 inputs = (opened.source.folder,)
-                check_output(out, overwrite=overwrite or resume, inputs=inputs, begun="recipe.yaml")
+                check_output(out, overwrite=overwrite or resume, inputs=inputs, begun=RECIPE)
             weights = read_unquantised(opened.source, "train")
             check_targets(checked[0].config, weights)
             if launch.main:
@@ -153,8 +156,8 @@ def finetune(
 
         opened, stages = launch.agree(look)
         run = Run(
-            launch, model, opened, out, resume=resume, dtype=compute, device=device,
-            merge_dtype=merged, trust_remote_code=trust_remote_code, report_to=report_to,
+            launch, asked, opened, out, resume=resume, dtype=compute, device=device,
+            merge_dtype=merged, trust_remote_code=trust_remote_code,
             on_note=on_note, on_start=on_start, on_progress=on_progress,
         )  # fmt: skip
         return _run(run, stages)
@@ -175,12 +178,14 @@ def _run(run: Run, stages: Sequence[Stage]) -> FinetuneResult:
 
     def begin() -> None:
         if run.resume:
+            check_same_dtype(out, run.asked)
+            _check_same_base(run)
             _check_resumable(stages, texts, out, to_compare(recipe))
         else:
             shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True, exist_ok=True)
-        _write_recipe(out, recipe)
-        begun = {"steps": 0, "recipe": public_recipe(stages, texts)}
+        write_begun(out, run.asked, recipe)
+        begun = {"steps": 0, "tokens": 0, "recipe": public_recipe(stages, texts)}
         write_record(out, run_record("finetune", run.opened, begun))
 
     launch.on_main(begin)
@@ -263,6 +268,25 @@ def _check_parked(run: Run, config: FinetuneConfig, dtype: str, *, pinned: bool)
     recomputed = min(wanted, layers) if isinstance(wanted, int) else layers
     parked = parked_bytes(recomputed, tokens * hidden * (dtype_bytes(dtype) or 2), pinned=pinned)
     check_host_memory(parked, run.launch.local_ranks, host_memory())
+
+
+def _check_same_base(run: Run) -> None:
+    """Check that a run is gone on with from the checkpoint that it was begun from.
+
+    Raises:
+        BadInput: config or weights index are others than its record says.
+    """
+    begun = (read_record(run.out) or RunRecord()).base
+    now = base_record(run.opened.source)
+    if begun is None:
+        return
+    for key in ("config_sha256", "index_sha256"):
+        if getattr(begun, key) not in (None, now[key]):
+            raise BadInput(
+                f"--resume with another MODEL: {run.model} is not the {begun.id} that the run in "
+                f"{run.out} was begun from",
+                "leave MODEL out, or start a new run",
+            )
 
 
 def _check_resumable(
@@ -427,11 +451,9 @@ def at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:
                 f"{flag} {reach} is beyond the window that extend reaches, {window.current} tokens",
                 "extend further, or train on shorter rows",
             )
-        source = opened.source
-        where = source.name if source.revision else shlex.quote(str(source.folder))
         raise BadInput(
             f"{flag} {reach} is beyond the window of {name}, {window.current} tokens",
-            f"extend it first: ctxext extend {where} --target {reach} --output-dir FOLDER",
+            f"add --method yarn --target {reach} to extend it first",
         )
     config = replace(config, train=replace(train, seq_length=length))
     position_skips(config)
@@ -456,13 +478,3 @@ def check_targets(config: FinetuneConfig, weights: Weights) -> None:
                 f"lora.targets names {shown(target)}, which is no linear layer of this model",
                 f"it has: {', '.join(sorted(known))}",
             )
-
-
-def _write_recipe(out: Path, recipe: Mapping[str, Any]) -> None:
-    head = (
-        "# The recipe of this run, with every default filled in; to repeat the run:\n"
-        "#   ctxext finetune MODEL --recipe recipe.yaml --output-dir NEW\n"
-    )
-    if STAGES in recipe:
-        head += "# Each stage says all of its own; the sections above them are those of the last.\n"
-    write_file(out / "recipe.yaml", head + yaml.safe_dump(dict(recipe), sort_keys=False))

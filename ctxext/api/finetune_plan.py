@@ -25,6 +25,7 @@ from ctxext.data.cache import check_cache_folder
 from ctxext.errors import BadInput, shown
 from ctxext.evaluation.texts import check_texts
 from ctxext.machine.gpus import Gpu, get_gpu
+from ctxext.runs.recipe.begun import RunModel, settle
 from ctxext.runs.recipe.config import FinetuneConfig, TrainConfig
 from ctxext.training.estimate.memory import Shape, model_parameters
 from ctxext.training.estimate.plan import (
@@ -129,6 +130,11 @@ class FinetunePlan:
         return sum(stint.seconds for stint in self.stints)
 
     @property
+    def memory_assumes(self) -> str | None:
+        """Name the setting of the environment with which the peak is that of tensors alone."""
+        return "MALLOC_MMAP_THRESHOLD_=65536" if self.machine.is_host else None
+
+    @property
     def fits(self) -> bool:
         return fits(self.memory, self.machine)
 
@@ -158,6 +164,7 @@ class FinetunePlan:
                 "fits": self.fits,
                 "recomputed_layers": memory.recomputed,
                 "layers": self.layers,
+                "assumes": self.memory_assumes,
             },
             "time": {
                 "seconds": self.seconds,
@@ -179,7 +186,7 @@ class FinetunePlan:
 
 
 def plan_finetune(
-    model: str,
+    model: str | None = None,
     *,
     recipe: FinetuneConfig | Mapping[str, Any],
     gpu: str | None = None,
@@ -195,7 +202,7 @@ def plan_finetune(
     """Plan what `finetune` would take; nothing is written, no weights are read.
 
     Args:
-        model: a checkpoint, or a folder with no more than its config.json.
+        model: a checkpoint, or a folder with no more than its config.json; None = the recipe's.
         recipe: as for `finetune`; `data` may be missing.
         gpu: a card by its name (`training.gpus.GPUS`); None = this machine, whose speed is measured
             for a few seconds.
@@ -204,17 +211,22 @@ def plan_finetune(
     Raises:
         BadInput: as `finetune`; a card that is not known; a config without the sizes.
     """
+    said = RunModel(model, revision, tokenizer, dtype, merge_dtype, report_to)
+    run_model, recipe = settle(said, recipe)
     stages = stages_of(recipe, Path())
-    asked = check_dtype(dtype)
-    check_dtype(merge_dtype, flag="--merge-dtype")
-    if report_to is not None:
+    asked = check_dtype(run_model.dtype)
+    check_dtype(run_model.merge_dtype, flag="--merge-dtype")
+    if run_model.report_to is not None:
         from ctxext.training.run.trackers import check_tracker
 
-        check_tracker(report_to)
+        check_tracker(run_model.report_to)
     if gpus is not None and not 1 <= gpus <= _MOST_GPUS:
         raise BadInput(f"--gpus is {shown(gpus)}, and has to be between 1 and {_MOST_GPUS}")
     card = get_gpu(gpu) if gpu is not None else None
-    opened = open_checkpoint(model, revision=revision, weights=False, tokenizer=tokenizer)
+    opened = open_checkpoint(
+        str(run_model.model), revision=run_model.revision, weights=False,
+        tokenizer=run_model.tokenizer,
+    )  # fmt: skip
     refuse_quantised(opened.config, opened.source, "train")
     configs = [_checked(stage, opened, gpus) for stage in stages]
     check_cache_folder()

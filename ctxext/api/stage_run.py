@@ -22,6 +22,7 @@ from ctxext.progress import Note, Progress
 from ctxext.report.charts.live import Lines, LossPlot
 from ctxext.runs.numbers import whole
 from ctxext.runs.output import MARK
+from ctxext.runs.recipe.begun import RunModel
 from ctxext.runs.recipe.config import FinetuneConfig
 from ctxext.runs.rows.record import RunRecord
 from ctxext.training.run.stages import (
@@ -48,12 +49,12 @@ class Run:
     """What all stages of a run share: where it comes from and goes, and who is told.
 
     Attributes:
-        model: the base as typed, before any extension; opened, it is `opened`.
+        asked: the base as typed, before any extension, and how it is loaded; opened, `opened`.
         out: the output folder; the rest is as `finetune` was called.
     """
 
     launch: Launch
-    model: str
+    asked: RunModel
     opened: Opened
     out: Path
     resume: bool
@@ -61,10 +62,14 @@ class Run:
     device: str
     merge_dtype: DtypeName
     trust_remote_code: bool
-    report_to: str | None
     on_note: Note
     on_start: StartListener | None
     on_progress: Progress
+
+    @property
+    def model(self) -> str:
+        """The base as typed."""
+        return str(self.asked.model)
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,7 @@ def train_stage(
                 stage.folder, run.launch, device=run.device, dtype=run.dtype,
                 trust_remote_code=run.trust_remote_code, resume=run.resume,
                 recipe=to_compare(recipe), start=start, run_name=_run_name(run, stage),
-                report_to=run.report_to,
+                report_to=run.asked.report_to,
             ),
             Listeners(
                 note=run.on_note, start=_numbered(run.on_start, stage, len(stages)),

@@ -52,9 +52,15 @@ def show_plan(plan: FinetunePlan) -> None:
         f"{verdict} {machine.name}, {_size(machine.memory)}"
         + (" each" if machine.devices > 1 else ""),
     ]
+    if machine.is_host:
+        sentences.append(
+            "the peak counts tensors; glibc keeps freed blocks besides, unless "
+            f"{plan.memory_assumes} is in the environment"
+        )
     if plan.longest > plan.window:
         sentences.append(
-            f"rows longer than {show_length(plan.window)} need a longer window: ctxext extend"
+            f"rows longer than {show_length(plan.window)} need a longer window: add --method yarn "
+            "--target LENGTH"
         )
     for sentence in sentences:
         out().print(sentence)

@@ -15,9 +15,12 @@ from ctxext.machine.launch import environment_rank
 from ctxext.runs.recipe.config import FinetuneConfig
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ctxext.api.finetune import FinetuneResult
 
 
+_FIRST = "Extend first"
 _STEPS = "Steps and learning rate"
 _GPUS = "Several GPUs"
 _PLAN = "With --dry-run"
@@ -82,6 +85,33 @@ def command(
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     json: options.Json = False,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            help="Extend MODEL so before it is trained. [default: yarn where a length is given]",
+            rich_help_panel=_FIRST,
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            metavar="LENGTH",
+            help="Window to extend to. [default: none, MODEL is extended]",
+            rich_help_panel=_FIRST,
+        ),
+    ] = None,
+    factor: Annotated[
+        float | None,
+        typer.Option(
+            "--factor",
+            metavar="N",
+            help="Times the original window, in place of --target.",
+            rich_help_panel=_FIRST,
+        ),
+    ] = None,
     field: Annotated[
         str | None, _setting("--field", "data.field", options.FIELD, "NAME", options.READ)
     ] = None,
@@ -293,8 +323,11 @@ def command(
     Leaves adapter/, merged/, checkpoints/, log.jsonl, loss.png, recipe.yaml and ctxext.json in
     --output-dir. A run that was killed goes on with --resume.
 
-    A recipe with a section `extend` extends MODEL first, into extended/; a list `stages` does both
-    several times, e.g. to 32k and then to 128k, each stage going on with what was trained.
+    With --method and --target (a recipe's section `extend`) MODEL is extended first, into
+    extended/; a recipe's list `stages` does both several times, e.g. to 32k and then to 128k, each
+    stage going on with what was trained.
+
+    --resume -o RUN needs nothing else; what else is said has to be what the run was begun with.
 
     Flags win over --set, --set over --recipe; the defaults below are of what none of them says.
 
@@ -312,6 +345,9 @@ def command(
     if resume and overwrite:
         raise BadInput("--resume and --overwrite contradict each other")
     flags: dict[str, Any] = {
+        "extend.method": method,
+        "extend.target": parse_length(target, flag="--target") if target else None,
+        "extend.factor": factor,
         "data.source": data,
         "data.field": field,
         "data.sources": [] if data else None,  # of the recipe: the flag stands in their place
@@ -339,7 +375,8 @@ def command(
         "lora.train_norms": train_norms,
         "lora.train_embeddings": train_embeddings,
     }
-    model, values = _recipe(model, recipe, set_, flags)
+    begun = output_dir if resume and recipe is None else None
+    values = _recipe(recipe, begun, set_, flags, nothing_said=model is None)
     loading: dict[str, Any] = {
         "revision": revision, "tokenizer": tokenizer, "dtype": dtype, "device": device,
         "merge_dtype": merge_dtype, "report_to": report_to, "trust_remote_code": trust_remote_code,
@@ -385,25 +422,28 @@ def _render(result: "FinetuneResult") -> None:
         )
 
 
-# Sections of a recipe that other commands read.
-_OTHER_SECTIONS = ("model", "eval")
-
-
 def _recipe(
-    given: str | None, recipe: str | None, pairs: list[str] | None, flags: Mapping[str, Any]
-) -> tuple[str, dict[str, Any]]:
-    """Lay --set and flags over a recipe, and give the model and the sections of `finetune`."""
+    recipe: str | None,
+    begun: "Path | None",
+    pairs: list[str] | None,
+    flags: Mapping[str, Any],
+    *,
+    nothing_said: bool,
+) -> dict[str, Any]:
+    """Lay --set and flags over a recipe, or over that of the run that is gone on with.
+
+    Args:
+        begun: folder of the run that --resume goes on with.
+        nothing_said: no MODEL was typed either, so that the run's recipe has to be there.
+    """
+    from ctxext.runs.recipe.begun import RECIPE, read_begun
     from ctxext.runs.recipe.reader import find_recipe, override, read_recipe
 
     values = read_recipe(find_recipe(recipe)) if recipe else {}
+    if begun is not None and (nothing_said or (begun / RECIPE).exists()):
+        values = read_begun(begun)
     values = override(values, options.parse_set(pairs), flag="--set")
-    values = override(values, {k: v for k, v in flags.items() if v is not None}, flag="flag")
-    model = given if given is not None else values.get("model")
-    if model is None:
-        raise BadInput("MODEL is missing", "name a checkpoint, or a recipe that names one")
-    if not isinstance(model, str):
-        raise BadInput(f"recipe.model has to be text, and is {model!r}")
-    return model, {k: v for k, v in values.items() if k not in _OTHER_SECTIONS}
+    return override(values, {k: v for k, v in flags.items() if v is not None}, flag="flag")
 
 
 def _say_note(sentence: str) -> None:

@@ -110,7 +110,14 @@ def test_what_cannot_be_planned(tmp_path):
         (model, "--dry-run", "--gpu", "t4-16gb"): "this card has no bfloat16",
         (model, "--dry-run", "--gpu", "h100-80gb", "--dtype", "float16"): "--dtype float16",
         (model, "--gpu", "h100-80gb", "-o", tmp_path / "out"): "add --dry-run",
-        (model, "--dry-run", "--gpu", "h100-80gb", "--seq-length", "64k"): "extend it first",
+        (
+            model,
+            "--dry-run",
+            "--gpu",
+            "h100-80gb",
+            "--seq-length",
+            "64k",
+        ): "add --method yarn --target 65536 to extend it first",
         (model, "--dry-run", "--gpus", "3", "--context-parallel", "2"): "no multiple of it",
         (tmp_path / "other", "--dry-run", "--gpu", "h100-80gb"): "nothing can be planned",
     }

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 
 import pytest
@@ -108,3 +109,53 @@ def test_the_resolved_recipe_repeats_the_run(tmp_path, extended, uninterrupted):
     )
     assert done.returncode == 0, done.stderr
     assert losses(out) == losses(uninterrupted)
+
+
+def test_resume_needs_no_more_than_the_folder(tmp_path, extended, book, uninterrupted):
+    """Model, text, flags and dtype are those of the run; what contradicts it is refused by key."""
+    out = tmp_path / "killed"
+    process = start(extended, book, out)
+    wait_for_step(process, out, 4, may_end=True)
+    kill(process)
+    refusals = {
+        ("--lr", "1e-2"): "train.lr 0.001 -> 0.01",
+        ("--dtype", "bfloat16"): "--dtype: float32 -> bfloat16",
+    }
+    for flags, words in refusals.items():
+        done = run_ctxext("finetune", "--resume", "-o", out, *flags)
+        assert done.returncode == 2
+        assert words in done.stderr
+    done = run_ctxext("finetune", "--resume", "-o", out, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert losses(out) == losses(uninterrupted)
+
+
+def test_another_model_is_not_gone_on_with(extended, book, uninterrupted, tiny_llama, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    other = tmp_path / "other"
+    assert run_ctxext("extend", tiny_llama, "--target", 1024, "-o", other).returncode == 0
+    done = run_ctxext("finetune", other, "--resume", "-o", out)
+    assert done.returncode == 2
+    assert "another MODEL" in done.stderr
+    nothing = run_ctxext("finetune", "--resume", "-o", tmp_path / "nothing")
+    assert nothing.returncode == 2
+    assert "no run to go on with" in nothing.stderr
+
+
+def test_a_base_is_extended_by_flags(tmp_path, tiny_llama, extended, book, uninterrupted):
+    """--method and --target give the run that `extend` and `finetune` give one after the other."""
+    out = tmp_path / "run"
+    extend = ("--method", "yarn", "--target", 512)
+    done = run_ctxext("finetune", tiny_llama, *extend, "--data", book, *OPTIONS, "-o", out)
+    assert done.returncode == 0, done.stderr
+    assert losses(out) == losses(uninterrupted)
+    both = run_ctxext("finetune", tiny_llama, *extend, "--factor", 4, "--data", book, "-o", out)
+    assert both.returncode == 2
+    assert "extend.target and extend.factor contradict each other" in both.stderr
+    plan = tmp_path / "config-only"
+    plan.mkdir()
+    shutil.copy(tiny_llama / "config.json", plan)
+    done = run_ctxext("finetune", plan, *extend, "--dry-run", "--gpu", "h100-80gb", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["window"] == 512

@@ -149,7 +149,9 @@ def override(recipe: Mapping[str, Any], changes: Mapping[str, Any], *, flag: str
             )
         if not dot or not key or "." in key or "[" in path:
             raise BadInput(f"{flag} {path}: write SECTION.KEY=VALUE", "e.g. --set train.lr=1e-4")
-        inner = out.setdefault(section, {})
+        inner = out.get(section)
+        if inner is None:  # missing, or `extend:` without keys
+            inner = out[section] = {}
         if not isinstance(inner, dict):
             raise BadInput(f"{flag} {path}: '{section}' is no section")
         if twice := _set_in_a_stage(recipe.get("stages"), section, key):
@@ -157,6 +159,9 @@ def override(recipe: Mapping[str, Any], changes: Mapping[str, Any], *, flag: str
                 f"{flag} {path} is for all stages of the recipe, and {twice} is set in it",
                 "change it in the recipe, or leave it out there",
             )
+        other = ALTERNATIVES.get(path)
+        if other is not None and value and f"{section}.{other}" not in changes:
+            inner.pop(other, None)
         inner[key] = value
     return out
 

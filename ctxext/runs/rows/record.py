@@ -79,7 +79,7 @@ class Training(Row):
     """A summary of training; tokens and steps are of all stages."""
 
     steps: int
-    tokens: int
+    tokens: int = 0
     final_loss: float | None = None
     recipe: RecordedRecipe | None = None
     data: RecordedText = field(default_factory=RecordedText)

@@ -1,0 +1,144 @@
+"""Write and read OUT/recipe.yaml: a run's recipe, its model, and how that was loaded.
+
+It stays on this machine, and so names paths as they were typed; what is published is the recipe in
+ctxext.json, which does not.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ctxext.errors import BadInput, shown
+from ctxext.runs.build import as_section, build
+from ctxext.runs.output import write_file
+from ctxext.runs.recipe.reader import read_recipe
+
+RECIPE = "recipe.yaml"
+_OTHERS = ("eval",)  # a section that other commands read
+
+
+@dataclass(frozen=True)
+class LoadingConfig:
+    """The section `loading`: how the model is loaded and the result stored; empty = as by default.
+
+    Attributes:
+        revision: of a Hub repository.
+        tokenizer: folder or repository whose tokenizer reads the data.
+        dtype: of the computation.
+        merge_dtype: of the merged checkpoint.
+        report_to: a tracker.
+    """
+
+    revision: str = ""
+    tokenizer: str = ""
+    dtype: str = ""
+    merge_dtype: str = ""
+    report_to: str = ""
+
+
+@dataclass(frozen=True)
+class RunModel:
+    """The model of a run as typed, and what `LoadingConfig` holds; None and `auto` say nothing."""
+
+    model: str | None
+    revision: str | None = None
+    tokenizer: str | None = None
+    dtype: str = "auto"
+    merge_dtype: str = "auto"
+    report_to: str | None = None
+
+    def over(self, model: str | None, loading: LoadingConfig) -> "RunModel":
+        """Lay what a call said over what its recipe says."""
+        words = {
+            name: word
+            for name, word in asdict(loading).items()
+            if word and getattr(self, name) in (None, "auto")
+        }
+        return replace(self, model=self.model if self.model is not None else model, **words)
+
+    def section(self) -> dict[str, str]:
+        """Give the section `loading` that says the same."""
+        named = ((field.name, getattr(self, field.name)) for field in fields(LoadingConfig))
+        return {name: word for name, word in named if word not in (None, "auto")}
+
+
+def settle(said: RunModel, recipe: Any, begun: Path | None = None) -> tuple[RunModel, Any]:
+    """Take model and section `loading` out of a recipe, and lay over them what the call said.
+
+    Args:
+        recipe: as `finetune` takes it; None = that of the run in the folder `begun`.
+
+    Returns:
+        What counts, and the rest of the recipe.
+
+    Raises:
+        BadInput: no recipe or no model at all, a wrong section, no run in `begun`.
+    """
+    if recipe is None:
+        if begun is None:
+            raise BadInput("recipe is missing", "e.g. recipe={'data': {'source': 'book.txt'}}")
+        recipe = read_begun(begun)
+    if isinstance(recipe, Mapping):
+        model, loading, recipe = _split(recipe)
+        said = said.over(model, loading)
+    if said.model is None:
+        raise BadInput("MODEL is missing", "name a checkpoint, or a recipe that names one")
+    return said, recipe
+
+
+def _split(values: Mapping[str, Any]) -> tuple[str | None, LoadingConfig, dict[str, Any]]:
+    """Split a recipe file's values into model, section `loading`, and what `finetune` reads."""
+    model = values.get("model")
+    if model is not None and not isinstance(model, str):
+        raise BadInput(f"recipe.model has to be text, and is {shown(model)}")
+    section = as_section("loading", values.get("loading") or {})
+    if not isinstance(section, Mapping):
+        raise BadInput(f"recipe.loading has to be a section with keys, and is {shown(section)}")
+    kept = {k: v for k, v in values.items() if k not in ("model", "loading", *_OTHERS)}
+    return model, build(LoadingConfig, section, where="recipe.loading"), kept
+
+
+def write_begun(out: Path, model: RunModel, recipe: Mapping[str, Any]) -> None:
+    """Write OUT/recipe.yaml, from which the run can be repeated, or gone on with."""
+    head = (
+        "# The recipe of this run, with every default filled in; to repeat the run:\n"
+        "#   ctxext finetune --recipe recipe.yaml --output-dir NEW\n"
+    )
+    if "stages" in recipe:
+        head += "# Each stage says all of its own; the sections above them are those of the last.\n"
+    loading = {"loading": section} if (section := model.section()) else {}
+    whole = {"model": model.model, **loading, **recipe}
+    write_file(out / RECIPE, head + yaml.safe_dump(whole, sort_keys=False))
+
+
+def read_begun(out: Path) -> dict[str, Any]:
+    """Read OUT/recipe.yaml of a run that is gone on with.
+
+    Raises:
+        BadInput: there is none, or it is no recipe.
+    """
+    if not (out / RECIPE).exists():
+        raise BadInput(
+            f"--resume: {out} has no {RECIPE}, so there is no run to go on with",
+            "look at --output-dir, or name model and data to begin one",
+        )
+    return read_recipe(out / RECIPE)
+
+
+def check_same_dtype(out: Path, now: RunModel) -> None:
+    """Check that a run is gone on with in the dtype in which it was begun, where both are said.
+
+    Raises:
+        BadInput: it is not.
+    """
+    if not (out / RECIPE).exists():
+        return
+    _, loading, _ = _split(read_begun(out))
+    if loading.dtype and now.dtype != loading.dtype:
+        raise BadInput(
+            f"--resume with another --dtype: {loading.dtype} -> {now.dtype}",
+            "leave it out, or start a new run",
+        )

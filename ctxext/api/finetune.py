@@ -33,14 +33,16 @@ from ctxext.checkpoints.weights.files import Weights
 from ctxext.checkpoints.weights.safetensors_file import dtype_bytes
 from ctxext.checkpoints.weights.trained import read_trained
 from ctxext.errors import BadInput, shown
-from ctxext.evaluation.texts import check_texts
+from ctxext.evaluation.texts import check_texts, evaluation_text, of_eval_data
 from ctxext.machine.launch import Launch, launched, was_launched
 from ctxext.progress import Note, Progress, silent, unheard
+from ctxext.runs.fields import only_with
 from ctxext.runs.output import check_output, locked
 from ctxext.runs.recipe.begun import RECIPE, RunModel, check_same_dtype, settle, write_begun
 from ctxext.runs.recipe.config import ALL_LINEAR, FinetuneConfig
 from ctxext.runs.rows.record import RunRecord
 from ctxext.runs.rows.row import Document
+from ctxext.runs.rows.training import ValidationSummary, recent_loss, summarised
 from ctxext.training.run.stages import (
     STAGES,
     Stage,
@@ -63,7 +65,8 @@ class FinetuneResult(Document):
     """What `ctxext finetune` made.
 
     `merged` is None when the run was stopped before its last step, or only planned; `stage` is the
-    number of the stage it was stopped in, where its recipe has stages.
+    number of the stage it was stopped in, where its recipe has stages. `final_loss` is the last
+    step's alone, `mean_loss` that of the last tenth of the steps.
     """
 
     schema: ClassVar[str] = "ctxext.finetune/1"
@@ -73,11 +76,13 @@ class FinetuneResult(Document):
     steps: int
     tokens: int
     final_loss: float | None
+    mean_loss: float | None
     tokens_per_second: float | None
     peak_memory_bytes: int
     stopped: bool
     stage: int | None = None
     warnings: tuple[str, ...] = ()
+    validation: ValidationSummary | None = only_with("validation")
 
 
 def finetune(
@@ -179,7 +184,7 @@ def _run(run: Run, stages: Sequence[Stage]) -> FinetuneResult:
     def begin() -> None:
         if run.resume:
             check_same_dtype(out, run.asked)
-            _check_same_base(run)
+            _check_same_base(run, extends=stages[0].config.extend is not None)
             _check_resumable(stages, texts, out, to_compare(recipe))
         else:
             shutil.rmtree(out, ignore_errors=True)
@@ -217,6 +222,9 @@ def _check_texts(stages: Sequence[Stage]) -> None:
     for stage in stages:
         with named(stage.name):
             check_texts(stage.config.data)
+            if stage.config.validation.source:
+                with of_eval_data():
+                    check_texts(evaluation_text(stage.config))
 
 
 def _check_machine(run: Run, stages: Sequence[Stage]) -> None:
@@ -270,23 +278,27 @@ def _check_parked(run: Run, config: FinetuneConfig, dtype: str, *, pinned: bool)
     check_host_memory(parked, run.launch.local_ranks, host_memory())
 
 
-def _check_same_base(run: Run) -> None:
+def _check_same_base(run: Run, *, extends: bool) -> None:
     """Check that a run is gone on with from the checkpoint that it was begun from.
+
+    Args:
+        extends: the run extends its model first, and once it has ended its record calls what was
+            trained the base.
 
     Raises:
         BadInput: config or weights index are others than its record says.
     """
-    begun = (read_record(run.out) or RunRecord()).base
-    now = base_record(run.opened.source)
-    if begun is None:
-        return
-    for key in ("config_sha256", "index_sha256"):
-        if getattr(begun, key) not in (None, now[key]):
-            raise BadInput(
-                f"--resume with another MODEL: {run.model} is not the {begun.id} that the run in "
-                f"{run.out} was begun from",
-                "leave MODEL out, or start a new run",
-            )
+    begun, now = read_record(run.out) or RunRecord(), base_record(run.opened.source)
+    bases = [begun.base, begun.extended_from if extends else None]
+    known = [base for base in bases if base is not None]
+    keys = ("config_sha256", "index_sha256")
+    same = [all(getattr(base, key) in (None, now[key]) for key in keys) for base in known]
+    if known and not any(same):
+        raise BadInput(
+            f"--resume with another MODEL: {run.model} is not what the run in {run.out} was begun "
+            "from",
+            "leave MODEL out, or start a new run",
+        )
 
 
 def _check_resumable(
@@ -317,6 +329,10 @@ def _finish(
     staged = now.index is not None
     stopped = now is not stages[-1] or done[-1]["steps"] < now.config.train.steps
     log = joined_log(stages)
+    validation = summarised(
+        (line for line in log if line.stage in (None, len(done))),
+        keeps_best=now.config.validation.keep_best,
+    )
     warnings = [*run.opened.warnings, *(w for text in texts for w in text.warnings)]
     if any(stage.config.train.attention == "s2" for stage in stages):
         from ctxext.training.attention.shifted import WARNING
@@ -326,6 +342,8 @@ def _finish(
         "steps": sum(each["steps"] for each in done),
         "tokens": sum(each["tokens"] for each in done),
         "final_loss": done[-1]["final_loss"],
+        "mean_loss": recent_loss(log).mean,
+        **({"validation": validation.to_dict()} if validation else {}),
         "recipe": public_recipe(stages, texts),
         "data": texts[len(done) - 1].data,
     }
@@ -352,6 +370,8 @@ def _finish(
         steps=summary["steps"],
         tokens=summary["tokens"],
         final_loss=summary["final_loss"],
+        mean_loss=summary["mean_loss"],
+        validation=validation,
         tokens_per_second=last.tokens_per_second if last else None,
         peak_memory_bytes=max((line.peak_memory_bytes or 0 for line in log), default=0),
         stopped=stopped,

@@ -14,9 +14,18 @@ from ctxext.checkpoints.provenance import read_record, record, write_record
 from ctxext.data.cache import check_cache_folder
 from ctxext.data.mixture import Mixture
 from ctxext.data.positions import PositionSkips
+from ctxext.data.sources import Source
 from ctxext.data.store import tokenizer_digest
 from ctxext.data.tokens import check_top
-from ctxext.evaluation.texts import mixed_rows, token_files, training_data, unreadable
+from ctxext.evaluation.texts import (
+    evaluation_text,
+    mixed_rows,
+    of_eval_data,
+    token_files,
+    training_data,
+    unreadable,
+    validation_rows,
+)
 from ctxext.machine.launch import Launch
 from ctxext.progress import Note, Progress
 from ctxext.report.charts.live import Lines, LossPlot
@@ -36,6 +45,9 @@ from ctxext.training.run.stages import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from ctxext.training.run.stop import StopRequest
 
 LOSS = "loss.png"
@@ -74,11 +86,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Texts:
-    """What a stage reads: rows, and what is written down about them."""
+    """What a stage reads: rows, what is written down about them, and rows to be measured on."""
 
     mixture: Mixture
     data: Mapping[str, Any]
     warnings: tuple[str, ...]
+    validation: "npt.NDArray[np.int64] | None" = None
 
 
 def read_texts(run: Run, stages: Sequence[Stage]) -> list[Texts]:
@@ -100,7 +113,15 @@ def read_texts(run: Run, stages: Sequence[Stage]) -> list[Texts]:
             files = token_files(config.data, tokenizer, digest, separator)
             check_top(max(file.top for file in files), embeddings or 2**31)
             data = training_data(config.data, files)
-            texts.append(Texts(mixed_rows(config, files), data, tuple(unreadable(files))))
+            mixture = mixed_rows(config, files)
+            other = None
+            if config.validation.source:
+                with of_eval_data():
+                    (other,) = token_files(evaluation_text(config), tokenizer, digest, separator)
+                    check_top(other.top, embeddings or 2**31)
+            measured = validation_rows(config, mixture, other)
+            warnings = unreadable([*files, *([other] if other else [])])
+            texts.append(Texts(mixture, data, tuple(warnings), measured))
     return texts
 
 
@@ -137,7 +158,9 @@ def train_stage(
     with LossPlot(run.out / LOSS, run.on_note, whole=_from_the_first(stage, stages)) as plot:
         trained = train_adapter(
             Base(opened.source, opened.position, _public_name(run.model, run.opened)),
-            TrainingRows(texts.mixture, texts.data["tokens_sha256"], separate, skips),
+            TrainingRows(
+                texts.mixture, texts.data["tokens_sha256"], separate, skips, texts.validation
+            ),
             stage.config,
             Where(
                 stage.folder, run.launch, device=run.device, dtype=run.dtype,
@@ -258,6 +281,8 @@ def _public_config(config: FinetuneConfig, data: Mapping[str, Any]) -> dict[str,
         recipe["data"]["source"] = data["source"]
     for entry, public in zip(recipe["data"]["sources"], data.get("sources", ()), strict=True):
         entry["source"] = public["source"]
+    if config.validation.source:
+        recipe["validation"]["source"] = Source(config.validation.source).name
     return recipe
 
 

@@ -1,5 +1,6 @@
 """The command `ctxext finetune`."""
 
+import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,10 +8,10 @@ import typer
 
 from ctxext.checkpoints.config.dtype import DtypeWord
 from ctxext.cli import _options as options
-from ctxext.cli._output import err, out, print_json, say_warnings
+from ctxext.cli._output import err, out, print_json, say_warnings, table
 from ctxext.cli._progress import progress
 from ctxext.errors import BadInput
-from ctxext.lengths import parse_length
+from ctxext.lengths import parse_length, show_length
 from ctxext.machine.launch import environment_rank
 from ctxext.runs.recipe.config import FinetuneConfig
 
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ctxext.api.finetune import FinetuneResult
+    from ctxext.runs.rows.training import ValidationSummary
 
 
 _FIRST = "Extend first"
 _STEPS = "Steps and learning rate"
 _GPUS = "Several GPUs"
+_VALIDATION = "Validation"
 _PLAN = "With --dry-run"
 _DEFAULTS = FinetuneConfig()
 
@@ -270,6 +273,38 @@ def command(
             _GPUS,
         ),
     ] = None,
+    eval_data: Annotated[
+        str | None,
+        _setting(
+            "--eval-data",
+            "validation.source",
+            "Text for a validation loss on the way, as --data.",
+            "SOURCE",
+            _VALIDATION,
+            default="rows held out of --data, with --eval-every",
+        ),
+    ] = None,
+    eval_every: Annotated[
+        int | None,
+        _setting(
+            "--eval-every",
+            "validation.every",
+            "Optimizer steps between validations.",
+            "N",
+            _VALIDATION,
+            default="ten in a run, with --eval-data; else none",
+        ),
+    ] = None,
+    keep_best: Annotated[
+        bool | None,
+        _setting(
+            "--keep-best/--keep-last",
+            "validation.keep_best",
+            "Merge the step with the lowest validation loss.",
+            "",
+            _VALIDATION,
+        ),
+    ] = None,
     save_every: Annotated[
         int | None,
         _setting(
@@ -348,6 +383,9 @@ def command(
         "extend.method": method,
         "extend.target": parse_length(target, flag="--target") if target else None,
         "extend.factor": factor,
+        "validation.source": eval_data,
+        "validation.every": eval_every,
+        "validation.keep_best": keep_best,
         "data.source": data,
         "data.field": field,
         "data.sources": [] if data else None,  # of the recipe: the flag stands in their place
@@ -413,13 +451,48 @@ def _render(result: "FinetuneResult") -> None:
     """Say what was trained, and where it lies."""
     if result.stopped:
         where = f" in stage {result.stage}" if result.stage else ""
-        out().print(f"stopped after step {result.steps}{where}, saved; go on with --resume")
-    else:
         out().print(
-            f"{result.steps} steps, {result.tokens:,} tokens, loss {result.final_loss or 0:.4f}, "
-            f"{result.tokens_per_second or 0:,.0f} tokens/s, peak memory "
-            f"{result.peak_memory_bytes / 2**30:.2f} GiB: {result.merged}",
+            f"stopped after step {result.steps}{where}, saved; go on with: "
+            f"ctxext finetune --resume -o {shlex.quote(result.output_dir)}"
         )
+        return
+    if result.validation is not None:
+        _show_validation(result.validation)
+        loss = f"validation loss {result.validation.first.loss:.4f} -> "
+        kept = result.validation.best if result.validation.kept else result.validation.last
+        loss += f"{kept.loss:.4f}"
+    else:
+        loss = f"loss {result.mean_loss or 0:.4f} (mean of the last steps)"
+    out().print(
+        f"{result.steps} steps, {result.tokens:,} tokens, {loss}, "
+        f"{result.tokens_per_second or 0:,.0f} tokens/s, peak memory "
+        f"{result.peak_memory_bytes / 2**30:.2f} GiB: {result.merged}",
+    )
+
+
+def _show_validation(summary: "ValidationSummary") -> None:
+    """Print validation before, at its best and at the end: loss by position, and copying."""
+    places = [
+        f"{show_length(each.start)}-{show_length(each.end)}" for each in summary.first.by_position
+    ]
+    measured = {
+        "before": summary.first,
+        f"step {summary.best_step}, the best" + (", kept" if summary.kept else ""): summary.best,
+        f"step {summary.last_step}, the last": summary.last,
+    }
+    table(
+        "validation: nats per token, by position in the row; text of its beginning copied",
+        ["", "loss", *places, "copied"],
+        [
+            [
+                name,
+                f"{each.loss:.4f}",
+                *(f"{part.loss:.4f}" for part in each.by_position),
+                "-" if each.copied is None else f"{each.copied:.0%}",
+            ]
+            for name, each in measured.items()
+        ],
+    )
 
 
 def _recipe(

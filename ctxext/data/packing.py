@@ -21,6 +21,7 @@ class PackedRows:
         seed: of the order.
         text_number: of this text among several, from 1, so that each has an order of its own.
         name: what the text is called in an error.
+        held_out: rows at the end that no epoch reads, for `held`.
     """
 
     stream: TokenIds | DocumentStream
@@ -28,19 +29,30 @@ class PackedRows:
     seed: int
     text_number: int = 0
     name: str = "--data"
+    held_out: int = 0
 
     def __post_init__(self) -> None:
         if self.rows < 1:
+            beside = f" beside {self.held_out} that are held out" if self.held_out else ""
             raise BadInput(
                 f"{self.name} has {len(self.stream)} tokens, and one row needs --seq-length "
-                f"{self.seq_length}",
+                f"{self.seq_length}{beside}",
                 "give more text, or a shorter --seq-length",
             )
 
     @property
     def rows(self) -> int:
         """Rows in one epoch."""
-        return len(self.stream) // self.seq_length
+        return len(self.stream) // self.seq_length - self.held_out
+
+    def held(self) -> npt.NDArray[np.int64]:
+        """Read the rows that are held out, (held_out, seq_length)."""
+        starts = range(self.rows, self.rows + self.held_out)
+        rows = [
+            self.stream[row * self.seq_length : (row + 1) * self.seq_length].astype(np.int64)
+            for row in starts
+        ]
+        return np.stack(rows) if rows else np.empty((0, self.seq_length), np.int64)
 
     def batch(self, first: int, count: int) -> npt.NDArray[np.int64]:
         """Read rows `first` .. `first + count - 1` of the endless order, (count, seq_length).

@@ -1,14 +1,19 @@
 """The texts of a recipe's `data:` section: tokenised, chosen from, and mixed into rows."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ctxext.data.documents import choose_documents
 from ctxext.data.mixture import Mixture
 from ctxext.data.packing import PackedRows
 from ctxext.data.sources import Source
 from ctxext.data.store import TokenFile, stored_tokens
+from ctxext.errors import BadInput
 from ctxext.runs.recipe.config import DataConfig, FinetuneConfig
 
 
@@ -46,6 +51,7 @@ def mixed_rows(config: FinetuneConfig, files: Sequence[TokenFile]) -> Mixture:
         BadInput: bounds that leave no document, or less than one row of a text; it is named.
     """
     parts = []
+    held = -(-config.validation.held_out // len(files))  # of each text
     for index, (text, file) in enumerate(zip(config.data.texts, files, strict=True)):
         name = f"data.sources[{index}] {file.source}" if config.data.sources else "--data"
         stream = choose_documents(
@@ -57,9 +63,52 @@ def mixed_rows(config: FinetuneConfig, files: Sequence[TokenFile]) -> Mixture:
         )
         number = index + 1 if len(files) > 1 else 0
         train = config.train
-        parts.append(PackedRows(stream, train.seq_length, train.seed, number, name))
+        parts.append(PackedRows(stream, train.seq_length, train.seed, number, name, held))
     weights = tuple(text.weight for text in config.data.texts)
     return Mixture(tuple(parts), weights, config.train.seed)
+
+
+def evaluation_text(config: FinetuneConfig) -> DataConfig:
+    """Name the text of the section `validation` as a section `data`."""
+    return DataConfig(source=config.validation.source, field=config.validation.field)
+
+
+@contextmanager
+def of_eval_data() -> Iterator[None]:
+    """Call the text of a block `--eval-data`, where it would be called `--data`."""
+    try:
+        yield
+    except BadInput as error:
+        said = str(error).replace("--data", "--eval-data", 1)
+        raise BadInput(said, error.hint, path=error.path) from error
+
+
+def validation_rows(
+    config: FinetuneConfig, trained: Mixture, file: TokenFile | None
+) -> npt.NDArray[np.int64] | None:
+    """Read the rows that the section `validation` asks for, (rows, seq_length); None = none.
+
+    Args:
+        trained: from which rows are held out where the section names no text.
+        file: the tokens of the text that it names.
+
+    Raises:
+        BadInput: a text with less than one row.
+    """
+    wanted = config.validation
+    if not wanted.is_wanted:
+        return None
+    if file is None:
+        return np.concatenate([text.held() for text in trained.parts])[: wanted.rows]
+    length, whole = config.train.seq_length, len(file.ids) // config.train.seq_length
+    if not whole:
+        raise BadInput(
+            f"--eval-data has {len(file.ids)} tokens, and one row needs --seq-length {length}",
+            "give more text, or leave --eval-data out: rows of --data are held out then",
+        )
+    rows = min(wanted.rows, whole)
+    starts = [row * whole // rows * length for row in range(rows)]  # spread over the text
+    return np.stack([file.ids[at : at + length].astype(np.int64) for at in starts])
 
 
 def training_data(data: DataConfig, files: Sequence[TokenFile]) -> dict[str, Any]:

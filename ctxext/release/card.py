@@ -123,7 +123,7 @@ class CardFacts:
             ["sequence length", f"{train.seq_length or 0:,} tokens"],
             ["steps", f"{training.steps} of {batch} sequences a rank"],
             ["tokens", f"{training.tokens:,}"],
-            ["final loss", f"{shown(training.final_loss, '.4f')} nats/token"],
+            ["nats/token", training.headline],
             ["learning rate", f"{train.lr} ({train.schedule})"],
             ["LoRA", f"rank {lora.rank}, alpha {lora.alpha}"],
             ["on", ", ".join([*lora.targets, *also])],

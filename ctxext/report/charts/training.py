@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctxext.report.charts.style import new_figure, save_figure
-from ctxext.runs.rows.training import StepRow
+from ctxext.runs.rows.training import StepRow, recent_loss
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,5 +52,15 @@ def draw_loss(axis: "Axes", lines: Sequence[StepRow]) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("optimizer step")
     axis.set_ylabel("loss, nats per token")
+    measured = [(line.step, line.validation.loss) for line in lines if line.validation]
+    if measured:
+        axis.plot(
+            [step for step, _ in measured], [loss for _, loss in measured],
+            color="#009E73", linewidth=2, marker="D", markersize=5, label="validation",
+        )  # fmt: skip
     if losses:
-        axis.set_title(f"step {steps[-1]}: loss {losses[-1]:.3f}", loc="left", fontsize=11)
+        recent = recent_loss(lines)
+        title = f"step {steps[-1]}: loss {recent.mean:.3f}, mean of {recent.steps} steps"
+        if measured:
+            title = f"step {measured[-1][0]}: validation loss {measured[-1][1]:.3f}"
+        axis.set_title(title, loc="left", fontsize=11)

@@ -8,6 +8,7 @@ from ctxext.errors import BadInput, shown
 from ctxext.runs.fields import MOST_TOKENS, TOKENS, bounded, check_bounds
 from ctxext.runs.recipe.extend_config import ExtendConfig
 from ctxext.runs.recipe.memory_config import MemoryConfig
+from ctxext.runs.recipe.validation_config import ValidationConfig
 
 ALL_LINEAR = "all-linear"
 """In `lora.targets`: every linear layer but the head."""
@@ -253,6 +254,7 @@ class FinetuneConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     extend: ExtendConfig | None = None
 
     def __post_init__(self) -> None:
@@ -289,6 +291,8 @@ class FinetuneConfig:
         extend = out.pop("extend")
         if extend is not None:
             out = {"extend": extend, **out}
+        if not self.validation.is_wanted:
+            out.pop("validation")
         out["lora"]["targets"] = list(self.lora.targets)
         out["data"]["sources"] = list(out["data"]["sources"])
         return out

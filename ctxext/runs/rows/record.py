@@ -8,6 +8,7 @@ from ctxext.runs.build import from_document
 from ctxext.runs.checked import Broken, excerpt
 from ctxext.runs.fields import MOST_TOKENS, bounded
 from ctxext.runs.rows.row import SHA256, Row, Windows, Word
+from ctxext.runs.rows.training import ValidationSummary
 
 _COMMIT = "[0-9a-f]{7,64}"
 
@@ -81,9 +82,24 @@ class Training(Row):
     steps: int
     tokens: int = 0
     final_loss: float | None = None
+    mean_loss: float | None = None
+    validation: ValidationSummary | None = None
     recipe: RecordedRecipe | None = None
     data: RecordedText = field(default_factory=RecordedText)
     stages: tuple[RecordedStage, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        """The loss that one number may stand for: validation's, or a mean; old records have one."""
+        measured = self.validation
+        if measured is not None:
+            result = measured.best if measured.kept else measured.last
+            return f"validation loss {measured.first.loss:.4f} before, {result.loss:.4f} after"
+        if self.mean_loss is not None:
+            return f"loss {self.mean_loss:.4f}, mean of the last tenth of the steps"
+        return (
+            "loss not recorded" if self.final_loss is None else f"last loss {self.final_loss:.4f}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

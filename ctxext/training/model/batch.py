@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from ctxext.data.mixture import Mixture
@@ -70,12 +72,14 @@ class TrainingRows:
         sha256: of all tokens, so that a resumed run notices another text.
         separate: attention and labels stay inside documents, positions restart with each.
         skips: positions with gaps (PoSE); None = without.
+        validation: rows that are measured and not trained on, (rows, seq_length); None = none.
     """
 
     rows: Mixture
     sha256: str
     separate: bool = False
     skips: PositionSkips | None = None
+    validation: npt.NDArray[np.int64] | None = None
 
     @property
     def seq_length(self) -> int:

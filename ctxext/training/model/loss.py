@@ -114,6 +114,33 @@ def summed_nll(
     return total
 
 
+@torch.no_grad()
+def token_losses(
+    hidden: torch.Tensor, head: Head | torch.Tensor, labels: torch.Tensor, *, chunk: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute each label's negative log-likelihood, and whether no token was likelier.
+
+    Args:
+        as `summed_nll`.
+
+    Returns:
+        (batch, length) float32 nats and bool; 0 and False where a label is `IGNORED`.
+    """
+    head = head if isinstance(head, Head) else Head(head)
+    states, wanted = hidden.reshape(-1, hidden.shape[-1]), labels.reshape(-1)
+    nats = torch.zeros(wanted.shape, dtype=torch.float32, device=hidden.device)
+    hits = torch.zeros(wanted.shape, dtype=torch.bool, device=hidden.device)
+    for at in range(0, len(wanted), chunk):
+        piece, target = states[at : at + chunk], wanted[at : at + chunk]
+        scored = target != IGNORED
+        logits = head.logits(piece)
+        safe = target.clamp_min(0).unsqueeze(-1)
+        nll = torch.logsumexp(logits, -1) - logits.gather(-1, safe).squeeze(-1)
+        nats[at : at + chunk] = nll * scored
+        hits[at : at + chunk] = (logits.argmax(-1) == target) & scored
+    return nats.view(labels.shape), hits.view(labels.shape)
+
+
 def shifted_labels(ids: torch.Tensor) -> torch.Tensor:
     """Return the next token of each position, (batch, length); the last one has none."""
     return torch.cat([ids[:, 1:], torch.full_like(ids[:, :1], IGNORED)], dim=1)

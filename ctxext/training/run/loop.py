@@ -26,6 +26,7 @@ from ctxext.training.run.schedule import learning_rate
 from ctxext.training.run.setting import Listeners
 from ctxext.training.run.stop import StopRequest
 from ctxext.training.run.trackers import report
+from ctxext.training.run.validation import Validator
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def train_steps(
     save: Callable[[RunState], object],
     stop: StopRequest,
     listeners: Listeners,
+    validator: Validator | None = None,
 ) -> RunState:
     """Run optimizer steps from `state.step` to `config.steps`, saving on the way.
 
@@ -63,12 +65,18 @@ def train_steps(
         state: where to begin, with `rows_per_step` set; what is returned says where it ended.
         log: written by rank 0, None elsewhere.
         save: called every `config.save_every` steps, at the end, and when `stop` asks for an end.
+        validator: measures on other rows on the way; None = nothing is measured.
 
     Raises:
         CtxextError: `config.max_skipped` steps in a row had to be left out; the state is saved.
     """
     trained, optimizer = list(trained_tensors(prepared.plain).values()), prepared.optimizer
     row_tokens = state.rows_per_step * prepared.rows.seq_length
+    if validator is not None and state.step == 0:
+        before = StepRow(step=0, loss=None, tokens=0, validation=validator.at(0))
+        report(prepared.accelerator, before)
+        if log is not None:
+            log.write(before)
     began, first_step = time.monotonic(), state.step
     for step in range(state.step, config.steps):
         rate = learning_rate(step, config)
@@ -89,6 +97,9 @@ def train_steps(
         seconds = time.monotonic() - began
         speed = (state.step - first_step) * row_tokens / seconds
         line = replace(_line(state, loss, norm, rate, speed, seconds), skipped=why)
+        if validator is not None and (measured := validator.at(state.step)) is not None:
+            line = replace(line, validation=measured)
+            began += measured.seconds or 0.0  # speed is of training alone
         report(prepared.accelerator, line)
         if log is not None:
             log.write(line)

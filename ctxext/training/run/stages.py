@@ -24,6 +24,7 @@ from ctxext.runs.recipe.config import DataConfig, FinetuneConfig, ParallelConfig
 from ctxext.runs.recipe.extend_config import ExtendConfig
 from ctxext.runs.recipe.memory_config import MemoryConfig
 from ctxext.runs.recipe.reader import ALTERNATIVES
+from ctxext.runs.recipe.validation_config import ValidationConfig
 from ctxext.runs.rows.record import RunRecord, Training
 from ctxext.runs.rows.training import StepRow
 
@@ -36,6 +37,7 @@ _SECTIONS: dict[str, type[Any]] = {
     "train": TrainConfig,
     "memory": MemoryConfig,
     "parallel": ParallelConfig,
+    "validation": ValidationConfig,
 }
 _FIXED = ("what", "quantize", "seed")  # of section train: the same in all stages
 
@@ -196,9 +198,9 @@ def read_summary(stage: Stage) -> dict[str, Any]:
 
 def trained_path(folder: Path, steps: int) -> Path:
     """Return the file with the tensors that a complete stage has trained."""
-    from ctxext.training.run.state import trained_file
+    from ctxext.training.run.state import best_file, trained_file
 
-    return trained_file(folder, steps)
+    return best_file(folder) if best_file(folder).exists() else trained_file(folder, steps)
 
 
 def joined_log(stages: Sequence[Stage]) -> list[StepRow]:

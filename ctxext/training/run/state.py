@@ -131,6 +131,28 @@ def trained_file(out: Path, step: int) -> Path:
     return out / "checkpoints" / f"step-{step}" / _TRAINED
 
 
+def best_file(out: Path) -> Path:
+    """Return where a run that keeps its best step holds what was trained then."""
+    return out / "checkpoints" / "best" / _TRAINED
+
+
+def save_best(out: Path, model: nn.Module, launch: Launch) -> None:
+    """Write what is trained as the best so far; all ranks call this together.
+
+    Raises:
+        CtxextError: the disk is full; what was best before is as it was.
+    """
+    from safetensors.torch import save_file
+
+    trained = whole_trained(model, keep=launch.main)
+
+    def write() -> None:
+        with beside(best_file(out).parent) as staging:
+            save_file(trained, staging / _TRAINED)
+
+    launch.on_main(write)
+
+
 def start_from(file: Path, model: nn.Module, launch: Launch) -> None:
     """Put what a stage before has trained in place of what was initialised.
 

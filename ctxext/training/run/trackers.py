@@ -58,7 +58,9 @@ def start_tracker(accelerator: Any, run: str, recipe: Mapping[str, Any]) -> None
 def report(accelerator: Any, line: StepRow) -> None:
     """Tell the tracker the numbers of a step's line of the log."""
     if accelerator.log_with:
-        values = line.to_dict().items()
+        measured = line.validation
+        beside = {"validation_loss": measured.loss, "copied": measured.copied} if measured else {}
+        values = {**line.to_dict(), **beside}.items()
         numbers = {k: v for k, v in values if isinstance(v, int | float) and k != "step"}
         accelerator.log(numbers, step=line.step)
 

@@ -39,9 +39,17 @@ from ctxext.training.run.optimizer import make_optimizer
 from ctxext.training.run.resume import begin_or_resume
 from ctxext.training.run.self_check import check_loss, check_rope, first_tokens, plain_loss
 from ctxext.training.run.setting import Base, Listeners, StartReport, Where
-from ctxext.training.run.state import flat, save_state, trained_file
+from ctxext.training.run.state import (
+    best_file,
+    flat,
+    save_best,
+    save_state,
+    start_from,
+    trained_file,
+)
 from ctxext.training.run.stop import StopRequest
 from ctxext.training.run.trackers import finish_tracker, logging_folder, start_tracker
+from ctxext.training.run.validation import ValidationRows, Validator, lowest, validate
 
 
 @dataclass(frozen=True)
@@ -110,15 +118,32 @@ def train_adapter(
         epochs = train.steps * state.rows_per_step / rows.rows.rows
         listeners.start(StartReport(
             tuple(trained_groups(model)), parameters, rows.rows.rows, epochs, state.step,
-            difference, (*loaded.notes, *plan.notes),
+            difference, (*loaded.notes, *plan.notes, *_cost(rows, config, state)),
         ))  # fmt: skip
     prepared = Prepared(shared, model, optimizer, rows, loaded.accelerator, mesh)
     with explained(config, launch, half=loaded.half):
         state, log = _loop(prepared, config, state, where, listeners, stop)
+    if config.validation.keep_best and state.step == train.steps:
+        start_from(best_file(where.out), model, launch)
     adapter = where.out / "adapter" if train.what == "lora" else None
     if adapter is not None:
         write_adapter(model, adapter, base.position, launch)
     return Trained(adapter, trained_file(where.out, state.step), state, log)
+
+
+def _cost(rows: TrainingRows, config: FinetuneConfig, state: RunState) -> list[str]:
+    """Say what is measured on the way, and what part of the run's arithmetic that is.
+
+    A pass that only reads is a third of one that trains adapters with everything recomputed, and
+    about that of any other.
+    """
+    if rows.validation is None:
+        return []
+    every, count = config.validation.steps_between(config.train.steps), len(rows.validation)
+    share = count / 3 / (every * state.rows_per_step)
+    where = "of --eval-data" if config.validation.source else "held out of --data"
+    often = "after each step" if every == 1 else f"every {every} steps"
+    return [f"validation: {count} rows {where} {often}, about {share:.0%} more work"]
 
 
 @dataclass(frozen=True)
@@ -206,6 +231,21 @@ def _use_attention(
         use_shifted_attention(decoder)
 
 
+def _validator(
+    prepared: Prepared, config: FinetuneConfig, where: Where, best: float
+) -> Validator | None:
+    """Make what measures the run on the way, where its recipe asks for it."""
+    ids, model = prepared.rows.validation, prepared.plain
+    if ids is None:
+        return None
+    measure = partial(
+        validate, model, ValidationRows(ids), prepared.mesh, prepared.accelerator,
+        batch_size=config.train.batch_size, chunk=model.loss_chunk,
+    )  # fmt: skip
+    keep = partial(save_best, where.out, model, where.launch)
+    return Validator(measure, config.validation, config.train.steps, keep, best)
+
+
 def _loop(
     prepared: Prepared,
     config: FinetuneConfig,
@@ -222,6 +262,7 @@ def _loop(
         if launch.main
         else None
     )
+    best = launch.on_main(lambda: lowest(log.lines if log is not None else ()))
     try:
         state = train_steps(
             prepared,
@@ -231,6 +272,7 @@ def _loop(
             save=lambda now: save_state(out, now, prepared.plain, prepared.optimizer, launch),
             stop=stop,
             listeners=listeners,
+            validator=_validator(prepared, config, where, best),
         )
     finally:
         if log is not None:

@@ -6,7 +6,6 @@ from ctxext.lengths import show_length
 from ctxext.report.findings.collected import Findings
 from ctxext.report.findings.groups import Run
 from ctxext.report.page.html import Html, bullets, details, join, section, tag
-from ctxext.report.tables.text import shown
 from ctxext.runs.rows.perplexity import PerplexityResult
 from ctxext.runs.rows.record import BaseCheckpoint, Training
 from ctxext.runs.rows.retrieval import RetrievalResult
@@ -73,8 +72,7 @@ def _facts(run: Run) -> Html:
 def _training(training: Training | None) -> str | None:
     if training is None or not training.steps:
         return None
-    loss = shown(training.final_loss, ".4f")
-    return f"{training.steps} steps, {training.tokens:,} tokens, loss {loss}"
+    return f"{training.steps} steps, {training.tokens:,} tokens, {training.headline}"
 
 
 def missing_section(findings: Findings) -> Html:

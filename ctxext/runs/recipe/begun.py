@@ -50,7 +50,7 @@ class RunModel:
     merge_dtype: str = "auto"
     report_to: str | None = None
 
-    def over(self, model: str | None, loading: LoadingConfig) -> "RunModel":
+    def over(self, model: Any, loading: LoadingConfig) -> "RunModel":
         """Lay what a call said over what its recipe says."""
         words = {
             name: word
@@ -82,23 +82,25 @@ def settle(said: RunModel, recipe: Any, begun: Path | None = None) -> tuple[RunM
             raise BadInput("recipe is missing", "e.g. recipe={'data': {'source': 'book.txt'}}")
         recipe = read_begun(begun)
     if isinstance(recipe, Mapping):
-        model, loading, recipe = _split(recipe)
+        loading, model, recipe = _split(recipe)
+        if said.model is None and model is not None and not isinstance(model, str):
+            raise BadInput(f"recipe.model has to be text, and is {shown(model)}")
         said = said.over(model, loading)
     if said.model is None:
         raise BadInput("MODEL is missing", "name a checkpoint, or a recipe that names one")
     return said, recipe
 
 
-def _split(values: Mapping[str, Any]) -> tuple[str | None, LoadingConfig, dict[str, Any]]:
-    """Split a recipe file's values into model, section `loading`, and what `finetune` reads."""
-    model = values.get("model")
-    if model is not None and not isinstance(model, str):
-        raise BadInput(f"recipe.model has to be text, and is {shown(model)}")
+def _split(values: Mapping[str, Any]) -> tuple[LoadingConfig, Any, dict[str, Any]]:
+    """Split a recipe file's values into section `loading`, model, and what `finetune` reads.
+
+    The model is looked at where it is needed: another command's recipe may say more of it.
+    """
     section = as_section("loading", values.get("loading") or {})
     if not isinstance(section, Mapping):
         raise BadInput(f"recipe.loading has to be a section with keys, and is {shown(section)}")
     kept = {k: v for k, v in values.items() if k not in ("model", "loading", *_OTHERS)}
-    return model, build(LoadingConfig, section, where="recipe.loading"), kept
+    return build(LoadingConfig, section, where="recipe.loading"), values.get("model"), kept
 
 
 def write_begun(out: Path, model: RunModel, recipe: Mapping[str, Any]) -> None:
@@ -136,7 +138,7 @@ def check_same_dtype(out: Path, now: RunModel) -> None:
     """
     if not (out / RECIPE).exists():
         return
-    _, loading, _ = _split(read_begun(out))
+    loading, *_ = _split(read_begun(out))
     if loading.dtype and now.dtype != loading.dtype:
         raise BadInput(
             f"--resume with another --dtype: {loading.dtype} -> {now.dtype}",

@@ -14,10 +14,9 @@ from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.live.check import check_in_transformers, check_written
 from ctxext.checkpoints.live.tokenizer import missing_tokenizer
 from ctxext.checkpoints.opened import Opened, open_checkpoint
-from ctxext.checkpoints.provenance import record, write_record
+from ctxext.checkpoints.provenance import base_terms, record, write_record
 from ctxext.checkpoints.weights.carry import (
     WeightsMode,
-    base_license,
     carry_side_files,
     carry_weights,
     listing,
@@ -176,7 +175,7 @@ def _write(
             position=after,
             method=planned.method,
             parameters=planned.parameters,
-            license=base_license(source.folder),
+            **base_terms(source.folder),
             config_diff={key: list(pair) for key, pair in diff.items()},
             training=None,
             evaluations=[],

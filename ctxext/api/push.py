@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,7 +17,14 @@ from ctxext.checkpoints.weights.files import ADAPTER_CONFIG, INDEX, Weights, rea
 from ctxext.errors import BadInput, about_its_path
 from ctxext.progress import Progress, silent
 from ctxext.release.card import CardFacts, model_card
-from ctxext.release.published_base import HubModel, adapter_base, card_base, check_base_model
+from ctxext.release.published_base import (
+    HubModel,
+    adapter_base,
+    card_base,
+    check_base_model,
+    earlier_card,
+    kept_base,
+)
 from ctxext.release.upload import Item, Repository, upload
 from ctxext.runs.json_file import dump_json, read_json_object
 from ctxext.runs.output import MARK, write_file
@@ -76,7 +83,8 @@ def push(
     Args:
         run: what `finetune`, `merge` or `extend` wrote.
         repo_id: `name` or `org/name`; made when it does not exist.
-        base_model: Hub id of the base, where the run was made from a local copy.
+        base_model: Hub id of the base, where the run was made from a local copy; None = the one of
+            the card that an earlier push left in `run`.
         evaluations: folders of evaluations to take instead, with every model that they measured.
         token: None = HF_TOKEN or the stored login; never written anywhere.
         dry_run: write the card into the run folder and list the files only.
@@ -94,6 +102,11 @@ def push(
     warnings = [*opened.warnings, *missing_tokenizer(opened.source)]
     if base_model is not None:
         warnings += check_base_model(base_model)
+    earlier = earlier_card(folder)
+    if base_model is None and (base_model := kept_base(record, earlier)) is not None:
+        warnings.append(
+            f"the base stays {base_model}, as in the earlier card; --base-model names another"
+        )
     for each in evaluations:
         if not Path(each).is_dir():
             raise BadInput(f"--eval {each} is no folder")
@@ -109,7 +122,11 @@ def push(
     adapter = folder / "adapter" if (folder / "adapter" / ADAPTER_CONFIG).exists() else None
     facts = CardFacts(
         repo_id=repo_id,
-        record=record,
+        record=replace(
+            record,
+            license=record.license or earlier.license,
+            language=record.language or earlier.language,
+        ),
         identity=opened.identity,
         evaluations=[d for e in measured if isinstance(d := e.document, PerplexityResult)],
         retrievals=[d for e in measured if isinstance(d := e.document, RetrievalResult)],
@@ -118,6 +135,7 @@ def push(
         plots=[e.picture for e in measured if e.kind == perplexity.KIND and e.has_plot],
         heat_maps=[e.picture for e in measured if e.kind == retrieval.KIND and e.has_plot],
         others=bool(evaluations),
+        places=_places(folder, checkpoint, evaluations),
     )
     warnings += _of_names(facts)
     card = model_card(facts)
@@ -227,6 +245,18 @@ def _folders(run: Path, checkpoint: Path) -> list[Path]:
     """List where evaluations of a run may lie: in it, in its checkpoint, or one folder below."""
     below = [path for home in (run, checkpoint) for path in sorted(home.iterdir())]
     return list(dict.fromkeys([run, *(path for path in below if path.is_dir())]))
+
+
+def _places(run: Path, checkpoint: Path, evaluations: Sequence[str | Path]) -> str:
+    """Say where `_folders` looks, as the end of a sentence."""
+    if evaluations:
+        return "in a folder that --eval names"
+    if checkpoint == run:
+        return "in the pushed folder, or in a folder directly in it"
+    return (
+        "in the pushed folder, in a folder directly in it, or in one directly in its "
+        f"{checkpoint.name}/"
+    )
 
 
 def _evaluations(

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import yaml
 
+from ctxext.api._arguments import checked
 from ctxext.api.extend import planned_window
 from ctxext.api.merge import MergeResult, merge, write_merged
 from ctxext.api.stage_run import (
@@ -82,6 +83,7 @@ class FinetuneResult(Document):
     warnings: tuple[str, ...] = ()
 
 
+@checked
 def finetune(
     model: str,
     *,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ctxext.api._arguments import checked
 from ctxext.checkpoints.config.dtype import DtypeName, DtypeWord, check_dtype
 from ctxext.checkpoints.config.quantised import read_unquantised
 from ctxext.checkpoints.folder import CONFIG
@@ -51,6 +52,7 @@ class MergeResult(Document):
     warnings: tuple[str, ...] = ()
 
 
+@checked
 def merge(
     adapter: str | Path,
     *,

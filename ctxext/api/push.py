@@ -9,6 +9,7 @@ from typing import ClassVar
 import yaml
 
 from ctxext.api import perplexity, retrieval
+from ctxext.api._arguments import checked, several
 from ctxext.checkpoints.live.tokenizer import missing_tokenizer
 from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.checkpoints.provenance import check_record, read_record
@@ -60,6 +61,7 @@ class PushResult(Document):
     warnings: tuple[str, ...] = ()
 
 
+@checked
 def push(
     run: str | Path,
     *,
@@ -69,7 +71,7 @@ def push(
     commit_message: str | None = None,
     create_pr: bool = False,
     base_model: str | None = None,
-    evaluations: Sequence[str | Path] = (),
+    evaluations: str | Path | Sequence[str | Path] = (),
     token: str | None = None,
     dry_run: bool = False,
     on_progress: Progress = silent,
@@ -107,11 +109,12 @@ def push(
         warnings.append(
             f"the base stays {base_model}, as in the earlier card; --base-model names another"
         )
-    for each in evaluations:
+    named = several(evaluations)
+    for each in named:
         if not Path(each).is_dir():
             raise BadInput(f"--eval {each} is no folder")
     measured = _evaluations(
-        [Path(each) for each in evaluations] or _folders(folder, checkpoint), opened.identity,
+        [Path(each) for each in named] or _folders(folder, checkpoint), opened.identity,
         warnings,
     )  # fmt: skip
     if not any(each.kind == perplexity.KIND for each in measured):
@@ -134,8 +137,8 @@ def push(
         adapter=adapter is not None,
         plots=[e.picture for e in measured if e.kind == perplexity.KIND and e.has_plot],
         heat_maps=[e.picture for e in measured if e.kind == retrieval.KIND and e.has_plot],
-        others=bool(evaluations),
-        places=_places(folder, checkpoint, evaluations),
+        others=bool(named),
+        places=_places(folder, checkpoint, named),
     )
     warnings += _of_names(facts)
     card = model_card(facts)
@@ -247,7 +250,7 @@ def _folders(run: Path, checkpoint: Path) -> list[Path]:
     return list(dict.fromkeys([run, *(path for path in below if path.is_dir())]))
 
 
-def _places(run: Path, checkpoint: Path, evaluations: Sequence[str | Path]) -> str:
+def _places(run: Path, checkpoint: Path, evaluations: Sequence[str]) -> str:
     """Say where `_folders` looks, as the end of a sentence."""
     if evaluations:
         return "in a folder that --eval names"

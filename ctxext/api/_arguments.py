@@ -73,8 +73,18 @@ def _fitting(name: str, value: Any, hint: Any) -> Any:
     try:
         return _taken(value, hint)
     except _Unfit:
+        if {int, str} <= set(_options(hint)):
+            raise _no_length(name, value) from None
         wanted = " or ".join(dict.fromkeys(_noun(option) for option in _options(hint)))
         raise BadInput(f"{name} has to be {wanted}, and is {shown(value)}", argument=name) from None
+
+
+def _no_length(name: str, value: Any) -> BadInput:
+    return BadInput(
+        f"{name} is {shown(value)}, which is no length in tokens",
+        "write 8192 or '8k'",
+        argument=name,
+    )
 
 
 def _options(hint: Any) -> tuple[Any, ...]:

@@ -86,7 +86,7 @@ def harness(
     """
     tasks, lengths = several(tasks, commas=True), several_lengths(lengths, "lengths")
     longest = maybe_tokens(max_length, "max_length")
-    _check(tasks, lengths, num_fewshot, limit, batch_size, include_path)
+    _check(tasks, num_fewshot, limit, batch_size, include_path)
     _require_harness()
     loading = Loading(revision, tokenizer, check_dtype(dtype), device, trust_remote_code)
     checkpoint = loading.open(model)
@@ -165,7 +165,6 @@ def _tasks(
 
 def _check(
     tasks: Sequence[str],
-    lengths: Sequence[int],
     num_fewshot: int | None,
     limit: int | None,
     batch_size: int,
@@ -173,8 +172,6 @@ def _check(
 ) -> None:
     if not [task for task in tasks if task.strip()]:
         raise BadInput("--tasks names no task", "e.g. --tasks hellaswag,niah_single_1")
-    if lengths and min(lengths) < 1:
-        raise BadInput(f"--lengths has {min(lengths)}, and has to be at least 1")
     if num_fewshot is not None and num_fewshot < 0:
         raise BadInput(f"--num-fewshot is {num_fewshot}, and has to be 0 or more")
     if limit is not None and limit < 1:

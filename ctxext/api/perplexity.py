@@ -120,7 +120,7 @@ def perplexity(
     asked = maybe_lengths(lengths, "lengths")
     step, read = one_length(stride, "stride"), maybe_tokens(tokens, "tokens")
     labels, chunk = maybe_several(names), one_length(prefill_chunk, "prefill_chunk", least=0)
-    _check(models, asked, step, protocol, aligned=aligned)
+    _check(models, asked, protocol, aligned=aligned)
     loading = Loading(revision, tokenizer, check_dtype(dtype), device, trust_remote_code, chunk)
     with Session.open(
         models, KIND, loading, names=labels, output_dir=output_dir, overwrite=overwrite,
@@ -352,7 +352,6 @@ def _rule(wanted: KeyTokens | None, longest: int) -> "KeyRule | None":
 def _check(
     models: Sequence[str],
     lengths: Sequence[int] | None,
-    stride: int,
     protocol: str,
     *,
     aligned: bool,
@@ -361,8 +360,6 @@ def _check(
         raise BadInput("no MODEL given")
     if lengths is not None and (not lengths or lengths[0] < 2):
         raise BadInput("--lengths has to hold at least one window of 2 tokens or more")
-    if stride < 1:
-        raise BadInput(f"--stride is {stride}, and has to be at least 1")
     check_word(protocol, Protocol, "--protocol")
     if aligned and protocol != "sliding":
         raise BadInput(

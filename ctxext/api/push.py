@@ -15,6 +15,7 @@ from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.checkpoints.provenance import check_record, read_record
 from ctxext.checkpoints.weights.carry import TOKENIZER_FOLDERS, listing
 from ctxext.checkpoints.weights.files import ADAPTER_CONFIG, INDEX, Weights, read_weights
+from ctxext.checkpoints.weights.front_matter import FrontMatter
 from ctxext.errors import BadInput, about_its_path
 from ctxext.progress import Progress, silent
 from ctxext.release.card import CardFacts, model_card
@@ -102,21 +103,10 @@ def push(
     opened = open_checkpoint(str(checkpoint))
     check_record(opened.position, record)
     warnings = [*opened.warnings, *missing_tokenizer(opened.source)]
-    if base_model is not None:
-        warnings += check_base_model(base_model)
     earlier = earlier_card(folder)
-    if base_model is None and (base_model := kept_base(record, earlier)) is not None:
-        warnings.append(
-            f"the base stays {base_model}, as in the earlier card; --base-model names another"
-        )
-    named = several(evaluations)
-    for each in named:
-        if not Path(each).is_dir():
-            raise BadInput(f"--eval {each} is no folder")
-    measured = _evaluations(
-        [Path(each) for each in named] or _folders(folder, checkpoint), opened.identity,
-        warnings,
-    )  # fmt: skip
+    base_model = _named_base(record, base_model, earlier, warnings)
+    named = _named_folders(several(evaluations))
+    measured = _evaluations(named or _folders(folder, checkpoint), opened.identity, warnings)
     if not any(each.kind == perplexity.KIND for each in measured):
         warnings.append(
             f'no evaluation in {folder}, so the card says "not measured"; make one: ctxext '
@@ -125,11 +115,7 @@ def push(
     adapter = folder / "adapter" if (folder / "adapter" / ADAPTER_CONFIG).exists() else None
     facts = CardFacts(
         repo_id=repo_id,
-        record=replace(
-            record,
-            license=record.license or earlier.license,
-            language=record.language or earlier.language,
-        ),
+        record=_with_terms(record, earlier),
         identity=opened.identity,
         evaluations=[d for e in measured if isinstance(d := e.document, PerplexityResult)],
         retrievals=[d for e in measured if isinstance(d := e.document, RetrievalResult)],
@@ -177,6 +163,37 @@ def _check_repo_id(repo_id: str) -> None:
         raise BadInput(
             f"--repo-id {repo_id!r} is no name of a repository", "e.g. --repo-id you/Model-32k"
         ) from error
+
+
+def _named_base(
+    record: RunRecord, given: str | None, earlier: FrontMatter, warnings: list[str]
+) -> str | None:
+    """Return the base that `--base-model` names, or named for the card of an earlier push."""
+    if given is not None:
+        warnings += check_base_model(given)
+        return given
+    kept = kept_base(record, earlier)
+    if kept is not None:
+        warnings.append(
+            f"the base stays {kept}, as in the earlier card; --base-model names another"
+        )
+    return kept
+
+
+def _with_terms(record: RunRecord, earlier: FrontMatter) -> RunRecord:
+    """Take license and languages from the earlier card where the record has none."""
+    return replace(
+        record,
+        license=record.license or earlier.license,
+        language=record.language or earlier.language,
+    )
+
+
+def _named_folders(evaluations: Sequence[str]) -> list[Path]:
+    for each in evaluations:
+        if not Path(each).is_dir():
+            raise BadInput(f"--eval {each} is no folder")
+    return [Path(each) for each in evaluations]
 
 
 def _of_names(facts: CardFacts) -> list[str]:
@@ -250,7 +267,7 @@ def _folders(run: Path, checkpoint: Path) -> list[Path]:
     return list(dict.fromkeys([run, *(path for path in below if path.is_dir())]))
 
 
-def _places(run: Path, checkpoint: Path, evaluations: Sequence[str]) -> str:
+def _places(run: Path, checkpoint: Path, evaluations: Sequence[Path]) -> str:
     """Say where `_folders` looks, as the end of a sentence."""
     if evaluations:
         return "in a folder that --eval names"

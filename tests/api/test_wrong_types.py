@@ -125,9 +125,9 @@ def test_a_length_out_of_bounds_is_named(tiny_llama, target):
         with pytest.raises(BadInput, match=f"^{argument} is ") as caught:
             ctxext.extend(tiny_llama, **{"target": 1024, argument: target}, dry_run=True)
         assert caught.value.argument == argument
-    with pytest.raises(BadInput, match="^factor has to be a number"):
+    with pytest.raises(BadInput, match=r"^factor has to be a number"):
         ctxext.extend(tiny_llama, factor=10**400, dry_run=True)
-    with pytest.raises(BadInput, match="^output_dir is .*NUL"):
+    with pytest.raises(BadInput, match=r"^output_dir is .*NUL"):
         ctxext.extend(tiny_llama, target=1024, output_dir="a\0b")
 
 

@@ -23,22 +23,22 @@ class CtxextError(Exception):
         message: one sentence: what is wrong, and where.
         hint: the way out, one sentence; printed below the message.
         path: the file or folder at fault; None where it is none, or lies on the Hub.
-
-    Attributes:
-        argument: the Python argument that can be mended, by the first flag of the message
-            (`--output-dir`: "output_dir"); None where it names none.
+        argument: the Python argument that can be mended; None = the first flag of the message
+            (`--output-dir`: "output_dir"), if it names one.
     """
 
     exit_code = 1
     alone = False  # raised by one process of several, so that it has to speak for itself
 
-    def __init__(self, message: str, hint: str = "", *, path: Path | None = None) -> None:
+    def __init__(
+        self, message: str, hint: str = "", *, path: Path | None = None, argument: str | None = None
+    ) -> None:
         # A name in it may hold anything; a terminal gets one line of text, and no codes.
         super().__init__(on_one_line(message))
         self.hint = hint
         self.path = path
         flag = _FLAG.search(message)
-        self.argument = flag[1].replace("-", "_") if flag else None
+        self.argument = argument or (flag[1].replace("-", "_") if flag else None)
 
 
 class BadInput(CtxextError):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ctxext.api._arguments import checked
 from ctxext.api.extend import extend
 from ctxext.api.finetune import finetune
 from ctxext.api.perplexity import perplexity
@@ -44,6 +45,7 @@ _SAME = 1e-4  # merged and unmerged perplexity differ by float32 rounding only
 _PRINTABLE = range(33, 127)
 
 
+@checked
 def demo(
     output_dir: str | Path,
     *,

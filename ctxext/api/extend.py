@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ctxext.api._arguments import maybe_tokens
+from ctxext.api._arguments import checked, maybe_tokens
 from ctxext.checkpoints.config.detect import Position, detect
 from ctxext.checkpoints.config.patch import Patch, config_diff, plan_patch, resolve_target
 from ctxext.checkpoints.config.rope_block import Dialect
@@ -14,10 +14,9 @@ from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.live.check import check_in_transformers, check_written
 from ctxext.checkpoints.live.tokenizer import missing_tokenizer
 from ctxext.checkpoints.opened import Opened, open_checkpoint
-from ctxext.checkpoints.provenance import record, write_record
+from ctxext.checkpoints.provenance import base_terms, record, write_record
 from ctxext.checkpoints.weights.carry import (
     WeightsMode,
-    base_license,
     carry_side_files,
     carry_weights,
     listing,
@@ -54,6 +53,7 @@ class ExtendResult(Document):
     checked_relative_difference: float | None = None
 
 
+@checked
 def extend(
     model: str,
     *,
@@ -86,7 +86,7 @@ def extend(
         parameters: of the method, e.g. `{"beta_fast": 16}`.
         original_length: trained window in tokens, where the config says something else.
         prefer: rope dialect that counts where a config's two disagree.
-        sliding_window: `"keep"`; None = off; or tokens.
+        sliding_window: `"keep"`; `"off"` or None; or tokens.
         weights: `"copy"` never links.
         overwrite: replace an earlier output of ctxext.
         dry_run: plan and report only.
@@ -96,12 +96,16 @@ def extend(
         BadInput: anything the user can mend.
         CtxextError: corrupt weights, a full disk, or a file that does not read back as meant.
     """
+    target = maybe_tokens(target, "target")
+    original_length = maybe_tokens(original_length, "original_length")
+    if sliding_window != "keep":
+        sliding_window = None if sliding_window == "off" else maybe_tokens(
+            sliding_window, "sliding_window"
+        )  # fmt: skip
     if output_dir is None and not dry_run:
         raise BadInput("--output-dir is missing", "say where to write, or add --dry-run")
     check_word(weights, WeightsMode, "--weights")
     get_method(method)
-    target = maybe_tokens(target, "target")
-    original_length = maybe_tokens(original_length, "original_length")
     opened = open_checkpoint(
         model, revision=revision, original_length=original_length, prefer=prefer
     )
@@ -176,7 +180,7 @@ def _write(
             position=after,
             method=planned.method,
             parameters=planned.parameters,
-            license=base_license(source.folder),
+            **base_terms(source.folder),
             config_diff={key: list(pair) for key, pair in diff.items()},
             training=None,
             evaluations=[],

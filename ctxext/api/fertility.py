@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from ctxext.api._arguments import checked
 from ctxext.checkpoints.folder import Source
 from ctxext.checkpoints.live.tokenizer import tokenizer_errors
 from ctxext.checkpoints.opened import open_checkpoint, tokenizer_of
@@ -27,6 +28,7 @@ DOCUMENT = "fertility.json"
 _ENGLISH = ("en", "eng", "english")
 
 
+@checked
 def fertility(
     model: str,
     *,

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ctxext.api._arguments import checked
 from ctxext.api.extend import planned_window
 from ctxext.api.merge import MergeResult, merge, write_merged
 from ctxext.api.stage_run import (
@@ -85,6 +86,7 @@ class FinetuneResult(Document):
     validation: ValidationSummary | None = only_with("validation")
 
 
+@checked
 def finetune(
     model: str | None = None,
     *,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ctxext.api._arguments import checked
 from ctxext.api.finetune import at_length, check_targets, window_of
 from ctxext.checkpoints.config.dtype import (
     DtypeName,
@@ -185,6 +186,7 @@ class FinetunePlan:
         }
 
 
+@checked
 def plan_finetune(
     model: str | None = None,
     *,

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ctxext.api._arguments import maybe_tokens, several, several_lengths
+from ctxext.api._arguments import checked, maybe_tokens, several, several_lengths
 from ctxext.checkpoints.config.dtype import DtypeWord, check_dtype
 from ctxext.checkpoints.folder import CONFIG, Source
 from ctxext.checkpoints.live.load import pick_device
@@ -43,11 +43,12 @@ _EXPECTED = (  # said for every run, or by us in better words
 )  # fmt: skip
 
 
+@checked
 def harness(
     model: str,
     *,
     tasks: str | Sequence[str],
-    lengths: str | Sequence[int | str] = (),
+    lengths: int | str | Sequence[int | str] = (),
     max_length: int | str | None = None,
     num_fewshot: int | None = None,
     limit: int | None = None,
@@ -83,12 +84,13 @@ def harness(
         BadInput: anything the user can mend, the harness not being installed included.
         CtxextError: a task's data cannot be had, out of memory, the model returned NaN.
     """
-    tasks, lengths = several(tasks), several_lengths(lengths, "lengths")
-    _check(tasks, lengths, num_fewshot, limit, batch_size, include_path)
+    tasks, lengths = several(tasks, commas=True), several_lengths(lengths, "lengths")
+    longest = maybe_tokens(max_length, "max_length")
+    _check(tasks, num_fewshot, limit, batch_size, include_path)
     _require_harness()
     loading = Loading(revision, tokenizer, check_dtype(dtype), device, trust_remote_code)
     checkpoint = loading.open(model)
-    window = _window(checkpoint, maybe_tokens(max_length, "max_length"), lengths)
+    window = _window(checkpoint, longest, lengths)
     seeds = SEEDS if seed is None else (seed,) * 4
     with contextlib.ExitStack() as held:
         folder = None
@@ -163,7 +165,6 @@ def _tasks(
 
 def _check(
     tasks: Sequence[str],
-    lengths: Sequence[int],
     num_fewshot: int | None,
     limit: int | None,
     batch_size: int,
@@ -171,8 +172,6 @@ def _check(
 ) -> None:
     if not [task for task in tasks if task.strip()]:
         raise BadInput("--tasks names no task", "e.g. --tasks hellaswag,niah_single_1")
-    if lengths and min(lengths) < 1:
-        raise BadInput(f"--lengths has {min(lengths)}, and has to be at least 1")
     if num_fewshot is not None and num_fewshot < 0:
         raise BadInput(f"--num-fewshot is {num_fewshot}, and has to be 0 or more")
     if limit is not None and limit < 1:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ctxext.api._arguments import maybe_tokens
+from ctxext.api._arguments import checked, maybe_tokens
 from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import Position, reads_alike_in_transformers_4
 from ctxext.checkpoints.config.layouts import Layer
@@ -92,6 +92,7 @@ class InspectResult:
         }
 
 
+@checked
 def inspect(
     model: str,
     *,

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ctxext.api._arguments import checked
 from ctxext.checkpoints.config.dtype import DtypeName, DtypeWord, check_dtype
 from ctxext.checkpoints.config.quantised import read_unquantised
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.live.tensors import check_tensors
 from ctxext.checkpoints.opened import Opened, open_checkpoint, tokenizer_record
-from ctxext.checkpoints.provenance import read_record, record, write_record
+from ctxext.checkpoints.provenance import base_terms, read_record, record, write_record
 from ctxext.checkpoints.weights.adapter import ROPE_KEY, Adapter, for_family, read_adapter
 from ctxext.checkpoints.weights.carry import (
-    base_license,
     carry_side_files,
     carry_tokenizer,
     patch_tokenizer,
@@ -52,6 +52,7 @@ class MergeResult(Document):
     warnings: tuple[str, ...] = ()
 
 
+@checked
 def merge(
     adapter: str | Path,
     *,
@@ -254,7 +255,7 @@ def _record(
         extended_from=before.base.to_dict() if before.base else None,
         method=before.method,
         parameters=before.parameters,
-        license=before.license or base_license(base.source.folder),
+        **base_terms(base.source.folder),
         config_diff=before.config_diff,
         extend_command=before.command or None,
         adapter=adapter,

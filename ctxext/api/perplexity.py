@@ -6,7 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ctxext.api._arguments import maybe_lengths, several
+from ctxext.api._arguments import (
+    check_fields,
+    checked,
+    maybe_lengths,
+    maybe_several,
+    maybe_tokens,
+    one_length,
+    several,
+)
 from ctxext.checkpoints.config.dtype import DtypeWord, check_dtype
 from ctxext.checkpoints.opened import Opened
 from ctxext.choices import check_word
@@ -50,23 +58,28 @@ class KeyTokens:
     """
 
     reference: str
-    context: int | None = None
+    context: int | str | None = None
     gain: float = 2.0
     loss: float = 2.0
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        object.__setattr__(self, "context", maybe_tokens(self.context, "context"))
 
+
+@checked
 def perplexity(
     models: str | Sequence[str],
     *,
     data: str,
-    lengths: str | Sequence[int | str] | None = None,
-    names: Sequence[str] | None = None,
-    stride: int = 256,
+    lengths: int | str | Sequence[int | str] | None = None,
+    names: str | Sequence[str] | None = None,
+    stride: int | str = 256,
     protocol: Protocol = "sliding",
     aligned: bool = False,
     key_tokens: KeyTokens | None = None,
-    prefill_chunk: int = 0,
-    tokens: int | None = None,
+    prefill_chunk: int | str = 0,
+    tokens: int | str | None = None,
     field: str = "text",
     output_dir: str | Path | None = None,
     overwrite: bool = False,
@@ -105,24 +118,24 @@ def perplexity(
     """
     models = several(models)
     asked = maybe_lengths(lengths, "lengths")
-    _check(models, asked, stride, protocol, aligned=aligned)
-    loading = Loading(
-        revision, tokenizer, check_dtype(dtype), device, trust_remote_code, prefill_chunk
-    )
+    step, read = one_length(stride, "stride"), maybe_tokens(tokens, "tokens")
+    labels, chunk = maybe_several(names), one_length(prefill_chunk, "prefill_chunk", least=0)
+    _check(models, asked, protocol, aligned=aligned)
+    loading = Loading(revision, tokenizer, check_dtype(dtype), device, trust_remote_code, chunk)
     with Session.open(
-        models, KIND, loading, names=names, output_dir=output_dir, overwrite=overwrite,
+        models, KIND, loading, names=labels, output_dir=output_dir, overwrite=overwrite,
         reference=key_tokens.reference if key_tokens else None,
     ) as session:  # fmt: skip
         from ctxext.evaluation.perplexity.texts import Texts
 
-        lengths = asked or default_lengths(session.checkpoints)
-        rule = _rule(key_tokens, lengths[-1])
-        texts = Texts(data, field, tokens or 0, lengths[-1], loading)
+        windows = asked or default_lengths(session.checkpoints)
+        rule = _rule(key_tokens, windows[-1])
+        texts = Texts(data, field, read or 0, windows[-1], loading)
         session.agree(lambda: _read(texts, session))
         from ctxext.evaluation.perplexity.scores import Protocols
 
-        protocols = Protocols(protocol, stride, tuple(lengths) if aligned else ())
-        run = _Run(session, texts, lengths, protocols, on_progress)
+        protocols = Protocols(protocol, step, tuple(windows) if aligned else ())
+        run = _Run(session, texts, windows, protocols, on_progress)
         session.begin()
         if session.launch.main:
             on_note(run.announcement())
@@ -329,7 +342,9 @@ def _rule(wanted: KeyTokens | None, longest: int) -> "KeyRule | None":
         return None
     from ctxext.evaluation.perplexity.key_tokens import rule_for
 
-    rule = rule_for(longest, context=wanted.context, gain=wanted.gain, loss=wanted.loss)
+    rule = rule_for(
+        longest, context=maybe_tokens(wanted.context, "context"), gain=wanted.gain, loss=wanted.loss
+    )
     rule.check(longest)
     return rule
 
@@ -337,7 +352,6 @@ def _rule(wanted: KeyTokens | None, longest: int) -> "KeyRule | None":
 def _check(
     models: Sequence[str],
     lengths: Sequence[int] | None,
-    stride: int,
     protocol: str,
     *,
     aligned: bool,
@@ -346,8 +360,6 @@ def _check(
         raise BadInput("no MODEL given")
     if lengths is not None and (not lengths or lengths[0] < 2):
         raise BadInput("--lengths has to hold at least one window of 2 tokens or more")
-    if stride < 1:
-        raise BadInput(f"--stride is {stride}, and has to be at least 1")
     check_word(protocol, Protocol, "--protocol")
     if aligned and protocol != "sliding":
         raise BadInput(

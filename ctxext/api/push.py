@@ -2,22 +2,31 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 import yaml
 
 from ctxext.api import perplexity, retrieval
+from ctxext.api._arguments import checked, several
 from ctxext.checkpoints.live.tokenizer import missing_tokenizer
 from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.checkpoints.provenance import check_record, read_record
 from ctxext.checkpoints.weights.carry import TOKENIZER_FOLDERS, listing
 from ctxext.checkpoints.weights.files import ADAPTER_CONFIG, INDEX, Weights, read_weights
+from ctxext.checkpoints.weights.front_matter import FrontMatter
 from ctxext.errors import BadInput, about_its_path
 from ctxext.progress import Progress, silent
 from ctxext.release.card import CardFacts, model_card
-from ctxext.release.published_base import HubModel, adapter_base, card_base, check_base_model
+from ctxext.release.published_base import (
+    HubModel,
+    adapter_base,
+    card_base,
+    check_base_model,
+    earlier_card,
+    kept_base,
+)
 from ctxext.release.upload import Item, Repository, upload
 from ctxext.runs.json_file import dump_json, read_json_object
 from ctxext.runs.output import MARK, write_file
@@ -53,6 +62,7 @@ class PushResult(Document):
     warnings: tuple[str, ...] = ()
 
 
+@checked
 def push(
     run: str | Path,
     *,
@@ -62,7 +72,7 @@ def push(
     commit_message: str | None = None,
     create_pr: bool = False,
     base_model: str | None = None,
-    evaluations: Sequence[str | Path] = (),
+    evaluations: str | Path | Sequence[str | Path] = (),
     token: str | None = None,
     dry_run: bool = False,
     on_progress: Progress = silent,
@@ -76,7 +86,8 @@ def push(
     Args:
         run: what `finetune`, `merge` or `extend` wrote.
         repo_id: `name` or `org/name`; made when it does not exist.
-        base_model: Hub id of the base, where the run was made from a local copy.
+        base_model: Hub id of the base, where the run was made from a local copy; None = the one of
+            the card that an earlier push left in `run`.
         evaluations: folders of evaluations to take instead, with every model that they measured.
         token: None = HF_TOKEN or the stored login; never written anywhere.
         dry_run: write the card into the run folder and list the files only.
@@ -92,15 +103,10 @@ def push(
     opened = open_checkpoint(str(checkpoint))
     check_record(opened.position, record)
     warnings = [*opened.warnings, *missing_tokenizer(opened.source)]
-    if base_model is not None:
-        warnings += check_base_model(base_model)
-    for each in evaluations:
-        if not Path(each).is_dir():
-            raise BadInput(f"--eval {each} is no folder")
-    measured = _evaluations(
-        [Path(each) for each in evaluations] or _folders(folder, checkpoint), opened.identity,
-        warnings,
-    )  # fmt: skip
+    earlier = earlier_card(folder)
+    base_model = _named_base(record, base_model, earlier, warnings)
+    named = _named_folders(several(evaluations))
+    measured = _evaluations(named or _folders(folder, checkpoint), opened.identity, warnings)
     if not any(each.kind == perplexity.KIND for each in measured):
         warnings.append(
             f'no evaluation in {folder}, so the card says "not measured"; make one: ctxext '
@@ -109,7 +115,7 @@ def push(
     adapter = folder / "adapter" if (folder / "adapter" / ADAPTER_CONFIG).exists() else None
     facts = CardFacts(
         repo_id=repo_id,
-        record=record,
+        record=_with_terms(record, earlier),
         identity=opened.identity,
         evaluations=[d for e in measured if isinstance(d := e.document, PerplexityResult)],
         retrievals=[d for e in measured if isinstance(d := e.document, RetrievalResult)],
@@ -117,7 +123,8 @@ def push(
         adapter=adapter is not None,
         plots=[e.picture for e in measured if e.kind == perplexity.KIND and e.has_plot],
         heat_maps=[e.picture for e in measured if e.kind == retrieval.KIND and e.has_plot],
-        others=bool(evaluations),
+        others=bool(named),
+        places=_places(folder, checkpoint, named),
     )
     warnings += _of_names(facts)
     card = model_card(facts)
@@ -156,6 +163,37 @@ def _check_repo_id(repo_id: str) -> None:
         raise BadInput(
             f"--repo-id {repo_id!r} is no name of a repository", "e.g. --repo-id you/Model-32k"
         ) from error
+
+
+def _named_base(
+    record: RunRecord, given: str | None, earlier: FrontMatter, warnings: list[str]
+) -> str | None:
+    """Return the base that `--base-model` names, or named for the card of an earlier push."""
+    if given is not None:
+        warnings += check_base_model(given)
+        return given
+    kept = kept_base(record, earlier)
+    if kept is not None:
+        warnings.append(
+            f"the base stays {kept}, as in the earlier card; --base-model names another"
+        )
+    return kept
+
+
+def _with_terms(record: RunRecord, earlier: FrontMatter) -> RunRecord:
+    """Take license and languages from the earlier card where the record has none."""
+    return replace(
+        record,
+        license=record.license or earlier.license,
+        language=record.language or earlier.language,
+    )
+
+
+def _named_folders(evaluations: Sequence[str]) -> list[Path]:
+    for each in evaluations:
+        if not Path(each).is_dir():
+            raise BadInput(f"--eval {each} is no folder")
+    return [Path(each) for each in evaluations]
 
 
 def _of_names(facts: CardFacts) -> list[str]:
@@ -227,6 +265,18 @@ def _folders(run: Path, checkpoint: Path) -> list[Path]:
     """List where evaluations of a run may lie: in it, in its checkpoint, or one folder below."""
     below = [path for home in (run, checkpoint) for path in sorted(home.iterdir())]
     return list(dict.fromkeys([run, *(path for path in below if path.is_dir())]))
+
+
+def _places(run: Path, checkpoint: Path, evaluations: Sequence[Path]) -> str:
+    """Say where `_folders` looks, as the end of a sentence."""
+    if evaluations:
+        return "in a folder that --eval names"
+    if checkpoint == run:
+        return "in the pushed folder, or in a folder directly in it"
+    return (
+        "in the pushed folder, in a folder directly in it, or in one directly in its "
+        f"{checkpoint.name}/"
+    )
 
 
 def _evaluations(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ctxext.api._arguments import checked, several
 from ctxext.checkpoints.names import shortest_ends
 from ctxext.checkpoints.provenance import read_record
 from ctxext.errors import BadInput, about_its_path
@@ -51,8 +52,9 @@ class ReportResult:
         }
 
 
+@checked
 def make_report(
-    runs: Sequence[str | Path],
+    runs: str | Path | Sequence[str | Path],
     *,
     output: str | Path | None = "report.html",
     overwrite: bool = False,
@@ -76,7 +78,7 @@ def make_report(
     target = Path(output) if output is not None else None
     if target is not None:
         _check_file(target, overwrite)
-    collected = findings(_read_all([Path(run) for run in runs]))
+    collected = findings(_read_all([Path(run) for run in several(runs)]))
     size = 0
     if target is not None:
         from ctxext.report.page.page import page

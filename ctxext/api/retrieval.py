@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ctxext.api._arguments import maybe_lengths, several
+from ctxext.api._arguments import checked, maybe_lengths, maybe_several, one_length, several
 from ctxext.checkpoints.config.dtype import DtypeWord, check_dtype
 from ctxext.checkpoints.opened import Opened
 from ctxext.checkpoints.provenance import sha256_of
@@ -43,19 +43,20 @@ DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 _HAYSTACK = 64 * 1024 * 1024  # characters of a text that are read
 
 
+@checked
 def retrieval(
     models: str | Sequence[str],
     *,
-    lengths: str | Sequence[int | str] | None = None,
+    lengths: int | str | Sequence[int | str] | None = None,
     tasks: str | Sequence[str] = ("passkey",),
-    depths: Sequence[float] = DEPTHS,
+    depths: float | Sequence[float] = DEPTHS,
     samples: int = 10,
     score: Score = "logprob",
-    threshold: str = "own:0.85",
+    threshold: float | str = "own:0.85",
     data: str | None = None,
     field: str = "text",
-    names: Sequence[str] | None = None,
-    prefill_chunk: int = 0,
+    names: str | Sequence[str] | None = None,
+    prefill_chunk: int | str = 0,
     seed: int = 0,
     output_dir: str | Path | None = None,
     overwrite: bool = False,
@@ -96,17 +97,16 @@ def retrieval(
     """
     from ctxext.evaluation.statistics.effective_length import parse_threshold
 
-    models, tasks = several(models), several(tasks)
+    models, tasks = several(models), several(tasks, commas=True)
     asked = maybe_lengths(lengths, "lengths")
-    depths = sorted(set(depths))
+    depths = sorted(set(depths if isinstance(depths, Sequence) else [depths]))
+    labels, chunk = maybe_several(names), one_length(prefill_chunk, "prefill_chunk", least=0)
     _check(models, asked, depths, samples, score)
     questions = _Questions(_tasks(tasks), asked or (), depths, samples, seed, score)
-    rule = parse_threshold(threshold)
-    loading = Loading(
-        revision, tokenizer, check_dtype(dtype), device, trust_remote_code, prefill_chunk
-    )
+    rule = parse_threshold(str(threshold))
+    loading = Loading(revision, tokenizer, check_dtype(dtype), device, trust_remote_code, chunk)
     with Session.open(
-        models, KIND, loading, names=names, output_dir=output_dir, overwrite=overwrite
+        models, KIND, loading, names=labels, output_dir=output_dir, overwrite=overwrite
     ) as session:
         text = TextSource(data, field) if data is not None else None
         run = session.agree(lambda: _Run.prepare(session, questions, rule, text, on_progress))

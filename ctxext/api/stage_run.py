@@ -10,7 +10,7 @@ from ctxext.api.extend import extend
 from ctxext.checkpoints.config.dtype import DtypeName
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.opened import Opened, open_checkpoint, tokenizer_of, tokenizer_record
-from ctxext.checkpoints.provenance import read_record, record, write_record
+from ctxext.checkpoints.provenance import base_terms, read_record, record, write_record
 from ctxext.data.cache import check_cache_folder
 from ctxext.data.mixture import Mixture
 from ctxext.data.positions import PositionSkips
@@ -296,7 +296,7 @@ def run_record(kind: str, opened: Opened, training: Mapping[str, Any]) -> dict[s
         extended_from=before.base.to_dict() if before.base else None,
         method=before.method,
         parameters=before.parameters,
-        license=before.license,
+        **base_terms(opened.source.folder),
         config_diff=before.config_diff,
         extend_command=before.command or None,
         tokenizer=tokenizer_record(opened),

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ctxext.api._arguments import checked
 from ctxext.checkpoints.live.load import load_model
 from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.checkpoints.provenance import SCHEMA, command_line, read_record, versions, write_record
@@ -55,6 +56,7 @@ def check_budget(minutes: float | None) -> None:
         )
 
 
+@checked
 def train_base(
     output_dir: str | Path,
     *,

@@ -13,6 +13,7 @@ from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.windows import Origin
 from ctxext.checkpoints.folder import CONFIG, Source
 from ctxext.checkpoints.weights.files import INDEX
+from ctxext.checkpoints.weights.front_matter import read_front_matter
 from ctxext.errors import CtxextError
 from ctxext.masking import masked
 from ctxext.runs.build import from_document
@@ -66,6 +67,15 @@ def base_record(source: Source) -> dict[str, Any]:
         "revision": source.revision,
         "config_sha256": sha256_of(source.folder / CONFIG),
         "index_sha256": sha256_of(source.folder / INDEX),
+    }
+
+
+def base_terms(folder: Path) -> dict[str, Any]:
+    """Tell the license and languages of a checkpoint, as recorded or by its own card."""
+    recorded, card = read_record(folder) or RunRecord(), read_front_matter(folder)
+    return {
+        "license": dict(recorded.license or card.license),
+        "language": list(recorded.language or card.language),
     }
 
 

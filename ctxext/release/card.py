@@ -13,6 +13,7 @@ from ctxext.engines.notes import engine_notes, first_transformers, serve_command
 from ctxext.lengths import show_length
 from ctxext.methods import METHODS
 from ctxext.release.markdown import code_line, escape_markdown, markdown_code, markdown_table
+from ctxext.release.published_base import CARD_TAG
 from ctxext.report.findings.collected import findings
 from ctxext.report.findings.groups import RetrievalGroup, Run
 from ctxext.report.tables.pivot import Across, Down, Table, pivot
@@ -52,6 +53,7 @@ class CardFacts:
         adapter: whether `adapter/` is uploaded too.
         plots, heat_maps: pictures of these, uploaded beside the card.
         others: show every model that was measured, not this one and its base alone.
+        places: where an evaluation is looked for, to end a sentence.
     """
 
     repo_id: str
@@ -64,6 +66,7 @@ class CardFacts:
     retrievals: Sequence[RetrievalResult] = ()
     heat_maps: Sequence[str] = ()
     others: bool = False
+    places: str = ""
 
     @property
     def name(self) -> str:
@@ -306,9 +309,10 @@ def _card_data(facts: CardFacts) -> "ModelCardData":
         if facts.is_this(row) and row.perplexity is not None  # else it exploded there
     ]
     license: Mapping[str, str] = facts.record.license
-    tags = ["long-context", "context-extension", "rope-scaling", facts.record.method, "ctxext"]
+    tags = ["long-context", "context-extension", "rope-scaling", facts.record.method, CARD_TAG]
     data = ModelCardData(
         base_model=facts.base_model,
+        language=list(facts.record.language) or None,
         library_name="transformers",
         license=license.get("license"),
         license_name=license.get("license_name"),

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ctxext.checkpoints.folder import check_repo_id
+from ctxext.checkpoints.weights.front_matter import FrontMatter, read_front_matter
 from ctxext.errors import BadInput
 from ctxext.runs.rows.record import BaseCheckpoint, RunRecord
 
 _SHA = re.compile(r"[0-9a-f]{40}")
+CARD_TAG = "ctxext"
+"""The tag of every card that ctxext writes."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,25 @@ def check_base_model(name: str) -> list[str]:
     Raises:
         BadInput: it cannot.
     """
-    if not _is_repo_id(name) or name.count("/") != 1:
+    if not _is_base_model(name):
         raise BadInput(f"--base-model {name!r} is no Hub id", "write it as org/name")
     if Path(name).exists():
         return [f"--base-model {name} is a folder here too; what is published names the Hub's"]
     return []
+
+
+def earlier_card(folder: Path) -> FrontMatter:
+    """Read the front matter of the card that an earlier push left here; empty where none did."""
+    card = read_front_matter(folder)
+    return card if CARD_TAG in card.tags else FrontMatter()
+
+
+def kept_base(record: RunRecord, earlier: FrontMatter) -> str | None:
+    """Return the base that an earlier card names and the record does not: `--base-model` then."""
+    before = earlier.base_model
+    if before is None or not _is_base_model(before) or before == card_base(record, None):
+        return None
+    return before
 
 
 def card_base(record: RunRecord, given: str | None) -> str | None:
@@ -77,6 +94,10 @@ def _from_hub(checkpoint: BaseCheckpoint | None) -> HubModel | None:
         return None
     name, revision = checkpoint.id, checkpoint.revision
     return HubModel(name, revision) if _is_repo_id(name) and _SHA.fullmatch(revision) else None
+
+
+def _is_base_model(name: str) -> bool:
+    return _is_repo_id(name) and name.count("/") == 1
 
 
 def _is_repo_id(name: str) -> bool:

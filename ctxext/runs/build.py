@@ -8,6 +8,7 @@ other keys, and a field with a default may be missing or null.
 
 import dataclasses
 import functools
+import numbers
 import types
 import typing
 from collections.abc import Mapping
@@ -55,6 +56,37 @@ def build(cls: type[T], values: Mapping[str, Any], *, where: str) -> T:
         wanted, value = error.wanted, shown(error.value)
         raise BadInput(f"{_path(error.place)} has to be {wanted}, and is {value}") from None
     return built
+
+
+def as_written(section: Any, name: str) -> None:
+    """Read the fields of a section made in Python, called `name`, as those of a recipe are read.
+
+    Raises:
+        BadInput: a value of the wrong type; the field is named.
+    """
+    cls: Any = type(section)
+    for each in dataclasses.fields(section):
+        value, known = getattr(section, each.name), _fields_of(cls)[each.name]
+        try:
+            value = _value(known, _plain(value), (name, each.name), forgiving=False, missing=False)
+        except _Unfit as error:
+            raise BadInput(
+                f"{_path(error.place)} has to be {error.wanted}, and is {shown(error.value)}",
+                argument=each.name,
+            ) from None
+        except BadInput as error:
+            error.argument = error.argument or each.name
+            raise
+        object.__setattr__(section, each.name, value)
+
+
+def _plain(value: Any) -> Any:
+    """Make of a value in Python what a recipe would hold: lists, and Python's own numbers."""
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, bool | int | float) or not isinstance(value, numbers.Real):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
 def from_document(cls: type[T], values: Any) -> T:
@@ -106,6 +138,8 @@ def _fields_of(cls: type[Any]) -> Mapping[str, _Field]:
 
 
 def _section(cls: Any, values: Any, place: _Place, *, forgiving: bool) -> Any:
+    if isinstance(values, cls) and not forgiving:  # made in Python, and checked when it was
+        return values
     if not isinstance(values, Mapping):
         raise _Unfit(place, values, _SECTION)
     known = _fields_of(cls)
@@ -138,7 +172,7 @@ def _value(each: _Field, value: Any, place: _Place, *, forgiving: bool, missing:
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple and dataclasses.is_dataclass(inner[0]):
         if not isinstance(value, list) or not (
-            forgiving or all(isinstance(item, Mapping) for item in value)
+            forgiving or all(isinstance(item, Mapping | inner[0]) for item in value)
         ):
             raise _Unfit(place, value, "a list of sections", missing=missing)
         return tuple(
@@ -147,7 +181,9 @@ def _value(each: _Field, value: Any, place: _Place, *, forgiving: bool, missing:
         )
     if hint is Any:
         return value
-    if origin is Mapping and not isinstance(value, Mapping):
+    if origin is Mapping and not (
+        isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
+    ):
         raise _Unfit(place, value, "keys with values")
     if forgiving:
         return _measured(each, value, place, missing=missing)
@@ -173,7 +209,8 @@ def _written(each: _Field, value: Any, place: _Place) -> Any:
         except OverflowError:
             raise BadInput(f"{_path(place)} has more than 308 digits") from None
     if type(value) is not hint:
-        raise _Unfit(place, value, _WANTED.get(hint, str(hint)))
+        wanted = dict.fromkeys(_WANTED.get(option, str(option)) for option in each.types)
+        raise _Unfit(place, value, " or ".join(wanted))
     return value
 
 

@@ -60,12 +60,16 @@ def check_bounds(section: Any, name: str) -> None:
         value, where = getattr(section, each.name), f"{name}.{each.name}"
         words = each.metadata.get("words", ())
         if words and value not in words:
-            raise BadInput(f"{where} is {shown(value)}; there is {' and '.join(words)}")
+            raise BadInput(
+                f"{where} is {shown(value)}; there is {' and '.join(words)}", argument=each.name
+            )
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         bounds = each.metadata.get("bounds", {})
         if not (isinstance(value, int) or math.isfinite(value)) or not inside(value, bounds):
-            raise BadInput(f"{where} is {shown(value)}, and has to be {_said(bounds)}")
+            raise BadInput(
+                f"{where} is {shown(value)}, and has to be {_said(bounds)}", argument=each.name
+            )
 
 
 def inside(value: float, bounds: Mapping[str, float]) -> bool:

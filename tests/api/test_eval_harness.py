@@ -36,7 +36,7 @@ def test_a_missing_harness_is_one_sentence(tiny_llama):
     ("wrong", "message"),
     [
         ({"tasks": [" ", ""]}, "--tasks names no task"),
-        ({"lengths": [0]}, "--lengths has 0"),
+        ({"lengths": [0]}, "lengths is 0"),
         ({"num_fewshot": -1}, "--num-fewshot is -1"),
         ({"limit": 0}, "--limit is 0"),
         ({"batch_size": 0}, "--batch-size is 0"),

@@ -10,11 +10,11 @@ from ctxext.api.extend import extend
 from ctxext.api.inspect import inspect
 from ctxext.checkpoints.live.tokenizer import has_tokenizer
 from ctxext.checkpoints.weights.carry import (
-    base_license,
     carry_side_files,
     carry_tokenizer,
     patch_tokenizer,
 )
+from ctxext.checkpoints.weights.front_matter import read_front_matter
 from ctxext.errors import BadInput
 from support.checkpoints import build_tiny
 
@@ -83,7 +83,7 @@ def test_links_of_the_hubs_cache_are_followed(source, tmp_path):
     names, warnings = carried(snapshot, tmp_path / "out")
     assert names == ["LICENSE", "additional_chat_templates/t.jinja", "tokenizer.json"]
     assert warnings == []
-    assert base_license(snapshot) == {"license": "mit"}
+    assert read_front_matter(snapshot).license == {"license": "mit"}
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "sparse", "outside"])
@@ -101,7 +101,9 @@ def test_a_readme_that_never_ends(tmp_path, kind):
         readme.write_text("---\nlicense: mit\n---\n")
         with readme.open("ab") as file:
             file.truncate(20 * 2**30)
-    assert base_license(readme.parent) == ({"license": "mit"} if kind == "sparse" else {})
+    assert read_front_matter(readme.parent).license == (
+        {"license": "mit"} if kind == "sparse" else {}
+    )
 
 
 def with_lengths(folder, *, cut=None, padded=None):

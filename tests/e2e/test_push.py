@@ -30,7 +30,9 @@ def run(tmp_path_factory, book):
     """base -> yarn -> a short fine-tuning run with an evaluation in it; made by the commands."""
     root = tmp_path_factory.mktemp("push")
     build_tiny(root / "base", shard="60KB")
-    (root / "base" / "README.md").write_text("---\nlicense: llama3.1\n---\n# a base\n")
+    (root / "base" / "README.md").write_text(
+        "---\nlicense: llama3.1\nlanguage:\n- en\n- no\n---\n# a base\n"
+    )
     (root / "base" / "LICENSE").write_text("terms\n")
     for arguments in (
         ["extend", root / "base", "--target", 512, "-o", root / "yarn"],
@@ -120,6 +122,8 @@ def test_the_card_says_what_was_measured(tmp_path, run):
     matter = front_matter(card)
     assert matter["base_model"] == "org/Tiny"
     assert matter["license"] == "llama3.1"
+    assert matter["language"] == ["en", "no"]  # not YAML's false
+    assert matter["library_name"] == "transformers"
     assert {"long-context", "yarn"} <= set(matter["tags"])
     measured = json.loads((run / "eval" / "eval-ppl.json").read_text())["results"]
     own = [r for r in measured if r["model"] == measured[-1]["model"]]
@@ -188,6 +192,45 @@ def test_what_is_not_read_is_not_published(tmp_path, run):
         assert any(name in warning for warning in document["warnings"])
 
 
+def test_a_second_push_keeps_the_base_of_the_first(tmp_path, run, hub):
+    env = env_for(hub, tmp_path)
+    model = shutil.copytree(run, tmp_path / "run")
+    for base in (["--base-model", "org/Tiny"], []):
+        done = run_ctxext("push", model, "--repo-id", "me/Tiny-512", *base, "--json", env=env)
+        assert done.returncode == 0, done.stderr
+        files = hub.repos["me/Tiny-512"]["main"]
+        matter = front_matter(files["README.md"].decode())
+        assert (matter["base_model"], matter["license"]) == ("org/Tiny", "llama3.1")
+        assert matter["language"] == ["en", "no"]
+        assert named_base(files["adapter/adapter_config.json"]) == "org/Tiny"
+    assert any("stays org/Tiny" in warning for warning in json.loads(done.stdout)["warnings"])
+    # A card that ctxext did not write says nothing of this run's base.
+    (model / "README.md").write_text("---\nbase_model: some/other\n---\n")
+    done = run_ctxext("push", model, "--repo-id", "me/x", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "base_model" not in front_matter((model / "README.md").read_text())
+
+
+def test_the_card_says_where_retrieval_would_be_counted(tmp_path, run):
+    """And it is counted there."""
+    model = shutil.copytree(run, tmp_path / "run")
+    measured = (model / "retrieval").rename(tmp_path / "elsewhere")
+
+    def card():
+        done = run_ctxext("push", model, "--repo-id", "me/x", "--dry-run")
+        assert done.returncode == 0, done.stderr
+        return (model / "README.md").read_text()
+
+    assert (
+        "An `eval-retrieval.json` of this very checkpoint is counted when it lies in the pushed "
+        "folder, in a folder directly in it, or in one directly in its merged/."
+    ) in card()
+    for folder in (model / "any", model / "merged" / "any", model):
+        shutil.copytree(measured, folder, dirs_exist_ok=True, ignore=lambda *_: ["ctxext.json"])
+        assert "is counted when" not in card()
+        (folder / "eval-retrieval.json").unlink()
+
+
 def test_a_cut_push_goes_on(tmp_path, run, hub):
     env = env_for(hub, tmp_path)
     hub.fail_uploads_after = 2
@@ -247,6 +290,7 @@ def test_what_cannot_be_pushed_is_refused(tmp_path, run, hub):
     assert "HF_TOKEN" in refused(run, "--repo-id", "me/x", env=no_token)
     assert "HF_HUB_OFFLINE" in refused(run, "--repo-id", "me/x")
     assert "no name of a repository" in refused(run, "--repo-id", "a/b/c")
+    (run / "README.md").unlink(missing_ok=True)  # it names the base of an earlier push
     assert "nobody else can load" in refused(run, "--repo-id", "Tiny-512", "--dry-run")
     assert "no Hub id" in refused(run, "--repo-id", "me/x", "--base-model", "./yarn")
     assert "no run of ctxext" in refused(tmp_path, "--repo-id", "me/x")

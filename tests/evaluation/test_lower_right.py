@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ctxext.evaluation.reading import lower_right, scoring
-from ctxext.evaluation.reading.room import branch, cache_with_room
+from ctxext.evaluation.reading.room import branch, cache_as_argument, cache_with_room
 from ctxext.evaluation.reading.scoring import Scorer
 from ctxext.evaluation.retrieval import answering
 from ctxext.evaluation.retrieval.answering import Answerer
@@ -217,3 +217,16 @@ def test_far_below_the_largest_logit_nothing_changes_in_the_sum():
         chosen = logits.gather(-1, targets[..., None])[..., 0]
         expected = (logits - top).exp().sum(-1).log() + top[..., 0] - chosen
         assert torch.equal(scoring._nll(logits.clone(), targets), expected)
+
+
+def test_a_cache_is_handed_over_by_the_name_that_a_model_has_for_it():
+    """transformers 5.24 calls it `cache`, and reads past the older name where it is given both."""
+
+    def new(input_ids, cache=None, use_cache=None, **kwargs):
+        return cache
+
+    def old(input_ids, past_key_values=None, **kwargs):
+        return past_key_values
+
+    for forward in (new, old):
+        assert forward(None, **cache_as_argument(forward, "held")) == "held"

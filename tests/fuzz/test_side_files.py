@@ -10,11 +10,11 @@ from hypothesis import given, strategies as st
 
 from ctxext.api.inspect import tokenizer_suspicions
 from ctxext.checkpoints.weights.carry import (
-    base_license,
     carry_side_files,
     patch_tokenizer,
     raise_generation_length,
 )
+from ctxext.checkpoints.weights.front_matter import read_front_matter
 from support.fuzzing import answers, as_text, broken, broken_bytes, fuzzed
 
 TOKENIZER = {
@@ -31,7 +31,7 @@ FILES = {
                               "chat_template": "{{ messages }}", "extra": [1, {"a": None}]},
     "generation_config.json": {"max_length": 128, "eos_token_id": [1, 2]},
 }  # fmt: skip
-README = b"---\nlicense: mit\nlicense_name: x\n---\n# Model\n"
+README = b"---\nlicense: mit\nlanguage:\n- en\n- 'no'\nbase_model: a/b\ntags: [x]\n---\n# Model\n"
 
 
 @pytest.fixture(scope="module")
@@ -82,11 +82,12 @@ def test_broken_tokenizer_files_beside_a_checkpoint(folders, data):
 
 @fuzzed
 @given(text=broken_bytes(README))
-def test_license_of_a_readme(folders, text):
+def test_front_matter_of_a_readme(folders, text):
     source, _ = begin(folders)
     (source / "README.md").write_bytes(text)
-    found, _ = answers(base_license, source)
-    assert all(isinstance(v, str) and "\n" not in v for v in found.values())
+    card, _ = answers(read_front_matter, source)
+    texts = [*card.license.values(), *card.language, *card.tags, card.base_model or ""]
+    assert all(isinstance(text, str) and "\n" not in text for text in texts)
 
 
 NAMES = st.one_of(

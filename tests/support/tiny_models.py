@@ -46,8 +46,9 @@ def cached_numbers(config, tokens):
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
-        cache = getattr(model(torch.arange(3, 3 + tokens)[None] % 60, use_cache=True),
-                        "past_key_values", None)  # fmt: skip
+        out = model(torch.arange(3, 3 + tokens)[None] % 60, use_cache=True)
+    name = "cache" if hasattr(out, "cache") else "past_key_values"  # before transformers 5.24
+    cache = getattr(out, name, None)
     if cache is None:
         return None
     cache = getattr(cache, "self_attention_cache", cache)

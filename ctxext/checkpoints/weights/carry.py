@@ -31,7 +31,6 @@ _TOKENIZER_NAMES = (
 TOKENIZER_FOLDERS = {"additional_chat_templates", "tokenizer"}
 _MOST_BYTES = 2**30  # of a side file; the largest tokenizers have 40 MB
 _MOST_FILES = 1000  # below a folder of the tokenizer
-_README_BYTES = 2**20  # read for the license; the front matter is at the top
 _FICLONE = 0x40049409  # linux/fs.h: share the blocks, copy on write
 
 
@@ -235,33 +234,6 @@ def raise_generation_length(
         return {}
     path.write_text(dump_json({**generation, "max_length": target}), encoding="utf-8")
     return {"generation_config.max_length": (old_window, target)}
-
-
-def base_license(source: Path) -> dict[str, str]:
-    """Read the license fields in a README's front matter, for the card of what is made of it."""
-    lines = _readme(source).splitlines()
-    if not lines or lines[0].strip() != "---":
-        return {}
-    fields: dict[str, str] = {}
-    for line in lines[1:200]:
-        if line.strip() == "---":
-            break
-        key, _, value = line.partition(":")
-        if key in ("license", "license_name", "license_link") and value.strip():
-            fields[key] = value.strip().strip("\"'")
-    return fields
-
-
-def _readme(source: Path) -> str:
-    """Read the beginning of README.md; nothing where it is no file of the checkpoint."""
-    try:
-        path = inside(source, "README.md", what="the checkpoint")
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for without end
-            return ""
-        with path.open("rb") as file:
-            return file.read(_README_BYTES).decode("utf-8", "replace")
-    except (BadInput, OSError):
-        return ""
 
 
 def listing(folder: Path) -> list[str]:

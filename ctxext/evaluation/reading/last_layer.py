@@ -14,7 +14,7 @@ import torch
 
 from ctxext.checkpoints.live.attention import register_attention
 from ctxext.evaluation.reading.lower_right import LOWER_RIGHT, Back
-from ctxext.evaluation.reading.room import RoomyLayer
+from ctxext.evaluation.reading.room import RoomyLayer, cache_as_argument
 
 _NOTHING = "ctxext_no_attention"
 
@@ -38,9 +38,10 @@ def last_positions(decoder: Any, kept: int) -> Iterator[None]:
         cut = length - kept
         cache = DynamicCache()
         cache.layer_class_to_replicate = partial(RoomyLayer, length)
+        held = cache_as_argument(original, cache)
         with _no_attention(decoder.config), _no_mlp(mlp):
-            original(hidden_states[:, :cut], **_arguments(given, slice(None, cut), cache))
-        tail = _arguments(given, slice(cut, None), cache)
+            original(hidden_states[:, :cut], **(_arguments(given, slice(None, cut)) | held))
+        tail = _arguments(given, slice(cut, None)) | held
         mask = given.get("attention_mask")
         if mask is None and decoder.config._attn_implementation == LOWER_RIGHT:
             mask = Back()
@@ -58,13 +59,12 @@ def last_positions(decoder: Any, kept: int) -> Iterator[None]:
         del layer.forward
 
 
-def _arguments(given: dict[str, Any], positions: slice, cache: Any) -> dict[str, Any]:
-    """Return a layer's arguments for some of the positions."""
+def _arguments(given: dict[str, Any], positions: slice) -> dict[str, Any]:
+    """Return a layer's arguments for some of the positions, but its cache."""
     cos, sin = given["position_embeddings"]
     return given | {
         "position_embeddings": (cos[:, positions], sin[:, positions]),
         "position_ids": given["position_ids"][:, positions],
-        "past_key_values": cache,
         "use_cache": True,
         "attention_mask": None,
     }

@@ -7,7 +7,9 @@ writes behind the prompt, over what an earlier branch left there.
 """
 
 import copy
+from collections.abc import Callable
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -32,6 +34,16 @@ def cache_with_room(config: Any, tokens: int, behind: int = 0) -> Any:
     if cache.layer_class_to_replicate is DynamicLayer:
         cache.layer_class_to_replicate = partial(RoomyLayer, tokens + behind)
     return cache
+
+
+def cache_as_argument(forward: Callable[..., Any], cache: Any) -> dict[str, Any]:
+    """Give a cache the name that a model's or a layer's `forward` has for it.
+
+    It is `cache` since transformers 5.24, which warns where the older one is used;
+    `past_key_values` before, and in code of a checkpoint's own.
+    """
+    names = signature(forward).parameters
+    return {"cache" if "cache" in names else "past_key_values": cache}
 
 
 def has_room(cache: Any) -> bool:

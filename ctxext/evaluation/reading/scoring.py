@@ -13,7 +13,7 @@ from ctxext.checkpoints.live.tiling import tile_positions
 from ctxext.errors import CtxextError
 from ctxext.evaluation.reading.last_layer import last_positions
 from ctxext.evaluation.reading.lower_right import MASK, lower_right, ways
-from ctxext.evaluation.reading.room import cache_with_room
+from ctxext.evaluation.reading.room import cache_as_argument, cache_with_room
 
 _LOGITS = 2**25  # of them exist at the same time: 128 MiB
 _PROBE, _PROBE_CHUNK = 64, 24  # tokens
@@ -125,6 +125,7 @@ class Scorer:
         """Yield what `reader` says of each chunk with kept positions, and how many are kept."""
         length = ids.shape[1]
         cache = cache_with_room(self.model.config, length)
+        held = cache_as_argument(reader.forward, cache)
         # Masks that are not ours are dense, chunk x length.
         step = self._chunk if self._lean else min(self._chunk, max(1, MASK // length))
         asked = {"logits_to_keep": 1} if reader is self.model else {}
@@ -134,7 +135,7 @@ class Scorer:
             if asked and left > 0:
                 asked = {"logits_to_keep": left}
             with self._attention():
-                out = reader(input_ids=chunk, past_key_values=cache, use_cache=True, **asked)
+                out = reader(input_ids=chunk, use_cache=True, **held, **asked)
             if left > 0:
                 yield out, left
 

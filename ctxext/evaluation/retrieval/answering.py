@@ -11,7 +11,7 @@ from ctxext.checkpoints.live.load import reset_dynamic_rope
 from ctxext.checkpoints.live.tiling import tile_positions
 from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.evaluation.reading.lower_right import MASK, lower_right, ways
-from ctxext.evaluation.reading.room import branch, cache_with_room, has_room
+from ctxext.evaluation.reading.room import branch, cache_as_argument, cache_with_room, has_room
 from ctxext.evaluation.reading.scoring import TILE
 
 _PROBE, _TAIL = 40, 4  # tokens
@@ -111,8 +111,8 @@ class Answerer:
         """Return the last tokens' logits (kept, vocabulary), read into a cache; 0 = of all."""
         with lower_right(self.model) if self._lean else nullcontext():
             out = self.model(
-                input_ids=self._row(ids), past_key_values=cache, use_cache=True,
-                logits_to_keep=kept,
+                input_ids=self._row(ids), use_cache=True, logits_to_keep=kept,
+                **cache_as_argument(self.model.forward, cache),
             )  # fmt: skip
         logits: torch.Tensor = out.logits[0]
         return logits

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ctxext.errors import BadInput, shown
+from ctxext.runs.build import as_written
 from ctxext.runs.fields import MOST_TOKENS, TOKENS, bounded, check_bounds
 from ctxext.runs.recipe.extend_config import ExtendConfig
 from ctxext.runs.recipe.memory_config import MemoryConfig
@@ -36,6 +37,7 @@ class SourceConfig:
     field: str = "text"  # last: it hides the function above
 
     def __post_init__(self) -> None:
+        as_written(self, "data.sources")
         name = "data.sources " + shown(self.source).strip("'")
         if not self.source:
             raise BadInput("an entry of data.sources has no source", "e.g. - source: book.txt")
@@ -66,6 +68,7 @@ class DataConfig:
     field: str = "text"  # last: it hides the function above
 
     def __post_init__(self) -> None:
+        as_written(self, "data")
         if self.source and self.sources:
             raise BadInput("data.source and data.sources contradict each other", "give one of them")
         if self.sources and self.tokens:
@@ -113,6 +116,7 @@ class LoraConfig:
         return LLAMA_MATRICES if ALL_LINEAR in self.targets else self.targets
 
     def __post_init__(self) -> None:
+        as_written(self, "lora")
         check_bounds(self, "lora")
         if not self.targets:
             raise BadInput("lora.targets is empty, so nothing would be trained")
@@ -177,6 +181,7 @@ class TrainConfig:
     pose_chunks: int = bounded(2, least=2, most=_MOST_ROWS)
 
     def __post_init__(self) -> None:
+        as_written(self, "train")
         check_bounds(self, "train")
         if self.seq_length == 1:
             raise BadInput("train.seq_length is 1, and a row needs 2 tokens")
@@ -212,6 +217,7 @@ class ParallelConfig:
     shard: int = bounded(1, least=1, most=2**16)
 
     def __post_init__(self) -> None:
+        as_written(self, "parallel")
         check_bounds(self, "parallel")
 
     @property
@@ -258,6 +264,7 @@ class FinetuneConfig:
     extend: ExtendConfig | None = None
 
     def __post_init__(self) -> None:
+        as_written(self, "recipe")
         if self.train.attention == "s2" and (
             self.data.documents == "separate" or self.parallel.context > 1
         ):

@@ -7,6 +7,7 @@ from typing import Any
 from ctxext.errors import BadInput
 from ctxext.lengths import parse_length
 from ctxext.methods import get_method
+from ctxext.runs.build import as_written
 from ctxext.runs.fields import MOST_TOKENS, TOKENS, bounded, check_bounds
 
 
@@ -32,6 +33,7 @@ class ExtendConfig:
     sliding_window: str | int | bool = "keep"
 
     def __post_init__(self) -> None:
+        as_written(self, "extend")
         get_method(self.method)
         if self.target is not None and self.factor is not None:
             raise BadInput(
@@ -63,5 +65,12 @@ class ExtendConfig:
         if value is False or value == "off":
             return None
         if value is True or (isinstance(value, int) and value < 1):
-            raise BadInput(f"extend.sliding_window is {value}; there is keep, off, or a length")
-        return parse_length(str(value), flag="extend.sliding_window")
+            raise BadInput(
+                f"extend.sliding_window is {value}; there is keep, off, or a length",
+                argument="sliding_window",
+            )
+        try:
+            return parse_length(str(value), flag="extend.sliding_window")
+        except BadInput as error:
+            error.argument = "sliding_window"
+            raise

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from ctxext.errors import BadInput, shown
+from ctxext.runs.build import as_written
 from ctxext.runs.fields import MOST_TOKENS, TOKENS, bounded, check_bounds
 
 _WORDS = ("all", "none", "auto")
@@ -30,6 +31,7 @@ class MemoryConfig:
     limit_gib: float = bounded(0.0, least=0, most=1e6)
 
     def __post_init__(self) -> None:
+        as_written(self, "memory")
         check_bounds(self, "memory")
         named = isinstance(self.recompute, str) and self.recompute in ("", *_WORDS)
         if not named and not _LAYERS.fullmatch(shown(self.recompute).strip("'")):

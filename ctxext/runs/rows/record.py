@@ -111,6 +111,7 @@ class RunRecord:
         finished: False = numbers are missing yet.
         extended_from: the base before any extension.
         license: `license`, `license_name` and `license_link`, as far as the base's card has them.
+        language: codes of languages, as the base's card has them.
         config_diff: key of the config -> [before, after].
         document: the whole object as it is written, for who hands parts of it on.
     """
@@ -125,6 +126,7 @@ class RunRecord:
     method: str | None = None
     parameters: Any = None
     license: Mapping[str, str] = field(default_factory=dict)
+    language: tuple[str, ...] = ()
     config_diff: Mapping[str, Any] | None = None
     training: Training | None = None
     command: str = ""

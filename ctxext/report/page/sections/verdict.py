@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from ctxext.lengths import show_length
-from ctxext.report.charts.style import legend_below, new_figure
+from ctxext.report.charts.style import chart_title, legend_below, new_figure
 from ctxext.report.charts.svg import Chart
 from ctxext.report.charts.verdict import draw_reach
 from ctxext.report.findings.collected import Findings
@@ -76,8 +76,8 @@ def _reach(findings: Findings) -> Html:
         height = 1.2 + 0.42 * len(findings.verdicts)
         new, (axis,) = new_figure(1, width=WIDTH, height=height)
         draw_reach(
-            axis, findings.verdicts, shortest=shortest, longest=longest, window=window,
-            target=target,
+            axis, findings.verdicts, ends=(shortest, longest), window=window, target=target,
+            order=findings.models,
         )  # fmt: skip
         legend_below(new, axis)
         return new
@@ -89,9 +89,12 @@ def _reach(findings: Findings) -> Html:
         ):  # fmt: skip
             text = f"to {show_length(reach)}" if reach else "nowhere"
             tips[f"{gid}-{at}"] = [f"{verdict.model}: {word} holds {text}"]
+    models = [verdict.model for verdict in findings.verdicts]
+    texts = [*(g.text for g in findings.perplexity), *(g.text for g in findings.retrieval)]
+    text = ", ".join(dict.fromkeys(text for text in texts if text))
     sentences = " ".join(verdict.sentence for verdict in findings.verdicts)
     chart = Chart(
-        "How far each model is stable, and how far it is used",
+        chart_title("How far perplexity and retrieval hold", models, text),
         f"Two bars a model on a length axis. {sentences}",
         draw,
         tips,

@@ -134,12 +134,13 @@ def _perplexity_axis(axis: "Axes") -> None:
     if not math.isfinite(axis.dataLim.minposy):
         axis.set_ylim(1, 10)  # every model exploded: a logarithmic axis wants some number
     axis.set_ylabel("perplexity (log scale)")
-    axis.yaxis.set_major_formatter(_plain_number)
-    axis.yaxis.set_minor_formatter(_plain_number)
+
+    def plain_number(value: float, _: float) -> str:
+        """Write ticks as 3 and 40; where there are many, only those that do not crowd."""
+        low, high = axis.get_ylim()
+        crowded = high > 10 * low and f"{value:e}"[0] not in "1235"
+        return "" if crowded else f"{value:g}"
+
+    axis.yaxis.set_major_formatter(plain_number)
+    axis.yaxis.set_minor_formatter(plain_number)
     axis.tick_params(axis="y", which="minor", labelsize=8, labelcolor="#666666")
-
-
-def _plain_number(value: float, position: float) -> str:
-    """Write ticks as 3 and 40, only where the first digit is 1, 2, 3 or 5, so they do not crowd."""
-    first = f"{value:e}"[0]
-    return f"{value:g}" if first in "1235" else ""

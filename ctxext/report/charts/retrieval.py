@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # Not pure black and white: those follow the page's theme, and a cell brings its own background.
 _DARK, _PALE = "#010101", "#fefefe"
-_MOST_COLUMNS = 4  # of maps side by side
+_MOST_COLUMNS, _TITLE = 4, 32  # maps side by side; characters over each
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def draw_accuracy(
 
 
 def plot_retrieval(path: Path, group: RetrievalGroup) -> None:
-    """Draw a heat map for each model and task; one chart of curves for a task that none solves.
+    """Draw a heat map for each model and task; or curves, for a task without right answers.
 
     Args:
         path: .png or .svg.
@@ -130,13 +130,13 @@ def plot_retrieval(path: Path, group: RetrievalGroup) -> None:
 
 def retrieval_figure(group: RetrievalGroup) -> "Figure":
     """Make the figure of `plot_retrieval`: tasks below each other, models side by side."""
-    models, unsolved = models_of(group.results), group.unsolved
+    models, unanswered = models_of(group.results), group.unanswered
     tasks = list(dict.fromkeys(row.task for row in group.results))
     columns = min(_MOST_COLUMNS, len(models))
     # A chart of curves stands alone in its row, maps beside each other; None fills a row up.
     panels: list[tuple[str, str | None] | None] = []
     for task in tasks:
-        own = [(task, None)] if task in unsolved else [(task, model) for model in models]
+        own = [(task, None)] if task in unanswered else [(task, model) for model in models]
         panels += [*own, *[None] * (-len(own) % columns)]
     figure, axes = new_figure(columns, rows=len(panels) // columns, width=3.6, height=2.7)
     curves = None
@@ -147,20 +147,21 @@ def retrieval_figure(group: RetrievalGroup) -> "Figure":
         task, model = panel
         if model is None:
             curves = curves or axis
-            _draw_unsolved(axis, group, task, models)
+            _draw_unanswered(axis, group, task, models)
             continue
         rows = [row for row in group.results if (row.model, row.task) == (model, task)]
         if rows:
             draw_heat(axis, rows, window=group.window)
-        axis.set_title(f"{short(model)}: {task}, % right", loc="left", fontsize=10, pad=18)
-    title_figure(figure, chart_title("Retrieval", models, group.text))
+        name = short(model, max(12, _TITLE - len(task)))
+        axis.set_title(f"{name}: {task}", loc="left", fontsize=10, pad=18)
+    title_figure(figure, chart_title("Right answers in %", models, group.text))
     if curves is not None:
         legend_below(figure, curves)
     return figure
 
 
-def _draw_unsolved(axis: "Axes", group: RetrievalGroup, task: str, models: Sequence[str]) -> None:
-    """Draw what can be told of a task that no model solves: forced choice, where it was asked."""
+def _draw_unanswered(axis: "Axes", group: RetrievalGroup, task: str, models: Sequence[str]) -> None:
+    """Draw forced choice, where it was asked, of a task without exact answers."""
     chosen = [score for score in group.by_choice if score.task == task]
     scores = chosen or [score for score in group.by_length if score.task == task]
     shares = shares_of(scores)
@@ -169,7 +170,7 @@ def _draw_unsolved(axis: "Axes", group: RetrievalGroup, task: str, models: Seque
             axis, shares, label="length, tokens", window=group.window,
             line=chance_line(scores) if chosen else None, order=models,
         )  # fmt: skip
-    what = "forced choice, no exact answers" if chosen else "% right, solved by none"
+    what = "forced choice (no exact answer)" if chosen else "solved by none"
     axis.set_title(f"{task}: {what}", loc="left", fontsize=10, pad=18)
 
 

@@ -15,15 +15,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, black first.
-COLORS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#8C6D00")
-LINES = ("-", "--", ":", "-.")  # the second eight are dashed, and so on
+# Okabe and Ito's palette, black first; then three darker ones.
+COLORS = (
+    "#000000", "#E69F00", "#56B4E9", "#009E73", "#D55E00", "#0072B2", "#CC79A7", "#8C6D00",
+    "#882255", "#332288",
+)  # fmt: skip
+LINES = ("-", "--", ":", "-.")  # the second ten are dashed, and so on
 LIGHT_TEXT = "#555555"
 # Of what belongs to no model: a model's colour means that model, on every chart of a page.
 NEUTRAL, PALE_NEUTRAL = "#767676", "#aaaaaa"
 # A map that is read the same by all eyes and in grey.
 HEAT = "cividis"
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 
 
 def new_figure(
@@ -140,9 +143,9 @@ def legend_below(figure: "Figure", axis: "Axes") -> None:
 
 
 def line_style(index: int) -> dict[str, Any]:
-    """Give colour, marker and line of the n-th model; no two of 32 are the same without colour.
+    """Give colour, marker and line of the n-th model; no two of 40 are the same without colour.
 
-    The marker changes with the colour; from the ninth on lines are dashed and marks are hollow.
+    The marker changes with the colour; from the eleventh on lines are dashed and marks are hollow.
     """
     color, again = COLORS[index % len(COLORS)], index // len(COLORS)
     return {

@@ -162,8 +162,21 @@ class RetrievalGroup:
     @property
     def unsolved(self) -> list[str]:
         """Tasks that no model solves at any length: they tell nothing about windows."""
-        solved = {r.task for r in self.effective if r.effective_length or r.perhaps_length}
-        return [task for task in self.tasks if task not in solved]
+        return self._without([row for row in self.effective if _holds(row)])
+
+    @property
+    def unanswered(self) -> list[str]:
+        """Tasks whose exact answers no model gives at any length; some may tell by choice."""
+        answered = [row for row in self.effective if _holds(row) and row.metric == "accuracy"]
+        return self._without(answered)
+
+    def _without(self, rows: Sequence[EffectiveRow]) -> list[str]:
+        known = {row.task for row in rows}
+        return [task for task in self.tasks if task not in known]
+
+
+def _holds(row: EffectiveRow) -> bool:
+    return bool(row.effective_length or row.perhaps_length)
 
 
 def _asked(cells: Sequence[CellRow], what: str) -> dict[str, Any]:

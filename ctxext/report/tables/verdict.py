@@ -10,7 +10,8 @@ from ctxext.report.tables.pivot import Table
 VERDICT_NOTE = (
     "nats a token at the longest length, against the model's own loss inside the trained window, "
     "with the 95 % interval: below 0 far text helps; inside: against the first model there; holds "
-    "to = nothing lost beyond noise, and for retrieval where the interval says so"
+    "to = nothing lost beyond noise (nowhere where the model costs too much inside), and for "
+    "retrieval where the interval says so"
 )
 
 

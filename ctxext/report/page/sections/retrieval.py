@@ -65,9 +65,9 @@ def retrieval_section(groups: Sequence[RetrievalGroup], order: Sequence[str]) ->
 def _charts(group: RetrievalGroup, at: int, order: Sequence[str]) -> list[Html]:
     """Draw the curves of each task, exact answers and then choices."""
     charts = []
-    unsolved = group.unsolved  # exact answers of these are empty pictures; choices may say more
+    unanswered = group.unanswered  # exact answers of these are empty pictures; choices may say more
     for index, task in enumerate(group.tasks):
-        if task in unsolved:
+        if task in unanswered:
             continue
         asked = {row.threshold for row in group.effective if row.task == task}
         threshold = asked.pop() if len(asked) == 1 else None  # relative ones differ by model
@@ -179,7 +179,7 @@ def _tips(shares: Sequence[Share]) -> dict[str, list[str]]:
 
 
 def _heat_maps(group: RetrievalGroup, at: int, most: int) -> Html:
-    pairs = [pair for pair in models_and_tasks(group.results) if pair[1] not in group.unsolved]
+    pairs = [pair for pair in models_and_tasks(group.results) if pair[1] not in group.unanswered]
     charts, tables, drawn = [], [], 0
     for index, (model, task) in enumerate(pairs):
         rows = [row for row in group.results if row.model == model and row.task == task]

@@ -31,7 +31,8 @@ def summary(findings: Findings) -> Html:
     how = (
         "Perplexity shows that a length is survived, retrieval that it is read. Losses are held "
         "to the model's own inside the trained window, on the same text; a model collapses where "
-        f"perplexity is surely more than {100 * (TOLERANCE - 1):.0f} % higher. Retrieval holds as "
+        f"perplexity is surely more than {100 * (TOLERANCE - 1):.0f} % higher, and costs too much "
+        "inside where that holds against the first model at the same length. Retrieval holds as "
         "far as its score reaches the threshold at every length."
     )
     return section(
@@ -42,12 +43,11 @@ def summary(findings: Findings) -> Html:
 
 def _has_more(verdict: Verdict) -> bool:
     """Tell whether a sentence says what the table does not."""
-    cost = verdict.cost
-    return verdict.use == "used but not the middle" or bool(cost and cost.beyond_noise)
+    return verdict.use == "used but not the middle" or verdict.costs_too_much
 
 
 def _look(verdict: Verdict) -> str:
-    if verdict.step == "collapses":
+    if verdict.step == "collapses" or verdict.costs_too_much:
         return "bad"
     if verdict.use is None and verdict.step is None:
         return "plain"

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # Not pure black and white: those follow the page's theme, and a cell brings its own background.
 _DARK, _PALE = "#010101", "#fefefe"
+_Panel = tuple[str, str | None]  # a task, and a model; None: all of them in one chart
 _MOST_COLUMNS, _TITLE = 4, 32  # maps side by side; characters over each
 
 
@@ -132,12 +133,14 @@ def retrieval_figure(group: RetrievalGroup) -> "Figure":
     """Make the figure of `plot_retrieval`: tasks below each other, models side by side."""
     models, unanswered = models_of(group.results), group.unanswered
     tasks = list(dict.fromkeys(row.task for row in group.results))
-    columns = min(_MOST_COLUMNS, len(models))
-    # A chart of curves stands alone in its row, maps beside each other; None fills a row up.
-    panels: list[tuple[str, str | None] | None] = []
-    for task in tasks:
-        own = [(task, None)] if task in unanswered else [(task, model) for model in models]
-        panels += [*own, *[None] * (-len(own) % columns)]
+    curved: list[_Panel] = [(task, None) for task in tasks if task in unanswered]
+    mapped = [task for task in tasks if task not in unanswered]
+    columns = min(_MOST_COLUMNS, max(len(models) if mapped else 1, len(curved)))
+    # A task's maps stand beside each other, and then all charts of curves; None fills a row up.
+    maps: list[list[_Panel]] = [[(task, model) for model in models] for task in mapped]
+    panels: list[_Panel | None] = []
+    for row in [*maps, curved]:
+        panels += [*row, *[None] * (-len(row) % columns)]
     figure, axes = new_figure(columns, rows=len(panels) // columns, width=3.6, height=2.7)
     curves = None
     for axis, panel in zip(axes, panels, strict=True):

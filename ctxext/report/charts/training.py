@@ -66,4 +66,9 @@ def draw_loss(axis: "Axes", lines: Sequence[StepRow]) -> None:
     axis.set_xlabel("optimizer step")
     axis.set_ylabel("loss, nats per token")
     if losses:
-        axis.set_title(f"step {steps[-1]}: loss {losses[-1]:.3f}", loc="left", fontsize=10)
+        # One step alone is noise: what is said is the mean, where there is one.
+        recent = losses[-max(span, 1) :]
+        words = f"mean of {span} steps" if span > 1 else "loss"
+        axis.set_title(
+            f"step {steps[-1]}: {words} {sum(recent) / len(recent):.3f}", loc="left", fontsize=10
+        )

@@ -231,23 +231,22 @@ def _cost_words(reading: FarReading) -> str:
 def _retrieval_words(tasks: Sequence[Task], chosen: Sequence[Task]) -> str:
     if not tasks and chosen:
         names = ", ".join(task.name for task in chosen)
-        asked = [
-            f"to {show_length(task.reached)} ({task.name})"
-            if task.reached
-            else f"nowhere ({task.name})"
-            for task in chosen
-            if task.longest
-        ]
+        by_reach: dict[str, list[str]] = {}
+        for task in chosen:
+            if task.longest:
+                far = f"to {show_length(task.reached)}" if task.reached else "nowhere"
+                by_reach.setdefault(far, []).append(task.name)
+        asked = [f"{far} ({', '.join(told)})" for far, told in by_reach.items()]
         choice = f"; it tells the answer from distractors {', '.join(asked)}" if asked else ""
         return f"no model here solves {names} at any length, so use is not shown{choice}"
     if not tasks:
         return "whether far text is used was not measured"
-    by_reach: dict[str, list[Task]] = {}
+    holding: dict[str, list[Task]] = {}
     for task in sorted(tasks, key=lambda task: -(task.reached or 0)):
-        by_reach.setdefault(_to(task), []).append(task)
-    several = len(by_reach) > 1 or any(" " in task.name for task in tasks)
+        holding.setdefault(_to(task), []).append(task)
+    several = len(holding) > 1 or any(" " in task.name for task in tasks)
     parts = []
-    for words, group in by_reach.items():
+    for words, group in holding.items():
         whose = f" ({', '.join(task.name for task in group)})" if several else ""
         best = max((task.best or 0 for task in group), default=0)
         at_best = f", {100 * best:.0f} % at best" if best and words == "nowhere" else ""

@@ -27,7 +27,9 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
                 _far(verdict),
                 nats(verdict.cost),
                 _reach(verdict.stable_to, None, verdict.stable_measured),
-                _reach(verdict.used_to, verdict.perhaps_used_to, verdict.use_measured),
+                "not shown"
+                if verdict.use == "use not shown"
+                else _reach(verdict.used_to, verdict.perhaps_used_to, verdict.use_measured),
             ]
             for verdict in verdicts
         ],

@@ -92,8 +92,8 @@ def _tables(group: RetrievalGroup) -> list[Html]:
     if compared := differences(group.by_length, by_accuracy):
         table = accuracy_difference_table(compared)
         tables.append(data_table("Difference of accuracy", table, note=SHARE_NOTE))
-    if group.middle:
-        tables.append(data_table("The middle against both ends", middle_table(group.middle)))
+    if middle := [row for row in group.middle if row.task not in group.unanswered]:
+        tables.append(data_table("The middle against both ends", middle_table(middle)))
     return tables
 
 

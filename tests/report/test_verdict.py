@@ -122,6 +122,13 @@ def test_a_model_that_is_worse_inside_says_what_it_costs():
     assert lost.rank > yarn.rank
 
 
+def test_reading_inside_the_window_alone_is_not_the_best():
+    inside = judge(RISING, Task("copy", 256, 2048, perhaps=256))
+    perhaps = judge(FALLING, Task("copy", None, 2048, perhaps=2048))
+    assert (inside.used_to, perhaps.used_to) == (256, None)
+    assert perhaps.rank < inside.rank
+
+
 def test_a_cost_inside_and_a_gain_beyond_are_both_told():
     """As linear scaling after a little training: nearly twice the perplexity, and no collapse."""
     both = group(base=RISING, linear=[(256, 6.0), (1024, 5.5), (2048, 5.0)])

@@ -28,6 +28,8 @@ def draw_reach(
 ) -> None:
     """Draw the bars in each model's colour: hollow for perplexity, full for retrieval.
 
+    What retrieval may reach is hatched.
+
     Args:
         ends: of the axis, tokens.
         window, target: trained and extended to, tokens; marked.
@@ -45,13 +47,27 @@ def draw_reach(
                 gid=f"{name}-{len(verdicts) - 1 - at}", edgecolor=color, linewidth=1.5,
                 color=color if name == "used" else "none",
             )  # fmt: skip
-            if not reach:
+            perhaps = verdict.perhaps_used_to if name == "used" else None
+            if perhaps and perhaps > (reach or 0):
+                start = reach or shortest
+                axis.barh(
+                    y, perhaps - start, left=start, height=0.34, color="none", edgecolor=color,
+                    linewidth=0, hatch="////",
+                )  # fmt: skip
+            elif not reach:
                 axis.annotate(
                     "nowhere" if measured else "not measured", (shortest, y), xytext=(4, 0),
                     textcoords="offset points", va="center", fontsize=8, color=LIGHT_TEXT,
                 )  # fmt: skip
-    for label, face in (("perplexity holds to", "none"), ("retrieval holds to", NEUTRAL)):
-        axis.barh(0, 0, color=face, edgecolor=NEUTRAL, linewidth=1.5, label=label)
+    for label, face, hatch in (
+        ("perplexity holds to", "none", ""), ("retrieval holds to", NEUTRAL, ""),
+        ("perhaps", "none", "////"),
+    ):  # fmt: skip
+        if label != "perhaps" or any(verdict.perhaps_used_to for verdict in verdicts):
+            axis.barh(
+                0, 0, color=face, edgecolor=NEUTRAL, label=label, hatch=hatch,
+                linewidth=0 if hatch else 1.5,
+            )  # fmt: skip
     lengths = [shortest]
     while lengths[-1] * 2 <= longest:
         lengths.append(lengths[-1] * 2)

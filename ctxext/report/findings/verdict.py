@@ -103,7 +103,9 @@ class Verdict:
         """What sorts models, best first: use, cost, step, then the loss at the longest length."""
         far = self.far.apart.difference if self.far and self.far.apart else float("inf")
         step = _STEPS.index(self.step) if self.step else len(_STEPS)
-        use = -(self.used_to or 0), -(self.perhaps_used_to or 0)
+        # What is read inside the window alone is no use of far text.
+        beyond = self.use not in (None, "not used", "use not shown")
+        use = (-(self.used_to or 0), -(self.perhaps_used_to or 0)) if beyond else (0, 0)
         return *use, self.costs_too_much, step, far
 
     def to_dict(self) -> dict[str, Any]:

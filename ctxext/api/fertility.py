@@ -185,7 +185,7 @@ def _write(
         (folder / DOCUMENT).write_text(dump_json(document), encoding="utf-8")
         for suffix in ("png", "svg"):
             plot_fertility(
-                folder / f"fertility.{suffix}", result.results,
+                folder / f"fertility.{suffix}", result.results, model=result.model,
                 reference=result.reference, window=result.window,
             )  # fmt: skip
         write_record(

@@ -170,7 +170,9 @@ def plot(inspected: InspectResult, path: Path, *, target: int | None = None) -> 
     if target is not None and target > window.original:
         for name in ("linear", "ntk", "yarn"):
             curves[name] = wavelengths(METHODS[name](rope.spec, target).inv_freq)
-    plot_wavelengths(path, curves, original=window.original, target=target)
+    plot_wavelengths(
+        path, curves, model=inspected.opened.source.name, original=window.original, target=target
+    )
 
 
 def _weights(opened: Opened, warnings: list[str]) -> Weights | None:

@@ -145,7 +145,10 @@ def perplexity(
         result = run.result(rule, str(output_dir) if output_dir else None)
 
         def draw(path: Path) -> None:
-            plot_perplexity(path, result.results, result.by_position, window=result.window)
+            plot_perplexity(
+                path, result.results, result.by_position, window=result.window,
+                text=result.data.source,
+            )  # fmt: skip
 
         session.finish(result.to_dict(), draw, "perplexity")
         return result

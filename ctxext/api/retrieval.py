@@ -21,6 +21,7 @@ from ctxext.evaluation.session import Loading, Session, default_lengths
 from ctxext.lengths import counted, show_length
 from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.report.charts.retrieval import plot_retrieval
+from ctxext.report.findings.groups import RetrievalGroup
 from ctxext.report.tables.text import percent
 from ctxext.runs.rows.retrieval import (
     CellRow,
@@ -118,7 +119,7 @@ def retrieval(
         result = run.result(str(output_dir) if output_dir else None)
 
         def draw(path: Path) -> None:
-            plot_retrieval(path, result.results, window=result.window)
+            plot_retrieval(path, RetrievalGroup.of(result))
 
         session.finish(result.to_dict(), draw, "retrieval")
         return result

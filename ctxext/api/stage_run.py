@@ -29,6 +29,7 @@ from ctxext.evaluation.texts import (
 from ctxext.machine.launch import Launch
 from ctxext.progress import Note, Progress
 from ctxext.report.charts.live import Lines, LossPlot
+from ctxext.report.charts.style import chart_title
 from ctxext.runs.numbers import whole
 from ctxext.runs.output import MARK
 from ctxext.runs.recipe.begun import RunModel
@@ -155,7 +156,9 @@ def train_stage(
     separate = stage.config.data.documents == "separate"
     skips = position_skips(stage.config)
     clear_device_cache(garbage_collection=True)  # of the stage before
-    with LossPlot(run.out / LOSS, run.on_note, whole=_from_the_first(stage, stages)) as plot:
+    title = chart_title("Training", [run.out.name], str(texts.data["source"]))
+    whole_log = _from_the_first(stage, stages)
+    with LossPlot(run.out / LOSS, run.on_note, whole=whole_log, title=title) as plot:
         trained = train_adapter(
             Base(opened.source, opened.position, _public_name(run.model, run.opened)),
             TrainingRows(

@@ -4,10 +4,11 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
 import typer
 
+from ctxext.cli._columns import fitted, naming_columns
 from ctxext.errors import CtxextError
 from ctxext.masking import masked
 from ctxext.progress import Note, unheard
@@ -118,22 +119,28 @@ def say_error(error: CtxextError, *, as_json: bool) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: drawn on a terminal, GitHub Markdown in a pipe (to paste in an issue)."""
+    """Print a table: drawn on a terminal, in parts where it is too wide.
+
+    In a pipe it is GitHub Markdown, to paste in an issue.
+    """
     if not sys.stdout.isatty():
-        lines = [f"\n**{printable_text(title)}**\n"] if title else []
-        lines.append(_piped(columns))
-        lines.append("|" + "|".join(" --- " for _ in columns) + "|")
-        lines += [_piped(row) for row in rows]
-        _write("\n".join(lines) + "\n")
+        text = [f"\n**{printable_text(title)}**\n"] if title else []
+        text.append(_piped(columns))
+        text.append("|" + "|".join(" --- " for _ in columns) + "|")
+        text += [_piped(row) for row in rows]
+        _write("\n".join(text) + "\n")
         return
     from rich.table import Table
 
-    drawn = Table(title=title or None, title_justify="left")
-    for index, column in enumerate(columns):
-        drawn.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
-    for row in rows:
-        drawn.add_row(*row)
-    out().print(drawn)
+    names = naming_columns(rows)
+    for at, (heads, lines) in enumerate(fitted(columns, rows, out().width)):
+        drawn = Table(title=title if title and at == 0 else None, title_justify="left")
+        for index, head in enumerate(heads):
+            justify: Literal["left", "right"] = "left" if index < names else "right"
+            drawn.add_column(head, justify=justify, overflow="fold", no_wrap=index >= names)
+        for line in lines:
+            drawn.add_row(*line)
+        out().print(drawn)
 
 
 def _piped(cells: Sequence[str]) -> str:

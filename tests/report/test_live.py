@@ -33,10 +33,10 @@ def test_it_is_drawn_beside_the_steps_and_again_at_the_end(tmp_path, monkeypatch
     drawn, go = [], threading.Event()
     honest = training.plot_loss
 
-    def slow(path, rows):
+    def slow(path, rows, title):
         drawn.append((len(rows), threading.current_thread() is threading.main_thread()))
         assert go.wait(20)
-        honest(path, rows)
+        honest(path, rows, title)
 
     monkeypatch.setattr(training, "plot_loss", slow)
     path = tmp_path / "loss.png"
@@ -56,7 +56,7 @@ def test_not_more_often_than_every_30_seconds(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(
-        training, "plot_loss", lambda path, rows: drawn.append(path.write_bytes(PNG))
+        training, "plot_loss", lambda path, rows, title: drawn.append(path.write_bytes(PNG))
     )
     with LossPlot(tmp_path / "loss.png") as plot:
         for second in range(95):

@@ -115,8 +115,29 @@ def test_a_model_that_is_worse_inside_says_what_it_costs():
         "0.014 nats at 256, inside the window"
     )
     lost = verdict(Evidence("lost", 256, read_far(both, "lost")))
-    assert (lost.word, lost.stable_to) == ("collapses", None)
-    assert "at every length, inside the window too" in lost.sentence
+    assert (lost.word, lost.step, lost.stable_to) == ("costs too much inside, holds", "holds", None)
+    assert lost.sentence.startswith(
+        "The model costs 2.303 ± 0.014 nats at 256, inside the window already; then holds: +0.000"
+    )
+    assert lost.rank > yarn.rank
+
+
+def test_reading_inside_the_window_alone_is_not_the_best():
+    inside = judge(RISING, Task("copy", 256, 2048, perhaps=256))
+    perhaps = judge(FALLING, Task("copy", None, 2048, perhaps=2048))
+    assert (inside.used_to, perhaps.used_to) == (256, None)
+    assert perhaps.rank < inside.rank
+
+
+def test_a_cost_inside_and_a_gain_beyond_are_both_told():
+    """As linear scaling after a little training: nearly twice the perplexity, and no collapse."""
+    both = group(base=RISING, linear=[(256, 6.0), (1024, 5.5), (2048, 5.0)])
+    linear = verdict(Evidence("linear", 256, read_far(both, "linear")))
+    assert (linear.word, linear.step) == ("costs too much inside, gains", "gains")
+    assert "already; then gains 0.182 ± 0.014 nats at 2k against its 256" in linear.sentence
+    assert linear.to_dict()["costs_too_much"] is True
+    base = verdict(Evidence("base", 256, read_far(both, "base")))
+    assert (base.word, base.costs_too_much) == ("collapses", False)
 
 
 def test_a_model_measured_beyond_only_is_held_to_the_first_one():

@@ -5,7 +5,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ctxext.lengths import show_length
-from ctxext.report.charts.style import COLORS, LIGHT_TEXT, new_figure, plain_text, save_figure
+from ctxext.report.charts.style import (
+    LIGHT_TEXT,
+    NEUTRAL,
+    PALE_NEUTRAL,
+    chart_title,
+    new_figure,
+    plain_text,
+    save_figure,
+    title_figure,
+)
 from ctxext.runs.rows.fertility import FertilityRow
 
 if TYPE_CHECKING:
@@ -14,11 +23,17 @@ if TYPE_CHECKING:
 
 
 def plot_fertility(
-    path: Path, rows: Sequence[FertilityRow], *, reference: str | None, window: int
+    path: Path, rows: Sequence[FertilityRow], *, model: str, reference: str | None, window: int
 ) -> None:
-    """Write the bars of a fertility document to a .png or .svg."""
+    """Write the bars of a fertility document to a .png or .svg.
+
+    Args:
+        model: whose tokenizer it is, for the title.
+    """
     with plain_text():
-        save_figure(fertility_figure(rows, reference=reference, window=window), path)
+        figure = fertility_figure(rows, reference=reference, window=window)
+        title_figure(figure, chart_title("What each language costs", [model], None))
+        save_figure(figure, path)
 
 
 def fertility_figure(
@@ -47,7 +62,7 @@ def fertility_figure(
         else:
             _bars(axis, ordered, [row.window_characters for row in ordered], "{:,.0f}")
             axis.set_title(
-                f"What a window of {show_length(window)} tokens holds", loc="left", fontsize=11
+                f"What a window of {show_length(window)} tokens holds", loc="left", fontsize=10
             )
             axis.set_xlabel("characters" + _hatched(rows))
             axis.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
@@ -64,12 +79,12 @@ def by_cost(rows: Sequence[FertilityRow]) -> list[FertilityRow]:
 def _cost(axis: "Axes", rows: Sequence[FertilityRow], reference: str | None) -> None:
     if reference is None:
         _bars(axis, rows, [row.tokens_per_character for row in rows], "{:.2f}")
-        axis.set_title("What a character costs", loc="left", fontsize=11)
+        axis.set_title("What a character costs", loc="left", fontsize=10)
         axis.set_xlabel("tokens per character" + _hatched(rows))
         return
     _bars(axis, rows, [row.against_reference for row in rows], "{:.2f} ×")
     axis.axvline(1, color=LIGHT_TEXT, linewidth=1, linestyle="--", zorder=3)
-    axis.set_title(f"What the text costs, {reference} = 1", loc="left", fontsize=11)
+    axis.set_title(f"What the text costs, {reference} = 1", loc="left", fontsize=10)
     axis.set_xlabel(f"tokens, times those of {reference}{_hatched(rows)}")
 
 
@@ -80,9 +95,9 @@ def _bars(
     for at, (row, value) in enumerate(zip(rows, values, strict=True)):
         if value is None:
             continue
-        lost = bool(row.unknown)
+        color, hatch = (PALE_NEUTRAL, "//") if row.unknown else (NEUTRAL, "")
         axis.barh(
-            at, value, height=0.72, color=COLORS[4 if lost else 5], hatch="//" if lost else "",
+            at, value, height=0.72, color=color, hatch=hatch,
             edgecolor="#ffffff", linewidth=0, gid=f"bar-{at}",
         )  # fmt: skip
         axis.annotate(

@@ -26,13 +26,16 @@ class LossPlot:
         *,
         every: float = _EVERY,
         whole: Callable[[Lines], Lines] = tuple,
+        title: str = "",
     ) -> None:
         """Prepare to draw `path`, a .png that is replaced, every so many seconds.
 
         Args:
             whole: makes what is drawn of the lines at hand, e.g. with those of earlier stages.
+            title: which model is trained, and on what.
         """
         self._path, self._on_note, self._every, self._whole = path, on_note, every, whole
+        self._title = title
         self._lines: Lines = ()
         self._thread: threading.Thread | None = None
         self._next = time.monotonic() + every
@@ -65,7 +68,7 @@ class LossPlot:
         try:
             from ctxext.report.charts.training import plot_loss
 
-            plot_loss(staging, self._whole(lines))
+            plot_loss(staging, self._whole(lines), self._title)
             staging.replace(self._path)
         except Exception as error:  # whatever it is: training goes on
             self._problem = f"{self._path.name} is not drawn: {error or type(error).__name__}"

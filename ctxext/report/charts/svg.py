@@ -24,6 +24,8 @@ _VARIABLES = {
     "#cccccc": "var(--grid)",
     "#555555": "var(--muted)",
     "#666666": "var(--muted)",
+    "#767676": "var(--neutral)",
+    "#aaaaaa": "var(--pale)",
     "#ffffff": "var(--surface)",
     **{color.lower(): f"var(--curve-{i})" for i, color in enumerate(COLORS) if i},
 }

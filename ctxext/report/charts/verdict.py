@@ -3,7 +3,14 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ctxext.report.charts.style import COLORS, LIGHT_TEXT, length_axis, mark_window, short
+from ctxext.report.charts.style import (
+    LIGHT_TEXT,
+    NEUTRAL,
+    length_axis,
+    line_style,
+    mark_windows,
+    short,
+)
 from ctxext.report.findings.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -14,32 +21,53 @@ def draw_reach(
     axis: "Axes",
     verdicts: Sequence[Verdict],
     *,
-    shortest: int,
-    longest: int,
+    ends: tuple[int, int],
     window: int | None,
     target: int | None,
+    order: Sequence[str],
 ) -> None:
-    """Draw the bars.
+    """Draw the bars in each model's colour: hollow for perplexity, full for retrieval.
+
+    What retrieval may reach is hatched.
 
     Args:
-        shortest, longest: ends of the axis, tokens.
+        ends: of the axis, tokens.
+        window, target: trained and extended to, tokens; marked.
+        order: all models of the page; a model's place gives its colour.
     """
+    shortest, longest = ends
     for at, verdict in enumerate(reversed(verdicts)):
-        for name, offset, reach, measured, color, label in (
-            ("stable", 0.2, verdict.stable_to, verdict.stable_measured, COLORS[5],
-             "perplexity holds to"),
-            ("used", -0.2, verdict.used_to, verdict.use_measured, COLORS[1], "retrieval holds to"),
-        ):  # fmt: skip
-            y, gid = at + offset, f"{name}-{len(verdicts) - 1 - at}"
+        color = line_style(order.index(verdict.model))["color"]
+        for name, y, reach, measured in (
+            ("stable", at + 0.2, verdict.stable_to, verdict.stable_measured),
+            ("used", at - 0.2, verdict.used_to, verdict.use_measured),
+        ):
             axis.barh(
-                y, (reach or shortest) - shortest, left=shortest, height=0.36, color=color, gid=gid,
-                label=label if at == 0 else None,
+                y, (reach or shortest) - shortest, left=shortest, height=0.34,
+                gid=f"{name}-{len(verdicts) - 1 - at}", edgecolor=color, linewidth=1.5,
+                color=color if name == "used" else "none",
             )  # fmt: skip
-            if not reach:
+            perhaps = verdict.perhaps_used_to if name == "used" else None
+            if perhaps and perhaps > (reach or 0):
+                start = reach or shortest
+                axis.barh(
+                    y, perhaps - start, left=start, height=0.34, color="none", edgecolor=color,
+                    linewidth=0, hatch="////",
+                )  # fmt: skip
+            elif not reach:
                 axis.annotate(
                     "nowhere" if measured else "not measured", (shortest, y), xytext=(4, 0),
                     textcoords="offset points", va="center", fontsize=8, color=LIGHT_TEXT,
                 )  # fmt: skip
+    for label, face, hatch in (
+        ("perplexity holds to", "none", ""), ("retrieval holds to", NEUTRAL, ""),
+        ("perhaps", "none", "////"),
+    ):  # fmt: skip
+        if label != "perhaps" or any(verdict.perhaps_used_to for verdict in verdicts):
+            axis.barh(
+                0, 0, color=face, edgecolor=NEUTRAL, label=label, hatch=hatch,
+                linewidth=0 if hatch else 1.5,
+            )  # fmt: skip
     lengths = [shortest]
     while lengths[-1] * 2 <= longest:
         lengths.append(lengths[-1] * 2)
@@ -48,6 +76,4 @@ def draw_reach(
     axis.set_yticks(range(len(verdicts)), [short(v.model, 22) for v in reversed(verdicts)])
     axis.grid(visible=False, axis="y")
     axis.tick_params(axis="y", length=0)
-    for tokens, text in ((window, "trained window"), (target, "target")):
-        if tokens and shortest < tokens <= longest:
-            mark_window(axis, tokens, text, above=True)
+    mark_windows(axis, (shortest + 1, longest), window, target)

@@ -16,6 +16,7 @@ from ctxext.report.findings.groups import (
     RetrievalGroup,
     Run,
     Score,
+    haystack_name,
 )
 from ctxext.report.findings.joining import joined
 from ctxext.report.findings.reading import read_far
@@ -46,6 +47,18 @@ class Findings:
     failed: Sequence[tuple[str, Failed]]
     warnings: Sequence[tuple[str, str]]
     not_measured: Sequence[str]
+
+    @property
+    def models(self) -> list[str]:
+        """All models of curves and bars: a model's place gives its look on the whole page."""
+        keys = [keys for group in self.perplexity for keys in group.key_tokens]
+        measured = [
+            *(group.models for group in self.perplexity),
+            *(group.models for group in self.retrieval),
+            *(models_of(group.results) for group in self.copying),
+            *(models_of(each.results) for each in keys),
+        ]
+        return list(dict.fromkeys(name for names in measured for name in names))
 
     @property
     def window(self) -> int | None:
@@ -104,13 +117,16 @@ def _perplexity(runs: Sequence[Run]) -> list[PerplexityGroup]:
         document = run.document
         if isinstance(document, DemoResult):
             window = document.window
-            group = PerplexityGroup(f"{run.name}: held-out text", window.original, window.target)
+            group = PerplexityGroup(
+                f"{run.name}: held-out text", window.original, window.target, text="held-out text"
+            )
             group.by_position += document.by_position
             groups["demo", run.name] = group
         if not isinstance(document, PerplexityResult):
             continue
         key = (document.data.sha256, document.protocol, document.stride, document.aligned)
-        group = groups.setdefault(key, PerplexityGroup(_about_text(document), document.window))
+        about, text = _about_text(document), document.data.source
+        group = groups.setdefault(key, PerplexityGroup(about, document.window, text=text))
         results = _renamed(run, document.results, group.results, lambda row: row.nll)
         # The buckets carry no hashes: they follow the names that the lengths got.
         names = _names(run, results)
@@ -171,8 +187,11 @@ def _retrieval(runs: Sequence[Run]) -> list[RetrievalGroup]:
         key = (data and data.sha256, document.score, document.seed, document.samples)
         if key not in groups:
             about = f"{document.samples} samples a cell, scored by {document.score}"
-            source = f"text from {data.source}, " if data and data.source else ""
-            groups[key] = RetrievalGroup(source + about, document.window, document.threshold)
+            text = haystack_name(document)
+            source = f"text from {text}, " if text else ""
+            groups[key] = RetrievalGroup(
+                source + about, document.window, document.threshold, text=text
+            )
         group = groups[key]
         results = _renamed(run, document.results, group.results, lambda row: row.accuracy)
         names = _names(run, results)

@@ -9,7 +9,7 @@ from ctxext.runs.rows.demo import CopyRow
 from ctxext.runs.rows.harness import HarnessRow
 from ctxext.runs.rows.perplexity import LengthRow, LongPerplexity, PositionRow
 from ctxext.runs.rows.record import RunRecord
-from ctxext.runs.rows.retrieval import CellRow, EffectiveRow, MiddleRow
+from ctxext.runs.rows.retrieval import CellRow, EffectiveRow, MiddleRow, RetrievalResult
 from ctxext.runs.rows.row import Document, Word, models_of
 from ctxext.runs.rows.training import StepRow
 
@@ -42,6 +42,7 @@ class PerplexityGroup:
         about: what they were measured on, a phrase.
         window, target: trained and extended to, tokens; marked in the curves.
         key_tokens: LongPPL.
+        text: that was read, for titles.
     """
 
     about: str
@@ -50,6 +51,7 @@ class PerplexityGroup:
     results: list[LengthRow] = field(default_factory=list)
     by_position: list[PositionRow] = field(default_factory=list)
     key_tokens: list[LongPerplexity] = field(default_factory=list)
+    text: str = ""
 
     @property
     def models(self) -> list[str]:
@@ -81,6 +83,12 @@ class Score:
         return self.task, self.length
 
 
+def haystack_name(document: RetrievalResult) -> str:
+    """Name the text that needles were hidden in; nothing where the document does not."""
+    source = document.data.source if document.data else None
+    return "RULER's noise" if source == "noise" else source or ""
+
+
 @dataclass
 class RetrievalGroup:
     """Retrieval scores that may be compared: the same text, way to score, seed and samples.
@@ -88,6 +96,7 @@ class RetrievalGroup:
     Attributes:
         threshold: as asked for: a share, or `own:0.85`, that share of a model's own accuracy in
             its window.
+        text: that needles were hidden in, for titles.
     """
 
     about: str
@@ -97,6 +106,16 @@ class RetrievalGroup:
     results: list[CellRow] = field(default_factory=list)
     effective: list[EffectiveRow] = field(default_factory=list)
     middle: list[MiddleRow] = field(default_factory=list)
+    text: str = ""
+
+    @classmethod
+    def of(cls, document: RetrievalResult, about: str = "") -> "RetrievalGroup":
+        """Take all of a document."""
+        return cls(
+            about, document.window, document.threshold, results=[*document.results],
+            effective=[*document.effective], middle=[*document.middle],
+            text=haystack_name(document),
+        )  # fmt: skip
 
     @property
     def models(self) -> list[str]:
@@ -143,8 +162,21 @@ class RetrievalGroup:
     @property
     def unsolved(self) -> list[str]:
         """Tasks that no model solves at any length: they tell nothing about windows."""
-        solved = {r.task for r in self.effective if r.effective_length or r.perhaps_length}
-        return [task for task in self.tasks if task not in solved]
+        return self._without([row for row in self.effective if _holds(row)])
+
+    @property
+    def unanswered(self) -> list[str]:
+        """Tasks whose exact answers no model gives at any length; some may tell by choice."""
+        answered = [row for row in self.effective if _holds(row) and row.metric == "accuracy"]
+        return self._without(answered)
+
+    def _without(self, rows: Sequence[EffectiveRow]) -> list[str]:
+        known = {row.task for row in rows}
+        return [task for task in self.tasks if task not in known]
+
+
+def _holds(row: EffectiveRow) -> bool:
+    return bool(row.effective_length or row.perhaps_length)
 
 
 def _asked(cells: Sequence[CellRow], what: str) -> dict[str, Any]:

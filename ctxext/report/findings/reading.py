@@ -5,7 +5,8 @@
     loses       the loss is higher, beyond noise
     collapses   surely more than `TOLERANCE` times the perplexity
 
-The model is held to its own loss inside the window, on the same text.
+The model is held to its own loss inside the window, on the same text. What it costs there against
+the first model is another matter: one that is of no use inside the window can still gain beyond.
 """
 
 import math
@@ -45,6 +46,11 @@ def step_of(apart: Apart | None) -> Step:
     return "loses" if low > 0 else "gains" if high < 0 else "holds"
 
 
+def costs_too_much(cost: Apart | None) -> bool:
+    """Tell whether a cost inside the window is what would be a collapse beyond it."""
+    return cost is not None and step_of(cost) == "collapses"
+
+
 @dataclass(frozen=True)
 class Inside:
     """What a model is held to: a loss inside the trained window.
@@ -74,13 +80,12 @@ class FarReading:
         steps = [change.step for change in self.changes]
         if not steps:
             return None
-        return "collapses" if "collapses" in steps or self.costs_too_much else steps[-1]
+        return "collapses" if "collapses" in steps else steps[-1]
 
     @property
     def costs_too_much(self) -> bool:
-        """Whether the model is useless inside the window already, against the first one."""
-        cost = self.inside.cost if self.inside else None
-        return cost is not None and step_of(cost) == "collapses"
+        """Whether the model is useless inside the window already, whatever it reads beyond."""
+        return costs_too_much(self.inside.cost if self.inside else None)
 
     @property
     def holds_to(self) -> int | None:

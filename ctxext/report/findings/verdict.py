@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ctxext.lengths import show_length
 from ctxext.report.findings.differences import Apart, nats
-from ctxext.report.findings.reading import Change, FarReading, Step
+from ctxext.report.findings.reading import Change, FarReading, Step, costs_too_much
 
 COPIED = 0.5  # share of a planted string that counts as copied, in the demo's measure
 
@@ -84,6 +84,11 @@ class Verdict:
     perhaps_used_to: int | None
 
     @property
+    def costs_too_much(self) -> bool:
+        """Whether it is useless inside the window already, whatever far text does."""
+        return costs_too_much(self.cost)
+
+    @property
     def stable_measured(self) -> bool:
         """Whether `stable_to` None means nowhere."""
         return self.step is not None
@@ -95,10 +100,13 @@ class Verdict:
 
     @property
     def rank(self) -> tuple[float, ...]:
-        """What sorts models, best first: use, the step, then the loss at the longest length."""
+        """What sorts models, best first: use, cost, step, then the loss at the longest length."""
         far = self.far.apart.difference if self.far and self.far.apart else float("inf")
         step = _STEPS.index(self.step) if self.step else len(_STEPS)
-        return -(self.used_to or 0), -(self.perhaps_used_to or 0), step, far
+        # What is read inside the window alone is no use of far text.
+        beyond = self.use not in (None, "not used", "use not shown")
+        use = (-(self.used_to or 0), -(self.perhaps_used_to or 0)) if beyond else (0, 0)
+        return *use, self.costs_too_much, step, far
 
     def to_dict(self) -> dict[str, Any]:
         far, cost = self.far, self.cost
@@ -110,6 +118,7 @@ class Verdict:
             "use": self.use,
             "change": {"length": far.at, **asdict(far.apart)} if far and far.apart else None,
             "cost_inside": asdict(cost) if cost else None,
+            "costs_too_much": self.costs_too_much,
             "stable_to": self.stable_to,
             "used_to": self.used_to,
             "perhaps_used_to": self.perhaps_used_to,
@@ -145,7 +154,12 @@ def verdict(evidence: Evidence) -> Verdict:
     used = min((task.reached or 0 for task in telling), default=0)
     perhaps = min((task.perhaps or task.reached or 0 for task in telling), default=0)
     use = _use(evidence, telling, used, perhaps)
-    words = [*([step] if step else []), *([use] if use and step != "collapses" else [])]
+    costly = bool(reading and reading.costs_too_much)
+    words = [
+        *(["costs too much inside"] if costly else []),
+        *([step] if step else []),
+        *([use] if use and step != "collapses" else []),
+    ]
     parts = [_loss_words(evidence), _retrieval_words(telling, evidence.chosen)]
     if evidence.lost:
         places = ", ".join(f"{task} at {show_length(length)}" for task, length in evidence.lost)
@@ -187,7 +201,10 @@ def _loss_words(evidence: Evidence) -> str:
         return f"no perplexity inside the trained window{where} was measured to compare with"
     if not reading.changes:
         return "perplexity was not measured beyond the window"
-    cost = _cost_words(reading)
+    cost, after = _cost_words(reading), ""
+    if reading.costs_too_much:
+        # What the model is at all comes first, not what becomes of that far away.
+        cost, after = "", f"{cost.removeprefix('; ')} already; then "
     last = reading.changes[-1]
     against = f"its {show_length(inside.at)}"
     if inside.model != evidence.model:
@@ -195,13 +212,12 @@ def _loss_words(evidence: Evidence) -> str:
     numbers = f"{_number(inside.perplexity)} to {_number(last.perplexity)}"
     held = reading.holds_to
     if reading.step == "collapses":
-        if reading.costs_too_much:
-            return f"perplexity collapses at every length, inside the window too{cost}"
         where = f"holds to {show_length(held)} and collapses beyond" if held else "collapses"
-        return f"perplexity {where} ({numbers} at {show_length(last.at)}){cost}"
+        return f"{after}perplexity {where} ({numbers} at {show_length(last.at)}){cost}"
     words = {"gains": "gains", "holds": "holds:", "loses": "loses"}[last.step]
     amount = nats(last.apart, signed=last.step == "holds")
-    return f"{words} {amount} nats at {show_length(last.at)} against {against} ({numbers}){cost}"
+    far = f"{amount} nats at {show_length(last.at)} against {against} ({numbers})"
+    return f"{after}{words} {far}{cost}"
 
 
 def _cost_words(reading: FarReading) -> str:
@@ -217,23 +233,22 @@ def _cost_words(reading: FarReading) -> str:
 def _retrieval_words(tasks: Sequence[Task], chosen: Sequence[Task]) -> str:
     if not tasks and chosen:
         names = ", ".join(task.name for task in chosen)
-        asked = [
-            f"to {show_length(task.reached)} ({task.name})"
-            if task.reached
-            else f"nowhere ({task.name})"
-            for task in chosen
-            if task.longest
-        ]
+        by_reach: dict[str, list[str]] = {}
+        for task in chosen:
+            if task.longest:
+                far = f"to {show_length(task.reached)}" if task.reached else "nowhere"
+                by_reach.setdefault(far, []).append(task.name)
+        asked = [f"{far} ({', '.join(told)})" for far, told in by_reach.items()]
         choice = f"; it tells the answer from distractors {', '.join(asked)}" if asked else ""
         return f"no model here solves {names} at any length, so use is not shown{choice}"
     if not tasks:
         return "whether far text is used was not measured"
-    by_reach: dict[str, list[Task]] = {}
+    holding: dict[str, list[Task]] = {}
     for task in sorted(tasks, key=lambda task: -(task.reached or 0)):
-        by_reach.setdefault(_to(task), []).append(task)
-    several = len(by_reach) > 1 or any(" " in task.name for task in tasks)
+        holding.setdefault(_to(task), []).append(task)
+    several = len(holding) > 1 or any(" " in task.name for task in tasks)
     parts = []
-    for words, group in by_reach.items():
+    for words, group in holding.items():
         whose = f" ({', '.join(task.name for task in group)})" if several else ""
         best = max((task.best or 0 for task in group), default=0)
         at_best = f", {100 * best:.0f} % at best" if best and words == "nowhere" else ""

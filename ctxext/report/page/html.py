@@ -1,6 +1,7 @@
 """Small pieces of HTML. Text is escaped unless it already is `Html`, which only this file makes."""
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -8,6 +9,8 @@ from ctxext.report.charts.svg import Chart, clean, inline_svg
 from ctxext.report.tables.pivot import Table
 
 _VOID: Final = ("meta", "link", "br")
+# Where a cell of numbers may break: at a comma outside brackets, and before a parenthesis.
+_PIECES: Final = re.compile(r"(?<=,) (?![^\[]*\])| (?=\()")
 
 
 class Html(str):
@@ -67,7 +70,16 @@ def data_table(caption: str, table: Table, *, note: str = "", words: bool = Fals
 def _cell(at: int, text: str) -> Html:
     if at == 0:
         return tag("th", text, scope="row")
-    return tag("td", text, class_="noise") if text.endswith("(noise)") else tag("td", text)
+    classes = [
+        *(["noise"] if "(noise)" in text else []),
+        *(["parts"] if (pieces := _PIECES.split(text))[1:] else []),
+    ]
+    if not classes:
+        return tag("td", text)
+    spans = [tag("span", piece) for piece in pieces]
+    gaps = [Html(" ")] * (len(spans) - 1)
+    inside = [each for pair in zip(spans, [*gaps, Html("")], strict=True) for each in pair]
+    return tag("td", *inside, class_=" ".join(classes))
 
 
 def details(summary: str, *children: str) -> Html:

@@ -22,10 +22,10 @@ def page(findings: Findings) -> str:
     """Make the whole document; the same findings give the same text."""
     body = [
         verdict.summary(findings),
-        perplexity.perplexity_section(findings.perplexity),
-        perplexity.key_tokens_section(findings.perplexity),
-        retrieval.retrieval_section(findings.retrieval),
-        retrieval.copying_section(findings.copying),
+        perplexity.perplexity_section(findings.perplexity, findings.models),
+        perplexity.key_tokens_section(findings.perplexity, findings.models),
+        retrieval.retrieval_section(findings.retrieval, findings.models),
+        retrieval.copying_section(findings.copying, findings.models),
         training.config_section(findings.configs),
         training.training_section(findings.trainings),
         languages.fertility_section(findings.fertility),

@@ -27,7 +27,10 @@ def accuracy_table(group: RetrievalGroup) -> Table:
 
 def choice_table(group: RetrievalGroup) -> Table:
     """Show forced choice as in `accuracy_table`, and the gain in nats per token."""
-    return _by_task(group.by_choice, _choice)
+    scores = group.by_choice
+    asked = {(score.task, score.model) for score in scores}
+    pairs = [(task, model) for task in group.tasks for model in group.models]
+    return _by_task(scores, _choice, lines=[pair for pair in pairs if pair in asked])
 
 
 def _choice(score: Score) -> str:

@@ -10,7 +10,8 @@ from ctxext.report.tables.pivot import Table
 VERDICT_NOTE = (
     "nats a token at the longest length, against the model's own loss inside the trained window, "
     "with the 95 % interval: below 0 far text helps; inside: against the first model there; holds "
-    "to = nothing lost beyond noise, and for retrieval where the interval says so"
+    "to = nothing lost beyond noise (nowhere where the model costs too much inside), and for "
+    "retrieval where the interval says so"
 )
 
 
@@ -26,7 +27,9 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Table:
                 _far(verdict),
                 nats(verdict.cost),
                 _reach(verdict.stable_to, None, verdict.stable_measured),
-                _reach(verdict.used_to, verdict.perhaps_used_to, verdict.use_measured),
+                "not shown"
+                if verdict.use == "use not shown"
+                else _reach(verdict.used_to, verdict.perhaps_used_to, verdict.use_measured),
             ]
             for verdict in verdicts
         ],

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from ctxext.lengths import show_length
 from ctxext.report.charts.languages import by_cost, fertility_figure
+from ctxext.report.charts.style import chart_title
 from ctxext.report.charts.svg import Chart
 from ctxext.report.page.html import Html, data_table, details, figure, section, tag
 from ctxext.report.page.sections.common import WIDTH
@@ -42,15 +43,16 @@ def _fertility_chart(document: FertilityResult, panel: int, identity: str) -> Ht
         )  # fmt: skip
 
     if panel == 1:
-        title = "Characters in the window"
+        what = "Characters in the window"
         values = [f"{row.window_characters:,}" for row in ordered]
     elif reference is None:
-        title = "Tokens per character"
+        what = "Tokens per character"
         values = [shown(row.tokens_per_character, ".2f") for row in ordered]
     else:
-        title = f"Tokens, times those of {reference}"
+        what = f"Tokens, times those of {reference}"
         values = [shown(row.against_reference, ".2f") for row in ordered]
     texts = [f"{row.language}: {value}" for row, value in zip(ordered, values, strict=True)]
     tips = {f"bar-{at}": [text] for at, text in enumerate(texts)}
     words = f"One bar a language. {', '.join(reversed(texts))}."
+    title = chart_title(what, [document.model], None)
     return figure(Chart(title, words, draw, tips), identity)

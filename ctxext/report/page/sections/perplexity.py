@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from ctxext.report.charts.gain import draw_gain
 from ctxext.report.charts.perplexity import draw_perplexity
+from ctxext.report.charts.style import chart_title
 from ctxext.report.charts.svg import Chart
 from ctxext.report.findings.differences import Difference, by_nll, differences, gains, nats
 from ctxext.report.findings.groups import PerplexityGroup
@@ -29,8 +30,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def perplexity_section(groups: Sequence[PerplexityGroup]) -> Html:
-    """Show curves and tables by length and by position, and differences to the first model."""
+def perplexity_section(groups: Sequence[PerplexityGroup], order: Sequence[str]) -> Html:
+    """Show curves and tables by length and by position, and differences to the first model.
+
+    Args:
+        order: all models of the page; a model's place gives its look.
+    """
     if not groups:
         return Html("")
     parts = [
@@ -41,9 +46,9 @@ def perplexity_section(groups: Sequence[PerplexityGroup]) -> Html:
         parts.append(tag("h3", group.about))
         gained = gains(group.results)
         charts = [
-            *_chart(group, group.results, "window length", f"ppl{at}-length"),
-            *_gain_chart(group, gained, f"gain{at}"),
-            *_chart(group, group.by_position, "position", f"ppl{at}-end"),
+            *_chart(group, group.results, "Perplexity by window length", f"ppl{at}-length", order),
+            *_gain_chart(group, gained, f"gain{at}", order),
+            *_chart(group, group.by_position, "Perplexity by position", f"ppl{at}-end", order),
         ]
         compared = differences(group.results, by_nll), differences(group.by_position, by_nll)
         tables = [
@@ -72,7 +77,11 @@ def _tables(name: str, table: Table, compared: Sequence[Difference]) -> list[Htm
 
 
 def _chart(
-    group: PerplexityGroup, rows: Sequence[PerplexityRow], name: str, identity: str
+    group: PerplexityGroup,
+    rows: Sequence[PerplexityRow],
+    name: str,
+    identity: str,
+    order: Sequence[str],
 ) -> list[Html]:
     """Make a chart, where there are at least two places with a finite perplexity."""
     finite = [row for row in rows if row.perplexity is not None]
@@ -82,7 +91,7 @@ def _chart(
     def draw() -> "Figure":
         return one_chart(
             lambda axis: draw_perplexity(
-                axis, finite, window=group.window, target=group.target, above=True
+                axis, finite, window=group.window, target=group.target, order=order
             )
         )
 
@@ -96,17 +105,22 @@ def _chart(
         ends = [f"{perplexity(row)} at {show_place(row.place)}" for row in (points[0], points[-1])]
         words.append(f"{model}: {', '.join(ends)}.")
     description = f"One curve a model. {' '.join(words)}"
-    return [figure(Chart(f"Perplexity by {name}", description, draw, tips), identity)]
+    title = chart_title(name, models_of(finite), group.text)
+    return [figure(Chart(title, description, draw, tips), identity)]
 
 
-def _gain_chart(group: PerplexityGroup, gained: Sequence[Difference], identity: str) -> list[Html]:
+def _gain_chart(
+    group: PerplexityGroup, gained: Sequence[Difference], identity: str, order: Sequence[str]
+) -> list[Html]:
     """Make a chart of what more context gains, where several lengths can be compared."""
     if len({each.place for each in gained}) < 2:
         return []
 
     def draw() -> "Figure":
         return one_chart(
-            lambda axis: draw_gain(axis, gained, window=group.window, target=group.target)
+            lambda axis: draw_gain(
+                axis, gained, window=group.window, target=group.target, order=order
+            )
         )
 
     tips, words = {}, []
@@ -116,16 +130,18 @@ def _gain_chart(group: PerplexityGroup, gained: Sequence[Difference], identity: 
         tips[f"gain-{index}"] = [f"{model}: {each}" for each in said]
         words.append(f"{model}: {', '.join(said)}.")
     description = f"One curve a model, above 0 where more context helps. {' '.join(words)}"
-    return [figure(Chart("What more context gains", description, draw, tips), identity)]
+    title = chart_title("What more context gains", models_of(gained), group.text)
+    return [figure(Chart(title, description, draw, tips), identity)]
 
 
-def key_tokens_section(groups: Sequence[PerplexityGroup]) -> Html:
+def key_tokens_section(groups: Sequence[PerplexityGroup], order: Sequence[str]) -> Html:
     """Show LongPPL: perplexity of the tokens that depend on far text."""
     parts: list[str] = []
-    for index, keys in enumerate(keys for group in groups for keys in group.key_tokens):
+    pairs = [(group, keys) for group in groups for keys in group.key_tokens]
+    for index, (group, keys) in enumerate(pairs):
         parts.append(tag("p", _rule(keys)))
-        name = "window length, key tokens only"
-        charts = _chart(PerplexityGroup("", None), keys.results, name, f"key{index}")
+        name = "Perplexity of key tokens by window length"
+        charts = _chart(group, keys.results, name, f"key{index}", order)
         parts += [tag("div", *charts, class_="charts")] if charts else []
         parts.append(data_table("Perplexity over key tokens", key_tokens_table(keys.results)))
     return section("longppl", "LongPPL: tokens that need far text", *parts) if parts else Html("")

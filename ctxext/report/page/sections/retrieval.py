@@ -4,7 +4,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ctxext.lengths import show_length
-from ctxext.report.charts.retrieval import Line, Share, draw_accuracy, draw_heat
+from ctxext.report.charts.retrieval import (
+    Line,
+    Share,
+    chance_line,
+    draw_accuracy,
+    draw_heat,
+    shares_of,
+)
+from ctxext.report.charts.style import chart_title
 from ctxext.report.charts.svg import Chart
 from ctxext.report.findings.differences import by_accuracy, differences
 from ctxext.report.findings.groups import CopyingGroup, RetrievalGroup, Score
@@ -32,8 +40,12 @@ if TYPE_CHECKING:
 _HEAT_CELLS = 2000  # more would pass 3 MB; the tables of the others stay
 
 
-def retrieval_section(groups: Sequence[RetrievalGroup]) -> Html:
-    """Show effective length, accuracy by length, heat maps, and the middle."""
+def retrieval_section(groups: Sequence[RetrievalGroup], order: Sequence[str]) -> Html:
+    """Show effective length, accuracy by length, heat maps, and the middle.
+
+    Args:
+        order: all models of the page; a model's place gives its look.
+    """
     if not groups:
         return Html("")
     parts: list[str] = []
@@ -44,54 +56,51 @@ def retrieval_section(groups: Sequence[RetrievalGroup]) -> Html:
             parts.append(_unsolved(group))
         if group.effective:
             parts.append(data_table("Effective length", effective_table(group)))
-        parts.append(tag("div", *_charts(group, at), class_="charts"))
+        parts.append(tag("div", *_charts(group, at, order), class_="charts"))
         parts.append(details("Numbers, and which differences exceed noise", *_tables(group)))
         parts.append(_heat_maps(group, at, _HEAT_CELLS // len(groups)))
     return section("retrieval", "Retrieval: is far text used?", *parts)
 
 
-def _charts(group: RetrievalGroup, at: int) -> list[Html]:
+def _charts(group: RetrievalGroup, at: int, order: Sequence[str]) -> list[Html]:
     """Draw the curves of each task, exact answers and then choices."""
     charts = []
-    unsolved = group.unsolved  # exact answers of these are empty pictures; choices may say more
+    unanswered = group.unanswered  # exact answers of these are empty pictures; choices may say more
     for index, task in enumerate(group.tasks):
-        if task in unsolved:
+        if task in unanswered:
             continue
         asked = {row.threshold for row in group.effective if row.task == task}
         threshold = asked.pop() if len(asked) == 1 else None  # relative ones differ by model
         line = Line(threshold, "threshold") if threshold is not None else None
         scores = [score for score in group.by_length if score.task == task]
-        title = f"{task}: right answers by length"
-        charts.append(_accuracy_chart(group, scores, title, f"ret{at}-{index}", line))
+        title = f"Right answers, {task}"
+        charts.append(_accuracy_chart(group, scores, title, f"ret{at}-{index}", line, order))
     choices = group.by_choice
     for index, task in enumerate(dict.fromkeys(score.task for score in choices)):
         scores = [score for score in choices if score.task == task]
-        chances = {score.chance for score in scores}
-        chance = chances.pop() if len(chances) == 1 else None
-        line = Line(chance, "chance") if chance is not None else None
-        title = f"{task}: forced choice by length"
-        charts.append(_accuracy_chart(group, scores, title, f"choice{at}-{index}", line))
+        title, line = f"Forced choice, {task}", chance_line(scores)
+        charts.append(_accuracy_chart(group, scores, title, f"choice{at}-{index}", line, order))
     return charts
 
 
 def _tables(group: RetrievalGroup) -> list[Html]:
     tables = [data_table("Accuracy by length, Wilson's 95 % interval", accuracy_table(group))]
-    if group.by_choice:
+    if group.by_choice and not _choice_is_told(group):
         note = "the right answer against distractors, with Wilson's interval; gain in nats a token"
         caption = "Forced choice, and what the needle is worth"
         tables.append(data_table(caption, choice_table(group), note=note))
     if compared := differences(group.by_length, by_accuracy):
         table = accuracy_difference_table(compared)
         tables.append(data_table("Difference of accuracy", table, note=SHARE_NOTE))
-    if group.middle:
-        tables.append(data_table("The middle against both ends", middle_table(group.middle)))
+    if middle := [row for row in group.middle if row.task not in group.unanswered]:
+        tables.append(data_table("The middle against both ends", middle_table(middle)))
     return tables
 
 
 def _unsolved(group: RetrievalGroup) -> Html:
     names = ", ".join(group.unsolved)
     text = f"No model here solves {names} at any length"
-    if any(score.task in group.unsolved for score in group.by_choice):
+    if _choice_is_told(group):
         return join(
             [
                 tag("p", f"{text}: the right answer among distractors, against chance, and what "
@@ -100,6 +109,11 @@ def _unsolved(group: RetrievalGroup) -> Html:
             ]
         )  # fmt: skip
     return tag("p", f"{text}, so that nothing follows from it.", class_="callout")
+
+
+def _choice_is_told(group: RetrievalGroup) -> bool:
+    """Tell whether forced choice stands at the top: it was asked in a task that none solves."""
+    return any(score.task in group.unsolved for score in group.by_choice)
 
 
 def _callout(row: MiddleRow) -> Html:
@@ -113,13 +127,14 @@ def _callout(row: MiddleRow) -> Html:
 
 
 def _accuracy_chart(
-    group: RetrievalGroup, scores: Sequence[Score], title: str, identity: str, line: Line | None
+    group: RetrievalGroup,
+    scores: Sequence[Score],
+    what: str,
+    identity: str,
+    line: Line | None,
+    order: Sequence[str],
 ) -> Html:
-    shares = [
-        Share(score.model, score.length, score.accuracy, score.low, score.high)
-        for score in scores
-        if score.accuracy is not None
-    ]
+    shares = shares_of(scores)
     if not shares:
         return Html("")
 
@@ -127,10 +142,11 @@ def _accuracy_chart(
         return one_chart(
             lambda axis: draw_accuracy(
                 axis, shares, label="length, tokens", window=group.window, target=group.target,
-                line=line,
+                line=line, order=order,
             )
         )  # fmt: skip
 
+    title = chart_title(what, models_of(shares), group.text)
     return figure(Chart(title, _words(shares), draw, _tips(shares)), identity)
 
 
@@ -163,13 +179,13 @@ def _tips(shares: Sequence[Share]) -> dict[str, list[str]]:
 
 
 def _heat_maps(group: RetrievalGroup, at: int, most: int) -> Html:
-    pairs = [pair for pair in models_and_tasks(group.results) if pair[1] not in group.unsolved]
+    pairs = [pair for pair in models_and_tasks(group.results) if pair[1] not in group.unanswered]
     charts, tables, drawn = [], [], 0
     for index, (model, task) in enumerate(pairs):
         rows = [row for row in group.results if row.model == model and row.task == task]
         drawn += len(rows)
         if drawn <= most:
-            charts.append(_heat_map(group, rows, f"{task}: {model}", f"heat{at}-{index}"))
+            charts.append(_heat_map(group, rows, f"heat{at}-{index}"))
         tables.append(data_table(f"{task}: {model}", cells_table(rows)))
     if not pairs:
         return Html("")
@@ -181,7 +197,7 @@ def _heat_maps(group: RetrievalGroup, at: int, most: int) -> Html:
     return join(parts)
 
 
-def _heat_map(group: RetrievalGroup, rows: Sequence[CellRow], title: str, identity: str) -> Html:
+def _heat_map(group: RetrievalGroup, rows: Sequence[CellRow], identity: str) -> Html:
     lengths = sorted({row.length for row in rows})
     depths = sorted({row.depth for row in rows})
 
@@ -204,10 +220,11 @@ def _heat_map(group: RetrievalGroup, rows: Sequence[CellRow], title: str, identi
         if shares
         else "Heat map without a measured cell."
     )
+    title = chart_title(f"% right, {rows[0].task}", [rows[0].model], group.text)
     return figure(Chart(title, words, draw, tips), identity)
 
 
-def copying_section(groups: Sequence[CopyingGroup]) -> Html:
+def copying_section(groups: Sequence[CopyingGroup], order: Sequence[str]) -> Html:
     """Show the demo's planted strings."""
     parts: list[str] = []
     for at, group in enumerate(groups):
@@ -221,13 +238,13 @@ def copying_section(groups: Sequence[CopyingGroup]) -> Html:
             return one_chart(
                 lambda axis: draw_accuracy(
                     axis, shares, label="how far back it stands, tokens", window=group.window,
-                    line=Line(COPIED, "threshold"),
+                    line=Line(COPIED, "threshold"), order=order,
                 )
             )  # fmt: skip
 
         parts.append(tag("h3", f"A planted string, {group.about}"))
         if shares:
-            title = "Tokens copied rightly by distance"
+            title = chart_title("Tokens copied rightly", models_of(shares), "held-out text")
             chart = figure(Chart(title, _words(shares), draw, _tips(shares)), f"copy{at}")
             parts.append(tag("div", chart, class_="charts"))
         parts.append(details("Numbers", data_table("Copied", copying_table(group.results))))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ctxext.report.charts.style import chart_title
 from ctxext.report.charts.svg import Chart
 from ctxext.report.charts.training import draw_loss
 from ctxext.report.findings.groups import Run
@@ -40,10 +41,13 @@ def training_section(runs: Sequence[Run]) -> Html:
                 f"{lines[-1].step} steps."
             )
 
+            source = run.record.training.data.source if run.record.training else ""
+            title = chart_title("Training", [run.name], source)
+
             def draw(lines: Sequence[StepRow] = lines) -> "Figure":
                 return one_chart(lambda axis: draw_loss(axis, lines))
 
-            charts.append(figure(Chart(f"Training of {run.name}", words, draw), f"loss{at}"))
+            charts.append(figure(Chart(title, words, draw), f"loss{at}"))
         tables.append(data_table(f"{run.name}: every so many steps", log_table(run.log)))
     return section(
         "training", "Training", tag("div", *charts, class_="charts"), details("Numbers", *tables)

@@ -2,13 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from ctxext.lengths import show_length
-from ctxext.report.charts.style import legend_below, new_figure
+from ctxext.report.charts.style import chart_title, legend_below, new_figure
 from ctxext.report.charts.svg import Chart
 from ctxext.report.charts.verdict import draw_reach
 from ctxext.report.findings.collected import Findings
 from ctxext.report.findings.reading import TOLERANCE
-from ctxext.report.findings.verdict import Verdict
+from ctxext.report.findings.verdict import Verdict, reach_words
 from ctxext.report.page.html import Html, data_table, figure, section, tag
 from ctxext.report.page.sections.common import WIDTH
 from ctxext.report.tables.verdict import VERDICT_NOTE, verdict_table
@@ -31,7 +30,8 @@ def summary(findings: Findings) -> Html:
     how = (
         "Perplexity shows that a length is survived, retrieval that it is read. Losses are held "
         "to the model's own inside the trained window, on the same text; a model collapses where "
-        f"perplexity is surely more than {100 * (TOLERANCE - 1):.0f} % higher. Retrieval holds as "
+        f"perplexity is surely more than {100 * (TOLERANCE - 1):.0f} % higher, and costs too much "
+        "inside where that holds against the first model at the same length. Retrieval holds as "
         "far as its score reaches the threshold at every length."
     )
     return section(
@@ -42,12 +42,11 @@ def summary(findings: Findings) -> Html:
 
 def _has_more(verdict: Verdict) -> bool:
     """Tell whether a sentence says what the table does not."""
-    cost = verdict.cost
-    return verdict.use == "used but not the middle" or bool(cost and cost.beyond_noise)
+    return verdict.use == "used but not the middle" or verdict.costs_too_much
 
 
 def _look(verdict: Verdict) -> str:
-    if verdict.step == "collapses":
+    if verdict.step == "collapses" or verdict.costs_too_much:
         return "bad"
     if verdict.use is None and verdict.step is None:
         return "plain"
@@ -64,11 +63,15 @@ def _card(verdict: Verdict) -> Html:
     return tag("li", tag("strong", verdict.model), badge, tag("p", verdict.sentence))
 
 
+def _ends(verdict: Verdict) -> tuple[int | None, ...]:
+    return verdict.stable_to, verdict.used_to, verdict.perhaps_used_to
+
+
 def _reach(findings: Findings) -> Html:
-    if not any(verdict.used_to for verdict in findings.verdicts):
+    if not any(each.used_to or each.perhaps_used_to for each in findings.verdicts):
         return Html("")
     window, target = findings.window, findings.target
-    ends = [n for verdict in findings.verdicts for n in (verdict.stable_to, verdict.used_to) if n]
+    ends = [n for verdict in findings.verdicts for n in _ends(verdict) if n]
     longest = max([*ends, target or 0, window or 0])
     shortest = max(1, min([*ends, window or longest]) // 2)
 
@@ -76,22 +79,26 @@ def _reach(findings: Findings) -> Html:
         height = 1.2 + 0.42 * len(findings.verdicts)
         new, (axis,) = new_figure(1, width=WIDTH, height=height)
         draw_reach(
-            axis, findings.verdicts, shortest=shortest, longest=longest, window=window,
-            target=target,
+            axis, findings.verdicts, ends=(shortest, longest), window=window, target=target,
+            order=findings.models,
         )  # fmt: skip
         legend_below(new, axis)
         return new
 
     tips = {}
     for at, verdict in enumerate(findings.verdicts):
-        for gid, word, reach in (
-            ("stable", "perplexity", verdict.stable_to), ("used", "retrieval", verdict.used_to),
-        ):  # fmt: skip
-            text = f"to {show_length(reach)}" if reach else "nowhere"
-            tips[f"{gid}-{at}"] = [f"{verdict.model}: {word} holds {text}"]
+        for gid, word, reach, perhaps in (
+            ("stable", "perplexity", verdict.stable_to, None),
+            ("used", "retrieval", verdict.used_to, verdict.perhaps_used_to),
+        ):
+            text = f"{verdict.model}: {word} holds to: {reach_words(reach, perhaps)}"
+            tips[f"{gid}-{at}"] = [text]
+    models = [verdict.model for verdict in findings.verdicts]
+    texts = [*(g.text for g in findings.perplexity), *(g.text for g in findings.retrieval)]
+    text = ", ".join(dict.fromkeys(text for text in texts if text))
     sentences = " ".join(verdict.sentence for verdict in findings.verdicts)
     chart = Chart(
-        "How far each model is stable, and how far it is used",
+        chart_title("How far perplexity and retrieval hold", models, text),
         f"Two bars a model on a length axis. {sentences}",
         draw,
         tips,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ctxext.evaluation.perplexity.key_tokens import KeyRule, Mask
     from ctxext.evaluation.perplexity.scores import Measured, Protocols
     from ctxext.evaluation.perplexity.texts import Texts
+    from ctxext.evaluation.reading.forecast import Forecast
     from ctxext.evaluation.reading.reading import Reading
 
 KIND = "eval-ppl"
@@ -126,6 +127,7 @@ def perplexity(
         session.begin()
         if session.launch.main:
             on_note(run.announcement())
+        run.foretell(rule, on_note)
         run.find_keys(rule)
         for name, checkpoint in session:
             run.measure(name, checkpoint)
@@ -156,6 +158,7 @@ class _Run:
     lengths: Sequence[int]
     protocols: "Protocols"
     on_progress: Progress
+    forecast: "Forecast | None" = None
     keys: "_KeyTokens | None" = None
     results: list[LengthRow] = dataclasses.field(default_factory=list)
     positions: list[PositionRow] = dataclasses.field(default_factory=list)
@@ -176,8 +179,30 @@ class _Run:
             f"{counted(sum(map(len, plans)), 'window')} a model"
         )
 
+    def foretell(self, rule: "KeyRule | None", on_note: Note) -> None:
+        """Add up all that is to be read, so that how long it takes can be said soon."""
+        from ctxext.evaluation.perplexity.key_tokens import key_windows, token_plan
+        from ctxext.evaluation.perplexity.scores import position_plan
+        from ctxext.evaluation.reading.forecast import Forecast, cost_of
+
+        longest, total = self.lengths[-1], 0.0
+        for checkpoint in self.session.checkpoints:
+            documents, _ = self.texts.readable(checkpoint)
+            plans = [self.protocols.plan(documents, length) for length in self.lengths]
+            plans.append(position_plan(documents, longest))
+            total += sum(plan.cost(cost_of(checkpoint)) for plan in plans)
+        if rule is not None and self.session.reference is not None:
+            documents, _ = self.texts.readable(self.session.reference)
+            cost = cost_of(self.session.reference)
+            for length, step in key_windows(longest, self.protocols.stride, rule):
+                total += token_plan(documents, length, step).cost(cost)
+        launch = self.session.launch
+        told = on_note if launch.main else unheard
+        self.forecast = Forecast(total, launch.ranks, told)
+
     def reading(self, name: str, checkpoint: Opened) -> "Reading":
         """Load a checkpoint, to be read in windows."""
+        from ctxext.evaluation.reading.forecast import Forecast, cost_of
         from ctxext.evaluation.reading.reading import Reading
         from ctxext.evaluation.reading.scoring import Scorer
 
@@ -189,7 +214,10 @@ class _Run:
             f"{weights_state(checkpoint.source)} {self.texts.state(checkpoint)} {loading.dtype} "
             f"{loading.prefill_chunk}"
         )
-        return Reading(scorer, name, identity, session.journal, session.launch, self.on_progress)
+        return Reading(
+            scorer, name, identity, session.journal, session.launch, self.on_progress,
+            self.forecast or Forecast(), cost_of(checkpoint),
+        )  # fmt: skip
 
     def find_keys(self, rule: "KeyRule | None") -> None:
         """Let the reference say which tokens need far context."""

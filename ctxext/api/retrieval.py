@@ -32,6 +32,7 @@ from ctxext.runs.rows.retrieval import (
 )
 
 if TYPE_CHECKING:
+    from ctxext.evaluation.reading.forecast import Forecast
     from ctxext.evaluation.retrieval.fitting import Encoder
     from ctxext.evaluation.retrieval.haystack import Haystack
     from ctxext.evaluation.retrieval.scores import Asking
@@ -113,6 +114,7 @@ def retrieval(
         session.begin()
         if session.launch.main:
             on_note(run.announcement())
+        run.foretell(on_note)
         for (name, checkpoint), encode in zip(session, run.encoders, strict=True):
             run.ask(name, checkpoint, encode)
         result = run.result(str(output_dir) if output_dir else None)
@@ -149,6 +151,7 @@ class _Run:
     wordings: dict[str, "Wording"]
     warnings: list[str]
     on_progress: Progress
+    forecast: "Forecast | None" = None
     cells: list[CellRow] = dataclasses.field(default_factory=list)
 
     @classmethod
@@ -200,6 +203,16 @@ class _Run:
             f"{counted(each, 'question')} at each length, {each * cells:,} a model"
         )
 
+    def foretell(self, on_note: Note) -> None:
+        """Add up all that is to be read, so that how long it takes can be said soon."""
+        from ctxext.evaluation.reading.forecast import Forecast, cost_of
+
+        asked, launch = self.questions, self.session.launch
+        each = len(asked.tasks) * len(asked.depths) * asked.samples
+        costs = [cost_of(checkpoint) for checkpoint in self.session.checkpoints]
+        total = each * sum(cost(length) for cost in costs for length in asked.lengths)
+        self.forecast = Forecast(total, launch.ranks, on_note if launch.main else unheard)
+
     def ask(self, name: str, checkpoint: Opened, encode: "Encoder") -> None:
         """Ask a checkpoint all tasks at all lengths."""
         asked, identity = self.questions, checkpoint.identity.to_dict()
@@ -214,6 +227,7 @@ class _Run:
 
     def _asking(self, name: str, checkpoint: Opened, encode: "Encoder") -> "Asking":
         """Load a checkpoint, to be asked."""
+        from ctxext.evaluation.reading.forecast import Forecast, cost_of
         from ctxext.evaluation.retrieval.answering import Answerer
         from ctxext.evaluation.retrieval.scores import Asking
 
@@ -227,6 +241,7 @@ class _Run:
         return Asking(
             answerer, encode, self.haystack, self.questions.score, name, identity,
             f"{tokenizer} {text}", session.journal, session.launch, self.on_progress,
+            self.forecast or Forecast(), cost_of(checkpoint),
         )  # fmt: skip
 
     def result(self, output_dir: str | None) -> RetrievalResult:

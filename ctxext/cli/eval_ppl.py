@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
+from ctxext.cli._evaluation import say_begun, say_written
 from ctxext.cli._output import out, print_json, say_failed, say_note, say_warnings, table
 from ctxext.cli._progress import progress
+from ctxext.cli._stopped import kept_in
 from ctxext.lengths import parse_length
 from ctxext.machine.launch import environment_rank
 from ctxext.report.findings.differences import by_nll, differences
@@ -127,7 +129,8 @@ def command(
 
     main = environment_rank() == 0
     near = parse_length(key_context, flag="--key-context", least=1) if key_context else None
-    with progress(quiet=quiet) as listen:
+    say_begun("eval-ppl", models, data, quiet=quiet)
+    with kept_in(output_dir, overwrite=overwrite), progress(quiet=quiet) as listen:
         result = perplexity(
             models,
             data=data,
@@ -159,6 +162,7 @@ def command(
     else:
         _render(result)
     say_warnings(result.warnings)
+    say_written(result.output_dir, quiet=quiet)
     say_failed(result.failed, resumable=output_dir is not None)
 
 
@@ -182,5 +186,3 @@ def _render(result: "PerplexityResult") -> None:
         columns, rows = key_tokens_table(result.key_tokens.results)
         reference = result.key_tokens.reference
         table(f"LongPPL: perplexity of tokens that need far context, by {reference}", columns, rows)
-    if result.output_dir:
-        out().print(f"written: {result.output_dir}")

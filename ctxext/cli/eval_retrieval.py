@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
+from ctxext.cli._evaluation import say_begun, say_written
 from ctxext.cli._output import out, print_json, say_failed, say_note, say_warnings, table
 from ctxext.cli._progress import progress
+from ctxext.cli._stopped import kept_in
 from ctxext.errors import BadInput
 from ctxext.lengths import parse_length, show_length
 from ctxext.machine.launch import environment_rank
@@ -111,7 +113,8 @@ def command(
     from ctxext.api.retrieval import retrieval
 
     main = environment_rank() == 0
-    with progress(quiet=quiet) as listen:
+    say_begun("eval-retrieval", models, data, quiet=quiet)
+    with kept_in(output_dir, overwrite=overwrite), progress(quiet=quiet) as listen:
         result = retrieval(
             models,
             tasks=[name.strip() for name in tasks.split(",") if name.strip()],
@@ -144,6 +147,7 @@ def command(
     else:
         _render(result)
     say_warnings(result.warnings)
+    say_written(result.output_dir, quiet=quiet)
     say_failed(result.failed, resumable=output_dir is not None)
 
 
@@ -175,5 +179,3 @@ def _render(result: "RetrievalResult") -> None:
                 f"lost in the middle: {row.model}, {row.task} at {show_length(row.length)}: "
                 f"{percent(row.middle)} in the middle, {percent(row.ends)} at the worse end",
             )
-    if result.output_dir:
-        out().print(f"written: {result.output_dir}")

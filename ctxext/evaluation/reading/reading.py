@@ -10,6 +10,7 @@ import torch
 from ctxext.checkpoints.live.load import reset_dynamic_rope
 from ctxext.data.tokens import Tokens
 from ctxext.errors import CtxextError, is_out_of_memory
+from ctxext.evaluation.reading.forecast import Cost, Forecast
 from ctxext.evaluation.reading.scoring import Scorer
 from ctxext.evaluation.reading.sharing import shared_rows
 from ctxext.evaluation.reading.windows import Plan, Window
@@ -33,6 +34,7 @@ class Reading:
         identity: what the model's numbers depend on, for the journal.
         journal: measured already, by this process or one that was killed.
         launch: the processes that share the windows.
+        forecast, cost: how long all that is to be read takes, and what a window costs.
     """
 
     scorer: Scorer
@@ -41,6 +43,8 @@ class Reading:
     journal: Journal = field(default_factory=Journal)
     launch: Launch = field(default_factory=Launch)
     on_progress: Progress = silent
+    forecast: Forecast = field(default_factory=Forecast)
+    cost: Cost = float
 
     def windows(
         self,
@@ -68,13 +72,10 @@ class Reading:
         """
         batches = plan.batches(_TOKENS_AT_ONCE)
         # Batches are cut before they are shared out: which process reads one changes no number.
-        done, total = 0, len(plan)
+        sizes = [len(batch) for batch in batches]
+        costs = [len(batch) * self.cost(batch[0][1].length) for batch in batches]
+        heard = self.forecast.listener(f"{self.name} {what}", sizes, costs, self.on_progress)
         reset_dynamic_rope(self.scorer.model)
-
-        def heard(index: int) -> None:
-            nonlocal done
-            done += len(batches[index])
-            self.on_progress(f"{self.name} {what}", done, total, "")
 
         rows = shared_rows(
             len(batches), lambda index: self._batch(documents, batches[index], reduce),

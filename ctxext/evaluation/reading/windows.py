@@ -1,6 +1,6 @@
 """Which tokens a perplexity protocol reads together, and which of them it scores: pure counting."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -51,6 +51,11 @@ class Plan(Sequence[tuple[int, Window]]):
     def scored(self) -> npt.NDArray[np.float64]:
         """The tokens that each window scores, (windows,)."""
         return self._rows[:, 3].astype(np.float64)
+
+    def cost(self, of: Callable[[int], float]) -> float:
+        """Add up what the windows cost, by what one of so many tokens does."""
+        lengths, counts = np.unique(self._rows[:, 2] - self._rows[:, 1], return_counts=True)
+        return sum(of(int(n)) * int(count) for n, count in zip(lengths, counts, strict=True))
 
     def batches(self, most: int) -> "list[Plan]":
         """Group neighbours of the same shape, up to so many tokens together."""

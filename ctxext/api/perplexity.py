@@ -18,6 +18,7 @@ from ctxext.lengths import counted, show_length
 from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.report.charts.perplexity import plot_perplexity
 from ctxext.runs.rows.perplexity import (
+    Bos,
     KeyRow,
     LengthRow,
     LongPerplexity,
@@ -26,6 +27,7 @@ from ctxext.runs.rows.perplexity import (
     PositionRow,
     Protocol,
     ReadText,
+    unlike_counts,
 )
 from ctxext.runs.rows.row import models_of
 
@@ -65,8 +67,10 @@ def perplexity(
     stride: int = 256,
     protocol: Protocol = "sliding",
     aligned: bool = False,
+    bos: Bos = "tokenizer",
     key_tokens: KeyTokens | None = None,
     prefill_chunk: int = 0,
+    batch_size: int | None = None,
     tokens: int | None = None,
     field: str = "text",
     output_dir: str | Path | None = None,
@@ -92,8 +96,12 @@ def perplexity(
         names: what the rows call the models; None = the ends of their paths.
         stride: tokens between windows, for `sliding` and `yarn`.
         aligned: score the same tokens at every length.
+        bos: `tokenizer` = where that puts it by itself; `every-window` = in place of the first
+            token of each window, which is never scored, as llama.cpp's perplexity has it.
         key_tokens: measure LongPPL too.
         prefill_chunk: tokens that go through the model at once, the rest in the KV cache; 0 = all.
+        batch_size: windows of one length that are read together; None = one, and of short ones as
+            many as have 8192 tokens together.
         tokens: read only the first so many tokens of the text.
         tokenizer: folder or repository whose tokenizer is used; None = the checkpoint's own.
         on_note: told what will be read, before any model is loaded.
@@ -107,6 +115,7 @@ def perplexity(
     models = several(models)
     asked = maybe_lengths(lengths, "lengths")
     _check(models, asked, stride, protocol, aligned=aligned)
+    _check_reading(bos, batch_size)
     loading = Loading(
         revision, tokenizer, check_dtype(dtype), device, trust_remote_code, prefill_chunk
     )
@@ -119,11 +128,11 @@ def perplexity(
         lengths = asked or default_lengths(session.checkpoints)
         rule = _rule(key_tokens, lengths[-1])
         texts = Texts(data, field, tokens or 0, lengths[-1], loading)
-        session.agree(lambda: _read(texts, session))
+        begins = session.agree(lambda: _read(texts, session, bos))
         from ctxext.evaluation.perplexity.scores import Protocols
 
         protocols = Protocols(protocol, stride, tuple(lengths) if aligned else ())
-        run = _Run(session, texts, lengths, protocols, on_progress)
+        run = _Run(session, texts, lengths, protocols, on_progress, begins, batch_size)
         session.begin()
         if session.launch.main:
             on_note(run.announcement())
@@ -140,13 +149,20 @@ def perplexity(
         return result
 
 
-def _read(texts: "Texts", session: Session) -> None:
-    """Read the text for all checkpoints, before any model is loaded."""
+def _read(texts: "Texts", session: Session, bos: Bos) -> dict[Path, int]:
+    """Read the text for all checkpoints, before any model is loaded.
+
+    Returns:
+        The token that each tokenizer begins every window with, by its folder; none by default.
+    """
     for checkpoint in session.every:
         _check_chunks(checkpoint, session.loading.prefill_chunk)
     texts.read(session.every)
     if session.reference:
         texts.check_comparable(session.every)
+    if bos == "tokenizer":
+        return {}
+    return {each.tokens_from.folder: texts.bos_of(each) for each in session.every}
 
 
 @dataclass
@@ -158,6 +174,8 @@ class _Run:
     lengths: Sequence[int]
     protocols: "Protocols"
     on_progress: Progress
+    bos: dict[Path, int] = dataclasses.field(default_factory=dict)
+    batch_size: int | None = None
     forecast: "Forecast | None" = None
     keys: "_KeyTokens | None" = None
     results: list[LengthRow] = dataclasses.field(default_factory=list)
@@ -210,13 +228,14 @@ class _Run:
         scorer = session.load(
             name, checkpoint, lambda model: Scorer(model, prefill_chunk=loading.prefill_chunk)
         )
+        bos = self.bos.get(checkpoint.tokens_from.folder)
         identity = (
             f"{weights_state(checkpoint.source)} {self.texts.state(checkpoint)} {loading.dtype} "
-            f"{loading.prefill_chunk}"
+            f"{loading.prefill_chunk}{'' if bos is None else f' bos {bos}'}"
         )
         return Reading(
             scorer, name, identity, session.journal, session.launch, self.on_progress,
-            self.forecast or Forecast(), cost_of(checkpoint),
+            self.forecast or Forecast(), cost_of(checkpoint), bos, self.batch_size,
         )  # fmt: skip
 
     def find_keys(self, rule: "KeyRule | None") -> None:
@@ -229,7 +248,7 @@ class _Run:
         documents, _ = self.texts.readable(reference)
         reading = self.reading(f"reference {reference.source.name}", reference)
         masks = key_tokens(reading, documents, self.lengths[-1], self.protocols.stride, rule)
-        name = f"{weights_state(reference.source)} {rule}"
+        name = f"{weights_state(reference.source)} {rule}{' bos' if self.bos else ''}"
         self.keys = _KeyTokens(reference, tuple(masks), name)
 
     def measure(self, name: str, checkpoint: Opened) -> None:
@@ -278,6 +297,7 @@ class _Run:
             protocol=self.protocols.protocol,
             stride=self.protocols.stride,
             aligned=bool(self.protocols.aligned),
+            bos="every-window" if self.bos else None,
             results=tuple(self.results),
             by_position=tuple(self.positions),
             key_tokens=self._long_perplexity(rule),
@@ -299,6 +319,7 @@ class _Run:
     def _warnings(self) -> list[str]:
         warnings = self.session.warnings()
         warnings += _strides(self.protocols, [row.length for row in self.results])
+        warnings += _unlike(self.protocols, self.results)
         warnings += _exploded([*self.results, *self.positions, *self.key_rows])
         text = self.texts.of(self.session.checkpoints[0])
         if text.replaced:
@@ -323,19 +344,36 @@ class _KeyTokens:
 def _strides(protocols: "Protocols", lengths: Sequence[int]) -> list[str]:
     """Warn where the stride that was asked for is not the one that was used."""
     asked, lengths = protocols.stride, sorted(set(lengths))
-    if protocols.aligned or protocols.protocol == "disjoint":
-        return []  # the same tokens at every length; strides of its own
+    if protocols.aligned:
+        scored = min(protocols.aligned) - 1
+        return [
+            f"--aligned scores {scored} of every {asked} tokens, since windows of {scored + 1} "
+            f"have no more before their end than --stride moves: --stride {scored} scores all, or "
+            "leave out the short lengths"
+        ] if scored < asked else []  # fmt: skip
+    if protocols.protocol == "disjoint":
+        return []  # strides of its own
     shorter = [length for length in lengths if length < asked]
-    out = [
+    return [
         f"--stride {asked} is longer than windows of {_listed(shorter)} tokens: there the stride "
         f"was {_listed([protocols.step(length) for length in shorter])}"
     ] if shorter else []  # fmt: skip
-    if asked in lengths and len(lengths) > 1:
-        out.append(
-            f"--stride {asked} is as long as windows of {asked} tokens: the first token of each "
-            "has nothing before it and is not scored there"
-        )
-    return out
+
+
+def _unlike(protocols: "Protocols", rows: Sequence[LengthRow]) -> list[str]:
+    """Warn where lengths do not score the same tokens, so that their numbers differ by that too."""
+    counts = unlike_counts(rows)
+    if counts is None:
+        return []
+    how = (
+        "--protocol disjoint"
+        if protocols.protocol == "disjoint"
+        else f"--stride {protocols.stride}"
+    )
+    return [
+        f"{how}: lengths do not score the same tokens ({counts[0]:,} to {counts[1]:,}), since the "
+        "first of each window has nothing before it; --aligned compares lengths on the same ones"
+    ]
 
 
 def _exploded(rows: Sequence[PerplexityRow]) -> list[str]:
@@ -382,6 +420,12 @@ def _check(
             f"--aligned has windows of its own and --protocol {protocol} others",
             "leave out one of them",
         )
+
+
+def _check_reading(bos: str, batch_size: int | None) -> None:
+    check_word(bos, Bos, "--bos")
+    if batch_size is not None and batch_size < 1:
+        raise BadInput(f"--batch-size is {batch_size}, and has to be at least 1")
 
 
 def _check_chunks(checkpoint: Opened, chunk: int) -> None:

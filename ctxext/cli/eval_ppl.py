@@ -21,7 +21,7 @@ from ctxext.report.tables.perplexity import (
     key_tokens_table,
     nll_difference_table,
 )
-from ctxext.runs.rows.perplexity import Protocol
+from ctxext.runs.rows.perplexity import Bos, Protocol
 
 if TYPE_CHECKING:
     from ctxext.runs.rows.perplexity import PerplexityResult
@@ -74,6 +74,15 @@ def command(
         ),
     ] = None,
     field: options.Field = "text",
+    bos: Annotated[
+        Bos,
+        options.word_option(
+            "--bos",
+            "tokenizer (where that puts it), or every-window (in place of each window's first "
+            "token, as llama.cpp does).",
+            options.READ,
+        ),
+    ] = "tokenizer",
     revision: options.Revision = None,
     tokenizer: options.Tokenizer = None,
     key_tokens: Annotated[
@@ -114,6 +123,17 @@ def command(
         ),
     ] = 2.0,
     prefill_chunk: options.PrefillChunk = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            metavar="N",
+            min=1,
+            callback=options.at_most(2**20),
+            help="Windows of one length read together. [default: 1, short ones up to 8k tokens]",
+            rich_help_panel=options.DEVICE,
+        ),
+    ] = None,
     dtype: options.ComputeDtype = "auto",
     device: options.Device = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
@@ -139,6 +159,8 @@ def command(
             stride=parse_length(stride, flag="--stride", least=1),
             protocol=protocol,
             aligned=aligned,
+            bos=bos,
+            batch_size=batch_size,
             key_tokens=KeyTokens(key_tokens, near, key_gain, key_loss) if key_tokens else None,
             prefill_chunk=(
                 parse_length(prefill_chunk, flag="--prefill-chunk", least=1) if prefill_chunk else 0
@@ -167,10 +189,12 @@ def command(
 
 
 def _render(result: "PerplexityResult") -> None:
-    how = "same tokens at every length" if result.aligned else result.protocol
-    how += f", stride {result.stride}"
     columns, rows = by_length_table(result.results)
-    table(f"perplexity by window length ({how}, {result.data.tokens:,} tokens read)", columns, rows)
+    table(
+        f"perplexity by window length ({result.how_read}, {result.data.tokens:,} tokens read)",
+        columns,
+        rows,
+    )
     if compared := differences(result.results, by_nll):
         table("difference of the loss, nats a token", *nll_difference_table(compared))
         out().print(NLL_NOTE)

@@ -19,7 +19,7 @@ class Clock:
 
 
 def test_by_hand():
-    """Four windows of 10 and two of 100 operations; an operation takes a second, the first three."""
+    """Windows of 10 and 100 operations; one takes a second, and three in the first window read."""
     said, told, clock = [], [], Clock()
     forecast = Forecast(240.0, on_note=told.append, clock=clock)
 

@@ -34,6 +34,10 @@ class Reading:
         identity: what the model's numbers depend on, for the journal.
         journal: measured already, by this process or one that was killed.
         launch: the processes that share the windows.
+        bos: a token that stands in place of the first of each window, which is never scored; None =
+            windows are read as they are.
+        batch_size: windows of the same shape that are read together; None = as many as have 8192
+            tokens.
         forecast, cost: how long all that is to be read takes, and what a window costs.
     """
 
@@ -45,6 +49,8 @@ class Reading:
     on_progress: Progress = silent
     forecast: Forecast = field(default_factory=Forecast)
     cost: Cost = float
+    bos: int | None = None
+    batch_size: int | None = None
 
     def windows(
         self,
@@ -70,7 +76,9 @@ class Reading:
         Raises:
             CtxextError: memory ran out, on this process or another.
         """
-        batches = plan.batches(_TOKENS_AT_ONCE)
+        batches = plan.batches(_TOKENS_AT_ONCE, self.batch_size)
+        # What an earlier run kept of a batch is another's where they were cut otherwise.
+        key = f"{self.identity} {key}{f' batches of {self.batch_size}' if self.batch_size else ''}"
         # Batches are cut before they are shared out: which process reads one changes no number.
         sizes = [len(batch) for batch in batches]
         costs = [len(batch) * self.cost(batch[0][1].length) for batch in batches]
@@ -79,22 +87,25 @@ class Reading:
 
         rows = shared_rows(
             len(batches), lambda index: self._batch(documents, batches[index], reduce),
-            key=f"{self.identity} {key}", journal=self.journal, launch=self.launch, on_done=heard,
+            key=key, journal=self.journal, launch=self.launch, on_done=heard,
             fits=lambda index, kept: _widths(kept) == [width(w) for _, w in batches[index]],
         )  # fmt: skip
         return [row for batch in rows for row in batch]
 
     def _batch(self, documents: Sequence[Tokens], batch: Plan, reduce: Reduce) -> Rows:
         ids = np.stack([documents[d][w.begin : w.end] for d, w in batch]).astype(np.int64)
+        if self.bos is not None:
+            ids[:, 0] = self.bos
         rows = torch.from_numpy(ids).to(self.scorer.device)
         try:
             nll = self.scorer.nll(rows, batch[0][1].scored).double().numpy()
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
+            smaller = "--prefill-chunk 4096" if len(batch) == 1 else "a smaller --batch-size"
             raise CtxextError(
                 f"{self.name}: out of memory at {len(batch)} x {rows.shape[1]} tokens",
-                "--prefill-chunk 4096 needs less",
+                f"{smaller} needs less",
             ) from error
         return [reduce(d, w, row) for (d, w), row in zip(batch, nll, strict=True)]
 

@@ -57,14 +57,14 @@ class Plan(Sequence[tuple[int, Window]]):
         lengths, counts = np.unique(self._rows[:, 2] - self._rows[:, 1], return_counts=True)
         return sum(of(int(n)) * int(count) for n, count in zip(lengths, counts, strict=True))
 
-    def batches(self, most: int) -> "list[Plan]":
-        """Group neighbours of the same shape, up to so many tokens together."""
+    def batches(self, tokens: int, windows: int | None = None) -> "list[Plan]":
+        """Group neighbours of the same shape, up to so many tokens, or windows, together."""
         rows = self._rows
         shape = np.stack([rows[:, 2] - rows[:, 1], rows[:, 3]], axis=1)
         changes = 1 + np.flatnonzero((shape[1:] != shape[:-1]).any(axis=1))
         out = []
         for first, last in zip([0, *changes.tolist()], [*changes.tolist(), len(rows)], strict=True):
-            step = max(1, most // int(shape[first, 0])) if last > first else 1
+            step = windows or (max(1, tokens // int(shape[first, 0])) if last > first else 1)
             out += [self[at : min(at + step, last)] for at in range(first, last, step)]
         return out
 

@@ -109,7 +109,13 @@ def _perplexity(runs: Sequence[Run]) -> list[PerplexityGroup]:
             groups["demo", run.name] = group
         if not isinstance(document, PerplexityResult):
             continue
-        key = (document.data.sha256, document.protocol, document.stride, document.aligned)
+        key = (
+            document.data.sha256,
+            document.protocol,
+            document.stride,
+            document.aligned,
+            document.bos,
+        )
         group = groups.setdefault(key, PerplexityGroup(_about_text(document), document.window))
         results = _renamed(run, document.results, group.results, lambda row: row.nll)
         # The buckets carry no hashes: they follow the names that the lengths got.
@@ -127,8 +133,7 @@ def _perplexity(runs: Sequence[Run]) -> list[PerplexityGroup]:
 def _about_text(document: PerplexityResult) -> str:
     data = document.data
     read = f", {data.tokens:,.0f} tokens read" if data.tokens else ""
-    aligned = ", the same tokens at every length" if document.aligned else ""
-    return f"{data.source}{read}, {document.protocol} windows, stride {document.stride}{aligned}"
+    return f"{data.source}{read}, {document.how_read}"
 
 
 def _renamed(

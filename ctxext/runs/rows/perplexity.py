@@ -159,7 +159,8 @@ class PerplexityResult(Document):
     def how_read(self) -> str:
         """Say how windows were cut, and which tokens are scored where that is not all of them."""
         parts = ["same tokens at every length" if self.aligned else f"{self.protocol} windows"]
-        parts.append(f"stride {self.stride}")
+        if self.protocol != "disjoint":
+            parts.append(f"stride {self.stride}")
         if self.bos is not None:
             parts.append(f"BOS in {self.bos.replace('-', ' ')}")
         lengths = [row.length for row in self.results]

@@ -12,7 +12,9 @@ from ctxext.checkpoints.opened import Opened
 from ctxext.choices import check_word
 from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import BadInput
+from ctxext.evaluation.earlier import Earlier, Kept, MeasuredBy, Settings, state_of
 from ctxext.evaluation.measuring import weights_state
+from ctxext.evaluation.perplexity.cautions import exploded, listed, strides, unlike
 from ctxext.evaluation.session import Loading, Session, default_lengths
 from ctxext.lengths import counted, show_length
 from ctxext.progress import Note, Progress, silent, unheard
@@ -23,13 +25,10 @@ from ctxext.runs.rows.perplexity import (
     LengthRow,
     LongPerplexity,
     PerplexityResult,
-    PerplexityRow,
     PositionRow,
     Protocol,
     ReadText,
-    unlike_counts,
 )
-from ctxext.runs.rows.row import models_of
 
 if TYPE_CHECKING:
     from ctxext.evaluation.perplexity.key_tokens import KeyRule, Mask
@@ -105,8 +104,8 @@ def perplexity(
         tokens: read only the first so many tokens of the text.
         tokenizer: folder or repository whose tokenizer is used; None = the checkpoint's own.
         on_note: told what will be read, before any model is loaded.
-        output_dir: gets `eval-ppl.json`, `perplexity.png` and `.svg`, `ctxext.json`; one that a
-            killed run left is gone on with.
+        output_dir: gets `eval-ppl.json`, `perplexity.png` and `.svg`, `ctxext.json`; one that an
+            earlier run of the same settings left is gone on with: what it lacks is measured.
 
     Raises:
         BadInput: anything the user can mend, text shorter than a window included.
@@ -125,7 +124,8 @@ def perplexity(
     ) as session:  # fmt: skip
         from ctxext.evaluation.perplexity.texts import Texts
 
-        lengths = asked or default_lengths(session.checkpoints)
+        earlier = session.earlier(PerplexityResult)
+        lengths = _lengths(asked, earlier) or default_lengths(session.checkpoints)
         rule = _rule(key_tokens, lengths[-1])
         texts = Texts(data, field, tokens or 0, lengths[-1], loading)
         begins = session.agree(lambda: _read(texts, session, bos))
@@ -133,6 +133,10 @@ def perplexity(
 
         protocols = Protocols(protocol, stride, tuple(lengths) if aligned else ())
         run = _Run(session, texts, lengths, protocols, on_progress, begins, batch_size)
+        run.states = {name: run.state(checkpoint) for name, checkpoint in session}
+        settings = run.settings(rule, tokens)
+        if earlier is not None:
+            run.take_over(earlier, settings)
         session.begin()
         if session.launch.main:
             on_note(run.announcement())
@@ -145,7 +149,8 @@ def perplexity(
         def draw(path: Path) -> None:
             plot_perplexity(path, result.results, result.by_position, window=result.window)
 
-        session.finish(result.to_dict(), draw, "perplexity")
+        measured_by = MeasuredBy.of(settings, run.states)
+        session.finish(result.to_dict(), draw, "perplexity", measured_by)
         return result
 
 
@@ -181,6 +186,70 @@ class _Run:
     results: list[LengthRow] = dataclasses.field(default_factory=list)
     positions: list[PositionRow] = dataclasses.field(default_factory=list)
     key_rows: list[KeyRow] = dataclasses.field(default_factory=list)
+    states: dict[str, str] = dataclasses.field(default_factory=dict)
+    earlier: PerplexityResult | None = None
+    kept: Kept | None = None
+
+    def state(self, checkpoint: Opened) -> str:
+        """Hash what a checkpoint's rows depend on, the settings aside."""
+        cut = self.lengths[-1] if self.protocols.protocol == "disjoint" else ""
+        files = weights_state(checkpoint.source), checkpoint.identity
+        return state_of(*files, self.texts.state(checkpoint), cut)
+
+    def settings(self, rule: "KeyRule | None", tokens: int | None) -> Settings:
+        """List all that every row depends on, whatever its model and length."""
+        session, protocols, keys = self.session, self.protocols, None
+        if rule is not None and session.reference is not None:
+            reference = state_of(self.state(session.reference))[:16]
+            keys = f"{session.reference.source.name} ({reference}) to {self.lengths[-1]}, {rule}"
+        other = session.checkpoints[0].tokenizer
+        return {
+            "--data": f"text {self.texts.of(session.checkpoints[0]).text_sha256}",
+            "--tokens": tokens,
+            "--protocol": protocols.protocol,
+            "--stride": protocols.stride,
+            "--aligned": listed(protocols.aligned) or None,
+            "--bos": "every-window" if self.bos else None,
+            "--key-tokens": keys,
+            "--tokenizer": other.name if other else None,
+            "--prefill-chunk": session.loading.prefill_chunk or None,
+            "--dtype": session.dtype_setting(),
+        }
+
+    def take_over(self, earlier: Earlier[PerplexityResult], settings: Settings) -> None:
+        """Take the rows that the output folder has, where they are what would be measured now.
+
+        Raises:
+            BadInput: other settings, or models that would lack a length.
+        """
+        earlier.check(settings)
+        document, names = earlier.document, self.session.names
+        kept = earlier.match(document.results, names, self.session.checkpoints, self.states)
+        known = [(row.model, show_length(row.length)) for row in document.results]
+        known += [(row.model, show_length(row.length or 0)) for row in document.failed]
+        kept.check_complete([show_length(length) for length in self.lengths], known)
+        self.earlier, self.kept = document, kept
+        self.results = kept.rows(document.results)
+        if self.lengths[-1] == max(row.length for row in document.results):
+            self.positions = kept.rows(document.by_position)
+        if document.key_tokens is not None:
+            self.key_rows = kept.rows(document.key_tokens.results)
+        if self.protocols.aligned:  # what a length gains is told by the windows of the shortest too
+            partly = {name for name in names if self.missing(name)}
+            self.results = [row for row in self.results if row.model not in partly]
+            self.key_rows = [row for row in self.key_rows if row.model not in partly]
+        self.session.failed += [row for row in document.failed if row.model in kept.others]
+        theirs = earlier.measured_by.states
+        self.states = {name: theirs[name] for name in kept.others if name in theirs} | self.states
+
+    def missing(self, name: str) -> list[int]:
+        """List the lengths that a model is yet to be measured at."""
+        known = {row.length for row in self.results if row.model == name}
+        return [length for length in self.lengths if length not in known]
+
+    def lacks_positions(self, name: str) -> bool:
+        """Tell whether a model's buckets of positions are yet to be measured."""
+        return all(row.model != name for row in self.positions)
 
     def announcement(self) -> str:
         """Say what will be read, and how much of it is scored."""
@@ -195,6 +264,7 @@ class _Run:
             f"{counted(len(documents), 'document')}, {sum(map(len, documents)):,} tokens, of which "
             f"{least}{scored[-1]:,} are scored at each length, in "
             f"{counted(sum(map(len, plans)), 'window')} a model"
+            f"{self.kept.said(len(self.results)) if self.kept else ''}"
         )
 
     def foretell(self, rule: "KeyRule | None", on_note: Note) -> None:
@@ -204,10 +274,11 @@ class _Run:
         from ctxext.evaluation.reading.forecast import Forecast, cost_of
 
         longest, total = self.lengths[-1], 0.0
-        for checkpoint in self.session.checkpoints:
+        for name, checkpoint in self.session:
             documents, _ = self.texts.readable(checkpoint)
-            plans = [self.protocols.plan(documents, length) for length in self.lengths]
-            plans.append(position_plan(documents, longest))
+            plans = [self.protocols.plan(documents, length) for length in self.missing(name)]
+            if self.lacks_positions(name):
+                plans.append(position_plan(documents, longest))
             total += sum(plan.cost(cost_of(checkpoint)) for plan in plans)
         if rule is not None and self.session.reference is not None:
             documents, _ = self.texts.readable(self.session.reference)
@@ -243,7 +314,7 @@ class _Run:
         from ctxext.evaluation.perplexity.key_tokens import key_tokens
 
         reference = self.session.reference
-        if rule is None or reference is None:
+        if rule is None or reference is None or not any(map(self.missing, self.session.names)):
             return
         documents, _ = self.texts.readable(reference)
         reading = self.reading(f"reference {reference.source.name}", reference)
@@ -252,9 +323,12 @@ class _Run:
         self.keys = _KeyTokens(reference, tuple(masks), name)
 
     def measure(self, name: str, checkpoint: Opened) -> None:
-        """Measure all lengths of one model, and its buckets of positions."""
+        """Measure all lengths of one model that are missing, and its buckets of positions."""
         from ctxext.evaluation.perplexity.scores import by_length, by_position
 
+        missing = self.missing(name)
+        if not missing and not self.lacks_positions(name):
+            return
         documents, sizes = self.texts.readable(checkpoint)
         keys = self.keys
         masks = self.texts.carried(keys.reference, keys.masks, checkpoint) if keys else None
@@ -264,7 +338,7 @@ class _Run:
         disjoint = self.protocols.protocol == "disjoint"
         grid = self.texts.grid(checkpoint, longest if disjoint else self.protocols.stride)
         shortest: Measured | None = None
-        for length in self.lengths:
+        for length in missing:
             with self.session.failing(name, length):
                 measured = by_length(
                     reading, documents, length, self.protocols, sizes=sizes, keys=masks,
@@ -279,6 +353,8 @@ class _Run:
                 self.results.append(row)
                 if measured.keys:
                     self.key_rows.append(measured.keys)
+        if not self.lacks_positions(name):
+            return
         with self.session.failing(name, longest):
             whole = self.texts.grid(checkpoint, longest)
             self.positions += by_position(reading, documents, longest, grid=whole)
@@ -290,19 +366,24 @@ class _Run:
             CtxextError: nothing was measured.
         """
         self.session.check_measured(self.results)
-        first = self.session.checkpoints[0]
+        first, before = self.session.checkpoints[0], self.earlier
         text = self.texts.of(first)
+        data = ReadText(source=text.source, tokens=len(text.ids), sha256=text.text_sha256)
+        names = list(self.session.names)
+        order = self.kept.in_order(names) if self.kept else names
         return PerplexityResult(
-            data=ReadText(source=text.source, tokens=len(text.ids), sha256=text.text_sha256),
+            data=before.data if before else data,
             protocol=self.protocols.protocol,
             stride=self.protocols.stride,
             aligned=bool(self.protocols.aligned),
             bos="every-window" if self.bos else None,
-            results=tuple(self.results),
-            by_position=tuple(self.positions),
+            results=tuple(sorted(self.results, key=lambda r: (order.index(r.model), r.length))),
+            by_position=tuple(
+                sorted(self.positions, key=lambda r: (order.index(r.model), r.start))
+            ),
             key_tokens=self._long_perplexity(rule),
             failed=tuple(self.session.failed),
-            window=first.position.window.original,
+            window=before.window if before else first.position.window.original,
             tokenizer=first.tokenizer.name if first.tokenizer else None,
             output_dir=output_dir,
             warnings=tuple(dict.fromkeys(self._warnings())),
@@ -318,9 +399,11 @@ class _Run:
 
     def _warnings(self) -> list[str]:
         warnings = self.session.warnings()
-        warnings += _strides(self.protocols, [row.length for row in self.results])
-        warnings += _unlike(self.protocols, self.results)
-        warnings += _exploded([*self.results, *self.positions, *self.key_rows])
+        if self.earlier is not None and self.kept is not None:
+            warnings = self.kept.warnings(self.earlier) + warnings
+        warnings += strides(self.protocols, [row.length for row in self.results])
+        warnings += unlike(self.protocols, self.results)
+        warnings += exploded([*self.results, *self.positions, *self.key_rows])
         text = self.texts.of(self.session.checkpoints[0])
         if text.replaced:
             warnings.append(f"--data {text.source}: {text.replaced} bytes were not UTF-8")
@@ -341,53 +424,12 @@ class _KeyTokens:
     name: str
 
 
-def _strides(protocols: "Protocols", lengths: Sequence[int]) -> list[str]:
-    """Warn where the stride that was asked for is not the one that was used."""
-    asked, lengths = protocols.stride, sorted(set(lengths))
-    if protocols.aligned:
-        scored = min(protocols.aligned) - 1
-        return [
-            f"--aligned scores {scored} of every {asked} tokens, since windows of {scored + 1} "
-            f"have no more before their end than --stride moves: --stride {scored} scores all, or "
-            "leave out the short lengths"
-        ] if scored < asked else []  # fmt: skip
-    if protocols.protocol == "disjoint":
-        return []  # strides of its own
-    shorter = [length for length in lengths if length < asked]
-    return [
-        f"--stride {asked} is longer than windows of {_listed(shorter)} tokens: there the stride "
-        f"was {_listed([protocols.step(length) for length in shorter])}"
-    ] if shorter else []  # fmt: skip
-
-
-def _unlike(protocols: "Protocols", rows: Sequence[LengthRow]) -> list[str]:
-    """Warn where lengths do not score the same tokens, so that their numbers differ by that too."""
-    counts = unlike_counts(rows)
-    if counts is None:
-        return []
-    how = (
-        "--protocol disjoint"
-        if protocols.protocol == "disjoint"
-        else f"--stride {protocols.stride}"
-    )
-    return [
-        f"{how}: lengths do not score the same tokens ({counts[0]:,} to {counts[1]:,}), since the "
-        "first of each window has nothing before it; --aligned compares lengths on the same ones"
-    ]
-
-
-def _exploded(rows: Sequence[PerplexityRow]) -> list[str]:
-    """Warn of models with a perplexity that no number holds."""
-    models = models_of([row for row in rows if row.note is not None])
-    return [
-        f"{model}: a perplexity is beyond what a number can hold (null; its nll is there): the "
-        "model has exploded"
-        for model in models
-    ]
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers))
+def _lengths(
+    asked: Sequence[int] | None, earlier: Earlier[PerplexityResult] | None
+) -> Sequence[int] | None:
+    """Add the lengths that were measured before; None where neither says any."""
+    known = {row.length for row in earlier.document.results} if earlier else set()
+    return sorted(known.union(asked or ())) or None
 
 
 def _rule(wanted: KeyTokens | None, longest: int) -> "KeyRule | None":

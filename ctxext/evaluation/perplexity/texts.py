@@ -1,6 +1,7 @@
 """The text of a perplexity as each checkpoint's tokenizer cuts it."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -145,7 +146,8 @@ class Texts:
     def state(self, checkpoint: Opened) -> str:
         """Name what the numbers depend on, for the journal."""
         file = self.of(checkpoint)
-        return f"{self._key(checkpoint)} {file.text_sha256} {file.sha256} {self.longest}"
+        chosen = hashlib.sha256(str(self._chosen(checkpoint)).encode()).hexdigest()
+        return f"{self._key(checkpoint)} {file.text_sha256} {file.sha256} {chosen}"
 
     def _chosen(self, checkpoint: Opened) -> list[int]:
         file = self.of(checkpoint)

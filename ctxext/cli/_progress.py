@@ -16,7 +16,8 @@ from ctxext.progress import Progress as Listener, show_duration, silent
 
 _LONGEST_PAUSE = 30.0  # seconds between two lines while a task reports
 _SHORTEST_PAUSE = 2.0  # seconds; a task that takes no longer gets its first line only
-_BEAT = 5.0  # seconds between two looks whether it has been silent for too long
+_SILENCE = 40.0  # seconds without any line, after which one says that the work goes on
+_BEAT = 5.0  # seconds between two looks for that
 _SHARE = 20  # of a task's work: a twentieth more is worth a line
 
 
@@ -108,7 +109,7 @@ class Lines:
     """A listener that writes a line for a task's first report, and then when it is worth one.
 
     That is after half a minute, or two seconds and a twentieth of the work, and at the end of a
-    task that took more than two seconds. `beat` writes one after half a minute without a report.
+    task that took more than two seconds. `beat` writes one where there was none for longer.
     """
 
     def __init__(
@@ -138,10 +139,10 @@ class Lines:
             self._say(f"{line}, {detail}" if detail else line, now)
 
     def beat(self) -> None:
-        """Say that the work goes on, where nothing was said for half a minute."""
+        """Say that the work goes on, where nothing was said for so long."""
         with self._lock:
             now = self._clock()
-            if now - self._said >= _LONGEST_PAUSE:
+            if now - self._said >= _SILENCE:
                 so_far = show_duration(now - self._began)
                 self._say(f"still at {self._last or 'work'}, {so_far} since the start", now)
 

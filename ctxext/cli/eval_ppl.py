@@ -141,7 +141,8 @@ def command(
     """Perplexity by window length and by position, several checkpoints side by side.
 
     With --output-dir also eval-ppl.json and a plot of the curves (PNG and SVG); a run that was
-    killed goes on when started again. Several GPUs: `accelerate launch -m ctxext eval-ppl ...`.
+    killed goes on when started again, and a finished one takes more models or lengths. Several
+    GPUs: `accelerate launch -m ctxext eval-ppl ...`.
 
     Example: ctxext eval-ppl BASE runs/yarn --data book.txt --lengths 4k,16k,32k -o runs/eval
     """

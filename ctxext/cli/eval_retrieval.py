@@ -106,7 +106,8 @@ def command(
     """Whether far text is used: passkeys, needles and more, over length and depth.
 
     Works for base models: answers are scored by log-probability. With --output-dir also
-    eval-retrieval.json and heat maps (PNG and SVG); a killed run goes on when started again.
+    eval-retrieval.json and heat maps (PNG and SVG); a killed run goes on when started again, and a
+    finished one takes more models, tasks or lengths.
 
     Example: ctxext eval-retrieval BASE runs/yarn --tasks copy,passkey --lengths 4k,32k -o runs/r
     """

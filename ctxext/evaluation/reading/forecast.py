@@ -17,7 +17,7 @@ from ctxext.runs.numbers import whole
 
 Cost = Callable[[int], float]
 """Tokens of a window -> operations to read it, up to a factor that all windows share."""
-_SHORT = 10.0  # seconds; of a run that takes no longer nobody has to be told
+_SHORT = 10.0  # seconds; of what takes no longer nobody has to be told, and nothing can be foretold
 
 
 def cost_of(checkpoint: Opened) -> Cost:
@@ -119,7 +119,8 @@ class Forecast:
         seconds = self.left()
         if self.total is None or seconds is None:
             return ""
-        if not self._said and seconds >= _SHORT:
+        warm = self._pieces > 1 or self.clock() - self._marks[0][0] >= _SHORT
+        if not self._said and warm and seconds >= _SHORT:
             self.on_note(
                 f"about {show_duration(seconds)} more for all of it, by the speed of what was read "
                 "so far"

@@ -20,27 +20,29 @@ from ctxext.checkpoints.opened import Opened
 from ctxext.choices import check_word
 from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import BadInput
+from ctxext.evaluation.earlier import Earlier, Kept, MeasuredBy, Settings, state_of
 from ctxext.evaluation.measuring import weights_state
+from ctxext.evaluation.perplexity.cautions import exploded, listed, strides, unlike
 from ctxext.evaluation.session import Loading, Session, default_lengths
 from ctxext.lengths import counted, show_length
 from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.report.charts.perplexity import plot_perplexity
 from ctxext.runs.rows.perplexity import (
+    Bos,
     KeyRow,
     LengthRow,
     LongPerplexity,
     PerplexityResult,
-    PerplexityRow,
     PositionRow,
     Protocol,
     ReadText,
 )
-from ctxext.runs.rows.row import models_of
 
 if TYPE_CHECKING:
     from ctxext.evaluation.perplexity.key_tokens import KeyRule, Mask
     from ctxext.evaluation.perplexity.scores import Measured, Protocols
     from ctxext.evaluation.perplexity.texts import Texts
+    from ctxext.evaluation.reading.forecast import Forecast
     from ctxext.evaluation.reading.reading import Reading
 
 KIND = "eval-ppl"
@@ -77,8 +79,10 @@ def perplexity(
     stride: int | str = 256,
     protocol: Protocol = "sliding",
     aligned: bool = False,
+    bos: Bos = "tokenizer",
     key_tokens: KeyTokens | None = None,
     prefill_chunk: int | str = 0,
+    batch_size: int | None = None,
     tokens: int | str | None = None,
     field: str = "text",
     output_dir: str | Path | None = None,
@@ -104,13 +108,17 @@ def perplexity(
         names: what the rows call the models; None = the ends of their paths.
         stride: tokens between windows, for `sliding` and `yarn`.
         aligned: score the same tokens at every length.
+        bos: `tokenizer` = where that puts it by itself; `every-window` = in place of the first
+            token of each window, which is never scored, as llama.cpp's perplexity has it.
         key_tokens: measure LongPPL too.
         prefill_chunk: tokens that go through the model at once, the rest in the KV cache; 0 = all.
+        batch_size: windows of one length that are read together; None = one, and of short ones as
+            many as have 8192 tokens together.
         tokens: read only the first so many tokens of the text.
         tokenizer: folder or repository whose tokenizer is used; None = the checkpoint's own.
         on_note: told what will be read, before any model is loaded.
-        output_dir: gets `eval-ppl.json`, `perplexity.png` and `.svg`, `ctxext.json`; one that a
-            killed run left is gone on with.
+        output_dir: gets `eval-ppl.json`, `perplexity.png` and `.svg`, `ctxext.json`; one that an
+            earlier run of the same settings left is gone on with: what it lacks is measured.
 
     Raises:
         BadInput: anything the user can mend, text shorter than a window included.
@@ -121,6 +129,7 @@ def perplexity(
     step, read = one_length(stride, "stride"), maybe_tokens(tokens, "tokens")
     labels, chunk = maybe_several(names), one_length(prefill_chunk, "prefill_chunk", least=0)
     _check(models, asked, protocol, aligned=aligned)
+    _check_reading(bos, batch_size)
     loading = Loading(revision, tokenizer, check_dtype(dtype), device, trust_remote_code, chunk)
     with Session.open(
         models, KIND, loading, names=labels, output_dir=output_dir, overwrite=overwrite,
@@ -128,17 +137,23 @@ def perplexity(
     ) as session:  # fmt: skip
         from ctxext.evaluation.perplexity.texts import Texts
 
-        windows = asked or default_lengths(session.checkpoints)
+        earlier = session.earlier(PerplexityResult)
+        windows = _lengths(asked, earlier) or default_lengths(session.checkpoints)
         rule = _rule(key_tokens, windows[-1])
         texts = Texts(data, field, read or 0, windows[-1], loading)
-        session.agree(lambda: _read(texts, session))
+        begins = session.agree(lambda: _read(texts, session, bos))
         from ctxext.evaluation.perplexity.scores import Protocols
 
         protocols = Protocols(protocol, step, tuple(windows) if aligned else ())
-        run = _Run(session, texts, windows, protocols, on_progress)
+        run = _Run(session, texts, windows, protocols, on_progress, begins, batch_size)
+        run.states = {name: run.state(checkpoint) for name, checkpoint in session}
+        settings = run.settings(rule, read)
+        if earlier is not None:
+            run.take_over(earlier, settings)
         session.begin()
         if session.launch.main:
             on_note(run.announcement())
+        run.foretell(rule, on_note)
         run.find_keys(rule)
         for name, checkpoint in session:
             run.measure(name, checkpoint)
@@ -150,17 +165,25 @@ def perplexity(
                 text=result.data.source,
             )  # fmt: skip
 
-        session.finish(result.to_dict(), draw, "perplexity")
+        measured_by = MeasuredBy.of(settings, run.states)
+        session.finish(result.to_dict(), draw, "perplexity", measured_by)
         return result
 
 
-def _read(texts: "Texts", session: Session) -> None:
-    """Read the text for all checkpoints, before any model is loaded."""
+def _read(texts: "Texts", session: Session, bos: Bos) -> dict[Path, int]:
+    """Read the text for all checkpoints, before any model is loaded.
+
+    Returns:
+        The token that each tokenizer begins every window with, by its folder; none by default.
+    """
     for checkpoint in session.every:
         _check_chunks(checkpoint, session.loading.prefill_chunk)
     texts.read(session.every)
     if session.reference:
         texts.check_comparable(session.every)
+    if bos == "tokenizer":
+        return {}
+    return {each.tokens_from.folder: texts.bos_of(each) for each in session.every}
 
 
 @dataclass
@@ -172,10 +195,77 @@ class _Run:
     lengths: Sequence[int]
     protocols: "Protocols"
     on_progress: Progress
+    bos: dict[Path, int] = dataclasses.field(default_factory=dict)
+    batch_size: int | None = None
+    forecast: "Forecast | None" = None
     keys: "_KeyTokens | None" = None
     results: list[LengthRow] = dataclasses.field(default_factory=list)
     positions: list[PositionRow] = dataclasses.field(default_factory=list)
     key_rows: list[KeyRow] = dataclasses.field(default_factory=list)
+    states: dict[str, str] = dataclasses.field(default_factory=dict)
+    earlier: PerplexityResult | None = None
+    kept: Kept | None = None
+
+    def state(self, checkpoint: Opened) -> str:
+        """Hash what a checkpoint's rows depend on, the settings aside."""
+        cut = self.lengths[-1] if self.protocols.protocol == "disjoint" else ""
+        files = weights_state(checkpoint.source), checkpoint.identity
+        return state_of(*files, self.texts.state(checkpoint), cut)
+
+    def settings(self, rule: "KeyRule | None", tokens: int | None) -> Settings:
+        """List all that every row depends on, whatever its model and length."""
+        session, protocols, keys = self.session, self.protocols, None
+        if rule is not None and session.reference is not None:
+            reference = state_of(self.state(session.reference))[:16]
+            keys = f"{session.reference.source.name} ({reference}) to {self.lengths[-1]}, {rule}"
+        other = session.checkpoints[0].tokenizer
+        return {
+            "--data": f"text {self.texts.of(session.checkpoints[0]).text_sha256}",
+            "--tokens": tokens,
+            "--protocol": protocols.protocol,
+            "--stride": protocols.stride,
+            "--aligned": listed(protocols.aligned) or None,
+            "--bos": "every-window" if self.bos else None,
+            "--key-tokens": keys,
+            "--tokenizer": other.name if other else None,
+            "--prefill-chunk": session.loading.prefill_chunk or None,
+            "--dtype": session.dtype_setting(),
+        }
+
+    def take_over(self, earlier: Earlier[PerplexityResult], settings: Settings) -> None:
+        """Take the rows that the output folder has, where they are what would be measured now.
+
+        Raises:
+            BadInput: other settings, or models that would lack a length.
+        """
+        earlier.check(settings)
+        document, names = earlier.document, self.session.names
+        kept = earlier.match(document.results, names, self.session.checkpoints, self.states)
+        known = [(row.model, show_length(row.length)) for row in document.results]
+        known += [(row.model, show_length(row.length or 0)) for row in document.failed]
+        kept.check_complete([show_length(length) for length in self.lengths], known)
+        self.earlier, self.kept = document, kept
+        self.results = kept.rows(document.results)
+        if self.lengths[-1] == max(row.length for row in document.results):
+            self.positions = kept.rows(document.by_position)
+        if document.key_tokens is not None:
+            self.key_rows = kept.rows(document.key_tokens.results)
+        if self.protocols.aligned:  # what a length gains is told by the windows of the shortest too
+            partly = {name for name in names if self.missing(name)}
+            self.results = [row for row in self.results if row.model not in partly]
+            self.key_rows = [row for row in self.key_rows if row.model not in partly]
+        self.session.failed += [row for row in document.failed if row.model in kept.others]
+        theirs = earlier.measured_by.states
+        self.states = {name: theirs[name] for name in kept.others if name in theirs} | self.states
+
+    def missing(self, name: str) -> list[int]:
+        """List the lengths that a model is yet to be measured at."""
+        known = {row.length for row in self.results if row.model == name}
+        return [length for length in self.lengths if length not in known]
+
+    def lacks_positions(self, name: str) -> bool:
+        """Tell whether a model's buckets of positions are yet to be measured."""
+        return all(row.model != name for row in self.positions)
 
     def announcement(self) -> str:
         """Say what will be read, and how much of it is scored."""
@@ -190,10 +280,34 @@ class _Run:
             f"{counted(len(documents), 'document')}, {sum(map(len, documents)):,} tokens, of which "
             f"{least}{scored[-1]:,} are scored at each length, in "
             f"{counted(sum(map(len, plans)), 'window')} a model"
+            f"{self.kept.said(len(self.results)) if self.kept else ''}"
         )
+
+    def foretell(self, rule: "KeyRule | None", on_note: Note) -> None:
+        """Add up all that is to be read, so that how long it takes can be said soon."""
+        from ctxext.evaluation.perplexity.key_tokens import key_windows, token_plan
+        from ctxext.evaluation.perplexity.scores import position_plan
+        from ctxext.evaluation.reading.forecast import Forecast, cost_of
+
+        longest, total = self.lengths[-1], 0.0
+        for name, checkpoint in self.session:
+            documents, _ = self.texts.readable(checkpoint)
+            plans = [self.protocols.plan(documents, length) for length in self.missing(name)]
+            if self.lacks_positions(name):
+                plans.append(position_plan(documents, longest))
+            total += sum(plan.cost(cost_of(checkpoint)) for plan in plans)
+        if rule is not None and self.session.reference is not None:
+            documents, _ = self.texts.readable(self.session.reference)
+            cost = cost_of(self.session.reference)
+            for length, step in key_windows(longest, self.protocols.stride, rule):
+                total += token_plan(documents, length, step).cost(cost)
+        launch = self.session.launch
+        told = on_note if launch.main else unheard
+        self.forecast = Forecast(total, launch.ranks, told)
 
     def reading(self, name: str, checkpoint: Opened) -> "Reading":
         """Load a checkpoint, to be read in windows."""
+        from ctxext.evaluation.reading.forecast import Forecast, cost_of
         from ctxext.evaluation.reading.reading import Reading
         from ctxext.evaluation.reading.scoring import Scorer
 
@@ -201,29 +315,36 @@ class _Run:
         scorer = session.load(
             name, checkpoint, lambda model: Scorer(model, prefill_chunk=loading.prefill_chunk)
         )
+        bos = self.bos.get(checkpoint.tokens_from.folder)
         identity = (
             f"{weights_state(checkpoint.source)} {self.texts.state(checkpoint)} {loading.dtype} "
-            f"{loading.prefill_chunk}"
+            f"{loading.prefill_chunk}{'' if bos is None else f' bos {bos}'}"
         )
-        return Reading(scorer, name, identity, session.journal, session.launch, self.on_progress)
+        return Reading(
+            scorer, name, identity, session.journal, session.launch, self.on_progress,
+            self.forecast or Forecast(), cost_of(checkpoint), bos, self.batch_size,
+        )  # fmt: skip
 
     def find_keys(self, rule: "KeyRule | None") -> None:
         """Let the reference say which tokens need far context."""
         from ctxext.evaluation.perplexity.key_tokens import key_tokens
 
         reference = self.session.reference
-        if rule is None or reference is None:
+        if rule is None or reference is None or not any(map(self.missing, self.session.names)):
             return
         documents, _ = self.texts.readable(reference)
         reading = self.reading(f"reference {reference.source.name}", reference)
         masks = key_tokens(reading, documents, self.lengths[-1], self.protocols.stride, rule)
-        name = f"{weights_state(reference.source)} {rule}"
+        name = f"{weights_state(reference.source)} {rule}{' bos' if self.bos else ''}"
         self.keys = _KeyTokens(reference, tuple(masks), name)
 
     def measure(self, name: str, checkpoint: Opened) -> None:
-        """Measure all lengths of one model, and its buckets of positions."""
+        """Measure all lengths of one model that are missing, and its buckets of positions."""
         from ctxext.evaluation.perplexity.scores import by_length, by_position
 
+        missing = self.missing(name)
+        if not missing and not self.lacks_positions(name):
+            return
         documents, sizes = self.texts.readable(checkpoint)
         keys = self.keys
         masks = self.texts.carried(keys.reference, keys.masks, checkpoint) if keys else None
@@ -233,7 +354,7 @@ class _Run:
         disjoint = self.protocols.protocol == "disjoint"
         grid = self.texts.grid(checkpoint, longest if disjoint else self.protocols.stride)
         shortest: Measured | None = None
-        for length in self.lengths:
+        for length in missing:
             with self.session.failing(name, length):
                 measured = by_length(
                     reading, documents, length, self.protocols, sizes=sizes, keys=masks,
@@ -248,6 +369,8 @@ class _Run:
                 self.results.append(row)
                 if measured.keys:
                     self.key_rows.append(measured.keys)
+        if not self.lacks_positions(name):
+            return
         with self.session.failing(name, longest):
             whole = self.texts.grid(checkpoint, longest)
             self.positions += by_position(reading, documents, longest, grid=whole)
@@ -259,18 +382,24 @@ class _Run:
             CtxextError: nothing was measured.
         """
         self.session.check_measured(self.results)
-        first = self.session.checkpoints[0]
+        first, before = self.session.checkpoints[0], self.earlier
         text = self.texts.of(first)
+        data = ReadText(source=text.source, tokens=len(text.ids), sha256=text.text_sha256)
+        names = list(self.session.names)
+        order = self.kept.in_order(names) if self.kept else names
         return PerplexityResult(
-            data=ReadText(source=text.source, tokens=len(text.ids), sha256=text.text_sha256),
+            data=before.data if before else data,
             protocol=self.protocols.protocol,
             stride=self.protocols.stride,
             aligned=bool(self.protocols.aligned),
-            results=tuple(self.results),
-            by_position=tuple(self.positions),
+            bos="every-window" if self.bos else None,
+            results=tuple(sorted(self.results, key=lambda r: (order.index(r.model), r.length))),
+            by_position=tuple(
+                sorted(self.positions, key=lambda r: (order.index(r.model), r.start))
+            ),
             key_tokens=self._long_perplexity(rule),
             failed=tuple(self.session.failed),
-            window=first.position.window.original,
+            window=before.window if before else first.position.window.original,
             tokenizer=first.tokenizer.name if first.tokenizer else None,
             output_dir=output_dir,
             warnings=tuple(dict.fromkeys(self._warnings())),
@@ -286,8 +415,11 @@ class _Run:
 
     def _warnings(self) -> list[str]:
         warnings = self.session.warnings()
-        warnings += _strides(self.protocols, [row.length for row in self.results])
-        warnings += _exploded([*self.results, *self.positions, *self.key_rows])
+        if self.earlier is not None and self.kept is not None:
+            warnings = self.kept.warnings(self.earlier) + warnings
+        warnings += strides(self.protocols, [row.length for row in self.results])
+        warnings += unlike(self.protocols, self.results)
+        warnings += exploded([*self.results, *self.positions, *self.key_rows])
         text = self.texts.of(self.session.checkpoints[0])
         if text.replaced:
             warnings.append(f"--data {text.source}: {text.replaced} bytes were not UTF-8")
@@ -308,36 +440,12 @@ class _KeyTokens:
     name: str
 
 
-def _strides(protocols: "Protocols", lengths: Sequence[int]) -> list[str]:
-    """Warn where the stride that was asked for is not the one that was used."""
-    asked, lengths = protocols.stride, sorted(set(lengths))
-    if protocols.aligned or protocols.protocol == "disjoint":
-        return []  # the same tokens at every length; strides of its own
-    shorter = [length for length in lengths if length < asked]
-    out = [
-        f"--stride {asked} is longer than windows of {_listed(shorter)} tokens: there the stride "
-        f"was {_listed([protocols.step(length) for length in shorter])}"
-    ] if shorter else []  # fmt: skip
-    if asked in lengths and len(lengths) > 1:
-        out.append(
-            f"--stride {asked} is as long as windows of {asked} tokens: the first token of each "
-            "has nothing before it and is not scored there"
-        )
-    return out
-
-
-def _exploded(rows: Sequence[PerplexityRow]) -> list[str]:
-    """Warn of models with a perplexity that no number holds."""
-    models = models_of([row for row in rows if row.note is not None])
-    return [
-        f"{model}: a perplexity is beyond what a number can hold (null; its nll is there): the "
-        "model has exploded"
-        for model in models
-    ]
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return ", ".join(map(str, numbers))
+def _lengths(
+    asked: Sequence[int] | None, earlier: Earlier[PerplexityResult] | None
+) -> Sequence[int] | None:
+    """Add the lengths that were measured before; None where neither says any."""
+    known = {row.length for row in earlier.document.results} if earlier else set()
+    return sorted(known.union(asked or ())) or None
 
 
 def _rule(wanted: KeyTokens | None, longest: int) -> "KeyRule | None":
@@ -369,6 +477,12 @@ def _check(
             f"--aligned has windows of its own and --protocol {protocol} others",
             "leave out one of them",
         )
+
+
+def _check_reading(bos: str, batch_size: int | None) -> None:
+    check_word(bos, Bos, "--bos")
+    if batch_size is not None and batch_size < 1:
+        raise BadInput(f"--batch-size is {batch_size}, and has to be at least 1")
 
 
 def _check_chunks(checkpoint: Opened, chunk: int) -> None:

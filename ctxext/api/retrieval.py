@@ -16,6 +16,7 @@ from ctxext.choices import check_word
 from ctxext.data.sources import Source as TextSource
 from ctxext.data.tokens import check_top
 from ctxext.errors import BadInput
+from ctxext.evaluation.earlier import Earlier, Kept, MeasuredBy, Settings, state_of
 from ctxext.evaluation.measuring import weights_state
 from ctxext.evaluation.session import Loading, Session, default_lengths
 from ctxext.lengths import counted, show_length
@@ -33,6 +34,7 @@ from ctxext.runs.rows.retrieval import (
 )
 
 if TYPE_CHECKING:
+    from ctxext.evaluation.reading.forecast import Forecast
     from ctxext.evaluation.retrieval.fitting import Encoder
     from ctxext.evaluation.retrieval.haystack import Haystack
     from ctxext.evaluation.retrieval.scores import Asking
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
 
 KIND = "eval-retrieval"
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-_HAYSTACK = 64 * 1024 * 1024  # characters of a text that are read
 
 
 @checked
@@ -90,7 +91,7 @@ def retrieval(
         tokenizer: folder or repository whose tokenizer is used; None = the checkpoint's own.
         on_note: told what will be asked, before any model is loaded.
         output_dir: gets `eval-retrieval.json`, `retrieval.png` and `.svg`, `ctxext.json`; one that
-            a killed run left is gone on with.
+            an earlier run of the same settings left is gone on with: what it lacks is asked.
 
     Raises:
         BadInput: anything the user can mend: an unknown task, a length too short for its words.
@@ -110,10 +111,18 @@ def retrieval(
         models, KIND, loading, names=labels, output_dir=output_dir, overwrite=overwrite
     ) as session:
         text = TextSource(data, field) if data is not None else None
+        earlier = session.earlier(RetrievalResult)
+        if earlier is not None:
+            questions = questions.beside(earlier.document)
         run = session.agree(lambda: _Run.prepare(session, questions, rule, text, on_progress))
+        run.states = {name: run.state(checkpoint) for name, checkpoint in session}
+        settings = run.settings()
+        if earlier is not None:
+            run.take_over(earlier, settings)
         session.begin()
         if session.launch.main:
             on_note(run.announcement())
+        run.foretell(on_note)
         for (name, checkpoint), encode in zip(session, run.encoders, strict=True):
             run.ask(name, checkpoint, encode)
         result = run.result(str(output_dir) if output_dir else None)
@@ -121,7 +130,8 @@ def retrieval(
         def draw(path: Path) -> None:
             plot_retrieval(path, RetrievalGroup.of(result))
 
-        session.finish(result.to_dict(), draw, "retrieval")
+        measured_by = MeasuredBy.of(settings, run.states)
+        session.finish(result.to_dict(), draw, "retrieval", measured_by)
         return result
 
 
@@ -135,6 +145,14 @@ class _Questions:
     samples: int
     seed: int
     score: "Score"
+
+    def beside(self, earlier: RetrievalResult) -> "_Questions":
+        """Add the tasks and lengths that were asked before."""
+        from ctxext.evaluation.retrieval.tasks import get_task
+
+        tasks = {name: get_task(name) for name in earlier.tasks} | {t.name: t for t in self.tasks}
+        lengths = sorted({*self.lengths, *earlier.lengths})
+        return replace(self, tasks=list(tasks.values()), lengths=lengths)
 
 
 @dataclass
@@ -150,7 +168,11 @@ class _Run:
     wordings: dict[str, "Wording"]
     warnings: list[str]
     on_progress: Progress
+    forecast: "Forecast | None" = None
     cells: list[CellRow] = dataclasses.field(default_factory=list)
+    states: dict[str, str] = dataclasses.field(default_factory=dict)
+    earlier: RetrievalResult | None = None
+    kept: Kept | None = None
 
     @classmethod
     def prepare(
@@ -168,7 +190,7 @@ class _Run:
             CtxextError: stored tensors that are not the model's.
         """
         from ctxext.evaluation.retrieval.fitting import Encoder
-        from ctxext.evaluation.retrieval.haystack import NOISE
+        from ctxext.evaluation.retrieval.haystack import NOISE, haystack_of
 
         loading = session.loading
         encoders = [Encoder(loading.tokenizer_of(each)) for each in session.checkpoints]
@@ -185,9 +207,62 @@ class _Run:
             lengths, warnings = _with_one_inside(questions, session.checkpoints, encoders)
         wordings = _wordings(questions.tasks, encoders, lengths[0])
         return cls(
-            session, replace(questions, lengths=lengths), rule, text, _haystack(text), encoders,
+            session, replace(questions, lengths=lengths), rule, text, haystack_of(text), encoders,
             wordings, warnings, listen,
         )  # fmt: skip
+
+    def settings(self) -> Settings:
+        """List all that every cell depends on, whatever its model, task and length."""
+        asked, session, data = self.questions, self.session, self.text
+        other = session.checkpoints[0].tokenizer
+        return {
+            "--data": f"text {data.sha256}" if data else "RULER's noise",
+            "--depths": ", ".join(map(str, asked.depths)),
+            "--samples": asked.samples,
+            "--seed": asked.seed,
+            "--score": asked.score,
+            "--threshold": str(self.rule),
+            "--tokenizer": other.name if other else None,
+            "--prefill-chunk": session.loading.prefill_chunk or None,
+            "--dtype": session.dtype_setting(),
+        }
+
+    def take_over(self, earlier: Earlier[RetrievalResult], settings: Settings) -> None:
+        """Take the cells that the output folder has, where they are what would be asked now.
+
+        Raises:
+            BadInput: other settings or words, or models that would lack a task or length.
+        """
+        earlier.check(settings)
+        document, session = earlier.document, self.session
+        for task, wording in document.wordings.items():
+            if wording == "full" and self.wordings[task] == "compact":
+                raise BadInput(
+                    f"--tasks {task} would be asked in compact words now (a shorter length, or "
+                    f"another tokenizer), and {earlier.folder} was asked in the published ones",
+                    "choose another --output-dir",
+                )
+            self.wordings[task] = "full" if wording == "full" else "compact"
+        kept = earlier.match(document.results, session.names, session.checkpoints, self.states)
+        kept.check_complete(
+            [_place(task.name, n) for task in self.questions.tasks for n in self.questions.lengths],
+            [(row.model, _place(row.task, row.length)) for row in document.results]
+            + [(row.model, _place(row.task, row.length)) for row in document.failed],
+        )
+        self.earlier, self.kept, self.cells = document, kept, kept.rows(document.results)
+        session.failed += [row for row in document.failed if row.model in kept.others]
+        theirs = earlier.measured_by.states
+        self.states = {name: theirs[name] for name in kept.others if name in theirs} | self.states
+
+    def state(self, checkpoint: Opened) -> str:
+        """Hash what a checkpoint's cells depend on, the settings aside."""
+        return state_of(weights_state(checkpoint.source), checkpoint.identity, _tokens(checkpoint))
+
+    def missing(self, name: str) -> list[tuple["Task", int]]:
+        """List the tasks and lengths that a model is yet to be asked."""
+        known = {(cell.task, cell.length) for cell in self.cells if cell.model == name}
+        asked = itertools.product(self.questions.tasks, self.questions.lengths)
+        return [(task, length) for task, length in asked if (task.name, length) not in known]
 
     def announcement(self) -> str:
         """Say what will be asked."""
@@ -199,13 +274,29 @@ class _Run:
             f"{', '.join(task.name for task in asked.tasks)} at "
             f"{', '.join(show_length(length) for length in asked.lengths)} tokens: "
             f"{counted(each, 'question')} at each length, {each * cells:,} a model"
+            f"{self.kept.said(len(self.cells)) if self.kept else ''}"
         )
+
+    def foretell(self, on_note: Note) -> None:
+        """Add up all that is to be read, so that how long it takes can be said soon."""
+        from ctxext.evaluation.reading.forecast import Forecast, cost_of
+
+        asked, launch = self.questions, self.session.launch
+        total = 0.0
+        for name, checkpoint in self.session:
+            cost = cost_of(checkpoint)
+            total += sum(cost(length) for _, length in self.missing(name))
+        total *= len(asked.depths) * asked.samples
+        self.forecast = Forecast(total, launch.ranks, on_note if launch.main else unheard)
 
     def ask(self, name: str, checkpoint: Opened, encode: "Encoder") -> None:
         """Ask a checkpoint all tasks at all lengths."""
         asked, identity = self.questions, checkpoint.identity.to_dict()
+        missing = self.missing(name)
+        if not missing:
+            return
         asking = self._asking(name, checkpoint, encode)
-        for task, length in itertools.product(asked.tasks, asked.lengths):
+        for task, length in missing:
             with self.session.failing(name, length, task=task.name):
                 cells = asking.cells(
                     task, self.wordings[task.name], length, depths=asked.depths,
@@ -215,6 +306,7 @@ class _Run:
 
     def _asking(self, name: str, checkpoint: Opened, encode: "Encoder") -> "Asking":
         """Load a checkpoint, to be asked."""
+        from ctxext.evaluation.reading.forecast import Forecast, cost_of
         from ctxext.evaluation.retrieval.answering import Answerer
         from ctxext.evaluation.retrieval.scores import Asking
 
@@ -222,12 +314,13 @@ class _Run:
         answerer = session.load(
             name, checkpoint, lambda model: Answerer(model, prefill_chunk=loading.prefill_chunk)
         )
-        tokenizer = sha256_of(checkpoint.tokens_from.folder / "tokenizer.json")
+        tokenizer = _tokens(checkpoint)
         text = self.text.sha256 if self.text else "noise"
         identity = f"{weights_state(checkpoint.source)} {tokenizer} {loading.dtype} {text}"
         return Asking(
             answerer, encode, self.haystack, self.questions.score, name, identity,
             f"{tokenizer} {text}", session.journal, session.launch, self.on_progress,
+            self.forecast or Forecast(), cost_of(checkpoint),
         )  # fmt: skip
 
     def result(self, output_dir: str | None) -> RetrievalResult:
@@ -237,8 +330,17 @@ class _Run:
             CtxextError: nothing could be measured.
         """
         self.session.check_measured(self.cells)
-        asked, first = self.questions, self.session.checkpoints[0]
+        asked, first, before = self.questions, self.session.checkpoints[0], self.earlier
+        names, tasks = list(self.session.names), [task.name for task in self.questions.tasks]
+        order = self.kept.in_order(names) if self.kept else names
         effective, middle, warnings = self._by_task()
+
+        def place(row: CellRow | EffectiveRow | MiddleRow) -> tuple[int, int]:
+            return order.index(row.model), tasks.index(row.task)
+
+        def cell_place(row: CellRow) -> tuple[int, int, int, float]:
+            return *place(row), row.length, row.depth
+
         return RetrievalResult(
             data=HaystackText(
                 source=self.text.name if self.text else "noise",
@@ -248,14 +350,14 @@ class _Run:
             seed=asked.seed,
             samples=asked.samples,
             threshold=str(self.rule),
-            tasks=tuple(task.name for task in asked.tasks),
+            tasks=tuple(tasks),
             wordings={name: str(wording) for name, wording in self.wordings.items()},
             lengths=tuple(asked.lengths),
             depths=tuple(asked.depths),
-            window=first.position.window.original,
-            results=tuple(self.cells),
-            effective=tuple(effective),
-            middle=tuple(middle),
+            window=before.window if before else first.position.window.original,
+            results=tuple(sorted(self.cells, key=cell_place)),
+            effective=tuple(sorted(effective, key=place)),
+            middle=tuple(sorted(middle, key=place)),
             failed=tuple(self.session.failed),
             output_dir=output_dir,
             tokenizer=first.tokenizer.name if first.tokenizer else None,
@@ -269,6 +371,11 @@ class _Run:
         effective: list[EffectiveRow] = []
         middle: list[MiddleRow] = []
         warnings = []
+        if self.earlier is not None and self.kept is not None:
+            others = self.kept.others
+            effective += [row for row in self.earlier.effective if row.model in others]
+            middle += [row for row in self.earlier.middle if row.model in others]
+            warnings += self.kept.warnings(self.earlier)
         for (name, checkpoint), task in itertools.product(self.session, self.questions.tasks):
             cells = [cell for cell in self.cells if (cell.model, cell.task) == (name, task.name)]
             if not cells:
@@ -295,6 +402,15 @@ class _Run:
         if self.text is not None and self.text.replaced:
             warnings.append(f"--data {self.text.name}: {self.text.replaced} bytes were not UTF-8")
         return warnings
+
+
+def _tokens(checkpoint: Opened) -> str | None:
+    """Hash what cuts a checkpoint's texts into tokens."""
+    return sha256_of(checkpoint.tokens_from.folder / "tokenizer.json")
+
+
+def _place(task: str | None, length: int | None) -> str:
+    return f"{show_length(length or 0)} in {task}"
 
 
 def _with_one_inside(
@@ -329,24 +445,6 @@ def _fit(tasks: Sequence["Task"], encoders: Sequence["Encoder"], length: int) ->
     except BadInput:
         return False
     return True
-
-
-def _haystack(source: TextSource | None) -> "Haystack":
-    from ctxext.evaluation.retrieval.haystack import noise, text_haystack
-
-    if source is None:
-        return noise
-    documents: list[str] = []
-    size = 0
-    for piece in source.pieces():
-        if piece.continues and documents:
-            documents[-1] += piece.text
-        else:
-            documents.append(piece.text)
-        size += len(piece.text)
-        if size > _HAYSTACK:
-            break
-    return text_haystack(documents)
 
 
 def _wordings(

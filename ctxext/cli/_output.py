@@ -10,6 +10,7 @@ import typer
 
 from ctxext.cli._columns import fitted, naming_columns
 from ctxext.errors import CtxextError
+from ctxext.machine.launch import environment_rank
 from ctxext.masking import masked
 from ctxext.progress import Note, unheard
 from ctxext.runs.checked import printable_text
@@ -85,8 +86,8 @@ def say_warnings(warnings: Sequence[str]) -> None:
 
 
 def say_note(*, quiet: bool) -> Note:
-    """Make what says a sentence on stderr; nothing under `--quiet`."""
-    if quiet:
+    """Make what says a sentence on stderr; nothing under `--quiet`, or of ranks but the first."""
+    if quiet or environment_rank() != 0:
         return unheard
     console = err()
     return lambda sentence: console.print(sentence)

@@ -1,9 +1,9 @@
 """The tables of `ctxext finetune --dry-run`."""
 
 from ctxext.api.finetune_plan import FinetunePlan
-from ctxext.cli._duration import show_duration
 from ctxext.cli._output import out, table
 from ctxext.lengths import show_length
+from ctxext.progress import show_duration
 
 
 def show_plan(plan: FinetunePlan) -> None:

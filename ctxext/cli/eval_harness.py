@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
-from ctxext.cli._output import out, print_json, say_warnings, table
+from ctxext.cli._evaluation import say_begun, say_written
+from ctxext.cli._output import print_json, say_warnings, table
 from ctxext.cli._progress import progress
 from ctxext.lengths import parse_length, parse_lengths, show_length
 from ctxext.report.tables.harness import harness_table
@@ -106,6 +107,7 @@ def command(
     """
     from ctxext.api.harness import harness
 
+    say_begun("eval-harness", [model], None, quiet=quiet)
     with progress(quiet=quiet) as listen:
         result = harness(
             model,
@@ -133,6 +135,7 @@ def command(
     else:
         _render(result)
     say_warnings(result.warnings)
+    say_written(result.output_dir, quiet=quiet)
 
 
 def _render(result: "HarnessResult") -> None:
@@ -144,5 +147,3 @@ def _render(result: "HarnessResult") -> None:
         columns,
         rows,
     )
-    if result.output_dir:
-        out().print(f"written: {result.output_dir}")

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
+from ctxext.cli._evaluation import say_begun, say_written
 from ctxext.cli._output import out, print_json, say_failed, say_note, say_warnings, table
 from ctxext.cli._progress import progress
+from ctxext.cli._stopped import kept_in
 from ctxext.lengths import parse_length
 from ctxext.machine.launch import environment_rank
 from ctxext.report.findings.differences import by_nll, differences
@@ -19,7 +21,7 @@ from ctxext.report.tables.perplexity import (
     key_tokens_table,
     nll_difference_table,
 )
-from ctxext.runs.rows.perplexity import Protocol
+from ctxext.runs.rows.perplexity import Bos, Protocol
 
 if TYPE_CHECKING:
     from ctxext.runs.rows.perplexity import PerplexityResult
@@ -72,6 +74,15 @@ def command(
         ),
     ] = None,
     field: options.Field = "text",
+    bos: Annotated[
+        Bos,
+        options.word_option(
+            "--bos",
+            "tokenizer (where that puts it), or every-window (in place of each window's first "
+            "token, as llama.cpp does).",
+            options.READ,
+        ),
+    ] = "tokenizer",
     revision: options.Revision = None,
     tokenizer: options.Tokenizer = None,
     key_tokens: Annotated[
@@ -112,6 +123,17 @@ def command(
         ),
     ] = 2.0,
     prefill_chunk: options.PrefillChunk = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size",
+            metavar="N",
+            min=1,
+            callback=options.at_most(2**20),
+            help="Windows of one length read together. [default: 1, short ones up to 8k tokens]",
+            rich_help_panel=options.DEVICE,
+        ),
+    ] = None,
     dtype: options.ComputeDtype = "auto",
     device: options.Device = "auto",
     trust_remote_code: options.TrustRemoteCode = False,
@@ -119,7 +141,8 @@ def command(
     """Perplexity by window length and by position, several checkpoints side by side.
 
     With --output-dir also eval-ppl.json and a plot of the curves (PNG and SVG); a run that was
-    killed goes on when started again. Several GPUs: `accelerate launch -m ctxext eval-ppl ...`.
+    killed goes on when started again, and a finished one takes more models or lengths. Several
+    GPUs: `accelerate launch -m ctxext eval-ppl ...`.
 
     Example: ctxext eval-ppl BASE runs/yarn --data book.txt --lengths 4k,16k,32k -o runs/eval
     """
@@ -127,7 +150,8 @@ def command(
 
     main = environment_rank() == 0
     near = parse_length(key_context, flag="--key-context", least=1) if key_context else None
-    with progress(quiet=quiet) as listen:
+    say_begun("eval-ppl", models, data, quiet=quiet)
+    with kept_in(output_dir, overwrite=overwrite), progress(quiet=quiet) as listen:
         result = perplexity(
             models,
             data=data,
@@ -136,6 +160,8 @@ def command(
             stride=parse_length(stride, flag="--stride", least=1),
             protocol=protocol,
             aligned=aligned,
+            bos=bos,
+            batch_size=batch_size,
             key_tokens=KeyTokens(key_tokens, near, key_gain, key_loss) if key_tokens else None,
             prefill_chunk=(
                 parse_length(prefill_chunk, flag="--prefill-chunk", least=1) if prefill_chunk else 0
@@ -159,14 +185,17 @@ def command(
     else:
         _render(result)
     say_warnings(result.warnings)
+    say_written(result.output_dir, quiet=quiet)
     say_failed(result.failed, resumable=output_dir is not None)
 
 
 def _render(result: "PerplexityResult") -> None:
-    how = "same tokens at every length" if result.aligned else result.protocol
-    how += f", stride {result.stride}"
     columns, rows = by_length_table(result.results)
-    table(f"perplexity by window length ({how}, {result.data.tokens:,} tokens read)", columns, rows)
+    table(
+        f"perplexity by window length ({result.how_read}, {result.data.tokens:,} tokens read)",
+        columns,
+        rows,
+    )
     if compared := differences(result.results, by_nll):
         table("difference of the loss, nats a token", *nll_difference_table(compared))
         out().print(NLL_NOTE)
@@ -182,5 +211,3 @@ def _render(result: "PerplexityResult") -> None:
         columns, rows = key_tokens_table(result.key_tokens.results)
         reference = result.key_tokens.reference
         table(f"LongPPL: perplexity of tokens that need far context, by {reference}", columns, rows)
-    if result.output_dir:
-        out().print(f"written: {result.output_dir}")

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
+from ctxext.cli._evaluation import say_begun, say_written
 from ctxext.cli._output import out, print_json, say_failed, say_note, say_warnings, table
 from ctxext.cli._progress import progress
+from ctxext.cli._stopped import kept_in
 from ctxext.errors import BadInput
 from ctxext.lengths import parse_length, show_length
 from ctxext.machine.launch import environment_rank
@@ -104,14 +106,16 @@ def command(
     """Whether far text is used: passkeys, needles and more, over length and depth.
 
     Works for base models: answers are scored by log-probability. With --output-dir also
-    eval-retrieval.json and heat maps (PNG and SVG); a killed run goes on when started again.
+    eval-retrieval.json and heat maps (PNG and SVG); a killed run goes on when started again, and a
+    finished one takes more models, tasks or lengths.
 
     Example: ctxext eval-retrieval BASE runs/yarn --tasks copy,passkey --lengths 4k,32k -o runs/r
     """
     from ctxext.api.retrieval import retrieval
 
     main = environment_rank() == 0
-    with progress(quiet=quiet) as listen:
+    say_begun("eval-retrieval", models, data, quiet=quiet)
+    with kept_in(output_dir, overwrite=overwrite), progress(quiet=quiet) as listen:
         result = retrieval(
             models,
             tasks=[name.strip() for name in tasks.split(",") if name.strip()],
@@ -144,6 +148,7 @@ def command(
     else:
         _render(result)
     say_warnings(result.warnings)
+    say_written(result.output_dir, quiet=quiet)
     say_failed(result.failed, resumable=output_dir is not None)
 
 
@@ -175,5 +180,3 @@ def _render(result: "RetrievalResult") -> None:
                 f"lost in the middle: {row.model}, {row.task} at {show_length(row.length)}: "
                 f"{percent(row.middle)} in the middle, {percent(row.ends)} at the worse end",
             )
-    if result.output_dir:
-        out().print(f"written: {result.output_dir}")

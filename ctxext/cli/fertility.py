@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
-from ctxext.cli._output import out, print_json, say_warnings, table
+from ctxext.cli._evaluation import say_begun, say_written
+from ctxext.cli._output import print_json, say_warnings, table
 from ctxext.cli._progress import progress
 from ctxext.lengths import show_length
 from ctxext.report.tables.languages import fertility_table
@@ -50,6 +51,7 @@ def command(
     """
     from ctxext.api.fertility import fertility
 
+    say_begun("fertility", [model], data, quiet=quiet)
     with progress(quiet=quiet) as listen:
         result = fertility(
             model,
@@ -68,10 +70,9 @@ def command(
     else:
         _render(result)
     say_warnings(result.warnings)
+    say_written(result.output_dir, quiet=quiet)
 
 
 def _render(result: "FertilityResult") -> None:
     columns, rows = fertility_table(result.results, reference=result.reference)
     table(f"{result.model}: what text costs (window {show_length(result.window)})", columns, rows)
-    if result.output_dir:
-        out().print(f"written: {result.output_dir}")

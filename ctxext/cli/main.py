@@ -25,6 +25,7 @@ from ctxext.cli import (
 )
 from ctxext.cli._help import Command, Group
 from ctxext.cli._output import abandon, say_error
+from ctxext.cli._stopped import Stopped
 from ctxext.errors import BadInput, CtxextError
 from ctxext.machine.launch import environment_rank
 
@@ -76,16 +77,9 @@ def _global(
 _PATIENCE = 15.0  # seconds that rank 0 may start later than the others, and fail as they did
 
 
-class _Stopped(BaseException):
-    """A signal, as an exception, so that half-written output is removed on the way out."""
-
-    def __init__(self, signum: int) -> None:
-        self.interrupted = signum == signal.SIGINT
-
-
 def _stop(signum: int, frame: FrameType | None) -> None:
     signal.signal(signum, signal.SIG_DFL)  # a second one ends the process at once
-    raise _Stopped(signum)
+    raise Stopped(signum)
 
 
 def main() -> None:
@@ -145,11 +139,11 @@ def _run(as_json: bool) -> int:
         else:
             _let_rank_0_speak()
         return error.exit_code
-    except _Stopped as stop:
+    except Stopped as stop:
         word, code = ("interrupted", 130) if stop.interrupted else ("terminated", 143)
         if not main:
             return code
-        say_error(CtxextError(word), as_json=as_json)
+        say_error(CtxextError(word, stop.way_out), as_json=as_json)
         return code
     except SystemExit:  # of the help, when nobody reads it to its end
         return 0

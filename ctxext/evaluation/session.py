@@ -15,6 +15,7 @@ from ctxext.checkpoints.live.tokenizer import has_tokenizer
 from ctxext.checkpoints.names import names_of
 from ctxext.checkpoints.opened import Opened, open_checkpoint, tokenizer_of
 from ctxext.errors import BadInput, CtxextError
+from ctxext.evaluation.earlier import D, Earlier, MeasuredBy
 from ctxext.evaluation.measuring import Measuring, free_gpu
 from ctxext.lengths import counted
 from ctxext.machine.launch import Launch, launched
@@ -173,9 +174,24 @@ class Session:
         """Do the same on every process; where one fails, all fail alike."""
         return self.launch.agree(work)
 
+    def earlier(self, document: type[D]) -> "Earlier[D] | None":
+        """Read what the output folder has already of this kind; on every process alike."""
+        return self._folder.earlier(document)
+
     def begin(self) -> None:
         """Make the output folder, and read what a killed run measured already."""
         self.journal = self._folder.begin()
+
+    def dtype_setting(self) -> str:
+        """Name the numbers that models compute in, where `auto` is another on another device."""
+        from ctxext.checkpoints.live.load import device_of
+
+        asked = self.loading.dtype
+        return (
+            f"auto on {device_of(self.loading.device, self.launch).type}"
+            if asked == "auto"
+            else asked
+        )
 
     def load(self, name: str, checkpoint: Opened, into: Callable[[Any], T]) -> T:
         """Load a model on every process; what it says of its dtype becomes a warning.
@@ -216,11 +232,18 @@ class Session:
         said = [f"{name}: {text}" for name, each in self for text in each.warnings]
         return said + self._notes
 
-    def finish(self, document: dict[str, Any], draw: Callable[[Path], None], stem: str) -> None:
+    def finish(
+        self,
+        document: dict[str, Any],
+        draw: Callable[[Path], None],
+        stem: str,
+        measured_by: MeasuredBy,
+    ) -> None:
         """Write the document and its plot, on rank 0.
 
         Args:
             document: what `--json` prints.
+            measured_by: what its rows depend on.
             draw: makes the plot, as PNG or SVG by its path's suffix.
             stem: the plot's name without a suffix.
         """
@@ -230,7 +253,9 @@ class Session:
                 draw(folder / f"{stem}.{suffix}")
 
         finished = not self.failed
-        self.launch.on_main(lambda: self._folder.finish(document, plots, finished=finished))
+        self.launch.on_main(
+            lambda: self._folder.finish(document, plots, measured_by=measured_by, finished=finished)
+        )
 
 
 def default_lengths(checkpoints: Sequence[Opened]) -> list[int]:

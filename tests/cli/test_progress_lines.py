@@ -1,7 +1,11 @@
 """Lines of progress where stderr is no terminal: seldom enough, and never a minute of silence."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -9,6 +13,7 @@ from ctxext.cli._progress import Lines, progress
 from ctxext.progress import silent
 from support.command import run_ctxext
 
+LONG = 10_000  # tokens, some seconds of attention
 LINE = re.compile(r"ctxext: .* \d+/\d+ \(\d+ %\)")
 
 
@@ -75,6 +80,29 @@ def test_every_task_begins_with_a_line_and_so_does_its_next_time():
     assert [line.split()[1:3] for line in said] == [["a", "1/3"], ["b", "1/3"], ["a", "1/3"]]
 
 
+def test_where_nothing_is_reported_a_line_comes_all_the_same():
+    """A window of a hundred thousand tokens can take minutes."""
+    said, clock = [], Clock()
+    lines = Lines(said.append, clock)
+
+    def wait(seconds):
+        for _ in range(seconds):
+            clock.now += 1
+            lines.beat()
+
+    wait(41)  # before the first report: libraries, text, the checkpoint
+    assert said == ["ctxext: still at work, 40 s since the start"]
+    lines("yarn at 64k", 1, 4, "")
+    wait(81)
+    assert said[2:] == [
+        "ctxext: still at yarn at 64k 1/4 (25 %), 81 s since the start",
+        "ctxext: still at yarn at 64k 1/4 (25 %), 2 min since the start",
+    ]
+    lines("yarn at 64k", 4, 4, "")
+    wait(41)  # a plot
+    assert said[-1].startswith("ctxext: still at work, ")
+
+
 def test_a_name_with_a_line_end_stays_on_one_line():
     said = []
     Lines(said.append, Clock())("a\nb\x1b[2J", 0, 0, "c\nd")
@@ -105,3 +133,40 @@ def test_a_log_file_has_them(tiny_llama, text):
     quiet = run_ctxext(*command, "--quiet")
     assert quiet.returncode == 0
     assert not LINE.search(quiet.stderr), quiet.stderr
+
+
+SHORT_PAUSES = """
+import ctxext.cli._progress as progress
+progress._SILENCE, progress._BEAT = 1.0, 0.2
+from ctxext.cli.main import main
+main()
+"""  # forty seconds, in a test that may not take one
+
+
+@pytest.mark.parametrize("command", ["eval-ppl", "eval-retrieval"])
+def test_a_log_file_is_never_silent_for_long(tmp_path, tiny_llama, book, command):
+    """A process that imports torch itself, and reads one window for seconds."""
+    data = tmp_path / "long.txt"
+    data.write_text(book.read_text()[:LONG])
+    flags = {"eval-ppl": (), "eval-retrieval": ("--depths", "0", "--samples", "1")}[command]
+    log = tmp_path / "log"
+    with log.open("w") as stderr:
+        began = time.monotonic()
+        process = subprocess.Popen(
+            [sys.executable, "-c", SHORT_PAUSES, command, str(tiny_llama), "--data", str(data),
+             "--lengths", str(LONG), *flags],
+            stdout=subprocess.DEVNULL, stderr=stderr, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        said, seen = [began], 0
+        while process.poll() is None:
+            time.sleep(0.05)
+            if log.stat().st_size > seen:
+                seen = log.stat().st_size
+                said.append(time.monotonic())
+    ended = time.monotonic()
+    text = log.read_text()
+    assert process.returncode == 0, text
+    assert said[1] - began < 5, text
+    assert "ctxext: still at" in text
+    # a second, and what a loaded machine lets a thread wait for its turn
+    assert max(b - a for a, b in zip(said[1:], [*said[2:], ended], strict=True)) < 8, text

@@ -31,7 +31,7 @@ def measured(folder):
     rows = shared_rows(
         len(PIECES), lambda index: PIECES[index], key="a", journal=journal, launch=Launch(),
         fits=lambda index, part: [len(row) for row in part] == widths[index],
-        on_done=lambda index: PIECES[index],
+        on_done=lambda indices: [PIECES[index] for index in indices],
     )  # fmt: skip
     journal.close()
     return rows

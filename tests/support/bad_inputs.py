@@ -112,7 +112,8 @@ def refused(done, code, *words):
 def errors_in(stderr):
     """The sentences on stderr that say what went wrong; lines of progress begin like them."""
     lines = [line for line in stderr.splitlines() if line.startswith("ctxext: ")]
-    return [line for line in lines if not re.search(r" \d+/\d+ \(\d+ %\)", line)]
+    progress = re.compile(r" \d+/\d+ \(\d+ %\)|^ctxext: still at ")
+    return [line for line in lines if not progress.search(line)]
 
 
 def accepted(done, *words):

@@ -75,14 +75,27 @@ def key_tokens(
         length: tokens of its long context, at least `length - stride` for each token but the first.
         stride: tokens between windows.
     """
-    full = _token_nll(reading, documents, length, step_within(stride, length), "with all context")
-    near = _token_nll(
-        reading, documents, rule.context + rule.block, rule.block, f"with {rule.context}"
-    )
+    (far, far_step), (short, short_step) = key_windows(length, stride, rule)
+    full = _token_nll(reading, documents, far, far_step, "with all context")
+    near = _token_nll(reading, documents, short, short_step, f"with {rule.context}")
     return [
         is_key(long, short, gain=rule.gain, loss=rule.loss)
         for long, short in zip(full, near, strict=True)
     ]
+
+
+def key_windows(length: int, stride: int, rule: KeyRule) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Give (length, stride) of the windows with all context, and of those with a short one."""
+    return (length, step_within(stride, length)), (rule.context + rule.block, rule.block)
+
+
+def token_plan(documents: Sequence[Tokens], length: int, stride: int) -> Plan:
+    """Plan windows that read every token once with what comes before it."""
+    return Plan(
+        (index, window)
+        for index, document in enumerate(documents)
+        for window in sliding_windows(len(document), length, stride)
+    )
 
 
 def is_key(long: Floats, short: Floats, *, gain: float, loss: float) -> Mask:
@@ -116,11 +129,7 @@ def _token_nll(
     reading: Reading, documents: Sequence[Tokens], length: int, stride: int, what: str
 ) -> list[Floats]:
     """Compute the NLL of every token, NaN for each document's first."""
-    plan = Plan(
-        (index, window)
-        for index, document in enumerate(documents)
-        for window in sliding_windows(len(document), length, stride)
-    )
+    plan = token_plan(documents, length, stride)
     out = [np.full(len(document), np.nan) for document in documents]
 
     def keep(document: int, window: Window, nll: Floats) -> list[float]:

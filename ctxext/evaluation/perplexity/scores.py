@@ -159,11 +159,7 @@ def by_position(
     Raises:
         CtxextError: the model returned NaN or infinity.
     """
-    plan = Plan(
-        (index, window)
-        for index, document in enumerate(documents)
-        for window in disjoint_windows(len(document), length, whole=True)
-    )
+    plan = position_plan(documents, length)
     # Column i of a window is the token at position i + 1: the first has nothing before it.
     buckets = [(max(a - 1, 0), b - 1) for a, b in itertools.pairwise(position_edges(length))]
 
@@ -189,6 +185,15 @@ def by_position(
             )
         )  # fmt: skip
     return scores
+
+
+def position_plan(documents: Sequence[Tokens], length: int) -> Plan:
+    """Plan the windows of `by_position`."""
+    return Plan(
+        (index, window)
+        for index, document in enumerate(documents)
+        for window in disjoint_windows(len(document), length, whole=True)
+    )
 
 
 def _mean(sums: Floats, counts: Floats) -> tuple[float, float | None]:

@@ -1,12 +1,14 @@
 """The text of a perplexity as each checkpoint's tokenizer cuts it."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.opened import Opened
 from ctxext.checkpoints.provenance import sha256_of
 from ctxext.data.cache import check_cache_folder
@@ -16,6 +18,7 @@ from ctxext.data.tokens import Tokens, check_top
 from ctxext.errors import BadInput
 from ctxext.evaluation.reading.windows import readable
 from ctxext.evaluation.session import Loading
+from ctxext.runs.numbers import whole
 
 if TYPE_CHECKING:  # torch would come with it, and be loaded before the text is looked at
     from ctxext.evaluation.perplexity.blocks import Grid
@@ -75,6 +78,23 @@ class Texts:
         sizes: list[Tokens] = [each for i in chosen if (each := file.sizes_of(i)) is not None]
         return [file.document(i) for i in chosen], sizes or None
 
+    def bos_of(self, checkpoint: Opened) -> int:
+        """Give the token that a tokenizer has for the beginning of a text.
+
+        Raises:
+            BadInput: it has none.
+        """
+        name = checkpoint.tokens_from.name
+        bos = self.loading.tokenizer_of(checkpoint).bos_token_id
+        if not isinstance(bos, int):
+            raise BadInput(
+                f"--bos every-window: the tokenizer of {name} has no BOS token",
+                "leave out --bos: tools that have none for this model begin windows without it",
+            )
+        rows = whole(checkpoint.config, "vocab_size", f"{checkpoint.source.name}/{CONFIG}")
+        check_top(bos, rows or 2**31)
+        return bos
+
     def carried(
         self, reference: Opened, masks: Sequence["Mask"], checkpoint: Opened
     ) -> list["Mask"]:
@@ -126,7 +146,8 @@ class Texts:
     def state(self, checkpoint: Opened) -> str:
         """Name what the numbers depend on, for the journal."""
         file = self.of(checkpoint)
-        return f"{self._key(checkpoint)} {file.text_sha256} {file.sha256} {self.longest}"
+        chosen = hashlib.sha256(str(self._chosen(checkpoint)).encode()).hexdigest()
+        return f"{self._key(checkpoint)} {file.text_sha256} {file.sha256} {chosen}"
 
     def _chosen(self, checkpoint: Opened) -> list[int]:
         file = self.of(checkpoint)

@@ -1,6 +1,6 @@
 """Which tokens a perplexity protocol reads together, and which of them it scores: pure counting."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -52,14 +52,19 @@ class Plan(Sequence[tuple[int, Window]]):
         """The tokens that each window scores, (windows,)."""
         return self._rows[:, 3].astype(np.float64)
 
-    def batches(self, most: int) -> "list[Plan]":
-        """Group neighbours of the same shape, up to so many tokens together."""
+    def cost(self, of: Callable[[int], float]) -> float:
+        """Add up what the windows cost, by what one of so many tokens does."""
+        lengths, counts = np.unique(self._rows[:, 2] - self._rows[:, 1], return_counts=True)
+        return sum(of(int(n)) * int(count) for n, count in zip(lengths, counts, strict=True))
+
+    def batches(self, tokens: int, windows: int | None = None) -> "list[Plan]":
+        """Group neighbours of the same shape, up to so many tokens, or windows, together."""
         rows = self._rows
         shape = np.stack([rows[:, 2] - rows[:, 1], rows[:, 3]], axis=1)
         changes = 1 + np.flatnonzero((shape[1:] != shape[:-1]).any(axis=1))
         out = []
         for first, last in zip([0, *changes.tolist()], [*changes.tolist(), len(rows)], strict=True):
-            step = max(1, most // int(shape[first, 0])) if last > first else 1
+            step = windows or (max(1, tokens // int(shape[first, 0])) if last > first else 1)
             out += [self[at : min(at + step, last)] for at in range(first, last, step)]
         return out
 

@@ -5,11 +5,13 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
+from ctxext.data.sources import Source
 from ctxext.errors import BadInput
 
 NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. "
 _UNIT = re.compile(r"\S+\s*|\s+")
 _TRIES = 50
+_READ = 64 * 1024 * 1024  # characters of a text
 
 Haystack = Callable[[random.Random, int, Sequence[str]], str]
 """(random, characters, strings it may not hold) -> text of at least so many characters."""
@@ -41,6 +43,23 @@ def text_haystack(documents: Sequence[str]) -> Haystack:
         )
 
     return cut
+
+
+def haystack_of(source: Source | None) -> Haystack:
+    """Read the text of `--data`, as much as needles are hidden in; None = noise."""
+    if source is None:
+        return noise
+    documents: list[str] = []
+    size = 0
+    for piece in source.pieces():
+        if piece.continues and documents:
+            documents[-1] += piece.text
+        else:
+            documents.append(piece.text)
+        size += len(piece.text)
+        if size > _READ:
+            break
+    return text_haystack(documents)
 
 
 def pair_haystack(make: Callable[[], str]) -> Haystack:

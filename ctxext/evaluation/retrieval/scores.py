@@ -23,6 +23,7 @@ import numpy as np
 
 from ctxext.errors import BadInput, CtxextError, is_out_of_memory
 from ctxext.evaluation.perplexity.scores import MEANINGLESS
+from ctxext.evaluation.reading.forecast import Cost, Forecast
 from ctxext.evaluation.reading.sharing import shared_rows
 from ctxext.evaluation.retrieval.answering import Answerer
 from ctxext.evaluation.retrieval.fitting import Encoder, Question, fit, own_tokens
@@ -45,6 +46,7 @@ class Asking:
         answerer, encode: the model and its tokenizer.
         identity: what the answers depend on, for the journal.
         asked: what the questions depend on beside their lengths, tasks and seeds.
+        forecast, cost: how long all that is asked takes, and what a prompt costs.
     """
 
     answerer: Answerer
@@ -57,6 +59,8 @@ class Asking:
     journal: Journal = field(default_factory=Journal)
     launch: Launch = field(default_factory=Launch)
     on_progress: Progress = silent
+    forecast: Forecast = field(default_factory=Forecast)
+    cost: Cost = float
 
     def cells(
         self,
@@ -75,7 +79,6 @@ class Asking:
             CtxextError: out of memory, or the model returned NaN.
         """
         questions = [(depth, sample) for depth in depths for sample in range(samples)]
-        done = 0
 
         def ask(index: int) -> list[list[float]]:
             depth, sample = questions[index]
@@ -83,11 +86,10 @@ class Asking:
             question = self.question(task, wording, length, depth, f"{seed} {depth} {sample}")
             return [self._answered(question, length)]
 
-        def heard(_: int) -> None:
-            nonlocal done
-            done += 1
-            self.on_progress(f"{self.name} {task.name} at {length}", done, len(questions), "")
-
+        costs = [self.cost(length)] * len(questions)
+        heard = self.forecast.listener(
+            f"{self.name} {task.name} at {length}", [1] * len(questions), costs, self.on_progress
+        )
         key = f"{self.identity} {self.score} {task.name} {wording} {length} {seed} {list(depths)}"
         rows = shared_rows(
             len(questions), ask, key=f"{key} {samples}", journal=self.journal, launch=self.launch,

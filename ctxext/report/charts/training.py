@@ -69,7 +69,8 @@ def draw_loss(axis: "Axes", lines: Sequence[StepRow]) -> None:
     if measured:
         axis.plot(
             [step for step, _ in measured], [loss for _, loss in measured],
-            color=LIGHT_TEXT, linewidth=2, marker="D", markersize=5, label="validation",
+            color=LIGHT_TEXT, linewidth=1.5, linestyle="--", marker="D", markersize=6,
+            label="validation",
         )  # fmt: skip
     if losses:
         recent = recent_loss(lines)

@@ -124,7 +124,13 @@ def _perplexity(runs: Sequence[Run]) -> list[PerplexityGroup]:
             groups["demo", run.name] = group
         if not isinstance(document, PerplexityResult):
             continue
-        key = (document.data.sha256, document.protocol, document.stride, document.aligned)
+        key = (
+            document.data.sha256,
+            document.protocol,
+            document.stride,
+            document.aligned,
+            document.bos,
+        )
         about, text = _about_text(document), document.data.source
         group = groups.setdefault(key, PerplexityGroup(about, document.window, text=text))
         results = _renamed(run, document.results, group.results, lambda row: row.nll)
@@ -143,8 +149,7 @@ def _perplexity(runs: Sequence[Run]) -> list[PerplexityGroup]:
 def _about_text(document: PerplexityResult) -> str:
     data = document.data
     read = f", {data.tokens:,.0f} tokens read" if data.tokens else ""
-    aligned = ", the same tokens at every length" if document.aligned else ""
-    return f"{data.source}{read}, {document.protocol} windows, stride {document.stride}{aligned}"
+    return f"{data.source}{read}, {document.how_read}"
 
 
 def _renamed(

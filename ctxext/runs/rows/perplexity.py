@@ -12,6 +12,8 @@ from ctxext.runs.rows.row import SHA256, Document, Failed, Row
 
 Protocol = Literal["sliding", "disjoint", "yarn"]
 """How windows are cut, and which of their tokens count."""
+Bos = Literal["tokenizer", "every-window"]
+"""Where the BOS token stands: where the tokenizer puts it, or first in every window."""
 LARGEST_NLL = 700.0
 """Nats; e^709 is the last perplexity that has a float."""
 
@@ -134,7 +136,8 @@ class PerplexityResult(Document):
     """Perplexities of several models, as `eval-ppl.json` has them.
 
     `results` has a row for each model and length, `by_position` for each model and bucket,
-    `failed` for each model and length that could not be measured.
+    `failed` for each model and length that could not be measured. `bos`: only where every window
+    begins with it.
     """
 
     schema: ClassVar[str] = "ctxext.eval-ppl/1"
@@ -142,6 +145,7 @@ class PerplexityResult(Document):
     protocol: str
     stride: int = bounded(least=1, most=MOST_TOKENS)
     aligned: bool = False
+    bos: str | None = only_with("bos")
     results: tuple[LengthRow, ...]
     by_position: tuple[PositionRow, ...]
     key_tokens: LongPerplexity | None = None
@@ -151,12 +155,39 @@ class PerplexityResult(Document):
     output_dir: str | None = None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def how_read(self) -> str:
+        """Say how windows were cut, and which tokens are scored where that is not all of them."""
+        parts = ["same tokens at every length" if self.aligned else f"{self.protocol} windows"]
+        if self.protocol != "disjoint":
+            parts.append(f"stride {self.stride}")
+        if self.bos is not None:
+            parts.append(f"BOS in {self.bos.replace('-', ' ')}")
+        lengths = [row.length for row in self.results]
+        lengths += [row.length for row in self.failed if row.length is not None]
+        counts = unlike_counts(self.results)
+        if self.aligned and lengths and min(lengths) <= self.stride:
+            parts.append(f"{min(lengths) - 1} of every {self.stride} tokens scored")
+        elif counts is not None:
+            parts.append(f"lengths score {counts[0]:,} to {counts[1]:,} tokens, not the same ones")
+        return ", ".join(parts)
+
     @classmethod
     def from_dict(cls, values: Any) -> Self:
         document = super().from_dict(values)
         check_agreement("results", "length", document.results)
         check_agreement("by_position", "start", document.by_position)
         return document
+
+
+def unlike_counts(rows: Iterable[LengthRow]) -> tuple[int, int] | None:
+    """Give the fewest and the most tokens that a model's lengths score; None = all as many."""
+    counts: dict[str, list[int]] = {}
+    for row in rows:
+        if row.tokens is not None:
+            counts.setdefault(row.model, []).append(row.tokens)
+    unlike = ((min(each), max(each)) for each in counts.values() if len(set(each)) > 1)
+    return next(unlike, None)
 
 
 def check_agreement(key: str, place: str, rows: Iterable[Any]) -> None:

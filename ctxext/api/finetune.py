@@ -200,7 +200,7 @@ def _run(run: Run, stages: Sequence[Stage]) -> FinetuneResult:
     from ctxext.training.run.stop import graceful_stop
 
     done: list[Mapping[str, Any]] = []
-    with graceful_stop(launched=was_launched()) as stop:
+    with graceful_stop(launched=was_launched(), on_note=run.on_note) as stop:
         start = None
         for stage, text in zip(stages, texts, strict=True):
             if launch.on_main(partial(is_complete, stage)):

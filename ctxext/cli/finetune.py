@@ -8,7 +8,8 @@ import typer
 
 from ctxext.checkpoints.config.dtype import DtypeWord
 from ctxext.cli import _options as options
-from ctxext.cli._output import err, out, print_json, say_warnings, table
+from ctxext.cli._evaluation import say_begun
+from ctxext.cli._output import err, out, print_json, say_note, say_warnings, table
 from ctxext.cli._progress import progress
 from ctxext.errors import BadInput
 from ctxext.lengths import parse_length, show_length
@@ -430,6 +431,7 @@ def command(
     if output_dir is None:
         raise BadInput("--output-dir is missing", "say where the run goes, or add --dry-run")
     main = environment_rank() == 0
+    say_begun("finetune", [model or str(values.get("model"))], _text(values), quiet=quiet)
     with progress(quiet=quiet) as listen:
         result = finetune(
             model, output_dir=output_dir, recipe=values, resume=resume, overwrite=overwrite,
@@ -438,6 +440,23 @@ def command(
     if main:
         say_warnings(result.warnings)
         print_json(result) if json else _render(result)
+        if result.merged is not None:
+            _say_next(model or str(values.get("model")), result.merged, quiet=quiet)
+
+
+def _text(values: Mapping[str, Any]) -> str | None:
+    """Name the text of a recipe; None where it names none, or several."""
+    data = values.get("data")
+    source = data.get("source") if isinstance(data, dict) else None
+    return source if isinstance(source, str) and source else None
+
+
+def _say_next(model: str, merged: str, *, quiet: bool) -> None:
+    """Say the command that measures what was made, beside what it was made of."""
+    pair = shlex.join([model, merged])
+    say_note(quiet=quiet)(
+        f"next, on a text that was not trained on: ctxext eval-ppl {pair} --data TEXT -o DIR"
+    )
 
 
 def _switch(on: bool, off: bool) -> bool | None:

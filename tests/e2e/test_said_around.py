@@ -95,3 +95,29 @@ def test_at_the_end_it_says_where_everything_lies_and_what_comes_next(tmp_path, 
     quiet = run_ctxext(*command, "--quiet", "--overwrite")
     assert "next:" not in quiet.stderr
     assert "looking at" not in quiet.stderr
+
+
+def test_finetune_says_what_it_looks_at_what_comes_next_and_what_a_signal_does(
+    tmp_path, tiny_llama, data
+):
+    out, log = tmp_path / "run", tmp_path / "log"
+    flags = ("--seq-length", "128", "--steps", "500", "--gradient-accumulation", "1")
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ctxext", "finetune", tiny_llama, "--data", data, *flags, "-o",
+             out],
+            stdout=subprocess.PIPE, stderr=stderr, text=True,
+        )  # fmt: skip
+        wait_for(process, has_lines(log, 1))
+        assert log.read_text().startswith("finetune: looking at 1 model and the text")
+        assert not out.exists()  # it was said before anything was read
+        wait_for(process, has_lines(out / "log.jsonl", 3))
+        process.send_signal(signal.SIGINT)
+        stdout, _ = process.communicate()
+    assert process.returncode == 0
+    assert "stopping: the step at hand is finished and saved" in log.read_text()
+    assert f"go on with: ctxext finetune --resume -o {out}" in " ".join(stdout.split())
+    done = run_ctxext("finetune", tiny_llama, "--data", data, *flags[:2], "--steps", 2, "-o",
+                      tmp_path / "whole")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "next, on a text that was not trained on: ctxext eval-ppl" in done.stderr

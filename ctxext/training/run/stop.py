@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from ctxext.progress import Note, unheard
+
 
 class StopRequest:
     """Which signal asked for an end, if one did."""
@@ -19,12 +21,13 @@ _TOGETHER = 5.0  # seconds in which one request may arrive several times
 
 
 @contextmanager
-def graceful_stop(*, launched: bool = False) -> Iterator[StopRequest]:
+def graceful_stop(*, launched: bool = False, on_note: Note = unheard) -> Iterator[StopRequest]:
     """Turn the first SIGTERM, SIGHUP or SIGINT into a request; a second one ends at once.
 
     Args:
         launched: by `torchrun`, which sends on what the terminal or Slurm has sent to all: what
             comes within a few seconds is one request.
+        on_note: told at once that the step at hand is finished first.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -37,6 +40,9 @@ def graceful_stop(*, launched: bool = False) -> Iterator[StopRequest]:
         nonlocal first
         if request.signal is None:
             request.signal, first = signum, time.monotonic()
+            on_note(
+                "stopping: the step at hand is finished and saved; a second signal ends at once"
+            )
             if not launched:
                 signal.signal(signum, signal.SIG_DFL)
         elif time.monotonic() - first > _TOGETHER:

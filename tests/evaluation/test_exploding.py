@@ -87,7 +87,7 @@ def test_plots_of_any_size(tmp_path, value, stderr):
     bad = {**good, "model": "bad", "perplexity": value, "stderr": stderr}
     results = [LengthRow(**row, length=length) for row in (good, bad) for length in (64, 128)]
     buckets = [PositionRow(**row, start=0, end=end) for row in (good, bad) for end in (64, 128)]
-    plot_perplexity(tmp_path / "p.png", results, buckets, window=64)
+    plot_perplexity(tmp_path / "p.png", results, buckets, window=64, text="a.txt")
 
 
 @pytest.mark.parametrize("factor", [1e12, 1e30, float("nan"), float("inf")])

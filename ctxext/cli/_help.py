@@ -1,10 +1,10 @@
-"""How `--help` is printed: texts as they stand, paragraphs that reflow, flags without a value."""
+"""How `--help` is printed: texts as they stand, paragraphs that reflow, no types but our words."""
 
 import re
 from collections.abc import Iterable
 from typing import Any
 
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 _TAG = re.compile(r"\[[a-z#/@][^\[]*?\]")  # what rich would take for markup, as its own `escape`
 
@@ -48,9 +48,11 @@ def _paragraphs(text: str | None) -> str:
 
 
 def _bare(parameters: Iterable[Any]) -> list[Any]:
-    """Take `<bool>` from flags: they have no value."""
+    """Take `<bool>` from flags, which have no value, and `<str>` from arguments: MODEL says it."""
     listed = list(parameters)
     for parameter in listed:
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""
+        if isinstance(parameter, TyperArgument):
+            parameter.display_type_rich = lambda ctx: None  # type: ignore[method-assign]
     return listed

@@ -113,7 +113,7 @@ class Source:
         if self.spec.startswith("builtin:"):
             yield from _builtin(self.spec)
         elif self.spec.startswith("hf:"):
-            yield from _hub_dataset(self.spec)
+            yield from _hub_dataset(self.spec, self.field_name)
         else:
             for path in text_files(self.spec):
                 with about(path):
@@ -339,21 +339,28 @@ def _hub_name(spec: str) -> str:
     return name
 
 
-def _hub_dataset(spec: str) -> Iterator[Piece]:
-    """Stream the texts of `hf:NAME[:config[:split[:field]]]`."""
+def _other_field(spec: str) -> str:
+    return f"{printable(spec.rpartition(':')[0])}:NAME"
+
+
+def _hub_dataset(spec: str, field_name: str) -> Iterator[Piece]:
+    """Stream the texts of `hf:NAME[:config[:split[:field]]]`; a field that it names counts."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
     name = _hub_name(spec)
-    _, config, split, name_of_field = [*spec.removeprefix("hf:").split(":"), "", "", ""][:4]
+    _, config, split, named = [*spec.removeprefix("hf:").split(":"), "", "", ""][:4]
     try:
         with asking_hub(small=True):
             rows = load_dataset(name, config or None, split=split or "train", streaming=True)
         with asking_hub():
             for row in rows:
-                text = row.get(name_of_field or "text")
+                text = row.get(named or field_name)
                 if not isinstance(text, str):
-                    raise no_text(f"--data {spec}: a row", name_of_field or "text", row)
+                    error = no_text(f"--data {spec}: a row", named or field_name, row)
+                    if named:  # before --field
+                        error.hint = f"name the one with the text: {_other_field(spec)}"
+                    raise error
                 yield Piece(text)
     except (ValueError, FileNotFoundError, DatasetsError, RuntimeError) as error:  # or a script
         raise BadInput(f"--data {spec}: {first_line(error)}") from error

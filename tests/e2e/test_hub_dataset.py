@@ -56,15 +56,35 @@ def test_a_dataset_is_read_once_and_again_when_it_has_changed(hub, tiny_llama, t
 
 
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("data", "words", "hint"),
     [
-        ("hf:me/nothing", "me/nothing"),
-        ("hf:me/books:default:train:body", "no text in the field 'body'; it has: text, id"),
+        ("hf:me/nothing", "me/nothing", ""),
+        ("hf:me/books:default:train:body", "no text in the field 'body'; it has: text, id",
+         "hf:me/books:default:train:NAME"),
     ],
-)
-def test_a_dataset_that_is_not_there(hub, tiny_llama, tmp_path, data, words):
+)  # fmt: skip
+def test_a_dataset_that_is_not_there(hub, tiny_llama, tmp_path, data, words, hint):
     done = train(hub, tiny_llama, tmp_path / "a", data=data)
     assert done.returncode in (1, 2), done.stderr
     assert "Traceback" not in done.stderr
     assert words in json.loads(done.stdout)["error"]
+    assert hint in json.loads(done.stdout)["hint"]
     assert not (tmp_path / "a").exists()
+
+
+def test_the_field_of_a_dataset(hub, tiny_llama, tmp_path):
+    """What the hint says works: --field, as for files."""
+    table = io.BytesIO()
+    parquet.write_table(pyarrow.table({"body": TEXTS}), table)
+    hub.datasets["me/books"] = {"data/train-00000-of-00001.parquet": table.getvalue()}
+    done = train(hub, tiny_llama, tmp_path / "a")
+    assert "it has: body" in json.loads(done.stdout)["error"]
+    assert "--field NAME" in json.loads(done.stdout)["hint"]
+    done = train(hub, tiny_llama, tmp_path / "a", "--field", "body")
+    assert done.returncode == 0, done.stderr
+    for command in ("eval-ppl", "fertility"):
+        done = run_ctxext(
+            command, tiny_llama, "--data", "hf:me/books", "--field", "body",
+            *(["--lengths", 64, "--tokens", 256] if command == "eval-ppl" else []), env=hub.env,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr

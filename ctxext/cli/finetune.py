@@ -282,7 +282,7 @@ def command(
             "Text for a validation loss on the way, as --data.",
             "SOURCE",
             _VALIDATION,
-            default="rows held out of --data, with --eval-every",
+            default="rows held out of the training text",
         ),
     ] = None,
     eval_every: Annotated[
@@ -293,7 +293,7 @@ def command(
             "Optimizer steps between validations.",
             "N",
             _VALIDATION,
-            default="ten in a run, with --eval-data; else none",
+            default="ten in a run, where a text is given; else no validation",
         ),
     ] = None,
     keep_best: Annotated[
@@ -376,10 +376,10 @@ def command(
     """
     from ctxext.api.finetune import finetune
 
-    if not dry_run and (gpu is not None or gpus is not None):
-        raise BadInput("--gpu and --gpus are read by --dry-run only", "add --dry-run")
-    if resume and overwrite:
-        raise BadInput("--resume and --overwrite contradict each other")
+    _check_flags(
+        dry_run=dry_run, planned=gpu is not None or gpus is not None, resume=resume,
+        overwrite=overwrite, output_dir=output_dir,
+    )  # fmt: skip
     flags: dict[str, Any] = {
         "extend.method": method,
         "extend.target": parse_length(target, flag="--target") if target else None,
@@ -421,27 +421,41 @@ def command(
         "merge_dtype": merge_dtype, "report_to": report_to, "trust_remote_code": trust_remote_code,
     }  # fmt: skip
     if dry_run:
-        from ctxext.api.finetune_plan import plan_finetune
-        from ctxext.cli._plan import show_plan
-
-        plan = plan_finetune(model, recipe=values, gpu=gpu, gpus=gpus, **loading)
-        say_warnings(plan.warnings)
-        print_json(plan) if json else show_plan(plan)
+        _plan(model, json=json, recipe=values, gpu=gpu, gpus=gpus, **loading)
         return
-    if output_dir is None:
-        raise BadInput("--output-dir is missing", "say where the run goes, or add --dry-run")
     main = environment_rank() == 0
-    say_begun("finetune", [model or str(values.get("model"))], _text(values), quiet=quiet)
+    base = model or str(values.get("model"))
+    say_begun("finetune", [base], _text(values), quiet=quiet)
     with progress(quiet=quiet) as listen:
         result = finetune(
-            model, output_dir=output_dir, recipe=values, resume=resume, overwrite=overwrite,
+            model, output_dir=str(output_dir), recipe=values, resume=resume, overwrite=overwrite,
             on_note=_say_note, on_start=_say_start, on_progress=listen, **loading,
         )  # fmt: skip
     if main:
         say_warnings(result.warnings)
         print_json(result) if json else _render(result)
-        if result.merged is not None:
-            _say_next(model or str(values.get("model")), result.merged, quiet=quiet)
+        _say_next(base, result.merged, quiet=quiet)
+
+
+def _check_flags(
+    *, dry_run: bool, planned: bool, resume: bool, overwrite: bool, output_dir: "Path | None"
+) -> None:
+    if not dry_run and planned:
+        raise BadInput("--gpu and --gpus are read by --dry-run only", "add --dry-run")
+    if resume and overwrite:
+        raise BadInput("--resume and --overwrite contradict each other")
+    if output_dir is None and not dry_run:
+        raise BadInput("--output-dir is missing", "say where the run goes, or add --dry-run")
+
+
+def _plan(model: str | None, *, json: bool, **asked: Any) -> None:
+    """Say what the run would take."""
+    from ctxext.api.finetune_plan import plan_finetune
+    from ctxext.cli._plan import show_plan
+
+    plan = plan_finetune(model, **asked)
+    say_warnings(plan.warnings)
+    print_json(plan) if json else show_plan(plan)
 
 
 def _text(values: Mapping[str, Any]) -> str | None:
@@ -451,8 +465,10 @@ def _text(values: Mapping[str, Any]) -> str | None:
     return source if isinstance(source, str) and source else None
 
 
-def _say_next(model: str, merged: str, *, quiet: bool) -> None:
+def _say_next(model: str, merged: str | None, *, quiet: bool) -> None:
     """Say the command that measures what was made, beside what it was made of."""
+    if merged is None:
+        return
     pair = shlex.join([model, merged])
     say_note(quiet=quiet)(
         f"next, on a text that was not trained on: ctxext eval-ppl {pair} --data TEXT -o DIR"

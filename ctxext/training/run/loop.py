@@ -73,15 +73,10 @@ def train_steps(
     trained, optimizer = list(trained_tensors(prepared.plain).values()), prepared.optimizer
     row_tokens = state.rows_per_step * prepared.rows.seq_length
     if validator is not None and state.step == 0:
-        before = StepRow(step=0, loss=None, tokens=0, validation=validator.at(0))
-        report(prepared.accelerator, before)
-        if log is not None:
-            log.write(before)
+        _measure_before(validator, prepared, log)
     began, first_step = time.monotonic(), state.step
     for step in range(state.step, config.steps):
-        rate = learning_rate(step, config)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group.get(RATE_FACTOR, 1.0)
+        rate = _set_rate(optimizer, learning_rate(step, config))
         loss = _loss_and_gradients(prepared, config, step, state.rows_per_step)
         norm = float(whole(clip_grad_norm_(trained, config.max_grad_norm)))
         why = harm(loss, norm, state.recent_losses, config.spike_factor)
@@ -103,21 +98,44 @@ def train_steps(
         report(prepared.accelerator, line)
         if log is not None:
             log.write(line)
-            memory = f"{(line.peak_memory_bytes or 0) / 2**30:.1f} GiB"
-            detail = f"loss {loss:.3f}, {speed:,.0f} tokens/s, {memory}"
-            listeners.progress("finetune", state.step, config.steps, detail)
+            listeners.progress("finetune", state.step, config.steps, _detail(line, loss))
         if state.skipped == config.max_skipped:
             save(replace(state, skipped=0))  # the weights are still those of the last good step
-            raise CtxextError(
-                f"{state.skipped} steps in a row had to be left out, the last because {why}",
-                "lower --lr or look at the data of these steps; the last good state is saved",
-            )
+            raise _too_many_left_out(state.skipped, why)
         stopping = prepared.mesh.launch.any(stop.signal is not None)
         if stopping or state.step % config.save_every == 0 or state.step == config.steps:
             save(state)
         if stopping:
             break
     return state
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
+    """Give every group its share of a step's learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get(RATE_FACTOR, 1.0)
+    return rate
+
+
+def _measure_before(validator: Validator, prepared: Prepared, log: StepLog | None) -> None:
+    """Write down what validation says before the first step."""
+    before = StepRow(step=0, loss=None, tokens=0, validation=validator.at(0))
+    report(prepared.accelerator, before)
+    if log is not None:
+        log.write(before)
+
+
+def _too_many_left_out(steps: int, why: str | None) -> CtxextError:
+    return CtxextError(
+        f"{steps} steps in a row had to be left out, the last because {why}",
+        "lower --lr or look at the data of these steps; the last good state is saved",
+    )
+
+
+def _detail(line: StepRow, loss: float) -> str:
+    """Say beside the progress what a step came to."""
+    memory = f"{(line.peak_memory_bytes or 0) / 2**30:.1f} GiB"
+    return f"loss {loss:.3f}, {line.tokens_per_second or 0:,.0f} tokens/s, {memory}"
 
 
 def _loss_and_gradients(

@@ -116,19 +116,28 @@ def train_adapter(
         compile_layers(model.model)
     if listeners.start is not None and launch.main:
         epochs = train.steps * state.rows_per_step / rows.rows.rows
+        notes = (*loaded.notes, *plan.notes, *_cost(rows, config, state))
+        groups = tuple(trained_groups(model))
         listeners.start(StartReport(
-            tuple(trained_groups(model)), parameters, rows.rows.rows, epochs, state.step,
-            difference, (*loaded.notes, *plan.notes, *_cost(rows, config, state)),
+            groups, parameters, rows.rows.rows, epochs, state.step, difference, notes
         ))  # fmt: skip
     prepared = Prepared(shared, model, optimizer, rows, loaded.accelerator, mesh)
     with explained(config, launch, half=loaded.half):
         state, log = _loop(prepared, config, state, where, listeners, stop)
-    if config.validation.keep_best and state.step == train.steps:
-        start_from(best_file(where.out), model, launch)
-    adapter = where.out / "adapter" if train.what == "lora" else None
-    if adapter is not None:
-        write_adapter(model, adapter, base.position, launch)
+    adapter = _leave_adapter(model, config, state, base, where)
     return Trained(adapter, trained_file(where.out, state.step), state, log)
+
+
+def _leave_adapter(
+    model: LossModel, config: FinetuneConfig, state: RunState, base: Base, where: Where
+) -> Path | None:
+    """Write the adapter of the last step, or of the best; None after full fine-tuning."""
+    if config.train.what != "lora":
+        return None
+    if config.validation.keep_best and state.step == config.train.steps:
+        start_from(best_file(where.out), model, where.launch)
+    write_adapter(model, where.out / "adapter", base.position, where.launch)
+    return where.out / "adapter"
 
 
 def _cost(rows: TrainingRows, config: FinetuneConfig, state: RunState) -> list[str]:

@@ -423,7 +423,6 @@ def command(
     if dry_run:
         _plan(model, json=json, recipe=values, gpu=gpu, gpus=gpus, **loading)
         return
-    main = environment_rank() == 0
     base = model or str(values.get("model"))
     say_begun("finetune", [base], _text(values), quiet=quiet)
     with progress(quiet=quiet) as listen:
@@ -431,7 +430,7 @@ def command(
             model, output_dir=str(output_dir), recipe=values, resume=resume, overwrite=overwrite,
             on_note=_say_note, on_start=_say_start, on_progress=listen, **loading,
         )  # fmt: skip
-    if main:
+    if environment_rank() == 0:
         say_warnings(result.warnings)
         print_json(result) if json else _render(result)
         _say_next(base, result.merged, quiet=quiet)

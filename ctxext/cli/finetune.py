@@ -378,7 +378,7 @@ def command(
 
     _check_flags(
         dry_run=dry_run, planned=gpu is not None or gpus is not None, resume=resume,
-        overwrite=overwrite, output_dir=output_dir,
+        overwrite=overwrite,
     )  # fmt: skip
     flags: dict[str, Any] = {
         "extend.method": method,
@@ -423,8 +423,7 @@ def command(
     if dry_run:
         _plan(model, json=json, recipe=values, gpu=gpu, gpus=gpus, **loading)
         return
-    base = model or str(values.get("model"))
-    say_begun("finetune", [base], _text(values), quiet=quiet)
+    base = _begin(model, values, output_dir, quiet=quiet)
     with progress(quiet=quiet) as listen:
         result = finetune(
             model, output_dir=str(output_dir), recipe=values, resume=resume, overwrite=overwrite,
@@ -436,15 +435,22 @@ def command(
         _say_next(base, result.merged, quiet=quiet)
 
 
-def _check_flags(
-    *, dry_run: bool, planned: bool, resume: bool, overwrite: bool, output_dir: "Path | None"
-) -> None:
+def _check_flags(*, dry_run: bool, planned: bool, resume: bool, overwrite: bool) -> None:
     if not dry_run and planned:
         raise BadInput("--gpu and --gpus are read by --dry-run only", "add --dry-run")
     if resume and overwrite:
         raise BadInput("--resume and --overwrite contradict each other")
-    if output_dir is None and not dry_run:
+
+
+def _begin(
+    model: str | None, values: Mapping[str, Any], output_dir: "Path | None", *, quiet: bool
+) -> str:
+    """Say what is looked at, and give the model's name as it was typed."""
+    if output_dir is None:
         raise BadInput("--output-dir is missing", "say where the run goes, or add --dry-run")
+    base = model or str(values.get("model"))
+    say_begun("finetune", [base], _text(values), quiet=quiet)
+    return base
 
 
 def _plan(model: str | None, *, json: bool, **asked: Any) -> None:

@@ -103,7 +103,7 @@ def command(
         typer.Option(
             "--target",
             metavar="LENGTH",
-            help="Window to extend to. [default: none, MODEL is extended]",
+            help="Window to extend to. [default: none; MODEL is trained as it is]",
             rich_help_panel=_FIRST,
         ),
     ] = None,

@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # `as` says to type checkers that a name is meant for others
     )
     from ctxext.runs.recipe.extend_config import ExtendConfig as ExtendConfig
     from ctxext.runs.recipe.memory_config import MemoryConfig as MemoryConfig
+    from ctxext.runs.recipe.validation_config import ValidationConfig as ValidationConfig
     from ctxext.runs.rows.demo import DemoResult as DemoResult
     from ctxext.runs.rows.fertility import FertilityResult as FertilityResult
     from ctxext.runs.rows.harness import HarnessResult as HarnessResult
@@ -61,6 +62,7 @@ _NAMES = {
     "TrainConfig",
     "runs.recipe.extend_config": "ExtendConfig",
     "runs.recipe.memory_config": "MemoryConfig",
+    "runs.recipe.validation_config": "ValidationConfig",
     "runs.rows.demo": "DemoResult",
     "runs.rows.fertility": "FertilityResult",
     "runs.rows.harness": "HarnessResult",

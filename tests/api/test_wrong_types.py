@@ -26,19 +26,21 @@ VALUES = {
 }
 TAKES = {
     "text": "model data score field device repo_id weights method protocol dtype merge_dtype what "
-    "source quantize attention schedule offload documents reference run adapter output_dir",
-    "text none": "revision tokenizer base_model token commit_message gpu report_to prefer start "
+    "bos source quantize attention schedule offload documents reference run adapter output_dir",
+    "text none": "finetune.model plan_finetune.model revision tokenizer base_model token "
+    "commit_message gpu report_to prefer start "
     "include_path output base fertility.reference perplexity.output_dir retrieval.output_dir "
     "harness.output_dir extend.output_dir fertility.output_dir retrieval.data",
     "text texts": "models tasks runs evaluations targets",
     "text texts none": "names",
     "flag": "overwrite resume dry_run check verify private create_pr trust_remote_code aligned "
-    "train_norms train_embeddings rslora dora compile gradient_checkpointing self_check",
+    "train_norms train_embeddings rslora dora compile gradient_checkpointing self_check keep_best",
     # Words are no lengths: they are refused as values.
     "whole": "samples seed batch_size rank gradient_accumulation steps warmup_steps save_every "
     "max_skipped pose_chunks ParallelConfig.context shard stride prefill_chunk seq_length "
-    "loss_chunk pose_target mlp_tile harness.lengths min_tokens max_tokens tokens",
-    "whole none": "num_fewshot limit gpus harness.seed target original_length max_length lengths "
+    "loss_chunk pose_target mlp_tile harness.lengths min_tokens max_tokens tokens every rows",
+    "whole none": "perplexity.batch_size num_fewshot limit gpus harness.seed target "
+    "original_length max_length lengths "
     "perplexity.tokens KeyTokens.context extend.sliding_window",
     "whole number": "gain loss alpha dropout plus_ratio lr weight_decay max_grad_norm spike_factor "
     "weight limit_gib depths",
@@ -49,9 +51,9 @@ TAKES = {
     "function": "on_progress on_note",
     "function none": "on_start",
     "dict": "recipe ExtendConfig.parameters",
-    "dict none": "parameters training",
+    "dict none": "finetune.recipe parameters training",
     "none": "key_tokens FinetuneConfig.extend",
-    "": "FinetuneConfig.data lora train memory parallel sources",
+    "": "FinetuneConfig.data lora train memory parallel validation sources",
 }
 RIGHT = {name: kinds.split() for kinds, names in TAKES.items() for name in names.split()}
 REQUIRED = {

@@ -41,7 +41,7 @@ def test_what_will_be_asked_is_said_before_and_not_when_quiet(tiny_llama, tmp_pa
     asked = ("eval-retrieval", tiny_llama, "--tasks", "copy", "--depths", "0,1", "--samples", "2")
     done = run_ctxext(*asked)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith(
+    assert done.stderr.split("\n", 1)[1].startswith(
         "asking 1 model copy at 64, 128 tokens: 4 questions at each length, 8 a model"
     )
     assert "asking" not in run_ctxext(*asked, "--quiet").stderr

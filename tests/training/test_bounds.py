@@ -32,8 +32,8 @@ def test_every_number_is_looked_at():
 def test_numbers_outside_are_refused_with_the_bound(name, section, key, value):
     with pytest.raises(BadInput) as caught:
         section(**{key: value})
-    assert f"{name}.{key} is " in str(caught.value)
-    assert "has to be" in str(caught.value)
+    assert f"{name}.{key} " in str(caught.value)
+    assert any(w in str(caught.value) for w in ("has to be", "has more than 308 digits"))
     assert len(str(caught.value)) < 200
 
 

@@ -79,7 +79,10 @@ def settle(said: RunModel, recipe: Any, begun: Path | None = None) -> tuple[RunM
     """
     if recipe is None:
         if begun is None:
-            raise BadInput("recipe is missing", "e.g. recipe={'data': {'source': 'book.txt'}}")
+            raise BadInput(
+                "recipe is missing", "e.g. recipe={'data': {'source': 'book.txt'}}",
+                argument="recipe",
+            )  # fmt: skip
         recipe = read_begun(begun)
     if isinstance(recipe, Mapping):
         loading, model, recipe = _split(recipe)
@@ -87,7 +90,9 @@ def settle(said: RunModel, recipe: Any, begun: Path | None = None) -> tuple[RunM
             raise BadInput(f"recipe.model has to be text, and is {shown(model)}")
         said = said.over(model, loading)
     if said.model is None:
-        raise BadInput("MODEL is missing", "name a checkpoint, or a recipe that names one")
+        raise BadInput(
+            "MODEL is missing", "name a checkpoint, or a recipe that names one", argument="model"
+        )
     return said, recipe
 
 

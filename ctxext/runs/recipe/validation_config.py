@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ctxext.errors import BadInput
+from ctxext.runs.build import as_written
 from ctxext.runs.fields import bounded, check_bounds
 
 _MOST_STEPS = 10**9
@@ -29,6 +30,7 @@ class ValidationConfig:
     field: str = "text"
 
     def __post_init__(self) -> None:
+        as_written(self, "validation")
         check_bounds(self, "validation")
         if self.keep_best and not self.is_wanted:
             raise BadInput(

@@ -60,6 +60,12 @@ def test_a_size_of_zero(model):
     says(model, "[0, 64] asked for")
 
 
+@pytest.mark.parametrize("size", ["hidden_size", "head_dim"])
+def test_a_rope_that_no_memory_holds_is_not_made(model, size):
+    change(model, **{size: 2**31 - 4})
+    says(model, size)
+
+
 def test_a_tensor_of_another_shape(model):
     rewrite(model, lambda t: t.update({LOST: torch.zeros(95, 64)}))
     says(model, LOST, "[95, 64] stored", "[96, 64] asked for")

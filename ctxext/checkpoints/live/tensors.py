@@ -10,11 +10,13 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ctxext.checkpoints.config.decoder_config import decoder_config, said_of
+from ctxext.checkpoints.config.heads import MOST
 from ctxext.checkpoints.folder import CONFIG, Source
 from ctxext.checkpoints.live.quiet import quiet_transformers
 from ctxext.checkpoints.weights.files import Weights, read_weights
 from ctxext.checkpoints.weights.safetensors_file import DTYPE_NAMES, printable
 from ctxext.errors import CtxextError
+from ctxext.runs.numbers import whole
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -37,6 +39,10 @@ def check_tensors(source: Source, *, trust_remote_code: bool = False) -> Weights
     """
     weights = read_weights(source.folder)
     config = decoder_config(source, trust_remote_code=trust_remote_code)
+    text = config.get_text_config()
+    widths = {name: getattr(text, name, None) for name in ("hidden_size", "head_dim")}
+    for name in widths:  # a rope of that size is made of real numbers
+        whole(widths, name, f"{source.name}/{CONFIG}", most=MOST)
     layers = getattr(config, "num_hidden_layers", 0)
     if isinstance(layers, int) and layers > len(weights.tensors):
         raise CtxextError(

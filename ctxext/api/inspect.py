@@ -8,10 +8,12 @@ from typing import Any
 from ctxext.api._arguments import checked, maybe_tokens
 from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import Position, reads_alike_in_transformers_4
+from ctxext.checkpoints.config.extendable import not_by_this
 from ctxext.checkpoints.config.layouts import Layer
 from ctxext.checkpoints.config.quantised import quantised_by
 from ctxext.checkpoints.config.rope_block import Dialect
 from ctxext.checkpoints.config.windows import Window
+from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.live.tokenizer import TOKENIZER, missing_tokenizer
 from ctxext.checkpoints.opened import Opened, open_checkpoint
 from ctxext.checkpoints.weights.carry import TOKENIZER_CONFIG, fixed_lengths
@@ -216,12 +218,8 @@ def _kv_bytes(position: Position, length: int, element: int) -> int | None:
 def _methods(position: Position, target: int | None) -> list[dict[str, Any]]:
     rows = []
     for name, method in sorted(METHODS.items()):
-        why = method.training
-        applies = position.encoding in method.applies_to
-        if not applies:
-            why = f"not for position encoding '{position.encoding or 'unknown'}'"
-        elif position.model_type not in families.EXTENDABLE:
-            applies, why = False, f"model_type '{position.model_type}' is not supported yet"
+        reason = not_by_this(position, method, CONFIG)
+        applies, why = reason is None, method.training if reason is None else str(reason)
         notes = []
         if applies:
             notes = engine_notes(name, {}, target or position.window.original * 4)

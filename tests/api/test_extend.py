@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ctxext.api.extend import extend, planned_window
-from ctxext.checkpoints.live.check import rotary_module
+from ctxext.checkpoints.live.rotary import one_live_rope
 from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.checkpoints.provenance import origin_of
 from ctxext.errors import BadInput
@@ -34,9 +34,9 @@ def test_transformers_rotates_as_the_method_says(tmp_path, family, method):
     result = extend(str(base), method=method, target=1024, output_dir=out, check=True)
     assert result.checked_relative_difference < 1e-6
     model = AutoModelForCausalLM.from_pretrained(out)
-    rotary = rotary_module(model)
+    rotary = one_live_rope(model, family)
     if method == "dynamic":
-        rotary(torch.zeros(1, 1, 1), torch.tensor([[1023]]))
+        rotary.at(1024)
     rope = open_checkpoint(str(out)).position.rope
     assert rotary.inv_freq.tolist() == pytest.approx(rope.inv_freq, rel=1e-6)
     plain = AutoModelForCausalLM.from_pretrained(base)

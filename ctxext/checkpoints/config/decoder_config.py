@@ -4,11 +4,12 @@ What else a file says (kernels of the Hub as `attn_implementation`, a hundred bi
 other weight files, adapters, code) decides nothing here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
+from ctxext.checkpoints.config.decoder_part import PART
 from ctxext.checkpoints.folder import CONFIG, Source, read_config
 from ctxext.checkpoints.live.quiet import quiet_transformers
 from ctxext.errors import BadInput, CtxextError, is_out_of_memory
@@ -57,7 +58,6 @@ def decoder_config(source: Source, *, trust_remote_code: bool = False) -> "Pretr
     """
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     config, _ = read_config(source)
     whole(config, "vocab_size", f"{source.name}/{CONFIG}", most=2**62)  # in better words than below
@@ -65,7 +65,7 @@ def decoder_config(source: Source, *, trust_remote_code: bool = False) -> "Pretr
     model_type = str(config.get("model_type"))
     if model_type == "mistral" and "layer_types" in config:
         model_type = "ministral"  # as AutoConfig does: its layers are not all alike
-    known = model_type in CONFIG_MAPPING and model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    known = model_type in CONFIG_MAPPING and _reads_text(model_type)
     if brings_code and not known and not trust_remote_code:
         raise brings_its_own_code(source)
     if not known and not brings_code:
@@ -78,8 +78,44 @@ def decoder_config(source: Source, *, trust_remote_code: bool = False) -> "Pretr
             return AutoConfig.from_pretrained(
                 source.folder, trust_remote_code=True, local_files_only=True
             )
-        family = CONFIG_MAPPING[model_type]
-        return family(**{k: v for k, v in config.items() if k in decoder_keys(family)})
+        return _made(CONFIG_MAPPING[model_type], config)
+
+
+def _reads_text(model_type: str) -> bool:
+    """Tell whether transformers has a class that continues text, alone or beside pictures."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    )
+
+    names = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    return any(model_type in mapping for mapping in names)
+
+
+def _made(family: Any, config: Mapping[str, Any]) -> "PretrainedConfig":
+    """Make a config of the keys of a decoder, and of its parts where it is one of several."""
+    keys = decoder_keys(family)
+    if not isinstance(config.get(PART), dict):
+        return family(**{k: v for k, v in config.items() if k in keys})
+    parts = {
+        name: _made(_class_of_part(part, config[name]), config[name])
+        for name, part in family.sub_configs.items()
+        if isinstance(config.get(name), dict)
+    }
+    # Which tokens stand for pictures, and how many: declared by the class, or nothing.
+    return family(**{k: v for k, v in config.items() if k in keys and k not in parts}, **parts)
+
+
+def _class_of_part(family: Any, part: Mapping[str, Any]) -> Any:
+    """Return the config class of a part: the family's own, or the one that the part names."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    if hasattr(family, "sub_configs"):
+        return family
+    model_type = part.get("model_type")
+    if model_type not in CONFIG_MAPPING:
+        raise ValueError(f"there is no part of model_type {model_type!r}")
+    return CONFIG_MAPPING[model_type]
 
 
 def decoder_keys(family: Any) -> frozenset[str]:

@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ctxext.checkpoints.config import families
-from ctxext.checkpoints.config.heads import first_of, read_heads
+from ctxext.checkpoints.config.decoder_part import decoder_part
+from ctxext.checkpoints.config.heads import HEADS, first_of, read_heads
 from ctxext.checkpoints.config.layouts import Layer, read_layers, rotates_everywhere
 from ctxext.checkpoints.config.rope_block import Dialect, read_rope_block
-from ctxext.checkpoints.config.rope_families import WINDOW_WHEN_ABSENT
+from ctxext.checkpoints.config.rope_families import FIXED_ALPHA, WINDOW_WHEN_ABSENT
+from ctxext.checkpoints.config.rope_forms import far_rope, form_of
 from ctxext.checkpoints.config.rotation import Rope, read_rope
 from ctxext.checkpoints.config.windows import (
     WINDOW_KEYS,
@@ -20,6 +22,7 @@ from ctxext.checkpoints.config.windows import (
 )
 from ctxext.encodings.kinds import ROTARY, PositionEncoding
 from ctxext.errors import BadInput, shown
+from ctxext.runs.numbers import real, whole
 
 _BLOCKS = ("rope_scaling", "rope_parameters")
 _ROPE_KEYS = (
@@ -38,6 +41,7 @@ class Position:
         kept: numbers that a layer with attention keeps of each token in the KV cache.
         doubts: where the config contradicts itself; transformers reads it, and so do we, but no
             window is extended on such a ground.
+        part: the key under which a multimodal checkpoint describes its decoder; None: it is one.
     """
 
     model_type: str
@@ -52,6 +56,7 @@ class Position:
     dtype: str | None
     warnings: tuple[str, ...]
     doubts: tuple[BadInput, ...] = ()
+    part: str | None = None
 
     @property
     def window(self) -> Window:
@@ -90,26 +95,28 @@ def detect(
     """
     warnings: list[str] = []
     doubts: list[BadInput] = []
+    file, (config, part) = config, decoder_part(config, where)
     model_type = _decoder_type(config, where)
-    config = _as_its_class_reads(config, model_type)
+    config = _as_its_class_reads(config, model_type, where)
     count = _count(config, model_type, where)
     heads = read_heads(config, model_type, where, warnings)
     encoding = _encoding(config, model_type, count, where, warnings)
     stated = _states_window(config, model_type, encoding)
     window = claimed_window(config, model_type, where, warnings) if stated else None
     rope = None
-    if window is not None and encoding in ROTARY and _one_rope(config, model_type, where, warnings):
+    flat = None
+    if window is not None and encoding in ROTARY:
+        flat = _one_rope(config, model_type, where, warnings)
+    if window is not None and flat is not None:
         if heads.turning is None or heads.head_dim is None:
             raise BadInput(f"{where} has no qk_rope_head_dim or no qk_nope_head_dim")
         block = read_rope_block(
-            config, where=where, model_type=model_type, prefer=prefer, warnings=warnings
+            flat, where=where, model_type=model_type, prefer=prefer, warnings=warnings
         )
         origin = believed(origin, block, window.current, where, warnings)
         doubts += block.doubts
-        window = read_windows(
-            config, block, window, original_length, origin, where, warnings, doubts
-        )
-        rope = read_rope(config, block, model_type, heads.turning, window, origin, where, warnings)
+        window = read_windows(flat, block, window, original_length, origin, where, warnings, doubts)
+        rope = read_rope(flat, block, model_type, heads.turning, window, origin, where, warnings)
         rope = replace(rope, head_dim=heads.head_dim)
         if rope.spec.rotary_dim < heads.head_dim and encoding == "rope":
             encoding = "partial-rope"
@@ -118,10 +125,11 @@ def detect(
     layers = read_layers(config, model_type, encoding, count, where, warnings)
     dtype = config.get("dtype", config.get("torch_dtype"))
     return Position(
-        model_type=model_type, architecture=_architecture(config), encoding=encoding,
+        model_type=model_type, architecture=_architecture(file), encoding=encoding,
         stated_window=window, rope=rope, layers=layers, kv_heads=heads.kv_heads,
         head_dim=heads.head_dim, kept=heads.kept, dtype=dtype if isinstance(dtype, str) else None,
         warnings=tuple(dict.fromkeys([*warnings, *map(str, doubts)])), doubts=tuple(doubts),
+        part=part,
     )  # fmt: skip
 
 
@@ -138,58 +146,31 @@ def _decoder_type(config: Mapping[str, Any], where: str) -> str:
         raise BadInput(f"{where} has no model_type, so it is not a transformers config")
     if not model_type.isprintable() or len(model_type) > _LONGEST_NAME:
         raise BadInput(f"{where}: model_type is {shown(model_type, 40)}, which is no name")
-    if isinstance(config.get("text_config"), dict):
-        raise BadInput(
-            f"{where} nests the decoder in text_config ({model_type} is multimodal), "
-            "which ctxext does not read yet"
-        )
     if config.get("is_encoder_decoder"):
         raise BadInput(f"{where}: {model_type} is an encoder-decoder, not a decoder")
     return model_type
 
 
-def _one_rope(config: Mapping[str, Any], model_type: str, where: str, warnings: list[str]) -> bool:
-    """Tell whether a config has one rope for all layers that turn, as far as ctxext reads it."""
+def _one_rope(
+    config: Mapping[str, Any], model_type: str, where: str, warnings: list[str]
+) -> Mapping[str, Any] | None:
+    """Return the config with the rope of the far-reaching layers; None where it is not known."""
     if model_type in families.ROTARY_IN_CODE:
-        return False
-    for key in ("rope_scaling", "rope_parameters"):
-        block = config.get(key)
-        if not isinstance(block, dict) or not _all_blocks(block):
-            continue
-        if model_type not in families.EXTENDABLE:
-            types = ", ".join(shown(layer_type, 40) for layer_type in list(block)[:8])
-            warnings.append(
-                f"{where}: {key} differs by layer type ({types}), which "
-                "ctxext does not read yet: the rope is unknown"
-            )
-            return False
+        return None
     attention = config.get("attn_config")
     if isinstance(attention, dict) and attention.get("rope_theta") and "rope_theta" not in config:
         warnings.append(
             f"{where}: attn_config.rope_theta is read by transformers 4 and not by 5, so the rope "
             "is unknown"
         )
-        return False
-    if model_type in families.ROTARY_BY_LAYER_TYPE:
+        return None
+    flat = far_rope(config, model_type, where, warnings)
+    if flat is not None and form_of(model_type).layer_type is not None:
         warnings.append(
-            f"{model_type} has a rope for each kind of layer, which ctxext does not read yet: the "
-            "rope is unknown"
+            f"{model_type} turns its windowed layers by a rope of their own: what is shown is that "
+            "of the far-reaching layers"
         )
-        return False
-    if model_type in families.FLAT_ROPE_OF_FULL_LAYERS:
-        warnings.append(
-            f"{model_type} turns its sliding layers without the scaling, some by a theta of their "
-            "own: what is shown is the rope of the full-attention layers"
-        )
-    return True
-
-
-def _all_blocks(block: Mapping[str, Any]) -> bool:
-    """Tell whether a rope block holds one for each layer type (null: that type does not turn)."""
-    values = list(block.values())
-    return any(isinstance(v, dict) for v in values) and all(
-        v is None or isinstance(v, dict) for v in values
-    )
+    return flat
 
 
 def _states_window(
@@ -208,7 +189,9 @@ def _of_length(window: Window | None, length: int) -> Window:
     return replace(window, original=length)
 
 
-def _as_its_class_reads(config: Mapping[str, Any], model_type: str) -> Mapping[str, Any]:
+def _as_its_class_reads(
+    config: Mapping[str, Any], model_type: str, where: str
+) -> Mapping[str, Any]:
     """Put what a config's class calls by another name, or assumes, under the usual key."""
     key = families.WINDOW_KEY.get(model_type)
     if key is not None and config.get(key) is not None:
@@ -218,7 +201,26 @@ def _as_its_class_reads(config: Mapping[str, Any], model_type: str) -> Mapping[s
         theta = config.get("rope_theta") if model_type in families.THETA_BESIDE_ABSENT else None
         config = {k: v for k, v in config.items() if k not in ("rope_theta", *_BLOCKS)}
         config["rope_parameters"] = block if theta is None else {**block, "rope_theta": theta}
+    if model_type in FIXED_ALPHA:
+        blocks = {key: _with_alpha(config, key, where) for key in _BLOCKS if key in config}
+        config = {**config, **blocks}
     return config
+
+
+def _with_alpha(config: Mapping[str, Any], key: str, where: str) -> Any:
+    """Put the base that a fixed `alpha` makes in place of a `dynamic` that follows no length."""
+    block = config[key]
+    if not isinstance(block, dict) or "dynamic" not in (block.get("rope_type"), block.get("type")):
+        return block
+    alpha = real(block, "alpha", where, [])
+    theta = real(block, "rope_theta", where, []) or real(config, "rope_theta", where, []) or 1e4
+    d = whole(config, "head_dim", where)
+    if d is None:
+        d = (whole(config, "hidden_size", where) or 0) // (first_of(config, HEADS, where) or 1)
+    if not alpha or alpha < 0 or d <= 2:
+        return block
+    kept = {name: value for name, value in block.items() if name not in ("alpha", "factor", "type")}
+    return {**kept, "rope_type": "default", "rope_theta": theta * alpha ** (d / (d - 2))}
 
 
 def _count(config: Mapping[str, Any], model_type: str, where: str) -> int:

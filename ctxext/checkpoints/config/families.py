@@ -5,8 +5,8 @@ Read from the modeling files of transformers 5.23.
 
 from typing import Any, Final
 
-# Extended by ctxext: one plain rope block for all layers, read alike by every engine.
-EXTENDABLE: Final = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+# One plain rope block for all layers, under the usual names alone.
+PLAIN_ROPE: Final = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 
 # `sliding_window` that transformers assumes when the key is absent (null means off).
 SLIDING_WINDOW_WHEN_ABSENT: Final = {
@@ -22,7 +22,9 @@ SLIDING_WINDOW_WHEN_ABSENT: Final = {
 REACH_KEY: Final = {"gpt_neo": "window_size", "recurrent_gemma": "attention_window_size"}
 
 # These slide only when `use_sliding_window` is true, from layer `max_window_layers` upwards.
-SLIDES_BY_FLAG: Final = frozenset({"qwen2", "qwen2_moe", "qwen3", "qwen3_moe"})
+SLIDES_BY_FLAG: Final = frozenset(
+    {"qwen2", "qwen2_5_vl_text", "qwen2_moe", "qwen2_vl_text", "qwen3", "qwen3_moe"}
+)
 # A `sliding_window` in the config changes nothing: every layer attends to all.
 IGNORES_SLIDING_WINDOW: Final = frozenset({"moshi"})
 
@@ -31,6 +33,7 @@ HEAD_DIM_WHEN_ABSENT: Final = {
     "afmoe": 128, "cohere2_moe": 128, "cwm": 128, "ernie4_5": 128, "flint": 128, "gemma": 256,
     "gemma2": 256, "gemma3_text": 256, "gemma3n_text": 256, "glm": 128, "glm4": 128,
     "gpt_oss": 64, "helium": 128, "hy_v3": 128, "internlm3": 128, "iquestcoder": 128,
+    "qwen3_vl_text": 128, "qwen3_vl_moe_text": 128,
     "jetmoe": 128, "kolibri1": 128, "llama4_text": 128, "minimax_m2": 128,
     "minimax_m3_vl_text": 128, "ministral3": 128, "nemotron_h": 128, "qwen3": 128,
     "qwen3_5_moe_text": 256, "qwen3_5_text": 256, "qwen3_next": 256, "seed_oss": 128,
@@ -50,6 +53,7 @@ KV_HEADS_WHEN_ABSENT: Final = {
     "mistral": 8, "mixtral": 8, "mllama_text_model": 8, "nemotron_h": 8, "phi4_multimodal": 8,
     "phimoe": 8, "qwen2": 32, "qwen2_moe": 16, "qwen3": 32, "qwen3_5_moe_text": 2,
     "qwen3_5_text": 4, "qwen3_moe": 4, "qwen3_next": 2, "seed_oss": 8, "smollm3": 4,
+    "qwen2_vl_text": 8, "qwen2_5_vl_text": 8, "qwen3_vl_text": 32, "qwen3_vl_moe_text": 16,
     "solar_open": 8, "stablelm": 32, "starcoder2": 2, "vaultgemma": 4, "zamba": 16,
 }  # fmt: skip
 # One key-value head for all query heads, unless the config says `multi_query: false`.
@@ -75,8 +79,11 @@ CACHE_UNKNOWN: Final = frozenset(
     }
 )  # fmt: skip
 
-# `head_dim` stays None in their class of transformers 4.52 to 4.57, where yarn multiplies it.
-NEEDS_HEAD_DIM: Final = frozenset({"mistral"})
+# `head_dim` stays None in their class, and a scaled rope multiplies it: Mistral's in transformers
+# 4.52 to 4.57, the others' in 5.
+NEEDS_HEAD_DIM: Final = frozenset(
+    {"hunyuan_v1_dense", "hunyuan_v1_moe", "minimax", "ministral", "mistral", "mixtral"}
+)
 
 # The window's key in types that have no max_position_embeddings.
 WINDOW_KEY: Final = {
@@ -100,7 +107,8 @@ ROTARY_TYPES: Final = frozenset(
         "minimax_m3_vl_text", "ministral", "ministral3", "mistral", "mixtral",
         "mllama_text_model", "moshi", "nanochat", "nemotron", "olmo", "olmo2", "olmo3",
         "olmo_hybrid", "olmoe", "persimmon", "phi", "phi3", "phi4_multimodal", "phimoe", "qwen2",
-        "qwen2_moe", "qwen3", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_moe", "qwen3_next",
+        "qwen2_moe", "qwen2_vl_text", "qwen2_5_vl_text", "qwen3", "qwen3_5_moe_text",
+        "qwen3_5_text", "qwen3_moe", "qwen3_next", "qwen3_vl_text", "qwen3_vl_moe_text",
         "recurrent_gemma", "sarvam_moe", "seed_oss", "solar_open", "stablelm", "starcoder2",
         "vaultgemma",
     }

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctxext.checkpoints.config import families
+from ctxext.checkpoints.config.decoder_part import with_decoder_part
 from ctxext.checkpoints.config.detect import Position
+from ctxext.checkpoints.config.extendable import not_by_this
+from ctxext.checkpoints.config.rope_families import NEEDS_ORIGINAL, OWN_MSCALE, THETA_KEY
+from ctxext.checkpoints.config.rope_forms import form_of, nested
 from ctxext.checkpoints.config.rotation import Rope
-from ctxext.checkpoints.config.windows import Window
+from ctxext.checkpoints.config.windows import STATED, Window, window_key
 from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.engines.notes import engine_notes
 from ctxext.errors import BadInput
@@ -119,15 +123,18 @@ def plan_patch(
     chosen = get_method(method)
     rope = _extendable_rope(position, chosen, where)
     warnings: list[str] = []
-    new = dict(config)
+    new = dict(config if position.part is None else config[position.part])
     _patch_sliding_window(new, position, target, sliding_window, warnings)
     original = position.window.original
     if target == original:
         warnings.append(_unscaled(rope, position.window))
-        return Patch(new, None, method, original, target, tuple(warnings))
+        whole = with_decoder_part(config, position.part, new)
+        return Patch(whole, None, method, original, target, tuple(warnings))
     kept = _kept_parameters(chosen, rope, position.window.current, target)
     kept = {key: value for key, value in kept.items() if key not in parameters}
+    kept = _family_parameters(chosen, position, parameters, warnings) | kept
     extension = chosen(rope.spec, target, **kept, **parameters)
+    _check_form(extension, position, where)
     if target < position.window.current:
         warnings.append(
             f"the target of {target} tokens is shorter than the {position.window.current} that the "
@@ -137,16 +144,17 @@ def plan_patch(
         warnings.append(_only_said(extension, position, method, target, where))
     elif rope.scaled:
         warnings += _replaced(position, method, target, kept)
-    warnings += _dropped(config, rope, extension)
+    warnings += _dropped(new, rope, extension)
     claims_more = families.trained_shorter(position.model_type, original)
     if claims_more and position.window.source != "--original-length":
         warnings.append(claims_more)
     warnings += _kept(chosen, kept)
-    _write_rope(new, extension, rope)
+    _write_rope(new, extension, position)
     if new.get("head_dim") is None and position.model_type in families.NEEDS_HEAD_DIM:
         new["head_dim"] = position.head_dim
     warnings += engine_notes(method, extension.rope_block, target)
-    return Patch(new, extension, method, original, target, tuple(warnings))
+    whole = with_decoder_part(config, position.part, new)
+    return Patch(whole, extension, method, original, target, tuple(warnings))
 
 
 def _unscaled(rope: Rope, window: Window) -> str:
@@ -191,18 +199,12 @@ def _extendable_rope(position: Position, method: Method, where: str) -> Rope:
     Raises:
         BadInput: the family, its encoding or its config does not allow it.
     """
-    if position.encoding not in method.applies_to:
-        raise BadInput(
-            f"{where}: position encoding is '{position.encoding}', which {method.name} does not "
-            "extend",
-            f"{method.name} is for: {', '.join(method.applies_to)}",
-        )
-    if position.model_type not in families.EXTENDABLE or position.rope is None:
-        raise BadInput(
-            f"{where}: model_type '{position.model_type}' cannot be extended yet",
-            f"supported: {', '.join(sorted(families.EXTENDABLE))}",
-        )
+    reason = not_by_this(position, method, where)
+    if reason is not None:
+        raise reason
     rope = position.rope
+    if rope is None:
+        raise BadInput(f"{where}: the rope of this {position.model_type} is unknown")
     if position.doubts:
         raise position.doubts[0]
     stated = rope.block.original_max_position_embeddings
@@ -292,26 +294,98 @@ def _kept(method: Method, kept: Mapping[str, Any]) -> list[str]:
     return [f"the checkpoint was trained with {method.name}, which decides: {', '.join(words)}"]
 
 
-def _write_rope(config: dict[str, Any], extension: Extension, rope: Rope) -> None:
-    """Put both dialects in place, so that transformers 4 and 5 and every engine read the same."""
-    fraction = rope.block.numbers.get("partial_rotary_factor")
-    if rope.spec.rotary_dim == rope.head_dim:  # a smaller one was ignored, and would count now
-        fraction = None
-        config.pop("partial_rotary_factor", None)
+def _write_rope(config: dict[str, Any], extension: Extension, position: Position) -> None:
+    """Put the rope where the family's class reads it, in both dialects where it reads both."""
+    rope, form = position.rope, form_of(position.model_type)
+    if rope is None:
+        raise ValueError("a checkpoint without a rope is never extended")
     block = dict(extension.rope_block)
     rope_type = block.pop("rope_type")
-    both = {"rope_type": rope_type, "type": rope_type, **block}
+    both = {"rope_type": rope_type, "type": rope_type, **block, **rope.block.own}
+    theta = float(extension.rope_theta)
+    fraction = _fraction(config, rope)
     if fraction is not None:
         both["partial_rotary_factor"] = fraction
-    config["max_position_embeddings"] = extension.max_position_embeddings
-    config["rope_theta"] = float(extension.rope_theta)
-    config["rope_scaling"] = None if rope_type == "default" else both
-    config["rope_parameters"] = {**both, "rope_theta": float(extension.rope_theta)}
+    if position.model_type in NEEDS_ORIGINAL:
+        both.setdefault(_ORIGINAL, rope.spec.original_max_position_embeddings)
+    if position.model_type in OWN_MSCALE:
+        both |= dict.fromkeys(("short_mscale", "long_mscale"), extension.attention_factor)
+    _raise_window(config, position, extension.max_position_embeddings)
+    blocks = config.get("rope_parameters")
+    if form.layer_type is None:
+        _write_theta(config, theta, position.model_type)
+        config["rope_scaling"] = None if rope_type == "default" else both
+        config["rope_parameters"] = {**both, "rope_theta": theta}
+    else:
+        if form.flat_too:
+            _write_theta(config, theta, position.model_type)
+            config["rope_scaling"] = None if rope_type == "default" else both
+        else:
+            config.pop("rope_scaling", None)
+        if isinstance(blocks, dict) and nested(blocks):
+            config["rope_parameters"] = {**blocks, form.layer_type: {**both, "rope_theta": theta}}
     if "dtype" in config and "torch_dtype" not in config:
         config["torch_dtype"] = config["dtype"]  # its name in transformers 4
     config.pop(_ORIGINAL, None)
     if rope_type_facts(rope_type).original_at_top:
         config[_ORIGINAL] = block[_ORIGINAL]
+
+
+def _fraction(config: dict[str, Any], rope: Rope) -> float | None:
+    """Return the share of a head that turns, where the file says it in the block."""
+    if rope.spec.rotary_dim == rope.head_dim:  # a smaller one was ignored, and would count now
+        config.pop("partial_rotary_factor", None)
+        return None
+    return rope.block.numbers.get("partial_rotary_factor")
+
+
+def _write_theta(config: dict[str, Any], theta: float, model_type: str) -> None:
+    """Write the base at the top, where transformers 4 and engines look, by each of its names."""
+    config["rope_theta"] = theta
+    key = THETA_KEY.get(model_type)
+    if key is not None:
+        config[key] = theta
+
+
+def _raise_window(config: dict[str, Any], position: Position, tokens: int) -> None:
+    """Write the window under the key that the class reads, and under others that said the same."""
+    said = position.window.max_position_embeddings
+    config[window_key(config, position.model_type)] = tokens
+    for key in STATED:
+        if config.get(key) == said:
+            config[key] = tokens
+
+
+def _family_parameters(
+    method: Method, position: Position, given: Mapping[str, Any], warnings: list[str]
+) -> dict[str, Value]:
+    """List the parameters that a family's class asks of a method.
+
+    Latent attention turns a part of each head only: an attention factor on cos and sin would miss
+    the rest. Its classes put the temperature on the whole score where `mscale_all_dim` says so.
+    """
+    known = method.parameters
+    said = {"mscale", "mscale_all_dim", "attention_factor"} & set(given)
+    if position.model_type in families.LATENT and "mscale_all_dim" in known and not said:
+        return {"mscale": 1.0, "mscale_all_dim": 1.0}
+    temperature = form_of(position.model_type).temperature
+    if not temperature and "attention_factor" in known and not said:
+        warnings.append(f"{position.model_type} reads no attention factor, so it stays 1")
+        return {"attention_factor": 1.0}
+    return {}
+
+
+def _check_form(extension: Extension, position: Position, where: str) -> None:
+    """Refuse what a family's class would not read of a block.
+
+    Raises:
+        BadInput: an attention factor, or `truncate: false`, where the class passes over it.
+    """
+    form, model_type = form_of(position.model_type), position.model_type
+    if extension.attention_factor != 1 and not form.temperature:
+        raise BadInput(f"{where}: the class of {model_type} reads no attention factor")
+    if extension.rope_block.get("truncate") is False and not form.truncate:
+        raise BadInput(f"{where}: the class of {model_type} does not read truncate false")
 
 
 def _patch_sliding_window(

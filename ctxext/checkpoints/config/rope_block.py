@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from ctxext.checkpoints.config import rope_families
-from ctxext.checkpoints.config.families import EXTENDABLE
+from ctxext.checkpoints.config.families import PLAIN_ROPE
 from ctxext.encodings.rope_types import ROPE_TYPES, rope_type_facts
 from ctxext.errors import BadInput, shown
 from ctxext.runs.numbers import real, whole
@@ -70,6 +70,8 @@ class RopeBlock:
         numbers: the other numeric keys that are present, by name.
         short_factor, long_factor: longrope's lists, each of rotary_dim / 2 numbers.
         truncate: yarn's flag.
+        own: keys that only this family's class reads, whatever the rope_type; kept when the rope
+            is scaled.
         other_keys: keys of the block that transformers does not read under this rope_type.
         doubts: where the block contradicts itself. transformers goes on, so we read it as it does;
             nothing is written on such a ground.
@@ -87,6 +89,7 @@ class RopeBlock:
     short_factor: tuple[float, ...] = ()
     long_factor: tuple[float, ...] = ()
     truncate: bool = True
+    own: Mapping[str, Any] = field(default_factory=dict)
     other_keys: tuple[str, ...] = ()
     doubts: tuple[BadInput, ...] = ()
     dialects: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -116,8 +119,7 @@ def read_rope_block(
         warnings: gets what the reader had to assume, and keys that only some readers know.
 
     Raises:
-        BadInput: a value that no reader could use, its key named; rope parameters nested by
-            layer type.
+        BadInput: a value that no reader could use, its key named.
     """
     blocks = _blocks(config, where)
     # transformers 5 takes rope_scaling over rope_parameters where both hold an object.
@@ -135,7 +137,7 @@ def read_rope_block(
             dialects[other] = {"unreadable": str(error)}
     chosen, doubts = dialects[name], _doubts(blocks[name], f"{where}: {name}")
     for key in ("rotary_emb_base", "rotary_pct"):  # GPT-NeoX's names
-        if key in config and model_type in EXTENDABLE:
+        if key in config and model_type in PLAIN_ROPE:
             warnings.append(f"{where}: {key} decides nothing: {model_type} does not read it")
     theta = _theta(chosen, blocks[name], config, model_type, where, warnings)
     factor = _factor(chosen, where, doubts)
@@ -150,6 +152,7 @@ def read_rope_block(
         short_factor=tuple(chosen.get("short_factor", ())),
         long_factor=tuple(chosen.get("long_factor", ())),
         truncate=chosen.get("truncate", True),
+        own=_own(blocks[name], model_type),
         other_keys=_other_keys(chosen["rope_type"], blocks[name], model_type, where, warnings),
         doubts=tuple(doubts),
         dialects=dialects,
@@ -180,11 +183,6 @@ def _blocks(config: Mapping[str, Any], where: str) -> dict[str, Mapping[str, Any
             continue
         if not isinstance(block, dict):
             raise BadInput(f"{where}: {name} is {shown(block)}, and has to be an object or null")
-        if block and all(isinstance(value, dict) for value in block.values()):
-            raise BadInput(
-                f"{where}: {name} is nested by layer type ({', '.join(map(shown, block))}), "
-                "which ctxext does not read yet",
-            )
         blocks[name] = block
     absent = config.get("rope_scaling", "absent") is None and "rope_theta" in config
     if not blocks or (absent and "rope_scaling" not in blocks):
@@ -205,7 +203,7 @@ def _theta(
     theta = chosen.get("rope_theta")
     if theta is None:
         nulled = "rope_theta" in (block if "rope_theta" in block else config)
-        if nulled and model_type in EXTENDABLE:
+        if nulled and model_type in PLAIN_ROPE:
             raise BadInput(
                 f"{where}: rope_theta is null, and transformers needs a number there",
                 "write the base model's, or remove the key",
@@ -291,6 +289,8 @@ def _rope_type(block: Mapping[str, Any], model_type: str, where: str) -> str:
                 "transformers"
             )
         return "longrope"
+    if name == "mrope" and "mrope_section" in rope_families.OWN_KEYS.get(model_type, frozenset()):
+        return "default"  # positions of images are of three kinds; the frequencies are plain
     return _ALIASES.get(name, name)
 
 
@@ -332,6 +332,11 @@ def _factors(factors: Any, key: str, where: str) -> list[float]:
     ):
         raise BadInput(f"{where}: {key} has to be a list of positive numbers below 2**31")
     return [float(f) for f in factors]
+
+
+def _own(block: Mapping[str, Any], model_type: str) -> dict[str, Any]:
+    keys = rope_families.OWN_KEYS.get(model_type, frozenset())
+    return {key: value for key, value in block.items() if key in keys}
 
 
 def _other_keys(

@@ -12,7 +12,8 @@ DEFAULT_THETA: Final = {
     "longcat_flash": 1e7, "minimax": 1e6, "minimax_m2": 5e6, "minimax_m3_vl_text": 5e6,
     "mixtral": 1e6, "phimoe": 1e6, "smollm3": 2e6, "solar_open": 1e6,
     "gemma3_text": 1e6, "gemma3n_text": 1e6, "olmo3": 5e5, "exaone": 5e5, "sarvam_moe": 8e6,
-    "emu3_text_model": 1e6, "mllama_text_model": 5e5,
+    "emu3_text_model": 1e6, "mllama_text_model": 5e5, "qwen2_vl_text": 1e6,
+    "qwen2_5_vl_text": 1e6, "qwen3_vl_text": 5e5, "qwen3_vl_moe_text": 5e5,
 }  # fmt: skip
 DEFAULT_THETA_OTHERWISE: Final = 10_000.0
 
@@ -54,11 +55,20 @@ LONGROPE_NAMES: Final = ("longrope", "yarn", "su")
 OWN_MSCALE: Final = frozenset({"phimoe"})
 
 # Keys of a rope block that one class reads beside those of its rope_type.
-OWN_KEYS: Final = {
+OWN_KEYS: Final[dict[str, frozenset[str]]] = {
     "ministral3": frozenset({"llama_4_scaling_beta"}),
     "phimoe": frozenset({"short_mscale", "long_mscale"}),
-    "hunyuan_v1_dense": frozenset({"alpha"}),
-    "hunyuan_v1_moe": frozenset({"alpha"}),
+    **{
+        name: frozenset({"mrope_section", "mrope_interleaved"})
+        for name in (
+            "qwen2_vl_text",
+            "qwen2_5_vl_text",
+            "qwen3_vl_text",
+            "qwen3_vl_moe_text",
+            "qwen3_5_text",
+            "qwen3_5_moe_text",
+        )
+    },
 }
 
 # `max_position_embeddings` of the class.
@@ -81,3 +91,9 @@ WINDOW_WHEN_ABSENT: Final = {
     "solar_open": 131072, "stablelm": 4096, "starcoder2": 4096, "vaultgemma": 8192,
     "xglm": 2048,
 }  # fmt: skip
+
+# Under `dynamic` an `alpha` in the block is a fixed base, rope_theta * alpha ** (d / (d - 2)).
+FIXED_ALPHA: Final = frozenset({"hunyuan_v1_dense", "hunyuan_v1_moe"})
+
+# The class computes with the trained window whatever the type, and finds it in the block alone.
+NEEDS_ORIGINAL: Final = frozenset({"ministral3", "phimoe"})

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ctxext.checkpoints.config import rope_families
+from ctxext.checkpoints.config import families, rope_families
 from ctxext.checkpoints.config.rope_block import RopeBlock
 from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import BadInput
@@ -19,7 +19,7 @@ WINDOW_KEYS: Final = (
     "n_ctx",
 )
 # Other names under which files state a length. No class of transformers reads them.
-_STATED: Final = (
+STATED: Final = (
     "max_sequence_length", "model_max_length", "max_seq_length", "max_seq_len", "seq_length",
     "max_model_len", "max_context_length", "context_length", "n_positions", "n_ctx",
 )  # fmt: skip
@@ -74,6 +74,14 @@ def claimed_window(
         f"{model_type}, is taken"
     )
     return Window(tokens, tokens, f"transformers' default for {model_type}", tokens)
+
+
+def window_key(config: Mapping[str, Any], model_type: str) -> str:
+    """Name the key under which a family's class reads its window."""
+    key = families.WINDOW_KEY.get(model_type)
+    if key is not None:
+        return key
+    return next((key for key in WINDOW_KEYS if config.get(key) is not None), WINDOW_KEYS[0])
 
 
 def believed(
@@ -261,7 +269,7 @@ def _length(value: object) -> int | None:
 
 
 def _stated_lengths(config: Mapping[str, Any]) -> dict[str, int]:
-    lengths = {key: _length(config.get(key)) for key in _STATED}
+    lengths = {key: _length(config.get(key)) for key in STATED}
     return {key: length for key, length in lengths.items() if length is not None}
 
 

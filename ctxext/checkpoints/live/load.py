@@ -8,8 +8,9 @@ from ctxext.checkpoints.config.decoder_config import decoder_config, said_of
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.dtype import Dtype, DtypeName, compute_dtype, has_grouped_keys
 from ctxext.checkpoints.folder import CONFIG, Source, read_config
-from ctxext.checkpoints.live.check import check_live_rope, reset_rotary
+from ctxext.checkpoints.live.check import check_live_rope
 from ctxext.checkpoints.live.quiet import quiet_transformers
+from ctxext.checkpoints.live.rotary import all_live_ropes
 from ctxext.checkpoints.live.tensors import (
     check_report,
     check_tensors,
@@ -198,5 +199,5 @@ def _generation_config(source: Source) -> Any:
 
 def reset_dynamic_rope(model: Any) -> None:
     """Forget the longest sequence seen: dynamic scaling would keep its base for shorter ones."""
-    for module in model.modules():
-        reset_rotary(module)
+    for rope in all_live_ropes(model):
+        rope.reset()

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ctxext.checkpoints.config.decoder_config import decoder_config, said_of
+from ctxext.checkpoints.config.decoder_part import PART
 from ctxext.checkpoints.config.heads import MOST
 from ctxext.checkpoints.folder import CONFIG, Source
 from ctxext.checkpoints.live.quiet import quiet_transformers
@@ -43,7 +44,7 @@ def check_tensors(source: Source, *, trust_remote_code: bool = False) -> Weights
     widths = {name: getattr(text, name, None) for name in ("hidden_size", "head_dim")}
     for name in widths:  # a rope of that size is made of real numbers
         whole(widths, name, f"{source.name}/{CONFIG}", most=MOST)
-    layers = getattr(config, "num_hidden_layers", 0)
+    layers = getattr(text, "num_hidden_layers", 0)
     if isinstance(layers, int) and layers > len(weights.tensors):
         raise CtxextError(
             f"{source.name}/{CONFIG} asks for {layers} layers, and the weights have "
@@ -98,9 +99,12 @@ def _check_dtypes(model: Any, weights: Weights, name: str) -> None:
 
 def decoder_class(config: "PretrainedConfig") -> Any:
     """Find the class of transformers that models a config."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
-    models = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    both = hasattr(config, PART) and type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    models = (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING if both else MODEL_FOR_CAUSAL_LM_MAPPING)[
+        type(config)
+    ]
     return models[0] if isinstance(models, tuple | list) else models
 
 

@@ -1,0 +1,66 @@
+"""Find the decoder in the config of a multimodal checkpoint, where it stands in `text_config`."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ctxext.errors import BadInput
+
+PART: Final = "text_config"
+
+# The decoder of each multimodal type, where its `text_config` does not say: transformers 5.23.
+DECODER_OF: Final = {
+    "aria": "aria_text", "aya_vision": "cohere2", "cohere2_vision": "cohere2",
+    "cohere_compass": "cohere_compass_text", "dots3_note": "dots3_note_text",
+    "emu3": "emu3_text_model", "exaone4_5": "exaone4", "fast_vlm": "qwen2", "fuyu": "persimmon",
+    "gemma3": "gemma3_text", "gemma3n": "gemma3n_text", "gemma4": "gemma4_text",
+    "gemma4_unified": "gemma4_unified_text", "got_ocr2": "qwen2", "idefics2": "mistral",
+    "idefics3": "llama", "internvl": "qwen2", "janus": "llama", "kimi_k25": "deepseek_v3",
+    "lfm2_vl": "lfm2", "lfm3_vl": "lfm3", "lighton_ocr": "qwen3", "llama4": "llama4_text",
+    "llava": "llama", "llava_next": "llama", "llava_next_video": "llama",
+    "llava_onevision": "qwen2", "mistral3": "mistral", "mllama": "mllama_text_model",
+    "moss_transcribe_diarize": "qwen3", "ovis2": "qwen2", "paligemma": "gemma",
+    "perception_lm": "llama", "qwen2_5_vl": "qwen2_5_vl_text", "qwen2_audio": "qwen2",
+    "qwen2_vl": "qwen2_vl_text", "qwen3_5": "qwen3_5_text", "qwen3_5_moe": "qwen3_5_moe_text",
+    "qwen3_vl": "qwen3_vl_text", "qwen3_vl_moe": "qwen3_vl_moe_text",
+    "qwen4_exp": "qwen4_exp_text", "smolvlm": "llama", "video_llava": "llama",
+    "vipllava": "llama", "voxtral": "llama",
+}  # fmt: skip
+# Files of transformers 4 hold the decoder's keys beside those of the other parts.
+_FLAT: Final = frozenset({"qwen2_vl", "qwen2_5_vl"})
+
+
+def decoder_part(config: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], str | None]:
+    """Return the keys that describe the decoder, and under which key of the file they stand.
+
+    Returns:
+        The config itself and None, where the checkpoint is a decoder and nothing else.
+
+    Raises:
+        BadInput: `text_config` is there and is no object.
+    """
+    outer = config.get("model_type")
+    part = config.get(PART)
+    if part is None:
+        if outer in _FLAT:
+            return {**config, "model_type": DECODER_OF[str(outer)]}, None
+        return config, None
+    if not isinstance(part, dict):
+        raise BadInput(f"{where}: {PART} has to be an object")
+    inner = dict(part)
+    if inner.get("model_type") is None and isinstance(outer, str) and outer in DECODER_OF:
+        inner["model_type"] = DECODER_OF[outer]
+    if inner.get("model_type") == outer and outer in DECODER_OF:  # as some files have it
+        inner["model_type"] = DECODER_OF[str(outer)]
+    for key in ("dtype", "torch_dtype", "architectures", "quantization_config"):
+        if key in config:
+            inner.setdefault(key, config[key])
+    return inner, PART
+
+
+def with_decoder_part(
+    config: Mapping[str, Any], part: str | None, decoder: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Put the changed keys of a decoder back where they stood."""
+    if part is None:
+        return dict(decoder)
+    return {**config, part: dict(decoder)}

@@ -1,0 +1,118 @@
+"""Under which keys each family's class reads the rope of its far-reaching layers, and which types.
+
+Measured on transformers 5.23 and 5.24 by building each class: a block was written, and the
+frequencies of the rotary module were compared with the formula's.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ctxext.checkpoints.config import families
+from ctxext.errors import BadInput, shown
+
+_ALL: Final = frozenset({"default", "linear", "dynamic", "yarn", "llama3", "longrope"})
+_BLOCKS: Final = ("rope_parameters", "rope_scaling")
+
+
+@dataclass(frozen=True)
+class RopeForm:
+    """How a class reads the rope of the layers that attend to everything.
+
+    Attributes:
+        layer_type: their key in `rope_parameters`, where it holds a block for each kind of layer;
+            None: one block turns all layers.
+        flat_too: a flat `rope_scaling` beside nested blocks is right; elsewhere it stops the class
+            from loading, or scales the windowed layers too.
+        rope_types: what the class computes.
+        temperature: whether the class reads an attention factor.
+        truncate: whether the class reads yarn's `truncate: false`.
+    """
+
+    layer_type: str | None = None
+    flat_too: bool = True
+    rope_types: frozenset[str] = _ALL
+    temperature: bool = True
+    truncate: bool = True
+
+    def takes(self, rope_type: str) -> bool:
+        """Tell whether the class computes a `rope_type`."""
+        return rope_type in self.rope_types
+
+
+def _nested(layer_type: str = "full_attention", *, flat_too: bool = False) -> RopeForm:
+    # transformers looks for `truncate` beside the blocks, not in them.
+    return RopeForm(layer_type, flat_too=flat_too, truncate=False)
+
+
+_PLAIN: Final = RopeForm()
+_LONGROPE_ONLY: Final = RopeForm(rope_types=frozenset({"default", "longrope"}))
+_FORMS: Final[dict[str, RopeForm]] = {
+    **{name: _nested() for name in ("dory", "laguna", "mellum", "mimo_v2_flash")},
+    "modernbert-decoder": _nested(),
+    **{name: _nested(flat_too=True) for name in families.FLAT_ROPE_OF_FULL_LAYERS},
+    "dots3_note_text": _nested("indexed_attention"),
+    "zaya": _nested("hybrid"),
+    "deepseek_v4": RopeForm("compress", temperature=False, truncate=False),
+    "phi3": _LONGROPE_ONLY,
+    "phi4_multimodal": _LONGROPE_ONLY,
+    "ministral3": RopeForm(rope_types=_ALL - {"linear", "dynamic"}),
+    "recurrent_gemma": RopeForm(rope_types=frozenset({"default"})),
+}
+
+
+def form_of(model_type: str) -> RopeForm:
+    """Look up how a family's class reads its rope: one plain block, unless measured otherwise."""
+    return _FORMS.get(model_type, _PLAIN)
+
+
+def nested(block: object) -> bool:
+    """Tell whether a rope block holds one for each layer type (null: that type does not turn)."""
+    return (
+        isinstance(block, dict)
+        and any(isinstance(value, dict) for value in block.values())
+        and all(value is None or isinstance(value, dict | str) for value in block.values())
+    )
+
+
+def far_rope(
+    config: Mapping[str, Any], model_type: str, where: str, warnings: list[str]
+) -> Mapping[str, Any] | None:
+    """Put the rope of the far-reaching layers in place of blocks by layer type.
+
+    Returns:
+        The config with one flat block; None where it is not known which block is theirs.
+
+    Raises:
+        BadInput: their block is not there.
+    """
+    form, blocks = form_of(model_type), {key: config.get(key) or {} for key in _BLOCKS}
+    by_layer = [key for key, block in blocks.items() if nested(block)]
+    if not by_layer:
+        return None if model_type in families.ROTARY_BY_LAYER_TYPE else config
+    if form.layer_type is None:
+        types = ", ".join(
+            shown(layer_type, 40) for layer_type in list(blocks[by_layer[0]] or {})[:8]
+        )
+        warnings.append(
+            f"{where}: {by_layer[0]} differs by layer type ({types}), which ctxext does not know "
+            f"of {model_type}: the rope is unknown"
+        )
+        return None
+    flat = dict(config)
+    for key in by_layer:
+        block = blocks[key].get(form.layer_type)
+        if not isinstance(block, dict):
+            raise BadInput(f"{where}: {key} has no block for {form.layer_type}")
+        flat[key] = block
+    beside = blocks["rope_scaling"]
+    if isinstance(beside, dict) and beside and "rope_scaling" not in by_layer:
+        if not form.flat_too:
+            raise BadInput(
+                f"{where}: rope_scaling beside rope_parameters by layer type: the class of "
+                f"{model_type} cannot read both",
+                "remove rope_scaling",
+            )
+        # The class adds the flat keys to the block of the full layers.
+        flat["rope_scaling"] = {**flat["rope_parameters"], **beside}
+    return flat

@@ -30,21 +30,30 @@ from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.live.tensors import check_tensors
 from ctxext.checkpoints.opened import Opened, open_checkpoint
 from ctxext.checkpoints.provenance import base_record, origin_of, read_record, write_record
-from ctxext.checkpoints.weights.files import Weights
+from ctxext.checkpoints.weights.files import Weights, sample_sha256
 from ctxext.checkpoints.weights.safetensors_file import dtype_bytes
 from ctxext.checkpoints.weights.trained import read_trained
 from ctxext.errors import BadInput, shown
-from ctxext.evaluation.texts import check_texts, evaluation_text, of_eval_data
+from ctxext.evaluation.texts import check_text, evaluation_text, of_eval_data
 from ctxext.machine.launch import Launch, launched, was_launched
 from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.runs.fields import only_with
+from ctxext.runs.log import read_log
 from ctxext.runs.output import check_output, locked
-from ctxext.runs.recipe.begun import RECIPE, RunModel, check_same_dtype, settle, write_begun
+from ctxext.runs.recipe.begun import (
+    RECIPE,
+    RunModel,
+    check_same_dtype,
+    named_by_run,
+    settle,
+    write_begun,
+)
 from ctxext.runs.recipe.config import ALL_LINEAR, FinetuneConfig
 from ctxext.runs.rows.record import RunRecord
 from ctxext.runs.rows.row import Document
 from ctxext.runs.rows.training import ValidationSummary, recent_loss, summarised
 from ctxext.training.run.stages import (
+    LOG,
     STAGES,
     Stage,
     drop_checkpoints,
@@ -148,9 +157,14 @@ def finetune(
     with launched(device) as launch, ExitStack() as held:
 
         def look() -> tuple[Opened, tuple[Stage, ...]]:
-            opened = open_checkpoint(
-                str(asked.model), revision=asked.revision, tokenizer=asked.tokenizer
-            )
+            with named_by_run(
+                out,
+                "ctxext finetune MODEL --resume ...",
+                asked.model if resume and model is None else None,
+            ):
+                opened = open_checkpoint(
+                    str(asked.model), revision=asked.revision, tokenizer=asked.tokenizer
+                )
             checked = tuple(_checked(stage, opened, launch) for stage in stages)
             if launch.main:
                 inputs = (opened.source.folder,)
@@ -176,7 +190,7 @@ def _run(run: Run, stages: Sequence[Stage]) -> FinetuneResult:
         from ctxext.training.model.quantize import check_quantize
 
         check_quantize(stages[0].config.train.quantize)
-    launch.agree(lambda: _check_texts(stages))
+    launch.agree(lambda: _check_texts(stages, out if run.resume else None))
     launch.agree(lambda: _check_machine(run, stages))
     # Everything that can be known to fail does so here: below, an old run is removed.
     launch.agree(lambda: check_tensors(run.opened.source, trust_remote_code=run.trust_remote_code))
@@ -192,7 +206,10 @@ def _run(run: Run, stages: Sequence[Stage]) -> FinetuneResult:
             shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True, exist_ok=True)
         write_begun(out, run.asked, recipe)
-        begun = {"steps": 0, "tokens": 0, "recipe": public_recipe(stages, texts)}
+        begun = {
+            "steps": 0, "tokens": 0, "recipe": public_recipe(stages, texts),
+            "base_weights": sample_sha256(run.opened.source.folder),
+        }  # fmt: skip
         write_record(out, run_record("finetune", run.opened, begun))
 
     launch.on_main(begin)
@@ -211,22 +228,27 @@ def _run(run: Run, stages: Sequence[Stage]) -> FinetuneResult:
             steps = stage.config.train.steps
             if summary["steps"] < steps or launch.any(stop.signal is not None):
                 break
-            start = trained_path(stage.folder, steps)
+            start = trained_path(stage)
     return launch.on_main(lambda: _finish(run, stages, texts, done))
 
 
-def _check_texts(stages: Sequence[Stage]) -> None:
+def _check_texts(stages: Sequence[Stage], begun: Path | None) -> None:
     """Refuse what is wrong with the texts before anything large is imported.
+
+    Args:
+        begun: folder of the run that is gone on with.
 
     Raises:
         BadInput: naming the text, and the stage where there are several.
     """
     for stage in stages:
         with named(stage.name):
-            check_texts(stage.config.data)
+            for text in stage.config.data.texts:
+                with named_by_run(begun or Path(), "--data TEXT", text.source if begun else None):
+                    check_text(text)
             if stage.config.validation.source:
                 with of_eval_data():
-                    check_texts(evaluation_text(stage.config))
+                    check_text(evaluation_text(stage.config).texts[0])
 
 
 def _check_machine(run: Run, stages: Sequence[Stage]) -> None:
@@ -288,7 +310,7 @@ def _check_same_base(run: Run, *, extends: bool) -> None:
             trained the base.
 
     Raises:
-        BadInput: config or weights index are others than its record says.
+        BadInput: config, weights or their index are others than its record says.
     """
     begun, now = read_record(run.out) or RunRecord(), base_record(run.opened.source)
     bases = [begun.base, begun.extended_from if extends else None]
@@ -301,23 +323,35 @@ def _check_same_base(run: Run, *, extends: bool) -> None:
             "from",
             "leave MODEL out, or start a new run",
         )
+    weights = begun.training.base_weights if begun.training else None
+    if weights not in (None, sample_sha256(run.opened.source.folder)):
+        raise BadInput(
+            f"--resume: the weights of {run.model} have changed since the run in {run.out} began",
+            "what is trained belongs to the old ones: bring them back, or start a new run",
+        )
 
 
 def _check_resumable(
     stages: Sequence[Stage], texts: Sequence[Texts], out: Path, recipe: Mapping[str, Any]
 ) -> None:
-    """Check that every checkpoint in the output folder is of this run.
+    """Check that every checkpoint in the output folder is of this run, and the best step there.
 
     Raises:
         BadInput: one is not; the differing keys are named.
     """
-    from ctxext.training.run.state import check_same_run, newest_state
+    from ctxext.training.run.state import check_best, check_same_run, newest_state
 
     hashes = {s.folder: t.data["tokens_sha256"] for s, t in zip(stages, texts, strict=True)}
     for folder in (out, *sorted((out / STAGES).glob("*"))):
         state = newest_state(folder)
         if state is not None:
             check_same_run(state, recipe, hashes.get(folder, state.data_sha256))
+    for stage, after in zip(stages, [*stages[1:], None], strict=True):
+        state = newest_state(stage.folder)
+        if after is not None and newest_state(after.folder) is not None:
+            continue  # which has begun from it
+        if state is not None and stage.config.validation.keep_best:
+            check_best(stage.folder, read_log(stage.folder / LOG), state.step)
 
 
 def _finish(
@@ -333,7 +367,7 @@ def _finish(
     log = joined_log(stages)
     validation = summarised(
         (line for line in log if line.stage in (None, len(done))),
-        keeps_best=now.config.validation.keep_best,
+        keeps_best=now.config.validation.keep_best and not stopped,
     )
     warnings = [*run.opened.warnings, *(w for text in texts for w in text.warnings)]
     if any(stage.config.train.attention == "s2" for stage in stages):
@@ -348,6 +382,7 @@ def _finish(
         **({"validation": validation.to_dict()} if validation else {}),
         "recipe": public_recipe(stages, texts),
         "data": texts[len(done) - 1].data,
+        "base_weights": sample_sha256(run.opened.source.folder),
     }
     if staged:
         summary["stages"] = [
@@ -414,7 +449,7 @@ def _merge(
         )  # fmt: skip
     from ctxext.training.model.full import PREFIX
 
-    tensors = read_trained(trained_path(stage.folder, stage.config.train.steps), PREFIX)
+    tensors = read_trained(trained_path(stage), PREFIX)
     return write_merged(
         opened, tensors, merged, adapter=None, dtype=run.merge_dtype, overwrite=True,
         verify=False, training=summary, warnings=[], on_progress=run.on_progress,

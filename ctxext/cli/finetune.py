@@ -553,10 +553,12 @@ def _recipe(
     from ctxext.runs.recipe.reader import find_recipe, override, read_recipe
 
     values = read_recipe(find_recipe(recipe)) if recipe else {}
-    if begun is not None and (nothing_said or (begun / RECIPE).exists()):
+    goes_on = begun is not None and (nothing_said or (begun / RECIPE).exists())
+    if begun is not None and goes_on:
         values = read_begun(begun)
-    values = override(values, options.parse_set(pairs), flag="--set")
-    return override(values, {k: v for k, v in flags.items() if v is not None}, flag="flag")
+    values = override(values, options.parse_set(pairs), flag="--set", begun=goes_on)
+    said = {key: value for key, value in flags.items() if value is not None}
+    return override(values, said, flag="flag", begun=goes_on)
 
 
 def _say_note(sentence: str) -> None:

@@ -14,7 +14,7 @@ from ctxext.data.packing import PackedRows
 from ctxext.data.sources import Source
 from ctxext.data.store import TokenFile, stored_tokens
 from ctxext.errors import BadInput
-from ctxext.runs.recipe.config import DataConfig, FinetuneConfig
+from ctxext.runs.recipe.config import DataConfig, FinetuneConfig, SourceConfig
 
 
 def check_texts(data: DataConfig) -> None:
@@ -24,7 +24,16 @@ def check_texts(data: DataConfig) -> None:
         BadInput: as `Source.pieces`.
     """
     for text in data.texts:
-        Source(text.source, text.field).check()
+        check_text(text)
+
+
+def check_text(text: SourceConfig) -> None:
+    """Read one text up to its first word.
+
+    Raises:
+        BadInput: as `Source.pieces`.
+    """
+    Source(text.source, text.field).check()
 
 
 def token_files(

@@ -77,7 +77,10 @@ class RecordedStage(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Row):
-    """A summary of training; tokens and steps are of all stages."""
+    """A summary of training; tokens and steps are of all stages.
+
+    `base_weights` is the `sample_sha256` of the checkpoint that was given.
+    """
 
     steps: int
     tokens: int = 0
@@ -87,6 +90,7 @@ class Training(Row):
     recipe: RecordedRecipe | None = None
     data: RecordedText = field(default_factory=RecordedText)
     stages: tuple[RecordedStage, ...] = ()
+    base_weights: str | None = bounded(None, matches=SHA256)
 
     @property
     def headline(self) -> str:

@@ -135,7 +135,10 @@ def _leave_adapter(
     if config.train.what != "lora":
         return None
     if config.validation.keep_best and state.step == config.train.steps:
-        start_from(best_file(where.out), model, where.launch)
+        start_from(
+            best_file(where.out), model, where.launch, called="which holds the best step",
+            way_out="--resume --keep-last merges the last step instead",
+        )  # fmt: skip
     write_adapter(model, where.out / "adapter", base.position, where.launch)
     return where.out / "adapter"
 

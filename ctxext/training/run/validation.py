@@ -160,13 +160,13 @@ class Validator:
         measure: Callable[[], Validation],
         config: ValidationConfig,
         steps: int,
-        keep: Callable[[], None],
+        keep: Callable[[int], None],
         best: float = float("inf"),
     ) -> None:
         """Prepare to measure a run of so many steps.
 
         Args:
-            keep: called when the loss was never so low, where the run keeps its best step.
+            keep: told the step when the loss was never so low, where the run keeps its best.
             best: the lowest loss so far, of a run that is gone on with.
         """
         self._measure, self._keep, self._best = measure, keep, best
@@ -181,7 +181,7 @@ class Validator:
         if measured.loss < self._best:
             self._best = measured.loss
             if self._keeps:
-                self._keep()
+                self._keep(step)
         return measured
 
 

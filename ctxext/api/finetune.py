@@ -192,6 +192,8 @@ def _run(run: Run, stages: Sequence[Stage]) -> FinetuneResult:
         check_quantize(stages[0].config.train.quantize)
     launch.agree(lambda: _check_texts(stages, out if run.resume else None))
     launch.agree(lambda: _check_machine(run, stages))
+    for short in short_warmups(stages) if launch.main else ():
+        run.on_note(short)
     # Everything that can be known to fail does so here: below, an old run is removed.
     launch.agree(lambda: check_tensors(run.opened.source, trust_remote_code=run.trust_remote_code))
     texts = launch.agree(lambda: read_texts(run, stages))
@@ -277,6 +279,14 @@ def _check_machine(run: Run, stages: Sequence[Stage]) -> None:
             if reason:
                 check_compile(place, reason, "train on rows no longer than a window, as one stream")
                 return
+
+
+def short_warmups(stages: Sequence[Stage]) -> list[str]:
+    """Warn of warm-ups that are longer than their run; a stage is named."""
+    from ctxext.training.run.schedule import short_of_peak
+
+    short = [(stage.name, short_of_peak(stage.config.train)) for stage in stages]
+    return [f"{name}: {words}" if name else words for name, words in short if words]
 
 
 def _check_parked(run: Run, config: FinetuneConfig, dtype: str, *, pinned: bool) -> None:
@@ -370,6 +380,12 @@ def _finish(
         keeps_best=now.config.validation.keep_best and not stopped,
     )
     warnings = [*run.opened.warnings, *(w for text in texts for w in text.warnings)]
+    if validation is not None and validation.kept and validation.best == validation.first:
+        before = "the last stage" if staged else "training"
+        warnings.append(
+            f"no step had a lower validation loss than there was before {before}, so merged/ is "
+            f"the model as it was before {before}: try a lower --lr, or --keep-last"
+        )
     if any(stage.config.train.attention == "s2" for stage in stages):
         from ctxext.training.attention.shifted import WARNING
 

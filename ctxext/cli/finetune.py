@@ -15,12 +15,12 @@ from ctxext.errors import BadInput
 from ctxext.lengths import parse_length, show_length
 from ctxext.machine.launch import environment_rank
 from ctxext.runs.recipe.config import FinetuneConfig
+from ctxext.runs.rows.training import ValidationSummary, shown_loss
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ctxext.api.finetune import FinetuneResult
-    from ctxext.runs.rows.training import ValidationSummary
 
 
 _FIRST = "Extend first"
@@ -498,9 +498,9 @@ def _render(result: "FinetuneResult") -> None:
         return
     if result.validation is not None:
         _show_validation(result.validation)
-        loss = f"validation loss {result.validation.first.loss:.4f} -> "
+        first = result.validation.first
         kept = result.validation.best if result.validation.kept else result.validation.last
-        loss += f"{kept.loss:.4f}"
+        loss = f"validation loss {shown_loss(first.loss)} -> {shown_loss(kept.loss)}"
     else:
         loss = f"loss {result.mean_loss or 0:.4f} (mean of the last steps)"
     out().print(
@@ -510,24 +510,26 @@ def _render(result: "FinetuneResult") -> None:
     )
 
 
-def _show_validation(summary: "ValidationSummary") -> None:
+def _show_validation(summary: ValidationSummary) -> None:
     """Print validation before, at its best and at the end: loss by position, and copying."""
     places = [
         f"{show_length(each.start)}-{show_length(each.end)}" for each in summary.first.by_position
     ]
-    measured = {
-        "before": summary.first,
-        f"step {summary.best_step}, the best" + (", kept" if summary.kept else ""): summary.best,
-        f"step {summary.last_step}, the last": summary.last,
-    }
+    kept = ", kept" if summary.kept else ""
+    measured = {"before": summary.first}
+    if summary.best_step == summary.last_step:
+        measured[f"step {summary.last_step}, the last and the best{kept}"] = summary.last
+    else:
+        measured[f"step {summary.best_step}, the best{kept}"] = summary.best
+        measured[f"step {summary.last_step}, the last"] = summary.last
     table(
         "validation: nats per token, by position in the row; text of its beginning copied",
         ["", "loss", *places, "copied"],
         [
             [
                 name,
-                f"{each.loss:.4f}",
-                *(f"{part.loss:.4f}" for part in each.by_position),
+                shown_loss(each.loss),
+                *(shown_loss(part.loss) for part in each.by_position),
                 "-" if each.copied is None else f"{each.copied:.0%}",
             ]
             for name, each in measured.items()

@@ -4,6 +4,7 @@ It stays on this machine, and so names paths as they were typed; what is publish
 ctxext.json, which does not.
 """
 
+import os
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -177,7 +178,7 @@ def named_by_run(out: Path, flag: str, path: str | None) -> Iterator[None]:
     try:
         yield
     except CtxextError as error:
-        if path is not None and not Path(path).expanduser().exists():
+        if path is not None and not os.path.exists(os.path.expanduser(path)):  # noqa: PTH110, PTH111
             error.hint = (
                 f"{out / RECIPE} names it as typed when the run began: go on in the same folder, "
                 f"or say where it lies now with {flag}"

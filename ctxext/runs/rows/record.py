@@ -8,7 +8,7 @@ from ctxext.runs.build import from_document
 from ctxext.runs.checked import Broken, excerpt
 from ctxext.runs.fields import MOST_TOKENS, bounded
 from ctxext.runs.rows.row import SHA256, Row, Windows, Word
-from ctxext.runs.rows.training import ValidationSummary
+from ctxext.runs.rows.training import ValidationSummary, shown_loss
 
 _COMMIT = "[0-9a-f]{7,64}"
 
@@ -98,7 +98,8 @@ class Training(Row):
         measured = self.validation
         if measured is not None:
             result = measured.best if measured.kept else measured.last
-            return f"validation loss {measured.first.loss:.4f} before, {result.loss:.4f} after"
+            first, after = shown_loss(measured.first.loss), shown_loss(result.loss)
+            return f"validation loss {first} before, {after} after"
         if self.mean_loss is not None:
             return f"loss {self.mean_loss:.4f}, mean of the last tenth of the steps"
         return (

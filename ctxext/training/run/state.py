@@ -8,6 +8,7 @@ long, and restoring from rank 0 alone (`broadcast_from_rank0`) hung between two 
 """
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -169,7 +170,8 @@ def check_best(out: Path, lines: Iterable[StepRow], step: int) -> None:
     Raises:
         BadInput: `checkpoints/best` is missing, cut short, or of another step.
     """
-    known = [(at.validation.loss, at.step) for at in lines if at.validation and at.step <= step]
+    known = [(at.validation.lowness, at.step) for at in lines if at.validation]
+    known = [(loss, at) for loss, at in known if at <= step and math.isfinite(loss)]
     if not known:
         return
     best, kept, problem = min(known)[1], None, ""

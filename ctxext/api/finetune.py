@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from ctxext.api._arguments import checked
 from ctxext.api.extend import planned_window
 from ctxext.api.merge import MergeResult, merge, write_merged
+from ctxext.api.resumed_run import check_resumed
 from ctxext.api.stage_run import (
     Run,
     StartListener,
@@ -29,7 +30,7 @@ from ctxext.checkpoints.config.windows import Window
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.live.tensors import check_tensors
 from ctxext.checkpoints.opened import Opened, open_checkpoint
-from ctxext.checkpoints.provenance import base_record, origin_of, read_record, write_record
+from ctxext.checkpoints.provenance import origin_of, read_record, write_record
 from ctxext.checkpoints.weights.files import Weights, sample_sha256
 from ctxext.checkpoints.weights.safetensors_file import dtype_bytes
 from ctxext.checkpoints.weights.trained import read_trained
@@ -38,12 +39,10 @@ from ctxext.evaluation.texts import check_text, evaluation_text, of_eval_data
 from ctxext.machine.launch import Launch, launched, was_launched
 from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.runs.fields import only_with
-from ctxext.runs.log import read_log
 from ctxext.runs.output import check_output, locked
 from ctxext.runs.recipe.begun import (
     RECIPE,
     RunModel,
-    check_same_dtype,
     named_by_run,
     settle,
     write_begun,
@@ -53,8 +52,6 @@ from ctxext.runs.rows.record import RunRecord
 from ctxext.runs.rows.row import Document
 from ctxext.runs.rows.training import ValidationSummary, recent_loss, summarised
 from ctxext.training.run.stages import (
-    LOG,
-    STAGES,
     Stage,
     drop_checkpoints,
     is_complete,
@@ -144,6 +141,8 @@ def finetune(
         BadInput: anything the user can mend: recipe, data, window, `--resume` of another run.
         CtxextError: a failed self-check, a loss that is not finite, corrupt files, a full disk.
     """
+    if resume and overwrite:
+        raise BadInput("--resume and --overwrite contradict each other", "leave out one of the two")
     out = Path(output_dir)
     said = RunModel(model, revision, tokenizer, dtype, merge_dtype, report_to)
     asked, recipe = settle(said, recipe, out if resume else None)
@@ -201,9 +200,7 @@ def _run(run: Run, stages: Sequence[Stage]) -> FinetuneResult:
 
     def begin() -> None:
         if run.resume:
-            check_same_dtype(out, run.asked)
-            _check_same_base(run, extends=stages[0].config.extend is not None)
-            _check_resumable(stages, texts, out, to_compare(recipe))
+            check_resumed(run, stages, texts, to_compare(recipe))
         else:
             shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True, exist_ok=True)
@@ -312,58 +309,6 @@ def _check_parked(run: Run, config: FinetuneConfig, dtype: str, *, pinned: bool)
     check_host_memory(parked, run.launch.local_ranks, host_memory())
 
 
-def _check_same_base(run: Run, *, extends: bool) -> None:
-    """Check that a run is gone on with from the checkpoint that it was begun from.
-
-    Args:
-        extends: the run extends its model first, and once it has ended its record calls what was
-            trained the base.
-
-    Raises:
-        BadInput: config, weights or their index are others than its record says.
-    """
-    begun, now = read_record(run.out) or RunRecord(), base_record(run.opened.source)
-    bases = [begun.base, begun.extended_from if extends else None]
-    known = [base for base in bases if base is not None]
-    keys = ("config_sha256", "index_sha256")
-    same = [all(getattr(base, key) in (None, now[key]) for key in keys) for base in known]
-    if known and not any(same):
-        raise BadInput(
-            f"--resume with another MODEL: {run.model} is not what the run in {run.out} was begun "
-            "from",
-            "leave MODEL out, or start a new run",
-        )
-    weights = begun.training.base_weights if begun.training else None
-    if weights not in (None, sample_sha256(run.opened.source.folder)):
-        raise BadInput(
-            f"--resume: the weights of {run.model} have changed since the run in {run.out} began",
-            "what is trained belongs to the old ones: bring them back, or start a new run",
-        )
-
-
-def _check_resumable(
-    stages: Sequence[Stage], texts: Sequence[Texts], out: Path, recipe: Mapping[str, Any]
-) -> None:
-    """Check that every checkpoint in the output folder is of this run, and the best step there.
-
-    Raises:
-        BadInput: one is not; the differing keys are named.
-    """
-    from ctxext.training.run.state import check_best, check_same_run, newest_state
-
-    hashes = {s.folder: t.data["tokens_sha256"] for s, t in zip(stages, texts, strict=True)}
-    for folder in (out, *sorted((out / STAGES).glob("*"))):
-        state = newest_state(folder)
-        if state is not None:
-            check_same_run(state, recipe, hashes.get(folder, state.data_sha256))
-    for stage, after in zip(stages, [*stages[1:], None], strict=True):
-        state = newest_state(stage.folder)
-        if after is not None and newest_state(after.folder) is not None:
-            continue  # which has begun from it
-        if state is not None and stage.config.validation.keep_best:
-            check_best(stage.folder, read_log(stage.folder / LOG), state.step)
-
-
 def _finish(
     run: Run,
     stages: Sequence[Stage],
@@ -379,17 +324,7 @@ def _finish(
         (line for line in log if line.stage in (None, len(done))),
         keeps_best=now.config.validation.keep_best and not stopped,
     )
-    warnings = [*run.opened.warnings, *(w for text in texts for w in text.warnings)]
-    if validation is not None and validation.kept and validation.best == validation.first:
-        before = "the last stage" if staged else "training"
-        warnings.append(
-            f"no step had a lower validation loss than there was before {before}, so merged/ is "
-            f"the model as it was before {before}: try a lower --lr, or --keep-last"
-        )
-    if any(stage.config.train.attention == "s2" for stage in stages):
-        from ctxext.training.attention.shifted import WARNING
-
-        warnings.append(WARNING)
+    warnings = _warnings(run, stages, texts, validation)
     summary = {
         "steps": sum(each["steps"] for each in done),
         "tokens": sum(each["tokens"] for each in done),
@@ -431,6 +366,27 @@ def _finish(
         warnings=tuple(dict.fromkeys(warnings)),
         stage=now.index + 1 if now.index is not None and stopped else None,
     )
+
+
+def _warnings(
+    run: Run,
+    stages: Sequence[Stage],
+    texts: Sequence[Texts],
+    validation: ValidationSummary | None,
+) -> list[str]:
+    """Gather what is to be said at the end of a run."""
+    warnings = [*run.opened.warnings, *(w for text in texts for w in text.warnings)]
+    if validation is not None and validation.kept and validation.best == validation.first:
+        before = "training" if stages[0].index is None else "the last stage"
+        warnings.append(
+            f"no step had a lower validation loss than there was before {before}, so merged/ is "
+            f"the model as it was before {before}: try a lower --lr, or --keep-last"
+        )
+    if any(stage.config.train.attention == "s2" for stage in stages):
+        from ctxext.training.attention.shifted import WARNING
+
+        warnings.append(WARNING)
+    return warnings
 
 
 def _stage_summary(stage: Stage, texts: Texts, done: Mapping[str, Any]) -> dict[str, Any]:

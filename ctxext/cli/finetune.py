@@ -376,10 +376,8 @@ def command(
     """
     from ctxext.api.finetune import finetune
 
-    _check_flags(
-        dry_run=dry_run, planned=gpu is not None or gpus is not None, resume=resume,
-        overwrite=overwrite,
-    )  # fmt: skip
+    if not dry_run and (gpu is not None or gpus is not None):
+        raise BadInput("--gpu and --gpus are read by --dry-run only", "add --dry-run")
     flags: dict[str, Any] = {
         "extend.method": method,
         "extend.target": parse_length(target, flag="--target") if target else None,
@@ -433,13 +431,6 @@ def command(
         say_warnings(result.warnings)
         print_json(result) if json else _render(result)
         _say_next(base, result.merged, quiet=quiet)
-
-
-def _check_flags(*, dry_run: bool, planned: bool, resume: bool, overwrite: bool) -> None:
-    if not dry_run and planned:
-        raise BadInput("--gpu and --gpus are read by --dry-run only", "add --dry-run")
-    if resume and overwrite:
-        raise BadInput("--resume and --overwrite contradict each other")
 
 
 def _begin(

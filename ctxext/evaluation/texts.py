@@ -14,7 +14,7 @@ from ctxext.data.mixture import Mixture
 from ctxext.data.packing import PackedRows
 from ctxext.data.sources import Source
 from ctxext.data.store import TokenFile, stored_tokens
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, CtxextError
 from ctxext.runs.recipe.config import DataConfig, FinetuneConfig, SourceConfig
 
 
@@ -89,10 +89,11 @@ def of_eval_data() -> Iterator[None]:
     """Call the text of a block `--eval-data`, where it would be called `--data`."""
     try:
         yield
-    except BadInput as error:
+    except CtxextError as error:
         said = str(error).replace("--data", "--eval-data", 1)
         hint = error.hint.replace("--field NAME", "--set validation.field=NAME")
-        raise BadInput(said, hint, path=error.path) from error
+        family = BadInput if isinstance(error, BadInput) else CtxextError
+        raise family(said, hint, path=error.path) from error
 
 
 def trained_text(

@@ -179,6 +179,7 @@ def test_a_run_goes_on_only_with_what_it_was_begun_with(tmp_path, extended, book
         assert done.returncode in (1, 2), done.stderr
         return " ".join(done.stderr.split())
 
+    assert "--resume and --overwrite contradict each other" in refused("--overwrite")
     assert "another --dtype: auto -> bfloat16" in refused("--dtype", "bfloat16")
     assert "validation.every 3 -> 2" in refused("--eval-every", 2)
     weights = base / "model.safetensors"

@@ -265,6 +265,11 @@ def test_the_command_shows_it(tiny_llama, book, tmp_path):
     refused = run_ctxext("finetune", tiny_llama, "--data", book, "--keep-best", "-o", out)
     assert refused.returncode == 2
     assert "needs a validation loss" in refused.stderr
+    unreached = ("--eval-data", "hf:nobody/nothing", "-o", tmp_path / "x")
+    offline = {"HF_HUB_OFFLINE": "1"}
+    failed = run_ctxext("finetune", tiny_llama, "--data", book, *unreached, env=offline)
+    assert failed.returncode in (1, 2)
+    assert "ctxext: --eval-data hf:nobody/nothing" in failed.stderr
     missing = ("--eval-data", tmp_path / "no.txt", "-o", tmp_path / "x")
     refused = run_ctxext("finetune", tiny_llama, "--data", book, *missing)
     assert refused.returncode == 2

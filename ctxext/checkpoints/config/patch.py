@@ -58,9 +58,15 @@ def resolve_target(
             tokens; a factor that readers would not get back from the two windows.
     """
     original = position.window.original
-    if (target is None) == (factor is None):
+    if target is None and factor is None:
         raise BadInput(
-            f"give either {flag}target or {flag}factor", f"e.g. {flag}target {original * 4}"
+            f"neither {flag}target nor {flag}factor says how far to extend",
+            f"e.g. --target {original * 4}, 4 times the trained window",
+        )
+    if target is not None and factor is not None:
+        raise BadInput(
+            f"give either {flag}target or {flag}factor, not both",
+            f"e.g. {flag}target {original * 4}",
         )
     if target is None:
         target = _target_of(original, factor or 0.0, flag)
@@ -190,7 +196,8 @@ def _only_said(
         raise BadInput(
             f"{where}: nothing was extended: {method} at {target} tokens turns as the checkpoint "
             f"does already, whose window is {reached}",
-            f"give a target beyond {max(target, reached)}",
+            f"give a target beyond {max(target, reached)}; finetune without --target trains it as "
+            "it is",
         )
     return (
         "the checkpoint turns so already; what changes is max_position_embeddings, from "

@@ -131,6 +131,16 @@ def test_every_chart_is_seen_and_nothing_overflows(shown):
     assert sizes[0] <= sizes[1]
 
 
+def test_the_verdict_is_whole_on_a_phone(shown):
+    page, _, _, width = shown
+    verdict = page.locator("section[aria-labelledby=verdict] .scroll").first
+    assert verdict.evaluate("e => e.scrollWidth <= e.clientWidth")
+    cell = verdict.locator("td").nth(1)
+    assert (
+        "far against near" in cell.evaluate("e => getComputedStyle(e, '::before').content")
+    ) == (width < 480)
+
+
 def test_text_stands_out_from_its_ground(shown):
     page = shown[0]
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")

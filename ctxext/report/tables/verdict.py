@@ -8,10 +8,11 @@ from ctxext.report.findings.verdict import Verdict, reach_words
 from ctxext.report.tables.pivot import Table
 
 VERDICT_NOTE = (
-    "nats a token at the longest length, against the model's own loss inside the trained window, "
-    "with the 95 % interval: below 0 far text helps; inside: against the first model there; holds "
-    "to = nothing lost beyond noise (nowhere where the model costs too much inside), and for "
-    "retrieval where the interval says so"
+    "far against near: the loss at the longest length minus the model's own inside the trained "
+    "window, below 0 where far text helps; inside: its loss there minus that of the first model. "
+    "Both in nats a token (0.01 are 1 % of perplexity) with the 95 % interval. Perplexity holds to "
+    "the length up to which nothing is lost beyond noise (nowhere, if the model costs too much "
+    "inside), retrieval to where it surely reaches its threshold"
 )
 
 

@@ -131,10 +131,12 @@ def test_every_chart_is_seen_and_nothing_overflows(shown):
     assert sizes[0] <= sizes[1]
 
 
-def test_the_verdict_is_whole_on_a_phone(shown):
+def test_verdicts_configs_and_tasks_are_whole_on_a_phone(shown):
     page, _, _, width = shown
+    for section in ("verdict", "config", "harness") if width < 480 else ("verdict",):
+        for table in page.locator(f"section[aria-labelledby={section}] .scroll").all():
+            assert table.evaluate("e => e.scrollWidth <= e.clientWidth"), section
     verdict = page.locator("section[aria-labelledby=verdict] .scroll").first
-    assert verdict.evaluate("e => e.scrollWidth <= e.clientWidth")
     cell = verdict.locator("td").nth(1)
     assert (
         "far against near" in cell.evaluate("e => getComputedStyle(e, '::before').content")

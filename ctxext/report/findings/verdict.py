@@ -258,6 +258,10 @@ def _retrieval_words(tasks: Sequence[Task], chosen: Sequence[Task]) -> str:
                 by_reach.setdefault(far, []).append(task.name)
         asked = [f"{far} ({', '.join(told)})" for far, told in by_reach.items()]
         choice = f"; it tells the answer from distractors {', '.join(asked)}" if asked else ""
+        if set(by_reach) == {"nowhere"}:
+            choice = (
+                f"; nor does it tell the answer from distractors ({', '.join(by_reach['nowhere'])})"
+            )
         return f"no model here solves {names} at any length, so use is not shown{choice}"
     if not tasks:
         return "whether far text is used was not measured"

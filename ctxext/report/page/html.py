@@ -8,7 +8,7 @@ from typing import Final
 from ctxext.report.charts.svg import Chart, clean, inline_svg
 from ctxext.report.tables.pivot import Table
 
-_VOID: Final = ("meta", "link", "br", "wbr")
+_VOID: Final = ("meta", "link", "br")
 # Where a cell of numbers may break: at a comma outside brackets, and before a parenthesis.
 _PIECES: Final = re.compile(r"(?<=,) (?![^\[]*\])| (?=\()")
 
@@ -62,7 +62,7 @@ def data_table(
     body = [
         tag(
             "tr",
-            tag("th", *(_breakable(row[0]) if words else [row[0]]), scope="row"),
+            tag("th", row[0], scope="row"),
             *(_cell(cell, head) for head, cell in zip(heads[1:], row[1:], strict=True)),
         )
         for row in rows
@@ -75,12 +75,6 @@ def data_table(
         **({"class_": look} if look else {}),
     )
     return tag("div", inner, class_="scroll", role="region", tabindex="0", aria_label=caption)
-
-
-def _breakable(name: str) -> list[str]:
-    """Let a key of a config break behind its dots and underscores, not inside a word."""
-    pieces = re.split(r"(?<=[._])", name)
-    return [part for piece in pieces for part in (piece, tag("wbr"))][:-1]
 
 
 def _cell(text: str, head: str) -> Html:

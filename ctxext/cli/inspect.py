@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
-from ctxext.cli._output import out, print_json, say_warnings, table
+from ctxext.cli._output import out, print_json, say_note, say_warnings, table
 from ctxext.lengths import parse_length, show_length
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def command(
     )
     if plot is not None:
         draw(result, plot, target=wanted)
+        say_note(quiet=False)(f"wavelengths drawn: {plot}")
     if json:
         print_json(result)
     else:

@@ -78,3 +78,11 @@ def test_the_plot_names_methods_window_and_target(tmp_path, tiny_llama):
     text = (tmp_path / "waves.svg").read_text()
     for word in ("as it is", "linear", "ntk", "yarn", "trained window", "target"):
         assert word in text, word
+
+
+def test_the_command_says_what_it_drew(tmp_path, tiny_llama):
+    path = tmp_path / "waves.svg"
+    done = run_ctxext("inspect", tiny_llama, "--plot", path, "--json")
+    assert done.returncode == 0, done.stderr
+    assert f"wavelengths drawn: {path}" in done.stderr
+    assert "<svg" in path.read_text()

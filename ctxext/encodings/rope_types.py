@@ -53,6 +53,7 @@ class RopeType:
 ROPE_TYPES: Final = {
     "default": RopeType(),
     "linear": RopeType(keys=frozenset({"factor"}), window="raised-or-not"),
+    "proportional": RopeType(keys=frozenset({"factor"}), window="raised-or-not"),
     "dynamic": RopeType(
         keys=frozenset({"factor"}), follows_length=True, window="kept"
     ),

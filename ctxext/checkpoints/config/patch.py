@@ -12,6 +12,7 @@ from ctxext.checkpoints.config.extendable import not_by_this
 from ctxext.checkpoints.config.rope_families import (
     NEEDS_ORIGINAL,
     OWN_MSCALE,
+    PARTIAL_WHEN_ABSENT,
     THETA_BY_LAYER,
     THETA_KEY,
 )
@@ -312,10 +313,11 @@ def _write_rope(config: dict[str, Any], extension: Extension, position: Position
     if rope is None:
         raise ValueError("a checkpoint without a rope is never extended")
     block = dict(extension.rope_block)
-    rope_type = block.pop("rope_type")
+    rope_type = form.written_as or block.pop("rope_type")
+    block.pop("rope_type", None)
     both = {"rope_type": rope_type, "type": rope_type, **block, **rope.block.own}
-    theta = float(extension.rope_theta)
-    fraction = _fraction(config, rope)
+    theta = _stated_theta(extension, rope)
+    fraction = _fraction(config, position, rope)
     if fraction is not None:
         both["partial_rotary_factor"] = fraction
     if position.model_type in NEEDS_ORIGINAL:
@@ -345,12 +347,22 @@ def _write_rope(config: dict[str, Any], extension: Extension, position: Position
         config[_ORIGINAL] = block[_ORIGINAL]
 
 
-def _fraction(config: dict[str, Any], rope: Rope) -> float | None:
-    """Return the share of a head that turns, where the file says it in the block."""
-    if rope.spec.rotary_dim == rope.head_dim:  # a smaller one was ignored, and would count now
-        config.pop("partial_rotary_factor", None)
-        return None
-    return rope.block.numbers.get("partial_rotary_factor")
+def _stated_theta(extension: Extension, rope: Rope) -> float:
+    """Return the base as the config states it: of a proportional rope, that of whole heads."""
+    if extension.rope_theta == rope.spec.rope_theta and rope.block.rope_type == "proportional":
+        return rope.block.rope_theta
+    if rope.block.rope_type == "proportional":
+        turned, whole = rope.spec.rotary_dim, rope.head_dim
+        return float(extension.rope_theta ** (whole / turned))
+    return float(extension.rope_theta)
+
+
+def _fraction(config: dict[str, Any], position: Position, rope: Rope) -> float | None:
+    """Return the share of a head that turns, where the file or its class would say another."""
+    if rope.spec.rotary_dim < rope.head_dim:
+        return rope.block.numbers.get("partial_rotary_factor")
+    config.pop("partial_rotary_factor", None)  # a smaller one was ignored, and would count now
+    return 1.0 if position.model_type in PARTIAL_WHEN_ABSENT else None
 
 
 def _write_theta(config: dict[str, Any], theta: float, model_type: str) -> None:

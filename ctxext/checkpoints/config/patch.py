@@ -9,10 +9,18 @@ from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.rotation import Rope
 from ctxext.checkpoints.config.windows import Window
-from ctxext.encodings.rope_types import rope_type_facts
+from ctxext.encodings.rope_types import follows_length, rope_type_facts
 from ctxext.engines.notes import engine_notes
 from ctxext.errors import BadInput
-from ctxext.methods import Extension, Method, Scaling, Value, get_method, name_of_scaling
+from ctxext.methods import (
+    Extension,
+    Method,
+    Scaling,
+    Value,
+    get_method,
+    name_of_scaling,
+    top_keys,
+)
 
 _ORIGINAL = "original_max_position_embeddings"
 ABSENT = "(absent)"
@@ -26,6 +34,8 @@ class Patch:
         config: the whole new config.json.
         extension: what the method computed; None when there is nothing to extend (factor 1).
         original, target: windows in tokens.
+        restored: {FILE.KEY: (before, after)} of lengths in other files that are set back to
+            `before`, where they are `after` (None: whatever they are); None = they are raised.
     """
 
     config: dict[str, Any]
@@ -34,6 +44,7 @@ class Patch:
     original: int
     target: int
     warnings: tuple[str, ...]
+    restored: Mapping[str, tuple[Any, Any]] | None = None
 
 
 def resolve_target(
@@ -117,7 +128,8 @@ def plan_patch(
             already as it would.
     """
     chosen = get_method(method)
-    rope = _extendable_rope(position, chosen, where)
+    method = chosen.name
+    rope = extendable_rope(position, chosen, where)
     warnings: list[str] = []
     new = dict(config)
     _patch_sliding_window(new, position, target, sliding_window, warnings)
@@ -125,15 +137,16 @@ def plan_patch(
     if target == original:
         warnings.append(_unscaled(rope, position.window))
         return Patch(new, None, method, original, target, tuple(warnings))
-    kept = _kept_parameters(chosen, rope, position.window.current, target)
-    kept = {key: value for key, value in kept.items() if key not in parameters}
+    kept = _kept_parameters(chosen, rope, position.window.current, target, parameters)
     extension = chosen(rope.spec, target, **kept, **parameters)
+    warnings += extension.notes
     if target < position.window.current:
         warnings.append(
             f"the target of {target} tokens is shorter than the {position.window.current} that the "
             "checkpoint claims to read already"
         )
-    if _rotates_alike(extension, position):
+    beside = extension.beside or any(key in config for key in top_keys())
+    if not beside and _rotates_alike(extension, position):
         warnings.append(_only_said(extension, position, method, target, where))
     elif rope.scaled:
         warnings += _replaced(position, method, target, kept)
@@ -142,7 +155,7 @@ def plan_patch(
     if claims_more and position.window.source != "--original-length":
         warnings.append(claims_more)
     warnings += _kept(chosen, kept)
-    _write_rope(new, extension, rope)
+    write_rope(new, extension, rope)
     if new.get("head_dim") is None and position.model_type in families.NEEDS_HEAD_DIM:
         new["head_dim"] = position.head_dim
     warnings += engine_notes(method, extension.rope_block, target)
@@ -185,7 +198,7 @@ def _only_said(
     )
 
 
-def _extendable_rope(position: Position, method: Method, where: str) -> Rope:
+def extendable_rope(position: Position, method: Method, where: str) -> Rope:
     """Return the rope of a checkpoint that a method can extend.
 
     Raises:
@@ -224,13 +237,19 @@ def _extendable_rope(position: Position, method: Method, where: str) -> Rope:
     return rope
 
 
-def _kept_parameters(method: Method, rope: Rope, current: int, target: int) -> dict[str, Value]:
-    """List what a checkpoint was trained with (at `current` tokens), if its method stays."""
+def _kept_parameters(
+    method: Method, rope: Rope, current: int, target: int, given: Mapping[str, Any]
+) -> dict[str, Value]:
+    """List what a checkpoint was trained with (at `current` tokens), if its method stays.
+
+    What is `given` counts in its place.
+    """
     block = rope.block
     if block.rope_type != method.rope_type or block.factor is None:
         return {}
-    scaling = Scaling(block.factor, current, block.numbers, block.truncate)
-    return method.keep(scaling, rope.spec, target)
+    scaling = Scaling(block.factor, current, block.numbers, block.truncate, frozenset(given))
+    kept = method.keep(scaling, rope.spec, target)
+    return {key: value for key, value in kept.items() if key not in given}
 
 
 def _rotates_alike(extension: Extension, position: Position) -> bool:
@@ -238,9 +257,8 @@ def _rotates_alike(extension: Extension, position: Position) -> bool:
     rope = position.rope
     if rope is None or rope.inv_freq is None or rope.attention_factor is None:
         return False
-    types = (extension.rope_block["rope_type"], rope.block.rope_type)
-    if any(rope_type_facts(each).follows_length for each in types) and (
-        types[0] != types[1]
+    if (follows_length(extension.rope_block) or rope.block.follows_length) and (
+        extension.rope_block["rope_type"] != rope.block.rope_type
         or extension.max_position_embeddings != position.window.max_position_embeddings
     ):
         return False
@@ -276,11 +294,12 @@ def _dropped(config: Mapping[str, Any], rope: Rope, extension: Extension) -> lis
     if gone:
         names = ", ".join(dict.fromkeys(gone[:8]))
         warnings.append(f"of the old rope block these keys are dropped: {names}")
-    if isinstance(config.get("dual_chunk_attention_config"), dict):
-        warnings.append(
-            "dual_chunk_attention_config stays in the config: an engine that reads it (vLLM) adds "
-            "dual chunk attention to this scaling"
-        )
+    for key in sorted(top_keys()):
+        if config.get(key) is not None and key not in extension.beside:
+            warnings.append(
+                f"{key} is removed: it reaches beyond the original window by other means, and "
+                "engines that read it would add them to this scaling"
+            )
     return warnings
 
 
@@ -292,7 +311,7 @@ def _kept(method: Method, kept: Mapping[str, Any]) -> list[str]:
     return [f"the checkpoint was trained with {method.name}, which decides: {', '.join(words)}"]
 
 
-def _write_rope(config: dict[str, Any], extension: Extension, rope: Rope) -> None:
+def write_rope(config: dict[str, Any], extension: Extension, rope: Rope) -> None:
     """Put both dialects in place, so that transformers 4 and 5 and every engine read the same."""
     fraction = rope.block.numbers.get("partial_rotary_factor")
     if rope.spec.rotary_dim == rope.head_dim:  # a smaller one was ignored, and would count now
@@ -309,6 +328,9 @@ def _write_rope(config: dict[str, Any], extension: Extension, rope: Rope) -> Non
     config["rope_parameters"] = {**both, "rope_theta": float(extension.rope_theta)}
     if "dtype" in config and "torch_dtype" not in config:
         config["torch_dtype"] = config["dtype"]  # its name in transformers 4
+    for key in top_keys():
+        config.pop(key, None)
+    config.update(extension.beside)
     config.pop(_ORIGINAL, None)
     if rope_type_facts(rope_type).original_at_top:
         config[_ORIGINAL] = block[_ORIGINAL]

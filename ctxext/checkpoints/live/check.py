@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from ctxext.checkpoints.config.decoder_config import decoder_config
 from ctxext.checkpoints.config.detect import Position, detect, reads_alike_in_transformers_4
 from ctxext.checkpoints.folder import CONFIG, Source
-from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import CtxextError
 from ctxext.methods import Extension
 from ctxext.runs.json_file import read_json_object
@@ -92,7 +91,7 @@ def check_live_rope(model: Any, position: Position, *, where: str) -> None:
         raise CtxextError(f"{where} has no rotary module, and its config says that it rotates")
     for module in modules:
         _check_float32(module, where)
-        if rope_type_facts(rope.block.rope_type).follows_length:
+        if rope.block.follows_length:
             if not type(module).__module__.startswith("transformers."):
                 continue  # a checkpoint's own code: how it is asked is not known
             live, factor = _rotation_at(module, position.window.current)

@@ -68,6 +68,11 @@ def with_factors(
         BadInput: the method takes no factors, or they are given twice; as `read_factors`.
     """
     if factors is None:
+        if "long_factor" in method.required and parameters.get("long_factor") is None:
+            raise BadInput(
+                f"method {method.name} needs the factor of every rotary pair",
+                f"give {_FLAG} FILE, or long_factor as a parameter in Python and recipes",
+            )
         return dict(parameters)
     if "long_factor" not in method.parameters:
         raise BadInput(

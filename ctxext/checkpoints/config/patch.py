@@ -13,6 +13,7 @@ from ctxext.encodings.rope_types import follows_length, rope_type_facts
 from ctxext.engines.notes import engine_notes
 from ctxext.errors import BadInput
 from ctxext.methods import (
+    METHODS,
     Extension,
     Method,
     Scaling,
@@ -279,9 +280,12 @@ def _replaced(position: Position, method: str, target: int, kept: Mapping[str, V
         f"tokens); that scaling is replaced{'' if 'factor' in kept else counted}"
     ]
     if scaling != method and rope is not None and rope.block.rope_type != "default":
+        known = METHODS.get(scaling)
+        less = known is not None and not known.required
         warnings.append(
-            f"its weights were trained under {scaling}: --method {scaling}, if it reaches far "
-            "enough, changes less than another method"
+            f"its weights were trained under {scaling}"
+            + (f": --method {scaling}, if it reaches far enough," if less else ", and any other")
+            + (" changes less than another method" if less else " method changes what they know")
         )
     return warnings
 

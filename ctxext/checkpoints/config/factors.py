@@ -82,5 +82,5 @@ def with_factors(
     read = read_factors(factors)
     twice = sorted(set(read) & set(parameters) - {"attention_factor"})
     if twice:
-        raise BadInput(f"{twice[0]} is given, and {_FLAG} {factors} has one too", "give one")
+        raise BadInput(f"--factors {factors} has a {twice[0]}, and one is given too", "give one")
     return {**read, **parameters}

@@ -35,8 +35,9 @@ class Patch:
         config: the whole new config.json.
         extension: what the method computed; None when there is nothing to extend (factor 1).
         original, target: windows in tokens.
-        restored: {FILE.KEY: (before, after)} of lengths in other files that are set back to
-            `before`, where they are `after` (None: whatever they are); None = they are raised.
+        restored: {FILE.KEY: (before, values)} of lengths in other files that are set back to
+            `before`, where they are one of `values` (None: whatever they are); None = they are
+            raised.
     """
 
     config: dict[str, Any]
@@ -45,7 +46,7 @@ class Patch:
     original: int
     target: int
     warnings: tuple[str, ...]
-    restored: Mapping[str, tuple[Any, Any]] | None = None
+    restored: Mapping[str, tuple[Any, tuple[int, ...] | None]] | None = None
 
 
 def resolve_target(

@@ -5,6 +5,8 @@ from typing import Any, Final
 
 from ctxext.checkpoints.config.detect import Position, detect
 from ctxext.checkpoints.config.patch import ABSENT, Patch, extendable_rope, write_rope
+from ctxext.checkpoints.config.rotation import Rope
+from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import BadInput
 from ctxext.methods import get_method, top_keys
 from ctxext.runs.rows.record import RunRecord
@@ -52,7 +54,9 @@ def plan_taking_back(
             "ctxext.json only",
             "use the unscaled base",
         )
-    original, current = position.window.original, position.window.current
+    _check_window_is_said(rope, position, where)
+    original = position.window.original
+    claimed = (position.window.current, position.window.max_position_embeddings)
     extension = chosen(rope.spec, original, **parameters)
     new = dict(config)
     write_rope(new, extension, rope)
@@ -61,7 +65,7 @@ def plan_taking_back(
         f"{extension.rope_theta:g} are what the rope block says, and other keys stay as they are",
     )
     lengths = {
-        key: (original, current)
+        key: (original, claimed)
         for key in (
             "tokenizer_config.model_max_length",
             "tokenizer.truncation.max_length",
@@ -69,6 +73,17 @@ def plan_taking_back(
         )
     }
     return Patch(new, extension, chosen.name, original, original, warnings, restored=lengths)
+
+
+def _check_window_is_said(rope: Rope, position: Position, where: str) -> None:
+    """Refuse a block whose original window is a guess: it does not say the window it scaled."""
+    guessed = rope_type_facts(rope.block.rope_type).window == "raised-or-not"
+    said = rope.block.original_max_position_embeddings is not None
+    if guessed and not said and position.window.source not in ("--original-length", "ctxext.json"):
+        raise BadInput(
+            f"{where} does not say its original window, and no ctxext.json does",
+            "give it with --original-length",
+        )
 
 
 def unscaled(recorded: RunRecord | None) -> dict[str, Any]:

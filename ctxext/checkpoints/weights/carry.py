@@ -237,19 +237,19 @@ def raise_generation_length(
 
 
 def restore_lengths(
-    folder: Path, restored: Mapping[str, tuple[Any, Any]]
+    folder: Path, restored: Mapping[str, tuple[Any, tuple[int, ...] | None]]
 ) -> dict[str, tuple[Any, Any]]:
     """Set lengths in carried files back to what they were before an extension.
 
     Args:
-        restored: {"FILE.KEY": (before, after)}; a value that is not `after` is left, unless that
-            is None.
+        restored: {"FILE.KEY": (before, values)}; a value that is none of them is left, unless
+            that is None.
 
     Returns:
         {"FILE.KEY": (what it was, what it is now)} for what changed.
     """
     changed: dict[str, tuple[Any, Any]] = {}
-    for name, (before, after) in restored.items():
+    for name, (before, values) in restored.items():
         file, *keys, last = name.split(".")
         path = folder / f"{file}.json"
         if not path.exists():
@@ -260,7 +260,7 @@ def restore_lengths(
             place = place.get(key) if isinstance(place, dict) else None
         if not isinstance(place, dict) or last not in place or place[last] == before:
             continue
-        if after is None or place[last] == after:
+        if values is None or place[last] in values:
             changed[name] = (place[last], before)
             place[last] = before
             path.write_text(dump_json(document), encoding="utf-8")

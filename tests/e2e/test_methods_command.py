@@ -204,3 +204,12 @@ def test_a_recipe_may_hold_the_factors(tiny_llama):
     assert planned_window(config, wanted).rope.block.long_factor == tuple(FACTORS)
     with pytest.raises(ctxext.BadInput, match="needs long_factor"):
         planned_window(config, ExtendConfig(method="longrope", target=512))
+
+
+def test_the_list_needs_no_torch():
+    import subprocess
+    import sys
+
+    code = "import ctxext, sys; ctxext.list_methods(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "numpy", "transformers"} & set(done.stdout.split())

@@ -6,5 +6,6 @@ ENGINE = Engine(
     name="TensorRT-LLM",
     rank=8,
     source="NVIDIA/TensorRT-LLM: tensorrt_llm/_torch/attention_backend/interface.py",
+    list_attention="standard",
     ignored_keys={"attention_factor": "", "truncate": ""},
 )

@@ -206,6 +206,12 @@ def _checked_architecture(reader: Any, name: str, position: Position) -> str:
             f"checkpoint {len(position.layers)} and {wanted}",
             "give the file that was converted from this checkpoint",
         )
+    for tensor in reader.tensors:
+        plain = (int(tensor.tensor_type), tensor.n_elements) == (_TENSOR_F32, wanted // 2)
+        if tensor.name == FACTORS and not plain:
+            raise BadInput(f"--gguf: the {FACTORS} of {name} is not float32 of one for each pair")
+        if tensor.name.startswith("rope_factors_"):
+            raise BadInput(f"--gguf: {name} has {tensor.name} already, for longrope of its own")
     return architecture
 
 

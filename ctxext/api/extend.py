@@ -10,7 +10,7 @@ from ctxext.checkpoints.config.detect import Position, detect
 from ctxext.checkpoints.config.patch import Patch, config_diff, plan_patch, resolve_target
 from ctxext.checkpoints.config.quantised import refuse_quantised
 from ctxext.checkpoints.config.rope_block import Dialect
-from ctxext.checkpoints.config.temperature import Split, split_temperature
+from ctxext.checkpoints.config.temperature import FLAG, SAID_BY, Split, split_temperature
 from ctxext.checkpoints.config.windows import Origin
 from ctxext.checkpoints.folder import CONFIG, Source
 from ctxext.checkpoints.live.check import check_in_transformers, check_written
@@ -34,6 +34,7 @@ from ctxext.checkpoints.weights.carry import (
 from ctxext.checkpoints.weights.files import Weights, read_weights
 from ctxext.checkpoints.weights.fold import Fold, plan_fold, write_folded
 from ctxext.checkpoints.weights.gguf_file import GgufChange, plan_gguf, write_gguf
+from ctxext.checkpoints.weights.queries import QUERIES
 from ctxext.choices import check_word
 from ctxext.errors import BadInput
 from ctxext.methods import get_method, name_of_scaling
@@ -195,6 +196,9 @@ def _planned(
         patch, rest = split.patch, split.rest
         folded = plan_fold(held, opened.position, rest)
         notes = [_fold_note(split, folded)]
+    elif patch.extension and opened.position.model_type in QUERIES:
+        said = SAID_BY & set(patch.extension.rope_block)
+        notes = [f"{FLAG} puts the attention factor where none passes over it"] if said else []
     warnings = [*opened.warnings, *patch.warnings, *notes, *missing_tokenizer(opened.source)]
     result = ExtendResult(
         output_dir=None,

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import Position, detect
@@ -14,7 +14,7 @@ from ctxext.engines.notes import engine_notes
 from ctxext.errors import BadInput
 
 FLAG = "--fold-attention-factor"
-_SAID_BY = ("attention_factor", "mscale", "mscale_all_dim")
+SAID_BY: Final = frozenset({"attention_factor", "mscale", "mscale_all_dim"})
 """Keys of a rope block that replace the attention factor of its `rope_type`."""
 
 
@@ -79,7 +79,7 @@ def split_temperature(patch: Patch, position: Position, where: str) -> Split:
 
 
 def _plain(block: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in block.items() if key not in _SAID_BY}
+    return {key: value for key, value in block.items() if key not in SAID_BY}
 
 
 def _without_temperature(config: Mapping[str, Any], position: Position) -> dict[str, Any]:

@@ -130,6 +130,10 @@ def write_gguf(path: Path, change: GgufChange) -> None:
             os.fsync(file.fileno())
         shutil.copymode(path, beside)
         beside.replace(path)
+    except OSError as error:
+        raise CtxextError(
+            f"--gguf {path} cannot be written: {error.strerror}", "the old file is as it was"
+        ) from error
     finally:
         beside.unlink(missing_ok=True)
 
@@ -149,6 +153,8 @@ def _read(path: Path) -> Any:
     name = printable(path.name)
     if not path.exists():
         raise BadInput(f"--gguf {path} does not exist", "convert the checkpoint first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise BadInput(f"--gguf {path}: no permission to write {path.parent}")
     if path.is_symlink() or not path.is_file():
         raise BadInput(f"--gguf {path} is not a regular file", "copy it to where it may be changed")
     logging.getLogger("gguf").setLevel(logging.ERROR)
@@ -248,10 +254,6 @@ def _write(reader: Any, source: IO[bytes], file: IO[bytes], change: GgufChange) 
     raw = struct.pack(f"<{len(change.factors)}f", *change.factors)
     if old is None:
         infos += _string(FACTORS) + struct.pack("<IQIQ", 1, len(change.factors), _TENSOR_F32, place)
-    elif old.n_bytes != len(raw) or int(old.tensor_type) != _TENSOR_F32:
-        raise BadInput(
-            f"--gguf: the {FACTORS} of {change.file} is not float32 of one for each pair"
-        )
     else:
         place = old.data_offset - reader.data_offset
     count = len(reader.tensors) + (old is None)

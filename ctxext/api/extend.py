@@ -10,7 +10,7 @@ from ctxext.checkpoints.config.detect import Position, detect
 from ctxext.checkpoints.config.patch import Patch, config_diff, plan_patch, resolve_target
 from ctxext.checkpoints.config.quantised import refuse_quantised
 from ctxext.checkpoints.config.rope_block import Dialect
-from ctxext.checkpoints.config.temperature import FLAG, SAID_BY, Split, split_temperature
+from ctxext.checkpoints.config.temperature import SAID_BY, Split, split_temperature
 from ctxext.checkpoints.config.windows import Origin
 from ctxext.checkpoints.folder import CONFIG, Source
 from ctxext.checkpoints.live.check import check_in_transformers, check_written
@@ -198,7 +198,11 @@ def _planned(
         notes = [_fold_note(split, folded)]
     elif patch.extension and opened.position.model_type in QUERIES:
         said = SAID_BY & set(patch.extension.rope_block)
-        notes = [f"{FLAG} puts the attention factor where none passes over it"] if said else []
+        notes = (
+            ["--fold-attention-factor puts the attention factor where none passes over it"]
+            if said
+            else []
+        )
     warnings = [*opened.warnings, *patch.warnings, *notes, *missing_tokenizer(opened.source)]
     result = ExtendResult(
         output_dir=None,

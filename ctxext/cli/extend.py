@@ -52,7 +52,7 @@ def command(
         typer.Option(
             "--gguf",
             metavar="FILE",
-            help="Write the rope into a converted file too, or alone without --output-dir.",
+            help="Write the rope into a file that llama.cpp converted, too or alone.",
         ),
     ] = None,
     output_dir: options.OutputDir = None,

@@ -13,7 +13,6 @@ from ctxext.checkpoints.config.rope_forms import form_of, nested
 from ctxext.engines.notes import engine_notes
 from ctxext.errors import BadInput
 
-FLAG = "--fold-attention-factor"
 SAID_BY: Final = frozenset({"attention_factor", "mscale", "mscale_all_dim"})
 """Keys of a rope block that replace the attention factor of its `rope_type`."""
 
@@ -50,24 +49,30 @@ def split_temperature(patch: Patch, position: Position, where: str) -> Split:
     """
     extension, model_type = patch.extension, position.model_type
     if extension is None:
-        raise BadInput(f"{FLAG}: the window stays, and so does the rope: there is no factor")
+        raise BadInput(
+            "--fold-attention-factor: the window stays, and so does the rope: there is no factor"
+        )
     if model_type in families.LATENT:
         raise BadInput(
-            f"{FLAG}: {model_type} has latent attention: its temperature is on the whole score and "
-            "stands in mscale_all_dim, which its readers know"
+            f"--fold-attention-factor: {model_type} has latent attention: its temperature is on "
+            "the whole score and stands in mscale_all_dim, which its readers know"
         )
     if model_type in OWN_MSCALE:
-        raise BadInput(f"{FLAG}: readers of {model_type} take the factor from its long_mscale")
+        raise BadInput(
+            f"--fold-attention-factor: readers of {model_type} take the factor from its long_mscale"
+        )
     config = _without_temperature(patch.config, position)
     rope = detect(config, where=where, original_length=patch.original).rope
     if rope is None or rope.attention_factor is None:
-        raise BadInput(f"{FLAG}: {where}: the rope of this {model_type} is unknown")
+        raise BadInput(
+            f"--fold-attention-factor: {where}: the rope of this {model_type} is unknown"
+        )
     asked, left = extension.attention_factor, rope.attention_factor
     if math.isclose(asked, left, rel_tol=1e-9):
         name = extension.rope_block["rope_type"]
         raise BadInput(
-            f"{FLAG}: nothing to fold: readers of {name} compute the attention factor {left:.6g} "
-            "by themselves",
+            f"--fold-attention-factor: nothing to fold: readers of {name} compute the attention "
+            f"factor {left:.6g} by themselves",
             "leave out the flag, or set another factor: --set attention_factor=N",
         )
     block = _plain(extension.rope_block)

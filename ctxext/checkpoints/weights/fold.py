@@ -25,8 +25,6 @@ from ctxext.errors import BadInput, CtxextError
 if TYPE_CHECKING:
     import torch
 
-FLAG = "--fold-attention-factor"
-
 
 @dataclass(frozen=True)
 class Fold:
@@ -69,8 +67,8 @@ def plan_fold(weights: Weights, position: Position, rest: float) -> Fold:
     queries = QUERIES.get(model_type)
     if queries is None or rope is None:
         raise BadInput(
-            f"{FLAG}: where the queries of {model_type} get their scale is not known to ctxext, so "
-            "no factor can be folded into them",
+            f"--fold-attention-factor: where the queries of {model_type} get their scale is not "
+            "known to ctxext, so no factor can be folded into them",
             f"families where it is: {', '.join(sorted(QUERIES))}",
         )
     layers = _scaled_layers(position)
@@ -82,8 +80,8 @@ def plan_fold(weights: Weights, position: Position, rest: float) -> Fold:
             continue
         if another_norm(below, queries):
             raise BadInput(
-                f"{FLAG}: {printable(name)} norms the queries of this {model_type} in a way that "
-                "is not known to ctxext"
+                f"--fold-attention-factor: {printable(name)} norms the queries of this "
+                f"{model_type} in a way that is not known to ctxext"
             )
         if below not in (f"{queries.name}.weight", f"{queries.name}.bias"):
             continue
@@ -92,8 +90,8 @@ def plan_fold(weights: Weights, position: Position, rest: float) -> Fold:
     missing = sorted(layers - seen)
     if missing:
         raise BadInput(
-            f"{FLAG}: layer {missing[0]} has no {queries.name}.weight, where queries of "
-            f"{model_type} get their scale"
+            f"--fold-attention-factor: layer {missing[0]} has no {queries.name}.weight, where "
+            f"queries of {model_type} get their scale"
         )
     return Fold(rest**2, queries.one_plus, rows)
 
@@ -118,7 +116,8 @@ def _rows(queries: Queries, name: str, info: TensorInfo, position: Position) -> 
     shown = printable(name)
     if not is_plain(info):
         raise BadInput(
-            f"{FLAG}: {shown} is quantised ({info.dtype})", "fold into the unquantised checkpoint"
+            f"--fold-attention-factor: {shown} is quantised ({info.dtype})",
+            "fold into the unquantised checkpoint",
         )
     rope = position.rope
     if rope is None:
@@ -131,8 +130,8 @@ def _rows(queries: Queries, name: str, info: TensorInfo, position: Position) -> 
     )
     if rows is None:
         raise BadInput(
-            f"{FLAG}: {shown} has the shape {list(info.shape)}, which does not fit heads of "
-            f"{rope.head_dim} dims"
+            f"--fold-attention-factor: {shown} has the shape {list(info.shape)}, which does not "
+            f"fit heads of {rope.head_dim} dims"
         )
     return rows
 
@@ -194,7 +193,7 @@ def _stored(name: str, exact: "torch.Tensor", dtype: str) -> "torch.Tensor":
     stored = exact.to(getattr(torch, word)).contiguous()
     if not stored.isfinite().all():
         raise CtxextError(
-            f"{FLAG}: {printable(name)!r} times the factor holds NaN, infinity or a number beyond "
-            f"{word}"
+            f"--fold-attention-factor: {printable(name)!r} times the factor holds NaN, infinity "
+            f"or a number beyond {word}"
         )
     return stored

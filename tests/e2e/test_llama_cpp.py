@@ -41,6 +41,7 @@ def by_llama_cpp(path):
     )  # fmt: skip
     model.eval(tokens())
     scores = torch.from_numpy(np.array(model.scores[: LENGTH - 1])).log_softmax(-1)
+    model.close()
     return scores.gather(1, torch.tensor(tokens())[1:, None])[:, 0].numpy()
 
 
@@ -60,8 +61,8 @@ def test_the_same_likelihoods_past_the_window(tmp_path, stories, method, paramet
         str(stories), method=method, target=2048, parameters=parameters, output_dir=out, gguf=path
     )
     wanted, got = by_transformers(out), by_llama_cpp(path)
-    assert np.abs(got - wanted).max() < 2e-3
-    assert np.abs(got - wanted).mean() < 2e-4
+    assert np.abs(got - wanted).max() < 5e-4  # nats; float32 leaves 4e-5
+    assert np.abs(got - wanted).mean() < 5e-5
     unscaled = by_llama_cpp(plain)
     assert np.abs(unscaled - wanted)[512:].mean() > 0.05  # the factors are what makes it so
     assert np.abs(unscaled - by_transformers(stories)).max() < 2e-3  # and nothing else is

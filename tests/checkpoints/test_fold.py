@@ -12,7 +12,7 @@ from ctxext.api.extend import extend
 from ctxext.checkpoints.config.detect import detect
 from ctxext.checkpoints.weights.files import read_weights
 from ctxext.checkpoints.weights.fold import plan_fold, write_folded
-from ctxext.checkpoints.weights.queries import QUERIES
+from ctxext.checkpoints.weights.queries import QUERIES, by_layer
 from ctxext.errors import BadInput
 from support.checkpoints import build_tiny
 from support.command import run_ctxext
@@ -219,3 +219,17 @@ def test_every_family_of_the_table_is_one_that_turns():
     from ctxext.checkpoints.config import families
 
     assert set(QUERIES) <= families.KNOWN - families.LATENT
+
+
+def test_layers_are_those_of_the_part_that_reads_text():
+    q = "self_attn.q_proj.weight"
+    for text in (
+        f"model.layers.3.{q}", f"model.language_model.layers.3.{q}",
+        f"language_model.model.layers.3.{q}", f"model.text_model.layers.3.{q}",
+    ):  # fmt: skip
+        assert list(by_layer([text])) == [(3, q, text)]
+    for other in (
+        f"model.vision_tower.encoder.layers.3.{q}", f"vision_model.model.layers.3.{q}",
+        f"audio_tower.layers.3.{q}", f"model.mtp.layers.3.{q}", "model.norm.weight",
+    ):  # fmt: skip
+        assert list(by_layer([other])) == []

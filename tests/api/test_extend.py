@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from ctxext.api.extend import extend, planned_window
+from ctxext.api.extend import extend
+from ctxext.api.extension_plan import planned_window
 from ctxext.checkpoints.live.rotary import one_live_rope
 from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.checkpoints.provenance import origin_of

@@ -47,7 +47,7 @@ from ctxext.runs.recipe.begun import (
     settle,
     write_begun,
 )
-from ctxext.runs.recipe.config import ALL_LINEAR, FinetuneConfig
+from ctxext.runs.recipe.config import ALL_LINEAR, ATTENTION_OF_LLAMA, FinetuneConfig
 from ctxext.runs.rows.record import RunRecord
 from ctxext.runs.rows.row import Document
 from ctxext.runs.rows.training import ValidationSummary, recent_loss, summarised
@@ -496,7 +496,7 @@ def check_targets(config: FinetuneConfig, weights: Weights) -> None:
         BadInput: one is none.
     """
     targets = config.lora.targets
-    if config.train.what != "lora" or targets == (ALL_LINEAR,):
+    if config.train.what != "lora" or targets in ((ALL_LINEAR,), ATTENTION_OF_LLAMA):
         return
     paths = [name.split(".") for name, (_, info) in weights.tensors.items() if len(info.shape) == 2]
     known = {path[-2] for path in paths if path[-1] == "weight" and len(path) > 1}

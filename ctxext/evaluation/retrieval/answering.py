@@ -133,7 +133,9 @@ class Answerer:
         self._lean = False
 
     def _cache_is_right(self) -> bool:
-        ids = [index % self.model.config.vocab_size for index in range(1, _PROBE + 1)]
+        ids = [
+            index % self.model.config.get_text_config().vocab_size for index in range(1, _PROBE + 1)
+        ]
         prompt, tails = ids[:-_TAIL], [ids[-_TAIL:], ids[:_TAIL]]
         try:
             through = self._cached(prompt, tails)

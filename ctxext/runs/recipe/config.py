@@ -13,6 +13,8 @@ from ctxext.runs.recipe.validation_config import ValidationConfig
 
 ALL_LINEAR = "all-linear"
 """In `lora.targets`: every linear layer but the head."""
+ATTENTION_OF_LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj")
+"""The matrices of attention, by the names that most families have for them."""
 LLAMA_MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # Far above what anybody means, and far below what an estimate or a library stumbles over.
 _MOST_STEPS, _MOST_ROWS, _MOST_TEXT = 10**9, 10**6, 10**15
@@ -90,7 +92,8 @@ class LoraConfig:
     Attributes:
         rank, alpha: of every adapter; the update is scaled by alpha / rank.
         dropout: of the adapter's input.
-        targets: names of the linear layers that get an adapter; `all-linear`: all but the head.
+        targets: names of the linear layers that get an adapter; `all-linear`: all but the head, and
+            what the default is in a model without layers of those names.
         train_norms: all norm weights too; with the embeddings they close most of the gap to full
             fine-tuning at long context (LongLoRA, arXiv:2309.12307, table 2).
         train_embeddings: the embedding (and an untied head) too.
@@ -103,7 +106,7 @@ class LoraConfig:
     rank: int = bounded(16, least=1, most=16384)
     alpha: float = bounded(32.0, above=0, most=1e6)
     dropout: float = bounded(0.0, least=0, below=1)
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    targets: tuple[str, ...] = ATTENTION_OF_LLAMA
     train_norms: bool = False
     train_embeddings: bool = False
     rslora: bool = False

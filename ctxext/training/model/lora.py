@@ -10,7 +10,7 @@ from torch import nn
 from ctxext.checkpoints.live.head import decoder_of, head_of, without_peft
 from ctxext.checkpoints.live.rotary import text_decoder
 from ctxext.errors import BadInput
-from ctxext.runs.recipe.config import ALL_LINEAR, LoraConfig
+from ctxext.runs.recipe.config import ALL_LINEAR, ATTENTION_OF_LLAMA, LoraConfig
 from ctxext.training.model.batch import Batch
 from ctxext.training.model.loss import IGNORED, summed_nll
 from ctxext.training.model.router_loss import router_loss, wants_router_loss
@@ -69,7 +69,10 @@ def add_adapters(model: Any, config: LoraConfig, base_name: str) -> Any:
     paths = [name for name, m in decoder.named_modules() if isinstance(m, nn.Linear)]
     linear = {name.rpartition(".")[2] for name in paths}
     head = {"lm_head", "embed_tokens"}
-    targets = sorted(linear - head) if ALL_LINEAR in config.targets else list(config.targets)
+    every = ALL_LINEAR in config.targets
+    if config.targets == ATTENTION_OF_LLAMA and not linear.issuperset(ATTENTION_OF_LLAMA):
+        every = True  # nobody asked for these names, and the model has others
+    targets = sorted(linear - head) if every else list(config.targets)
     for target in targets:
         if target not in linear or target in head:
             raise BadInput(

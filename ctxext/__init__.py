@@ -50,6 +50,8 @@ _NAMES = {
     "api.finetune_plan": "plan_finetune FinetunePlan",
     "api.harness": "harness",
     "api.inspect": "inspect InspectResult",
+    "api.inspect_difference": "inspect_difference DifferenceResult",
+    "api.inspect_plot": "plot",
     "api.merge": "merge MergeResult",
     "api.perplexity": "perplexity KeyTokens",
     "api.push": "push PushResult",

@@ -8,4 +8,5 @@ ENGINE = Engine(
     source="ml-explore/mlx-lm: mlx_lm/models/rope_utils.py, models/llama.py",
     ignored_keys={"attention_factor": "", "truncate": ""},
     serve="mlx_lm.generate --model {repo} --prompt -",
+    reads_rope_parameters=False,
 )

@@ -7,4 +7,5 @@ ENGINE = Engine(
     rank=8,
     source="NVIDIA/TensorRT-LLM: tensorrt_llm/_torch/attention_backend/interface.py",
     ignored_keys={"attention_factor": "", "truncate": ""},
+    reads_rope_parameters=False,
 )

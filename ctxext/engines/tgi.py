@@ -9,4 +9,5 @@ ENGINE = Engine(
     readings={"linear": "ignored"},  # its branch for it does nothing
     ignored_keys={"attention_factor": "", "beta_fast": "", "beta_slow": "", "truncate": ""},
     window_flag="--max-total-tokens",
+    reads_rope_parameters=False,
 )

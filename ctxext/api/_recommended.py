@@ -46,7 +46,7 @@ def recommended(
     chosen = kept or max(usable, key=lambda row: _merit(row, scale))
     sentences = [
         _keeps(position, chosen) if kept else _why(chosen, scale),
-        _training(chosen, scale),
+        _training(chosen, target / position.window.current),
         _elsewhere(chosen, usable, scale),
         *_of_the_family(position, target),
     ]
@@ -145,15 +145,16 @@ def _why(row: MethodAtTarget, scale: float) -> str:
     return f"{row.name}: {', '.join(parts)}; {len(row.engines)} of {len(ENGINES)} engines run it"
 
 
-def _training(row: MethodAtTarget, scale: float) -> str:
-    if scale <= _UNTRAINED:
+def _training(row: MethodAtTarget, step: float) -> str:
+    """Say whether a step from what is claimed now is read without training."""
+    if step <= _UNTRAINED:
         return (
-            f"{scale:g} times the window is within what is read without training; measure it, and "
-            f"train for more ({row.training})"
+            f"{step:.3g} times the window is within what was seen to be read without training: "
+            f"measure it, and fine-tune for more ({row.training})"
         )
     return (
-        f"{scale:g} times the window is beyond what is read well without training: fine-tune at "
-        f"the target (ctxext finetune; {row.training})"
+        f"{step:.3g} times the window is beyond what is read well without training: fine-tune at "
+        f"the target with ctxext finetune ({row.training})"
     )
 
 
@@ -164,9 +165,9 @@ def _elsewhere(row: MethodAtTarget, usable: Sequence[MethodAtTarget], scale: flo
         return ""
     wide = [other for other in usable if set(missing) <= set(other.engines)]
     if not wide:
-        return f"not run rightly by {', '.join(missing)}"
+        return f"Not run rightly by {', '.join(missing)}"
     best = max(wide, key=lambda other: _merit(other, scale))
-    return f"for {', '.join(missing)} take {best.name}"
+    return f"For {', '.join(missing)} take {best.name}"
 
 
 def _all_windowed(position: Position, target: int) -> str | None:
@@ -175,7 +176,7 @@ def _all_windowed(position: Position, target: int) -> str | None:
     if not reach or len(reach) < len(position.layers) or max(reach) >= target:
         return None
     return (
-        f"windows first: every layer attends to the last {max(reach)} tokens only, and no scaling "
+        f"Windows first: every layer attends to the last {max(reach)} tokens only, and no scaling "
         "of the rope reaches further; the weights were trained so, and need training without"
     )
 
@@ -187,7 +188,7 @@ def _of_the_family(position: Position, target: int) -> list[str]:
     short = [x.window for x in position.layers if x.attention == "sliding" and x.window]
     if position.model_type in families.LATENT:
         said.append(
-            "latent attention turns a part of each head only, so the temperature goes on the whole "
+            "Latent attention turns a part of each head only, so the temperature goes on the whole "
             "score (mscale_all_dim)"
         )
     if still:

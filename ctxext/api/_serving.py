@@ -51,10 +51,11 @@ def serving_of(
     return serving(block.rope_type, keys, target, model, local=local, old_keys=old_keys)
 
 
-def right_in(block: Mapping[str, Any]) -> tuple[str, ...]:
-    """Name the engines that run a rope block as it is written by a method."""
+def divided(block: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Divide engines into those that run a rope block rightly, in current releases, and others."""
     rows = serving(block["rope_type"], [*block], 0, "", local=False)
-    return tuple(row.engine for row in rows if row.verdict == "ok")
+    right = tuple(row.engine for row in rows if row.verdict in ("ok", "needs version"))
+    return right, tuple(row.engine for row in rows if row.engine not in right)
 
 
 def _verdict(

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, ClassVar, Literal
 
 from ctxext.api._arguments import checked, maybe_tokens
-from ctxext.checkpoints.config.detect import Position, detect
+from ctxext.api._serving import serving_of
+from ctxext.checkpoints.config.detect import Position, detect, reads_alike_in_transformers_4
 from ctxext.checkpoints.config.patch import Patch, config_diff, plan_patch, resolve_target
 from ctxext.checkpoints.config.rope_block import Dialect
 from ctxext.checkpoints.config.windows import Origin
@@ -30,6 +32,7 @@ from ctxext.methods import get_method
 from ctxext.runs.json_file import dump_json
 from ctxext.runs.output import staged_folder
 from ctxext.runs.recipe.extend_config import ExtendConfig
+from ctxext.runs.rows.inspect import Serving
 from ctxext.runs.rows.row import Document, Windows
 
 
@@ -37,7 +40,8 @@ from ctxext.runs.rows.row import Document, Windows
 class ExtendResult(Document):
     """What `ctxext extend` did, or would do (`dry_run`).
 
-    `checked_relative_difference` is the largest to transformers' own frequencies, where asked for.
+    `checked_relative_difference` is the largest to transformers' own frequencies, where asked for;
+    `serving` what each engine makes of the result, and how it is started.
     """
 
     schema: ClassVar[str] = "ctxext.extend/1"
@@ -51,6 +55,7 @@ class ExtendResult(Document):
     warnings: tuple[str, ...] = ()
     dry_run: bool
     checked_relative_difference: float | None = None
+    serving: tuple[Serving, ...] = ()
 
 
 @checked
@@ -134,6 +139,7 @@ def extend(
         files=(),
         warnings=tuple(dict.fromkeys(warnings)),
         dry_run=dry_run,
+        serving=_serving(patch, after, output_dir),
     )
     if dry_run:
         return planned
@@ -147,6 +153,15 @@ def extend(
         planned = replace(planned, warnings=tuple(dict.fromkeys(warnings)))
         extended = _write(folder, opened, patch, after, planned, check=check)
     return replace(extended, output_dir=str(out), weights=how)
+
+
+def _serving(patch: Patch, after: Position, output_dir: str | Path | None) -> tuple[Serving, ...]:
+    """Say what engines make of the new config."""
+    if after.rope is None:
+        return ()
+    old_keys = reads_alike_in_transformers_4(patch.config, after.rope)
+    folder = quote(str(output_dir or "OUT"))
+    return serving_of(after.rope, patch.target, folder, local=True, old_keys=old_keys)
 
 
 def _write(

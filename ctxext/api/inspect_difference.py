@@ -168,17 +168,17 @@ def _warnings(first: Position, second: Position, same_rope: bool | None) -> list
             "weights nor adapters of one fit the other"
         ]
     way_out = (
-        "add what was trained (weights minus their own base) to the other's base only where both "
-        "were trained under one rope, or train on after the merge at the window you need"
+        "what was trained moves as a difference of weights (task arithmetic) only between "
+        "checkpoints of one rope"
     )
     if one.block.rope_theta != other.block.rope_theta:
         return [
             f"rope_theta differs ({one.block.rope_theta:g} and {other.block.rope_theta:g}): "
             "theta is a part of what the weights learned, so a merge of the two is broken, and an "
-            f"adapter of one is wrong on the other; {way_out}"
+            f"adapter of one is wrong on the other: {way_out}"
         ]
     return [
         f"the ropes differ ({one.block.rope_type} and {other.block.rope_type}): extend both by the "
         "same method, parameters and window before merging or before an adapter is moved "
-        f"(ctxext extend, ctxext merge --base); {way_out}"
+        f"(ctxext extend, ctxext merge --base): {way_out}"
     ]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ctxext.api._recommended import recommended
-from ctxext.api._serving import right_in
+from ctxext.api._serving import divided
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.extendable import not_by_this
 from ctxext.checkpoints.config.kv_cache import kv_bytes_by_dtype
@@ -78,9 +78,10 @@ def _row(
     except BadInput as error:
         return MethodAtTarget(name=method.name, reason=str(error), training=method.training)
     if extension is None or rope is None or bands is None:
-        reason = f"{target} tokens is the trained window, so there is nothing to scale"
-        return MethodAtTarget(name=method.name, reason=reason, training=method.training)
+        said = f"{target} tokens is the trained window, so there is nothing to scale"
+        return MethodAtTarget(name=method.name, reason=said, training=method.training)
     factors = slowed(inv_freq_of(rope.spec), extension.inv_freq)
+    right, wrong = divided(extension.rope_block)
     return MethodAtTarget(
         name=method.name,
         training=method.training,
@@ -89,7 +90,8 @@ def _row(
         attention_factor=extension.attention_factor,
         max_position_embeddings=extension.max_position_embeddings,
         follows_length=method.facts.follows_length,
-        engines=right_in(extension.rope_block),
+        engines=right,
+        engines_not=wrong,
         factors=tuple(factors),
     )
 

@@ -169,7 +169,16 @@ def _method_row(row: "MethodAtTarget", target: "TargetTable") -> tuple[str, ...]
         return row.name, *("" for _ in spans), "", "", row.reason
     theta = "" if row.rope_theta is None else f"{row.rope_theta:,.6g}"
     attention = "" if row.attention_factor is None else f"{row.attention_factor:.4g}"
-    return row.name, *spans, theta, attention, ", ".join(row.engines) or "none"
+    return row.name, *spans, theta, attention, _listed(row.engines, row.engines_not)
+
+
+def _listed(right: Sequence[str], wrong: Sequence[str]) -> str:
+    """Name the engines that run a method rightly, by the shorter list."""
+    if not wrong:
+        return f"all {len(right)}"
+    if not right:
+        return "none"
+    return ", ".join(right) if len(right) <= len(wrong) else f"all but {', '.join(wrong)}"
 
 
 def _span(factors: tuple[float, float] | None) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ctxext.cli import _options as options
+from ctxext.cli._inspection import show_serving
 from ctxext.cli._output import out, print_json, say_warnings, table
 from ctxext.lengths import parse_length
 
@@ -111,3 +112,4 @@ def _render(result: "ExtendResult") -> None:
     else:
         console.print(f"{len(result.files)} files, weights {result.weights}: ", end="")
         console.print(str(result.output_dir))
+        show_serving(result.serving, "serve it with")

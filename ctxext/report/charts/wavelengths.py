@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ctxext.encodings.turns import ALIASED_TOKENS, FAST_TURNS, Bands
 from ctxext.lengths import counted, show_length
@@ -131,8 +131,9 @@ def _drawn(waves: Wavelengths, title: str) -> "Figure":
             axis.tick_params(labelbottom=False)
         else:
             axis.set_xlabel("rotary pair", fontsize=_TEXT)
-    to = f", from {show_length(waves.original)} to {show_length(waves.target)}" if count else ""
-    title_figure(figure, title + to)
+    if count and waves.target:
+        title += f", from {show_length(waves.original)} to {show_length(waves.target)}"
+    title_figure(figure, title)
     if waves.undrawn:
         figure.supxlabel(
             f"not drawn: {', '.join(waves.undrawn)} (ctxext inspect --target says why)",
@@ -240,7 +241,7 @@ def _draw_slowed(axis: "Axes", method: SlowedPairs, waves: Wavelengths, *, named
     )
 
 
-def _look(pairs: int, color: str) -> dict[str, object]:
+def _look(pairs: int, color: str) -> dict[str, Any]:
     """Give line and marks of a curve over so many pairs."""
     size = 4 if pairs <= _MOST_MARKS else 1.6
     return {"color": color, "linewidth": 1.6, "marker": "o", "markersize": size}

@@ -34,7 +34,7 @@ class MethodAtTarget(Row):
         attention_factor: on cos and sin, so that logits grow by its square.
         max_position_embeddings: that the config gets.
         follows_length: whether the frequencies depend on the length of the text at hand.
-        engines: those that run it rightly.
+        engines, engines_not: those that run it rightly, in their current releases, and the others.
         factors: of each pair.
     """
 
@@ -47,6 +47,7 @@ class MethodAtTarget(Row):
     max_position_embeddings: int | None = None
     follows_length: bool = False
     engines: tuple[str, ...] = ()
+    engines_not: tuple[str, ...] = ()
     factors: tuple[float, ...] = ()
 
 

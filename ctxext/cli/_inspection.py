@@ -167,7 +167,7 @@ def _method_row(row: "MethodAtTarget", target: "TargetTable") -> tuple[str, ...]
     spans = [_span(row.slowed.get(name)) for name in target.pairs]
     if row.reason is not None:
         return row.name, *("" for _ in spans), "", "", row.reason
-    theta = "" if row.rope_theta is None else f"{row.rope_theta:,.6g}"
+    theta = "" if row.rope_theta is None else f"{row.rope_theta:,.0f}"
     attention = "" if row.attention_factor is None else f"{row.attention_factor:.4g}"
     return row.name, *spans, theta, attention, _listed(row.engines, row.engines_not)
 

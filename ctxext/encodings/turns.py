@@ -21,6 +21,10 @@ EXACT_POSITIONS: Final = 2**24
 """Positions that float32 tells apart. From here on neighbours round to the same angle in every
 pair, however slowly it turns (in bfloat16 from 256 on, in float16 from 2048 on)."""
 
+STANDS_STILL: Final = 1e8
+"""Times more slowly from which a pair counts as one that stops: configs have no word for it, and
+hold a number like 1e9 in its place."""
+
 
 @dataclass(frozen=True)
 class Bands:
@@ -70,10 +74,11 @@ def bands_of(inv_freq: Sequence[float], window: int) -> Bands:
 def slowed(before: Sequence[float], after: Sequence[float]) -> list[float]:
     """Compute how many times more slowly each pair turns; infinite where it stops.
 
-    >>> slowed([1.0, 0.1, 0.01], [1.0, 0.025, 0.0])
+    >>> slowed([1.0, 0.1, 0.01], [1.0, 0.025, 1e-11])
     [1.0, 4.0, inf]
     """
-    return [a / b if b else math.inf for a, b in zip(before, after, strict=True)]
+    pairs = zip(before, after, strict=True)
+    return [a / b if b * STANDS_STILL > a else math.inf for a, b in pairs]
 
 
 def first_negative(inv_freq: Sequence[float], limit: int) -> int | None:

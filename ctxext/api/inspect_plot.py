@@ -62,4 +62,4 @@ def _note(row: MethodAtTarget, theta: float) -> str:
         notes.append(f"attention factor {row.attention_factor:.4g}")
     if row.follows_length:
         notes.append("follows the length")
-    return ", ".join(notes)
+    return "\n".join(notes)

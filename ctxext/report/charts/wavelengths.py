@@ -28,7 +28,7 @@ from ctxext.report.charts.svg import Chart
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 _WIDTH, _TOP, _ROW, _COLUMNS = 9.0, 3.7, 1.55, 4  # inches, and small charts in a row
 _MOST_MARKS: Final = 32  # beyond, marks run into each other
@@ -115,31 +115,42 @@ def _described(waves: Wavelengths) -> str:
 
 
 def _drawn(waves: Wavelengths, title: str) -> "Figure":
-    count = len(waves.methods)
-    rows = math.ceil(count / _COLUMNS)
-    figure = blank_figure(_WIDTH, _TOP + rows * _ROW)
-    heights = [_TOP, *[_ROW] * rows]
-    grid = figure.add_gridspec(1 + rows, _COLUMNS, height_ratios=heights)
-    top = figure.add_subplot(grid[0, :])
-    plain_axis(top)
-    _draw_turns(top, waves)
-    for at, method in enumerate(waves.methods):
-        axis = figure.add_subplot(grid[1 + at // _COLUMNS, at % _COLUMNS])
-        plain_axis(axis)
-        _draw_slowed(axis, method, waves, named=at % _COLUMNS == 0)
-        if at + _COLUMNS < count:
-            axis.tick_params(labelbottom=False)
-        else:
-            axis.set_xlabel("rotary pair", fontsize=_TEXT)
-    if count and waves.target:
-        title += f", from {show_length(waves.original)} to {show_length(waves.target)}"
+    if not waves.methods:
+        figure = blank_figure(_WIDTH, _TOP)
+        axis = figure.add_subplot()
+    else:
+        title += f", from {show_length(waves.original)} to {show_length(waves.target or 0)}"
+        rows = math.ceil(len(waves.methods) / _COLUMNS)
+        figure = blank_figure(_WIDTH, _TOP + rows * _ROW)
+        above, below = figure.subfigures(2, 1, height_ratios=[_TOP, rows * _ROW])
+        axis = above.add_subplot()
+        _draw_methods(below, rows, waves)
+    plain_axis(axis)
+    _draw_turns(axis, waves)
     title_figure(figure, title)
+    return figure
+
+
+def _draw_methods(figure: "SubFigure", rows: int, waves: Wavelengths) -> None:
+    """Draw a small chart for each method; only those at the edge of the grid name their axes."""
+    count = len(waves.methods)
+    lines = max(method.note.count("\n") + bool(method.note) for method in waves.methods)
+    for at, method in enumerate(waves.methods):
+        axis = figure.add_subplot(rows, _COLUMNS, at + 1)
+        plain_axis(axis)
+        _draw_slowed(axis, method, waves)
+        name = f"{method.name}, recommended" if method.recommended else method.name
+        axis.set_title(name, loc="left", fontsize=9, fontweight="bold", pad=3 + 9 * lines)
+        axis.tick_params(labelleft=at % _COLUMNS == 0, labelbottom=at + _COLUMNS >= count)
+        if at % _COLUMNS == 0:
+            axis.set_ylabel("slower by", fontsize=_TEXT)
+        if at // _COLUMNS == rows - 1:
+            axis.set_xlabel("rotary pair", fontsize=_TEXT)
     if waves.undrawn:
         figure.supxlabel(
             f"not drawn: {', '.join(waves.undrawn)} (ctxext inspect --target says why)",
             fontsize=_TEXT, color=LIGHT_TEXT, x=0.01, ha="left",
         )  # fmt: skip
-    return figure
 
 
 def _draw_turns(axis: "Axes", waves: Wavelengths) -> None:
@@ -203,42 +214,51 @@ def _mark_aliases(axis: "Axes", waves: Wavelengths, low: float) -> None:
     )  # fmt: skip
 
 
-def _draw_slowed(axis: "Axes", method: SlowedPairs, waves: Wavelengths, *, named: bool) -> None:
-    """Draw the factor of each pair; pairs that stop are crosses at the upper edge."""
+def _draw_slowed(axis: "Axes", method: SlowedPairs, waves: Wavelengths) -> None:
+    """Draw the factor of each pair; what stops, or is beyond all proportion, stands at the top."""
     from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-    pairs = len(method.factors)
     scale = (waves.target or waves.original) / waves.original
-    _shade(axis, waves.bands, pairs)
-    shown = [f for each in waves.methods for f in each.factors if math.isfinite(f)]
+    most = max(scale**2, 8.0)
+    shown = [f for each in waves.methods for f in each.factors if f <= most]
     low, high = min(1.0, *shown), max(scale, *shown)
-    edge = high * (high / low) ** 0.25 * 1.05
+    top = high * (high / low) ** 0.18
+    _shade(axis, waves.bands, len(method.factors))
     axis.set_yscale("log")
-    axis.set_ylim(low / 1.1 / (high / low) ** 0.06, edge)
+    axis.set_ylim(low / (high / low) ** 0.1, top * (high / low) ** 0.08)
     axis.axhline(scale, color="#666666", linewidth=0.8, linestyle="--", zorder=1)
-    turning = [f if math.isfinite(f) else math.nan for f in method.factors]
-    axis.plot(range(pairs), turning, **_look(pairs, _CHANGED))
-    still = [at for at, factor in enumerate(method.factors) if not math.isfinite(factor)]
-    if still:
-        top = [edge / 1.12] * len(still)
-        axis.plot(still, top, color=_CHANGED, marker="x", markersize=4, linestyle="none")
-        axis.annotate(
-            f"{counted(len(still), 'pair')} stop", (still[0], top[0]), (-5, 0), ha="right",
-            va="center", textcoords="offset points", fontsize=7, color=_CHANGED,
-        )  # fmt: skip
+    drawn = [factor if factor <= most else math.nan for factor in method.factors]
+    axis.plot(range(len(drawn)), drawn, **_look(len(drawn), _CHANGED))
+    _mark_beyond(axis, method.factors, most, top)
+    axis.annotate(
+        method.note, (0, 1.03), xycoords="axes fraction", fontsize=7, color=LIGHT_TEXT, va="bottom"
+    )
     ticks = {1.0, scale, *([low] if low < 0.7 else []), *([high] if high > 1.6 * scale else [])}
     axis.yaxis.set_major_locator(FixedLocator(sorted(ticks)))
     axis.yaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}x")
     axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axis.tick_params(labelsize=_TEXT, labelleft=named)
-    if named:
-        axis.set_ylabel("slower by", fontsize=_TEXT)
-    name = f"{method.name}, recommended" if method.recommended else method.name
-    axis.set_title(name, loc="left", fontsize=9, fontweight="bold", pad=13)
-    axis.annotate(
-        method.note, (0, 1.03), xycoords="axes fraction", fontsize=7, color=LIGHT_TEXT, va="bottom"
+    axis.tick_params(labelsize=_TEXT)
+
+
+def _mark_beyond(axis: "Axes", factors: Sequence[float], most: float, top: float) -> None:
+    """Mark the pairs that stop, and those slowed by more than is drawn, and say which it is."""
+    beyond = [at for at, factor in enumerate(factors) if factor > most]
+    if not beyond:
+        return
+    still = sum(math.isinf(factor) for factor in factors)
+    finite = max((factors[at] for at in beyond if math.isfinite(factors[at])), default=None)
+    words = [
+        *([f"to {finite:,.0f}x"] if finite else []),
+        *([f"{counted(still, 'pair')} stop{'s' if still == 1 else ''}"] if still else []),
+    ]
+    axis.plot(
+        beyond, [top] * len(beyond), color=_CHANGED, marker="x", markersize=4, linestyle="none"
     )
+    axis.annotate(
+        ", ".join(words), (beyond[0], top), (-5, 0), textcoords="offset points", fontsize=7,
+        color=_CHANGED, ha="right", va="center",
+    )  # fmt: skip
 
 
 def _look(pairs: int, color: str) -> dict[str, Any]:

@@ -122,9 +122,9 @@ def _drawn(waves: Wavelengths, title: str) -> "Figure":
         title += f", from {show_length(waves.original)} to {show_length(waves.target or 0)}"
         rows = math.ceil(len(waves.methods) / _COLUMNS)
         figure = blank_figure(_WIDTH, _TOP + rows * _ROW)
-        above, below = figure.subfigures(2, 1, height_ratios=[_TOP, rows * _ROW])
-        axis = above.add_subplot()
-        _draw_methods(below, rows, waves)
+        grid = figure.add_gridspec(2, 1, height_ratios=[_TOP, rows * _ROW])
+        axis = figure.add_subfigure(grid[0]).add_subplot()
+        _draw_methods(figure.add_subfigure(grid[1]), rows, waves)
     plain_axis(axis)
     _draw_turns(axis, waves)
     title_figure(figure, title)
@@ -134,13 +134,13 @@ def _drawn(waves: Wavelengths, title: str) -> "Figure":
 def _draw_methods(figure: "SubFigure", rows: int, waves: Wavelengths) -> None:
     """Draw a small chart for each method; only those at the edge of the grid name their axes."""
     count = len(waves.methods)
-    lines = max(method.note.count("\n") + bool(method.note) for method in waves.methods)
     for at, method in enumerate(waves.methods):
         axis = figure.add_subplot(rows, _COLUMNS, at + 1)
         plain_axis(axis)
         _draw_slowed(axis, method, waves)
         name = f"{method.name}, recommended" if method.recommended else method.name
-        axis.set_title(name, loc="left", fontsize=9, fontweight="bold", pad=3 + 9 * lines)
+        lines = method.note.count("\n") + bool(method.note)
+        axis.set_title(name, loc="left", fontsize=9, fontweight="bold", pad=4 + 9 * lines)
         axis.tick_params(labelleft=at % _COLUMNS == 0, labelbottom=at + _COLUMNS >= count)
         if at % _COLUMNS == 0:
             axis.set_ylabel("slower by", fontsize=_TEXT)
@@ -233,7 +233,7 @@ def _draw_slowed(axis: "Axes", method: SlowedPairs, waves: Wavelengths) -> None:
     axis.annotate(
         method.note, (0, 1.03), xycoords="axes fraction", fontsize=7, color=LIGHT_TEXT, va="bottom"
     )
-    ticks = {1.0, scale, *([low] if low < 0.7 else []), *([high] if high > 1.6 * scale else [])}
+    ticks = {1.0, scale, *([low] if low < 0.7 else []), *([scale**2] if scale**2 <= top else [])}
     axis.yaxis.set_major_locator(FixedLocator(sorted(ticks)))
     axis.yaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}x")

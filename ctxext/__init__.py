@@ -17,6 +17,10 @@ if TYPE_CHECKING:  # `as` says to type checkers that a name is meant for others
     )
     from ctxext.api.harness import harness as harness
     from ctxext.api.inspect import InspectResult as InspectResult, inspect as inspect
+    from ctxext.api.inspect_difference import (
+        DifferenceResult as DifferenceResult,
+        inspect_difference as inspect_difference,
+    )
     from ctxext.api.merge import MergeResult as MergeResult, merge as merge
     from ctxext.api.perplexity import KeyTokens as KeyTokens, perplexity as perplexity
     from ctxext.api.push import PushResult as PushResult, push as push
@@ -51,7 +55,6 @@ _NAMES = {
     "api.harness": "harness",
     "api.inspect": "inspect InspectResult",
     "api.inspect_difference": "inspect_difference DifferenceResult",
-    "api.inspect_plot": "plot",
     "api.merge": "merge MergeResult",
     "api.perplexity": "perplexity KeyTokens",
     "api.push": "push PushResult",

@@ -26,7 +26,7 @@ from ctxext.checkpoints.weights.safetensors_file import DTYPE_NAMES, dtype_bytes
 from ctxext.encodings.kinds import ROTARY
 from ctxext.encodings.rope import inv_freq_of, wavelengths
 from ctxext.encodings.rope_types import rope_type_facts
-from ctxext.encodings.turns import Bands, bands_of
+from ctxext.encodings.turns import Bands, aliased, bands_of
 from ctxext.engines.notes import engine_notes
 from ctxext.errors import BadInput
 from ctxext.methods import METHODS, name_of_scaling
@@ -98,7 +98,7 @@ class InspectResult:
                 else {
                     "complete_a_turn": bands.complete,
                     "never_complete_a_turn": len(bands.slow),
-                    "alias": len(bands.aliased),
+                    "alias": aliased(rope.inv_freq) if rope.inv_freq else None,
                 },
                 "sha256": rope.sha256,
                 "dialects": {name: dict(d) for name, d in rope.block.dialects.items()},

@@ -37,6 +37,7 @@ def plot(inspected: InspectResult, path: Path) -> None:
         now=_tokens(rope.inv_freq),
         bands=bands,
         original=window.original,
+        claimed=window.current,
         target=table.tokens if table else None,
         methods=[
             SlowedPairs(row.name, row.factors, _note(row, rope.spec.rope_theta), row.name == best)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ctxext.cli._output import out, table
+from ctxext.encodings.turns import aliased
 from ctxext.lengths import show_length
 
 if TYPE_CHECKING:
@@ -107,9 +108,10 @@ def _rope_lines(result: "InspectResult") -> list[tuple[str, str]]:
     if rope.attention_factor is not None and rope.attention_factor != 1:
         rows.append(("attention factor", f"{rope.attention_factor:.6g}"))
     if bands is not None:
-        aliased = f", {len(bands.aliased)} alias" if bands.aliased else ""
+        fold = aliased(rope.inv_freq or [])
+        alias = f", {fold} alias" if fold else ""
         said = f"{bands.complete} complete a turn in the trained window, {len(bands.slow)} never do"
-        rows.append(("rotary pairs", f"{bands.complete + len(bands.slow)}: {said}{aliased}"))
+        rows.append(("rotary pairs", f"{bands.complete + len(bands.slow)}: {said}{alias}"))
     return rows
 
 

@@ -34,13 +34,11 @@ class Bands:
         fast: at least `FAST_TURNS` times.
         middle: at least once, and less often.
         slow: they never complete a turn, so that angles beyond the window are new to the weights.
-        aliased: they turn by more than half a circle a token, whichever band they are in.
     """
 
     fast: tuple[int, ...]
     middle: tuple[int, ...]
     slow: tuple[int, ...]
-    aliased: tuple[int, ...]
 
     @property
     def complete(self) -> int:
@@ -60,15 +58,25 @@ def bands_of(inv_freq: Sequence[float], window: int) -> Bands:
         window: trained, tokens.
 
     >>> bands_of([1.0, 0.1, 0.01, 0.001], 512)
-    Bands(fast=(0,), middle=(1,), slow=(2, 3), aliased=())
+    Bands(fast=(0,), middle=(1,), slow=(2, 3))
     """
     turns = [window * frequency / (2 * math.pi) for frequency in inv_freq]
     return Bands(
         fast=tuple(i for i, n in enumerate(turns) if n >= FAST_TURNS),
         middle=tuple(i for i, n in enumerate(turns) if 1 <= n < FAST_TURNS),
         slow=tuple(i for i, n in enumerate(turns) if n < 1),
-        aliased=tuple(i for i, f in enumerate(inv_freq) if f * ALIASED_TOKENS > 2 * math.pi),
     )
+
+
+def aliased(inv_freq: Sequence[float]) -> int:
+    """Count the pairs that turn by more than half a circle from one token to the next.
+
+    No base above 1 gives any; factors of single pairs below 1 / pi do.
+
+    >>> aliased([3.3, 1.0, 0.1])
+    1
+    """
+    return sum(frequency * ALIASED_TOKENS > 2 * math.pi for frequency in inv_freq)
 
 
 def slowed(before: Sequence[float], after: Sequence[float]) -> list[float]:

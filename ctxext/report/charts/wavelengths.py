@@ -63,7 +63,7 @@ class Wavelengths:
         model: whose, for the title.
         trained, now: tokens for a turn of each pair, unscaled and as it is.
         bands: of the unscaled pairs in the trained window.
-        original, target: windows in tokens.
+        original, claimed, target: windows in tokens.
         methods: empty where there is no target.
         undrawn: names of methods that give no frequencies here.
     """
@@ -73,9 +73,15 @@ class Wavelengths:
     now: Sequence[float]
     bands: Bands
     original: int
+    claimed: int
     target: int | None = None
     methods: Sequence[SlowedPairs] = ()
     undrawn: Sequence[str] = ()
+
+    @property
+    def aliased(self) -> int:
+        """How many pairs turn by more than half a circle a token."""
+        return sum(tokens < ALIASED_TOKENS for tokens in self.now)
 
     @property
     def scaled(self) -> bool:
@@ -106,7 +112,7 @@ def _described(waves: Wavelengths) -> str:
     text = (
         f"{len(waves.trained)} rotary pairs, from {min(waves.now):.4g} to {max(waves.now):,.4g} "
         f"tokens for a turn. {bands.complete} complete a turn in the trained window of "
-        f"{waves.original:,} tokens, {len(bands.slow)} never do; {len(bands.aliased)} alias."
+        f"{waves.original:,} tokens, {len(bands.slow)} never do; {waves.aliased} alias."
     )
     for method in waves.methods:
         low, high = min(method.factors), max(method.factors)
@@ -163,7 +169,7 @@ def _draw_turns(axis: "Axes", waves: Wavelengths) -> None:
     drawn = [waves.trained, waves.now] if waves.scaled else [waves.now]
     finite = [tokens for curve in drawn for tokens in curve if math.isfinite(tokens)]
     low = min(1.0, *finite) / 1.1
-    high = max(*finite, waves.original, waves.target or 0) * 2.5
+    high = max(*finite, waves.claimed, waves.target or 0) * 2.5
     axis.set_ylim(low, high)
     if waves.scaled:
         axis.plot(pairs, waves.trained, gid="trained", **_look(len(pairs), NEUTRAL))
@@ -171,9 +177,10 @@ def _draw_turns(axis: "Axes", waves: Wavelengths) -> None:
         _name_end(axis, waves.now, "as it is", "#000000", below=False)
     axis.plot(pairs, waves.now, gid="now", **_look(len(pairs), "#000000"))
     for tokens, text, va in (
-        (waves.original, "trained window", "top"), (waves.target, "target", "bottom"),
-    ):  # fmt: skip
-        if tokens and not (text == "target" and tokens == waves.original):
+        (waves.original, "trained window", "top"),
+        (waves.target or waves.claimed, "target" if waves.target else "claimed", "bottom"),
+    ):
+        if va == "top" or tokens != waves.original:
             axis.axhline(tokens, color="#666666", linewidth=1, linestyle="--", zorder=1)
             axis.annotate(
                 f"{text} {show_length(tokens)}", (1.01, tokens), fontsize=_TEXT, color=LIGHT_TEXT,
@@ -197,7 +204,7 @@ def _name_end(axis: "Axes", curve: Sequence[float], text: str, color: str, *, be
     """Name a curve at its last finite point, inside the axes."""
     at = max(i for i, tokens in enumerate(curve) if math.isfinite(tokens))
     axis.annotate(
-        text, (at, curve[at]), (-4, -11 if below else 6), textcoords="offset points",
+        text, (at, curve[at]), (-2, -26 if below else 6), textcoords="offset points",
         fontsize=_TEXT, color=color, ha="right", va="center",
     )  # fmt: skip
 
@@ -205,8 +212,7 @@ def _name_end(axis: "Axes", curve: Sequence[float], text: str, color: str, *, be
 def _mark_aliases(axis: "Axes", waves: Wavelengths, low: float) -> None:
     """Hatch what turns too fast to be told apart from token to token, and say how many do."""
     axis.axhspan(low, ALIASED_TOKENS, facecolor="none", edgecolor="#cccccc", hatch="////", lw=0)
-    count = len(waves.bands.aliased)
-    said = f"{counted(count, 'pair')} of the trained rope" if count else "no pair"
+    said = counted(waves.aliased, "pair") if waves.aliased else "no pair"
     axis.annotate(
         f"aliases below {ALIASED_TOKENS:g} tokens a turn: {said}", (0.99, ALIASED_TOKENS * 1.15),
         xycoords=("axes fraction", "data"), fontsize=_TEXT, color=LIGHT_TEXT, ha="right",

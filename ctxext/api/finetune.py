@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from ctxext.api._arguments import checked
 from ctxext.api.extend import planned_window
 from ctxext.api.merge import MergeResult, merge, write_merged
+from ctxext.api.resumed_run import check_resumed
 from ctxext.api.stage_run import (
     Run,
     StartListener,
@@ -29,23 +30,28 @@ from ctxext.checkpoints.config.windows import Window
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.live.tensors import check_tensors
 from ctxext.checkpoints.opened import Opened, open_checkpoint
-from ctxext.checkpoints.provenance import base_record, origin_of, read_record, write_record
-from ctxext.checkpoints.weights.files import Weights
+from ctxext.checkpoints.provenance import origin_of, read_record, write_record
+from ctxext.checkpoints.weights.files import Weights, sample_sha256
 from ctxext.checkpoints.weights.safetensors_file import dtype_bytes
 from ctxext.checkpoints.weights.trained import read_trained
 from ctxext.errors import BadInput, shown
-from ctxext.evaluation.texts import check_texts, evaluation_text, of_eval_data
+from ctxext.evaluation.texts import check_text, evaluation_text, of_eval_data
 from ctxext.machine.launch import Launch, launched, was_launched
 from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.runs.fields import only_with
 from ctxext.runs.output import check_output, locked
-from ctxext.runs.recipe.begun import RECIPE, RunModel, check_same_dtype, settle, write_begun
+from ctxext.runs.recipe.begun import (
+    RECIPE,
+    RunModel,
+    named_by_run,
+    settle,
+    write_begun,
+)
 from ctxext.runs.recipe.config import ALL_LINEAR, FinetuneConfig
 from ctxext.runs.rows.record import RunRecord
 from ctxext.runs.rows.row import Document
 from ctxext.runs.rows.training import ValidationSummary, recent_loss, summarised
 from ctxext.training.run.stages import (
-    STAGES,
     Stage,
     drop_checkpoints,
     is_complete,
@@ -135,6 +141,8 @@ def finetune(
         BadInput: anything the user can mend: recipe, data, window, `--resume` of another run.
         CtxextError: a failed self-check, a loss that is not finite, corrupt files, a full disk.
     """
+    if resume and overwrite:
+        raise BadInput("--resume and --overwrite contradict each other", "leave out one of the two")
     out = Path(output_dir)
     said = RunModel(model, revision, tokenizer, dtype, merge_dtype, report_to)
     asked, recipe = settle(said, recipe, out if resume else None)
@@ -148,9 +156,14 @@ def finetune(
     with launched(device) as launch, ExitStack() as held:
 
         def look() -> tuple[Opened, tuple[Stage, ...]]:
-            opened = open_checkpoint(
-                str(asked.model), revision=asked.revision, tokenizer=asked.tokenizer
-            )
+            with named_by_run(
+                out,
+                "ctxext finetune MODEL --resume ...",
+                asked.model if resume and model is None else None,
+            ):
+                opened = open_checkpoint(
+                    str(asked.model), revision=asked.revision, tokenizer=asked.tokenizer
+                )
             checked = tuple(_checked(stage, opened, launch) for stage in stages)
             if launch.main:
                 inputs = (opened.source.folder,)
@@ -176,8 +189,10 @@ def _run(run: Run, stages: Sequence[Stage]) -> FinetuneResult:
         from ctxext.training.model.quantize import check_quantize
 
         check_quantize(stages[0].config.train.quantize)
-    launch.agree(lambda: _check_texts(stages))
+    launch.agree(lambda: _check_texts(stages, out if run.resume else None))
     launch.agree(lambda: _check_machine(run, stages))
+    for short in short_warmups(stages) if launch.main else ():
+        run.on_note(short)
     # Everything that can be known to fail does so here: below, an old run is removed.
     launch.agree(lambda: check_tensors(run.opened.source, trust_remote_code=run.trust_remote_code))
     texts = launch.agree(lambda: read_texts(run, stages))
@@ -185,14 +200,15 @@ def _run(run: Run, stages: Sequence[Stage]) -> FinetuneResult:
 
     def begin() -> None:
         if run.resume:
-            check_same_dtype(out, run.asked)
-            _check_same_base(run, extends=stages[0].config.extend is not None)
-            _check_resumable(stages, texts, out, to_compare(recipe))
+            check_resumed(run, stages, texts, to_compare(recipe))
         else:
             shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True, exist_ok=True)
         write_begun(out, run.asked, recipe)
-        begun = {"steps": 0, "tokens": 0, "recipe": public_recipe(stages, texts)}
+        begun = {
+            "steps": 0, "tokens": 0, "recipe": public_recipe(stages, texts),
+            "base_weights": sample_sha256(run.opened.source.folder),
+        }  # fmt: skip
         write_record(out, run_record("finetune", run.opened, begun))
 
     launch.on_main(begin)
@@ -211,22 +227,27 @@ def _run(run: Run, stages: Sequence[Stage]) -> FinetuneResult:
             steps = stage.config.train.steps
             if summary["steps"] < steps or launch.any(stop.signal is not None):
                 break
-            start = trained_path(stage.folder, steps)
+            start = trained_path(stage)
     return launch.on_main(lambda: _finish(run, stages, texts, done))
 
 
-def _check_texts(stages: Sequence[Stage]) -> None:
+def _check_texts(stages: Sequence[Stage], begun: Path | None) -> None:
     """Refuse what is wrong with the texts before anything large is imported.
+
+    Args:
+        begun: folder of the run that is gone on with.
 
     Raises:
         BadInput: naming the text, and the stage where there are several.
     """
     for stage in stages:
         with named(stage.name):
-            check_texts(stage.config.data)
+            for text in stage.config.data.texts:
+                with named_by_run(begun or Path(), "--data TEXT", text.source if begun else None):
+                    check_text(text)
             if stage.config.validation.source:
                 with of_eval_data():
-                    check_texts(evaluation_text(stage.config))
+                    check_text(evaluation_text(stage.config).texts[0])
 
 
 def _check_machine(run: Run, stages: Sequence[Stage]) -> None:
@@ -257,6 +278,14 @@ def _check_machine(run: Run, stages: Sequence[Stage]) -> None:
                 return
 
 
+def short_warmups(stages: Sequence[Stage]) -> list[str]:
+    """Warn of warm-ups that are longer than their run; a stage is named."""
+    from ctxext.training.run.schedule import short_of_peak
+
+    short = [(stage.name, short_of_peak(stage.config.train)) for stage in stages]
+    return [f"{name}: {words}" if name else words for name, words in short if words]
+
+
 def _check_parked(run: Run, config: FinetuneConfig, dtype: str, *, pinned: bool) -> None:
     """Check that host memory holds what `memory.offload` parks, as far as the config tells.
 
@@ -280,46 +309,6 @@ def _check_parked(run: Run, config: FinetuneConfig, dtype: str, *, pinned: bool)
     check_host_memory(parked, run.launch.local_ranks, host_memory())
 
 
-def _check_same_base(run: Run, *, extends: bool) -> None:
-    """Check that a run is gone on with from the checkpoint that it was begun from.
-
-    Args:
-        extends: the run extends its model first, and once it has ended its record calls what was
-            trained the base.
-
-    Raises:
-        BadInput: config or weights index are others than its record says.
-    """
-    begun, now = read_record(run.out) or RunRecord(), base_record(run.opened.source)
-    bases = [begun.base, begun.extended_from if extends else None]
-    known = [base for base in bases if base is not None]
-    keys = ("config_sha256", "index_sha256")
-    same = [all(getattr(base, key) in (None, now[key]) for key in keys) for base in known]
-    if known and not any(same):
-        raise BadInput(
-            f"--resume with another MODEL: {run.model} is not what the run in {run.out} was begun "
-            "from",
-            "leave MODEL out, or start a new run",
-        )
-
-
-def _check_resumable(
-    stages: Sequence[Stage], texts: Sequence[Texts], out: Path, recipe: Mapping[str, Any]
-) -> None:
-    """Check that every checkpoint in the output folder is of this run.
-
-    Raises:
-        BadInput: one is not; the differing keys are named.
-    """
-    from ctxext.training.run.state import check_same_run, newest_state
-
-    hashes = {s.folder: t.data["tokens_sha256"] for s, t in zip(stages, texts, strict=True)}
-    for folder in (out, *sorted((out / STAGES).glob("*"))):
-        state = newest_state(folder)
-        if state is not None:
-            check_same_run(state, recipe, hashes.get(folder, state.data_sha256))
-
-
 def _finish(
     run: Run,
     stages: Sequence[Stage],
@@ -333,13 +322,9 @@ def _finish(
     log = joined_log(stages)
     validation = summarised(
         (line for line in log if line.stage in (None, len(done))),
-        keeps_best=now.config.validation.keep_best,
+        keeps_best=now.config.validation.keep_best and not stopped,
     )
-    warnings = [*run.opened.warnings, *(w for text in texts for w in text.warnings)]
-    if any(stage.config.train.attention == "s2" for stage in stages):
-        from ctxext.training.attention.shifted import WARNING
-
-        warnings.append(WARNING)
+    warnings = _warnings(run, stages, texts, validation)
     summary = {
         "steps": sum(each["steps"] for each in done),
         "tokens": sum(each["tokens"] for each in done),
@@ -348,6 +333,7 @@ def _finish(
         **({"validation": validation.to_dict()} if validation else {}),
         "recipe": public_recipe(stages, texts),
         "data": texts[len(done) - 1].data,
+        "base_weights": sample_sha256(run.opened.source.folder),
     }
     if staged:
         summary["stages"] = [
@@ -382,6 +368,27 @@ def _finish(
     )
 
 
+def _warnings(
+    run: Run,
+    stages: Sequence[Stage],
+    texts: Sequence[Texts],
+    validation: ValidationSummary | None,
+) -> list[str]:
+    """Gather what is to be said at the end of a run."""
+    warnings = [*run.opened.warnings, *(w for text in texts for w in text.warnings)]
+    if validation is not None and validation.kept and validation.best == validation.first:
+        before = "training" if stages[0].index is None else "the last stage"
+        warnings.append(
+            f"no step had a lower validation loss than there was before {before}, so merged/ is "
+            f"the model as it was before {before}: try a lower --lr, or --keep-last"
+        )
+    if any(stage.config.train.attention == "s2" for stage in stages):
+        from ctxext.training.attention.shifted import WARNING
+
+        warnings.append(WARNING)
+    return warnings
+
+
 def _stage_summary(stage: Stage, texts: Texts, done: Mapping[str, Any]) -> dict[str, Any]:
     """Make a line of `training.stages` in ctxext.json."""
     train = stage.config.train
@@ -414,7 +421,7 @@ def _merge(
         )  # fmt: skip
     from ctxext.training.model.full import PREFIX
 
-    tensors = read_trained(trained_path(stage.folder, stage.config.train.steps), PREFIX)
+    tensors = read_trained(trained_path(stage), PREFIX)
     return write_merged(
         opened, tensors, merged, adapter=None, dtype=run.merge_dtype, overwrite=True,
         verify=False, training=summary, warnings=[], on_progress=run.on_progress,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ctxext.api._arguments import checked
-from ctxext.api.finetune import at_length, check_targets, window_of
+from ctxext.api.finetune import at_length, check_targets, short_warmups, window_of
 from ctxext.checkpoints.config.dtype import (
     DtypeName,
     DtypeWord,
@@ -24,7 +24,7 @@ from ctxext.checkpoints.weights.files import tied_head
 from ctxext.checkpoints.weights.safetensors_file import dtype_bytes
 from ctxext.data.cache import check_cache_folder
 from ctxext.errors import BadInput, shown
-from ctxext.evaluation.texts import check_texts
+from ctxext.evaluation.texts import check_texts, evaluation_text, of_eval_data
 from ctxext.machine.gpus import Gpu, get_gpu
 from ctxext.runs.recipe.begun import RunModel, settle
 from ctxext.runs.recipe.config import FinetuneConfig, TrainConfig
@@ -61,6 +61,7 @@ class Stint:
         seq_length: tokens in a row.
         rows_per_step: read by all processes in one optimizer step.
         seconds_per_step: that all processes take together.
+        validation_seconds: of all measurements on the way.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Stint:
     steps: int
     rows_per_step: int
     seconds_per_step: float
+    validation_seconds: float = 0.0
 
     @property
     def tokens(self) -> int:
@@ -75,7 +77,7 @@ class Stint:
 
     @property
     def seconds(self) -> float:
-        return self.steps * self.seconds_per_step
+        return self.steps * self.seconds_per_step + self.validation_seconds
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -86,6 +88,7 @@ class Stint:
             "tokens": self.tokens,
             "seconds": self.seconds,
             "seconds_per_step": self.seconds_per_step,
+            "validation_seconds": self.validation_seconds,
         }
 
 
@@ -99,6 +102,7 @@ class FinetunePlan:
         window: that the checkpoint reads in it.
         speed_source: where the time comes from, in words.
         longest: tokens in a row that fit with the recipe's switches; 0 = none.
+        extends: the recipe extends the checkpoint first.
     """
 
     model: str
@@ -115,6 +119,7 @@ class FinetunePlan:
     longest: int
     switches: tuple[Switch, ...]
     warnings: tuple[str, ...]
+    extends: bool = False
 
     @property
     def steps(self) -> int:
@@ -129,6 +134,16 @@ class FinetunePlan:
     def seconds(self) -> float:
         """Seconds that the whole run takes."""
         return sum(stint.seconds for stint in self.stints)
+
+    @property
+    def validation_seconds(self) -> float:
+        """Seconds of them that validation takes."""
+        return sum(stint.validation_seconds for stint in self.stints)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens that are trained on in a second of training."""
+        return self.tokens / (self.seconds - self.validation_seconds)
 
     @property
     def memory_assumes(self) -> str | None:
@@ -169,7 +184,8 @@ class FinetunePlan:
             },
             "time": {
                 "seconds": self.seconds,
-                "tokens_per_second": self.tokens / self.seconds,
+                "validation_seconds": self.validation_seconds,
+                "tokens_per_second": self.tokens_per_second,
                 "source": self.speed_source,
             },
             "longest_sequence": self.longest,
@@ -266,7 +282,8 @@ def plan_finetune(
         memory=memories[index], speed_source=source,
         longest=longest_sequence(base, config, machine),
         switches=tuple(switches(base, config, machine)),
-        warnings=(*opened.warnings, *missing, *dtypes.notes),
+        warnings=(*opened.warnings, *missing, *dtypes.notes, *short_warmups(stages)),
+        extends=config.extend is not None,
     )  # fmt: skip
 
 
@@ -280,6 +297,9 @@ def _checked(stage: Stage, opened: Opened, gpus: int | None) -> FinetuneConfig:
         config = at_length(stage.config, opened)
         config.parallel.check(gpus or config.parallel.processes, config.train.seq_length)
         check_texts(config.data)
+        if config.validation.source:
+            with of_eval_data():
+                check_texts(evaluation_text(config))
     return config
 
 
@@ -319,8 +339,14 @@ def _stint(name: str, config: FinetuneConfig, seconds: float, devices: int) -> S
     """Make a stint, with `seconds` of one forward and backward pass."""
     train = config.train
     data_ranks = devices // config.parallel.context
-    rows = train.batch_size * train.gradient_accumulation * data_ranks
-    return Stint(name, train.seq_length, train.steps, rows, seconds * train.gradient_accumulation)
+    at_once = train.batch_size * data_ranks
+    rows = at_once * train.gradient_accumulation
+    # Reading alone is about a third of a pass that also goes back.
+    measured = config.validation.times(train.steps) * -(-config.validation_rows // at_once)
+    return Stint(
+        name, train.seq_length, train.steps, rows, seconds * train.gradient_accumulation,
+        measured * seconds / 3,
+    )  # fmt: skip
 
 
 def _card(name: str, card: Gpu, devices: int) -> Machine:

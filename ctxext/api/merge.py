@@ -19,6 +19,7 @@ from ctxext.checkpoints.weights.carry import (
     patch_tokenizer,
 )
 from ctxext.checkpoints.weights.files import stale_weights, stray_adapter
+from ctxext.checkpoints.weights.live_names import by_stored_names
 from ctxext.checkpoints.weights.merge import merge_into
 from ctxext.checkpoints.weights.merge_check import verify_merge
 from ctxext.checkpoints.weights.rounding import Rounding
@@ -131,6 +132,7 @@ def write_merged(
     inputs = (opened.source.folder, changes.file.parent)
     folder = opened.source.folder
     weights = read_unquantised(opened.source, "merge")
+    changes = by_stored_names(changes, weights.tensors)
     if verify and "auto_map" not in opened.config:  # no code is run for a merge
         check_tensors(opened.source)
     warnings += stale_weights(folder)

@@ -22,6 +22,7 @@ from ctxext.evaluation.texts import (
     mixed_rows,
     of_eval_data,
     token_files,
+    trained_text,
     training_data,
     unreadable,
     validation_rows,
@@ -120,6 +121,8 @@ def read_texts(run: Run, stages: Sequence[Stage]) -> list[Texts]:
                 with of_eval_data():
                     (other,) = token_files(evaluation_text(config), tokenizer, digest, separator)
                     check_top(other.top, embeddings or 2**31)
+                if run.launch.main and (twice := trained_text(config, files, other)):
+                    run.on_note(twice)
             measured = validation_rows(config, mixture, other)
             warnings = unreadable([*files, *([other] if other else [])])
             texts.append(Texts(mixture, data, tuple(warnings), measured))

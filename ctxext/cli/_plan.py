@@ -43,11 +43,14 @@ def show_plan(plan: FinetunePlan) -> None:
         )  # fmt: skip
     verdict = "fits into" if plan.fits else "does NOT fit into"
     per_step = f" of {plan.largest.rows_per_step} rows of {row}" if len(plan.stints) == 1 else ""
+    validation = ""
+    if plan.validation_seconds:
+        validation = f", of which validation takes {show_duration(plan.validation_seconds)}"
     sentences = [
         f"{plan.steps} steps{per_step}: {plan.tokens:,} tokens, "
         f"{plan.trained:,} of {plan.parameters:,} parameters trained, "
         f"{memory.recomputed} of {plan.layers} layers recomputed",
-        f"about {show_duration(plan.seconds)}, {plan.tokens / plan.seconds:,.0f} tokens/s "
+        f"about {show_duration(plan.seconds)}{validation}, {plan.tokens_per_second:,.0f} tokens/s "
         f"({plan.speed_source})",
         f"{verdict} {machine.name}, {_size(machine.memory)}"
         + (" each" if machine.devices > 1 else ""),
@@ -58,10 +61,8 @@ def show_plan(plan: FinetunePlan) -> None:
             f"{plan.memory_assumes} is in the environment"
         )
     if plan.longest > plan.window:
-        sentences.append(
-            f"rows longer than {show_length(plan.window)} need a longer window: add --method yarn "
-            "--target LENGTH"
-        )
+        way = "extend further (--target)" if plan.extends else "add --method yarn --target LENGTH"
+        sentences.append(f"rows longer than {show_length(plan.window)} need a longer window: {way}")
     for sentence in sentences:
         out().print(sentence)
 

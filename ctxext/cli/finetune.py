@@ -15,12 +15,12 @@ from ctxext.errors import BadInput
 from ctxext.lengths import parse_length, show_length
 from ctxext.machine.launch import environment_rank
 from ctxext.runs.recipe.config import FinetuneConfig
+from ctxext.runs.rows.training import ValidationSummary, shown_loss
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ctxext.api.finetune import FinetuneResult
-    from ctxext.runs.rows.training import ValidationSummary
 
 
 _FIRST = "Extend first"
@@ -376,10 +376,8 @@ def command(
     """
     from ctxext.api.finetune import finetune
 
-    _check_flags(
-        dry_run=dry_run, planned=gpu is not None or gpus is not None, resume=resume,
-        overwrite=overwrite,
-    )  # fmt: skip
+    if not dry_run and (gpu is not None or gpus is not None):
+        raise BadInput("--gpu and --gpus are read by --dry-run only", "add --dry-run")
     flags: dict[str, Any] = {
         "extend.method": method,
         "extend.target": parse_length(target, flag="--target") if target else None,
@@ -433,13 +431,6 @@ def command(
         say_warnings(result.warnings)
         print_json(result) if json else _render(result)
         _say_next(base, result.merged, quiet=quiet)
-
-
-def _check_flags(*, dry_run: bool, planned: bool, resume: bool, overwrite: bool) -> None:
-    if not dry_run and planned:
-        raise BadInput("--gpu and --gpus are read by --dry-run only", "add --dry-run")
-    if resume and overwrite:
-        raise BadInput("--resume and --overwrite contradict each other")
 
 
 def _begin(
@@ -498,9 +489,9 @@ def _render(result: "FinetuneResult") -> None:
         return
     if result.validation is not None:
         _show_validation(result.validation)
-        loss = f"validation loss {result.validation.first.loss:.4f} -> "
+        first = result.validation.first
         kept = result.validation.best if result.validation.kept else result.validation.last
-        loss += f"{kept.loss:.4f}"
+        loss = f"validation loss {shown_loss(first.loss)} -> {shown_loss(kept.loss)}"
     else:
         loss = f"loss {result.mean_loss or 0:.4f} (mean of the last steps)"
     out().print(
@@ -510,24 +501,26 @@ def _render(result: "FinetuneResult") -> None:
     )
 
 
-def _show_validation(summary: "ValidationSummary") -> None:
+def _show_validation(summary: ValidationSummary) -> None:
     """Print validation before, at its best and at the end: loss by position, and copying."""
     places = [
         f"{show_length(each.start)}-{show_length(each.end)}" for each in summary.first.by_position
     ]
-    measured = {
-        "before": summary.first,
-        f"step {summary.best_step}, the best" + (", kept" if summary.kept else ""): summary.best,
-        f"step {summary.last_step}, the last": summary.last,
-    }
+    kept = ", kept" if summary.kept else ""
+    measured = {"before": summary.first}
+    if summary.best_step == summary.last_step:
+        measured[f"step {summary.last_step}, the last and the best{kept}"] = summary.last
+    else:
+        measured[f"step {summary.best_step}, the best{kept}"] = summary.best
+        measured[f"step {summary.last_step}, the last"] = summary.last
     table(
         "validation: nats per token, by position in the row; text of its beginning copied",
         ["", "loss", *places, "copied"],
         [
             [
                 name,
-                f"{each.loss:.4f}",
-                *(f"{part.loss:.4f}" for part in each.by_position),
+                shown_loss(each.loss),
+                *(shown_loss(part.loss) for part in each.by_position),
                 "-" if each.copied is None else f"{each.copied:.0%}",
             ]
             for name, each in measured.items()
@@ -553,10 +546,12 @@ def _recipe(
     from ctxext.runs.recipe.reader import find_recipe, override, read_recipe
 
     values = read_recipe(find_recipe(recipe)) if recipe else {}
-    if begun is not None and (nothing_said or (begun / RECIPE).exists()):
+    goes_on = begun is not None and (nothing_said or (begun / RECIPE).exists())
+    if begun is not None and goes_on:
         values = read_begun(begun)
-    values = override(values, options.parse_set(pairs), flag="--set")
-    return override(values, {k: v for k, v in flags.items() if v is not None}, flag="flag")
+    values = override(values, options.parse_set(pairs), flag="--set", begun=goes_on)
+    said = {key: value for key, value in flags.items() if value is not None}
+    return override(values, said, flag="flag", begun=goes_on)
 
 
 def _say_note(sentence: str) -> None:

@@ -33,10 +33,16 @@ class PackedRows:
 
     def __post_init__(self) -> None:
         if self.rows < 1:
-            beside = f" beside {self.held_out} that are held out" if self.held_out else ""
+            held = self.held_out
+            if held and len(self.stream) >= self.seq_length:
+                raise BadInput(
+                    f"{self.name} has {len(self.stream) // self.seq_length} rows of --seq-length "
+                    f"{self.seq_length}, and {held} are held out for validation, so none is left",
+                    "give more text, a shorter --seq-length, --eval-data, or fewer validation.rows",
+                )
             raise BadInput(
                 f"{self.name} has {len(self.stream)} tokens, and one row needs --seq-length "
-                f"{self.seq_length}{beside}",
+                f"{self.seq_length}",
                 "give more text, or a shorter --seq-length",
             )
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ from ctxext.data.mixture import Mixture
 from ctxext.data.packing import PackedRows
 from ctxext.data.sources import Source
 from ctxext.data.store import TokenFile, stored_tokens
-from ctxext.errors import BadInput
-from ctxext.runs.recipe.config import DataConfig, FinetuneConfig
+from ctxext.errors import BadInput, CtxextError
+from ctxext.runs.recipe.config import DataConfig, FinetuneConfig, SourceConfig
 
 
 def check_texts(data: DataConfig) -> None:
@@ -24,7 +25,16 @@ def check_texts(data: DataConfig) -> None:
         BadInput: as `Source.pieces`.
     """
     for text in data.texts:
-        Source(text.source, text.field).check()
+        check_text(text)
+
+
+def check_text(text: SourceConfig) -> None:
+    """Read one text up to its first word.
+
+    Raises:
+        BadInput: as `Source.pieces`.
+    """
+    Source(text.source, text.field).check()
 
 
 def token_files(
@@ -51,7 +61,7 @@ def mixed_rows(config: FinetuneConfig, files: Sequence[TokenFile]) -> Mixture:
         BadInput: bounds that leave no document, or less than one row of a text; it is named.
     """
     parts = []
-    held = -(-config.validation.held_out // len(files))  # of each text
+    held = config.held_of_each
     for index, (text, file) in enumerate(zip(config.data.texts, files, strict=True)):
         name = f"data.sources[{index}] {file.source}" if config.data.sources else "--data"
         stream = choose_documents(
@@ -70,7 +80,8 @@ def mixed_rows(config: FinetuneConfig, files: Sequence[TokenFile]) -> Mixture:
 
 def evaluation_text(config: FinetuneConfig) -> DataConfig:
     """Name the text of the section `validation` as a section `data`."""
-    return DataConfig(source=config.validation.source, field=config.validation.field)
+    wanted = config.validation
+    return DataConfig(source=wanted.source, field=wanted.field or config.data.field)
 
 
 @contextmanager
@@ -78,9 +89,33 @@ def of_eval_data() -> Iterator[None]:
     """Call the text of a block `--eval-data`, where it would be called `--data`."""
     try:
         yield
-    except BadInput as error:
+    except CtxextError as error:
         said = str(error).replace("--data", "--eval-data", 1)
-        raise BadInput(said, error.hint, path=error.path) from error
+        hint = error.hint.replace("--field NAME", "--set validation.field=NAME")
+        family = BadInput if isinstance(error, BadInput) else CtxextError
+        raise family(said, hint, path=error.path) from error
+
+
+def trained_text(
+    config: FinetuneConfig, files: Sequence[TokenFile], other: TokenFile
+) -> str | None:
+    """Warn of a validation text that is trained on too; None where it is not, as far as is seen.
+
+    Args:
+        files: the tokens of `--data`; `other`: of `--eval-data`.
+    """
+    source = config.validation.source
+    twice = other.text_sha256 in {file.text_sha256 for file in files}
+    places = [path for text in config.data.texts if (path := Path(text.source)).exists()]
+    if Path(source).exists():
+        here = Path(source).resolve()
+        twice = twice or any(here.is_relative_to(path.resolve()) for path in places)
+    if not twice:
+        return None
+    return (
+        f"--eval-data {other.source} is read by --data too, so its loss says nothing about text "
+        "that was not trained on; leave --eval-data out, and rows of --data are held out"
+    )
 
 
 def validation_rows(
@@ -99,7 +134,7 @@ def validation_rows(
     if not wanted.is_wanted:
         return None
     if file is None:
-        return np.concatenate([text.held() for text in trained.parts])[: wanted.rows]
+        return np.concatenate([text.held() for text in trained.parts])
     length, whole = config.train.seq_length, len(file.ids) // config.train.seq_length
     if not whole:
         raise BadInput(

@@ -28,7 +28,8 @@ class StepLog:
         on_line: LogListener | None = None,
         on_note: Note = unheard,
     ) -> None:
-        kept = [line for line in read_log(path, on_note) if line.step <= after]
+        # A run that begins once more measures once more what there was before its first step.
+        kept = [line for line in read_log(path, on_note) if after and line.step <= after]
         write_file(path, log_text(kept))
         self.lines: list[StepRow] = kept
         self._file = path.open("a", encoding="utf-8")

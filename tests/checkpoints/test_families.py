@@ -255,11 +255,11 @@ def test_what_is_not_known_is_null_and_said(tmp_path):
     assert "8 x unknown attention" in shown
 
 
-def test_a_rope_for_each_kind_of_layer_is_unknown_not_refused(tmp_path):
+def test_of_ropes_by_layer_type_that_of_the_far_layers_is_read():
     config = CONFIG_MAPPING["gemma3_text"](num_hidden_layers=6)
     position = read(as_file(config))
-    assert (position.encoding, position.rope) == ("rope", None)
-    assert any("differs by layer type" in warning for warning in position.warnings)
+    assert (position.encoding, position.rope.block.rope_theta) == ("rope", 1e6)
+    assert any("windowed layers by a rope of their own" in each for each in position.warnings)
     assert [layer.attention for layer in position.layers] == ["sliding"] * 5 + ["full"]
 
 

@@ -164,3 +164,28 @@ def test_the_dtype_of_a_card(tmp_path):
     parked = plan(model, "--gpu", "h100-80gb", "--seq-length", "8k", "--offload", "activations")
     assert parked["memory"]["host_bytes"] == 32 * 8192 * 4096 * 2
     assert parked["memory"]["host_available_bytes"] == 200 * 2**30
+
+
+def test_validation_and_warm_up_are_planned(tmp_path):
+    model, text = folder_of(tmp_path, LLAMA_3_8B), tmp_path / "text.txt"
+    text.write_text("held out")
+    flags = (model, "--gpu", "h100-80gb", "--seq-length", "8k", "--steps", 20)
+    plain = plan(*flags, "--warmup-steps", 40)
+    assert any("only gets to 50% of --lr" in warning for warning in plain["warnings"])
+    assert plain["time"]["validation_seconds"] == 0
+    measured = plan(*flags, "--eval-data", text, "--eval-every", 10)
+    # 3 times 4 rows, each a third of a pass; a step is of 8 passes
+    per_step = plain["stages"][0]["seconds_per_step"]
+    assert measured["time"]["validation_seconds"] == pytest.approx(3 * 4 / 3 * per_step / 8)
+    assert measured["time"]["seconds"] == pytest.approx(20 * per_step + per_step / 2)
+    assert measured["time"]["tokens_per_second"] == plain["time"]["tokens_per_second"]
+    extended = ("--target", "16k")
+    done = run_ctxext("finetune", *flags, "--eval-every", 10, *extended, "--dry-run")
+    assert "of which validation takes" in " ".join(done.stdout.split())
+    assert "extend further (--target)" in done.stdout
+    missing = run_ctxext("finetune", *flags, "--eval-data", tmp_path / "no.txt", "--dry-run")
+    assert missing.returncode == 2
+    assert "--eval-data" in missing.stderr
+    nowhere = run_ctxext("finetune", *flags, "--method", "yarn", "--dry-run")
+    assert nowhere.returncode == 2
+    assert "neither extend.target nor extend.factor says how far to extend" in nowhere.stderr

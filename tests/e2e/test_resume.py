@@ -6,6 +6,7 @@ import shutil
 import signal
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from support.command import run_ctxext, start_ctxext
 from support.runs import kill, wait_for_step
@@ -159,3 +160,61 @@ def test_a_base_is_extended_by_flags(tmp_path, tiny_llama, extended, book, unint
     done = run_ctxext("finetune", plan, *extend, "--dry-run", "--gpu", "h100-80gb", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["window"] == 512
+
+
+def test_a_run_goes_on_only_with_what_it_was_begun_with(tmp_path, extended, book, uninterrupted):
+    """Weights, text, dtype and recipe.yaml, each changed behind the run's back or beside it."""
+    base, text = tmp_path / "base", tmp_path / "book.txt"
+    shutil.copytree(extended, base)
+    shutil.copy(book, text)
+    out = tmp_path / "run"
+    options = [option for option in OPTIONS if option not in ("--dtype", "float32")]
+    process = start_ctxext("finetune", base, "--data", text, *options, "-o", out, "--eval-every", 3)
+    wait_for_step(process, out, 5, may_end=True)
+    kill(process)
+    resume = ("finetune", "--resume", "-o", out, "--device", "cpu")
+
+    def refused(*flags):
+        done = run_ctxext(*resume, *flags)
+        assert done.returncode in (1, 2), done.stderr
+        return " ".join(done.stderr.split())
+
+    assert "--resume and --overwrite contradict each other" in refused("--overwrite")
+    assert "another --dtype: auto -> bfloat16" in refused("--dtype", "bfloat16")
+    assert "validation.every 3 -> 2" in refused("--eval-every", 2)
+    weights = base / "model.safetensors"
+    kept = weights.read_bytes()
+    tensors = load_file(weights)
+    save_file({k: v + 1 for k, v in tensors.items()}, tmp_path / "other.safetensors")
+    weights.unlink()  # a link to the fixture's
+    shutil.copy(tmp_path / "other.safetensors", weights)
+    assert "the weights of" in refused()
+    weights.write_bytes(kept)
+    text.write_text(book.read_text() + "one more line")
+    assert "--data gives other tokens" in refused()
+    moved = tmp_path / "moved.txt"
+    shutil.copy(book, moved)
+    text.unlink()
+    assert "say where it lies now with --data TEXT" in refused()
+    recipe = (out / "recipe.yaml").read_text()
+    (out / "recipe.yaml").write_text(recipe.replace(f"model: {base}\n", ""))
+    assert f"name it: ctxext finetune MODEL --resume -o {out}" in refused()
+    (out / "recipe.yaml").write_text(recipe.replace(f"{base}\n", f"{tmp_path / 'gone'}\n"))
+    assert "say where it lies now with ctxext finetune MODEL" in refused()
+    (out / "recipe.yaml").write_text(recipe.replace("seed:", "steps: 1\n  seed:"))
+    assert f"ctxext: {out}/recipe.yaml, line" in refused()
+    (out / "recipe.yaml").write_text(recipe)
+    done = run_ctxext(*resume, "--data", moved)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_run_killed_before_its_first_checkpoint_measures_once(tmp_path, extended, book):
+    out = tmp_path / "run"
+    flags = ("--save-every", 50, "--eval-every", 7)
+    process = start(extended, book, out, *flags)
+    wait_for_step(process, out, 4, may_end=True)
+    kill(process)
+    done = run_ctxext("finetune", "--resume", "-o", out, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert steps == list(range(STEPS + 1))

@@ -350,3 +350,25 @@ def test_two_processes_take_the_same_stages(tmp_path, tiny_llama, book, recipe, 
     again = run_torchrun("finetune", tiny_llama, "--recipe", path, "-o", out, *PLACE, "--resume")
     assert again.returncode == 0, again.stderr
     assert "stage 1 of 2" not in again.stderr
+
+
+def test_stages_go_on_beside_flags_and_one_alone_validates(tmp_path, tiny_llama, book):
+    """What recipe.yaml spells out for each stage is what was said once, and says it again."""
+    values = sections(recipe_of(book))
+    del values["train"]["lr"], values["stages"][1]["train"]["lr"]
+    values["stages"][1]["validation"] = {"every": 4, "keep_best": True}
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(yaml.safe_dump(values))
+    start = ("finetune", tiny_llama, "--recipe", recipe, "-o", out, *PLACE, "--lr", "1e-3")
+    process = start_ctxext(*start)
+    wait_for_step(process, out / "stages" / "2", 4)
+    kill(process)
+    done = run_ctxext("finetune", "--resume", "-o", out, "--lr", "2e-3", "--device", "cpu")
+    assert done.returncode == 2
+    assert "stages[0].train.lr 0.001 -> 0.002" in done.stderr
+    assert "validation" not in done.stderr
+    same = ("--lr", "1e-3", "--recompute", "none", "--device", "cpu")
+    done = run_ctxext("finetune", "--resume", "-o", out, *same)
+    assert done.returncode == 0, done.stderr
+    measured = [line["stage"] for line in log_of(out) if line.get("validation")]
+    assert measured == [2, 2, 2]

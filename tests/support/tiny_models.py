@@ -16,6 +16,20 @@ _SIZES = {
 }  # fmt: skip
 
 
+# What a class asks of its sizes, beyond that they are small.
+_OF_A_TYPE = {
+    "bamba": {"attn_layer_indices": [1, 3]},
+    "gemma3n_text": {"num_kv_shared_layers": 0},
+    "hunyuan_v1_dense": {"head_dim": 16},
+    "hunyuan_v1_moe": {"head_dim": 16},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 4, "num_dense_layers": 1},
+    "longcat_flash": {"num_attention_heads": 4, "head_dim": 8},
+    "mimo_v2_flash": {"head_dim": 24},
+    "ministral": {"head_dim": 16},
+    "zaya": {"num_experts_per_tok": 1},
+}
+
+
 def tiny_config(model_type, **changes):
     """The family's config class with its defaults, but small."""
     from transformers import CONFIG_MAPPING
@@ -27,6 +41,7 @@ def tiny_config(model_type, **changes):
         sizes["num_key_value_heads"] = 4  # latents are shared, keys are not
     elif known.get("head_dim") is not None:
         sizes["head_dim"] = 16
+    sizes |= _OF_A_TYPE.get(model_type, {})
     config = type(plain)(**{**sizes, **changes})
     if hasattr(config, "is_decoder"):
         config.is_decoder = True

@@ -10,7 +10,14 @@ from safetensors.torch import load_file, save_file
 from ctxext.errors import BadInput, CtxextError
 from ctxext.runs.recipe.config import TrainConfig
 from ctxext.runs.rows.training import RunState
-from ctxext.training.run.state import flat, read_state, save_state, saved_steps
+from ctxext.training.run.state import (
+    check_same_run,
+    flat,
+    newest_state,
+    read_state,
+    save_state,
+    saved_steps,
+)
 from support.states import load_state
 
 RECIPE = {"train": {"lr": 0.1, "steps": 4}, "lora": {"targets": ["a", "b"]}}
@@ -167,8 +174,14 @@ def test_another_recipe_is_refused_by_key(tmp_path):
         load_state(tmp_path, other, "data", model, optimizer)
     assert "train.lr 0.1 -> 0.2" in str(caught.value)
     assert "lora.targets" in str(caught.value)
-    with pytest.raises(BadInput, match="text of --data"):
+    with pytest.raises(BadInput, match="the text or the tokenizer has changed"):
         load_state(tmp_path, RECIPE, "other", model, optimizer)
+    # The same tokens are the same text, wherever it lies now.
+    moved = RECIPE | {"data": {**RECIPE.get("data", {}), "source": "elsewhere.txt"}}
+    state = newest_state(tmp_path)
+    check_same_run(state, moved, "data")
+    with pytest.raises(BadInput, match=r"data\.source"):
+        check_same_run(state, moved, "other")
 
 
 def test_a_run_may_go_on_compiled(tmp_path):

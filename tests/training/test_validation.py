@@ -11,11 +11,19 @@ from torch.nn import functional as F
 import ctxext
 from ctxext.checkpoints.live.head import Head
 from ctxext.data.packing import PackedRows
+from ctxext.data.store import TokenFile
 from ctxext.errors import BadInput
+from ctxext.evaluation.texts import mixed_rows, validation_rows
 from ctxext.runs.log import read_log
-from ctxext.runs.recipe.config import FinetuneConfig, LoraConfig
+from ctxext.runs.recipe.config import (
+    DataConfig,
+    FinetuneConfig,
+    LoraConfig,
+    SourceConfig,
+    TrainConfig,
+)
 from ctxext.runs.recipe.validation_config import ValidationConfig
-from ctxext.runs.rows.training import StepRow, Validation, recent_loss, summarised
+from ctxext.runs.rows.training import PositionLoss, StepRow, Validation, recent_loss, summarised
 from ctxext.training.model.lora import LossModel
 from ctxext.training.model.loss import IGNORED, token_losses
 from ctxext.training.run.state import best_file
@@ -171,7 +179,7 @@ def test_held_out_rows_are_never_trained_on():
     held = {int(token) for token in packed.held().reshape(-1)}
     assert len(held) == 4 * 64
     assert not read & held
-    with pytest.raises(BadInput, match="beside 15 that are held out"):
+    with pytest.raises(BadInput, match="has 15 rows of --seq-length 64, and 15 are held out"):
         PackedRows(stream, 64, 0, held_out=15)
 
 
@@ -247,16 +255,127 @@ def test_the_command_shows_it(tiny_llama, book, tmp_path):
         "cpu", "-o", out,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "validation: 4 rows held out of --data every 2 steps, about 67% more work" in done.stderr
+    assert (
+        "validation: 4 rows held out of --data, read before the first step, every 2 steps and "
+        "after the last: about 100% more work"
+    ) in " ".join(done.stderr.split())
+    assert "the warm-up of 10 steps is longer than the run of 4" in done.stderr
     for words in ("before", "step 4, the last", "128-256", "copied", "validation loss"):
         assert words in done.stdout
     refused = run_ctxext("finetune", tiny_llama, "--data", book, "--keep-best", "-o", out)
     assert refused.returncode == 2
     assert "needs a validation loss" in refused.stderr
+    unreached = ("--eval-data", "hf:nobody/nothing", "-o", tmp_path / "x")
+    offline = {"HF_HUB_OFFLINE": "1"}
+    failed = run_ctxext("finetune", tiny_llama, "--data", book, *unreached, env=offline)
+    assert failed.returncode in (1, 2)
+    assert "ctxext: --eval-data hf:nobody/nothing" in failed.stderr
     missing = ("--eval-data", tmp_path / "no.txt", "-o", tmp_path / "x")
     refused = run_ctxext("finetune", tiny_llama, "--data", book, *missing)
     assert refused.returncode == 2
     assert "--eval-data" in refused.stderr
+
+
+def test_a_best_step_that_is_gone(tiny_llama, book, tmp_path):
+    """Said before any work, and --keep-last is a way out; nothing else is merged in silence."""
+    settings = recipe(book, every=1, keep_best=True)
+    settings["train"] |= {"lr": 3.0, "schedule": "constant", "spike_factor": 0, "steps": 4}
+    out = tmp_path / "run"
+    result, log = run(tiny_llama, out, settings)
+    step = result.validation.best_step
+    assert any("no step had a lower" in words for words in result.warnings) == (step == 0)
+    best_file(out).write_bytes(best_file(out).read_bytes()[:100])
+    with pytest.raises(BadInput, match=rf"is step {step}, and \S+ is damaged"):
+        run(tiny_llama, out, None, resume=True)
+    best_file(out).unlink()
+    done = run_ctxext("finetune", "--resume", "-o", out, "--device", "cpu")
+    assert done.returncode == 2
+    assert f"the best step so far is step {step}" in done.stderr
+    assert "--keep-last" in done.stderr
+    done = run_ctxext("finetune", "--resume", "-o", out, "--device", "cpu", "--keep-last", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)["validation"]
+    assert not summary["kept"]
+    assert [line.loss for line in read_log(out / "log.jsonl")] == [line.loss for line in log]
+
+
+def test_a_best_step_is_merged_with_a_warning_where_nothing_got_better(tiny_llama, book, tmp_path):
+    settings = recipe(book, every=2, keep_best=True)
+    settings["train"] |= {"lr": 30.0, "schedule": "constant", "spike_factor": 0, "steps": 2}
+    result, _ = run(tiny_llama, tmp_path / "run", settings)
+    assert result.validation.best_step == 0
+    assert any("merged/ is the model as it was before training" in w for w in result.warnings)
+
+
+def test_what_is_measured_is_named(tiny_llama, book, tmp_path):
+    """Text that is trained on too, rows of all texts, fields as --data's, positions of PoSE."""
+    notes, starts = [], []
+    hear = {"on_note": notes.append, "on_start": starts.append}
+    settings = recipe(book, source=str(book), every=6)
+    settings["train"] |= {"pose_target": 2 * LENGTH}
+    settings["extend"] = {"target": 2 * LENGTH}
+    run(tiny_llama, tmp_path / "twice", settings, **hear)
+    assert any("is read by --data too" in note for note in notes)
+    assert any(f"at positions 0 to {LENGTH}" in note for note in starts[0].notes)
+    notes.clear(), starts.clear()
+
+    texts = []
+    for number in range(3):
+        lines = book.read_text()[number * 4000 : (number + 1) * 4000]
+        texts.append(tmp_path / f"{number}.jsonl")
+        texts[-1].write_text(json.dumps({"content": lines}) + "\n")
+    entries = [{"source": str(text), "field": "content"} for text in texts]
+    settings = recipe(book, every=6) | {"data": entries}
+    settings["train"] |= {"seq_length": 128}
+    run(tiny_llama, tmp_path / "three", settings, **hear)
+    assert any(note.startswith("validation: 6 rows held out") for note in starts[0].notes)
+    settings = recipe(book, source=str(texts[0]), every=6)
+    settings["data"] = {"source": str(texts[1]), "field": "content"}
+    settings["train"] |= {"seq_length": 128}
+    result, _ = run(tiny_llama, tmp_path / "field", settings, **hear)
+    assert result.validation is not None
+    settings["validation"]["field"] = "nothing"
+    with pytest.raises(BadInput, match=r"--eval-data 0\.jsonl, line 1, has no text") as caught:
+        run(tiny_llama, tmp_path / "x", settings)
+    assert "--set validation.field=NAME" in caught.value.hint
+    assert not notes
+
+
+def test_held_out_rows_are_of_every_text():
+    config = FinetuneConfig(
+        data=DataConfig(sources=tuple(SourceConfig(source=f"{n}") for n in range(3))),
+        train=TrainConfig(seq_length=64),
+        validation=ValidationConfig(every=1),
+    )
+    assert (config.held_of_each, config.validation_rows) == (2, 6)
+    texts = [text_of(range(number * 1000, number * 1000 + 640)) for number in range(3)]
+    mixture = mixed_rows(config, texts)
+    measured_ = validation_rows(config, mixture, None)
+    assert [int(row[0]) // 1000 for row in measured_] == [0, 0, 1, 1, 2, 2]
+    read = {int(token) for number in range(60) for token in mixture.batch(number, 1).reshape(-1)}
+    assert not read & set(measured_.reshape(-1).tolist())
+
+
+def text_of(tokens):
+    ids = np.asarray(tokens, dtype=np.uint32)
+    return TokenFile(ids, np.asarray([len(ids)]), "text", f"{ids[0]}", "", 0, int(ids.max()))
+
+
+def test_a_loss_that_is_not_finite():
+    lost = Validation(loss=None, by_position=(PositionLoss(start=0, end=8, loss=None),))
+    log = [
+        StepRow(step=0, loss=None, tokens=0, validation=Validation(loss=2.0)),
+        StepRow(step=1, loss=None, tokens=8, validation=lost),
+    ]
+    assert StepRow.from_dict(json.loads(json.dumps(log[1].to_dict()))) == log[1]
+    summary = summarised(log, keeps_best=True)
+    assert (summary.best_step, summary.last.loss) == (0, None)
+    model = build()
+    with torch.no_grad():
+        next(iter(model.parameters())).fill_(float("inf"))
+    broken = measured(model, rows())
+    assert broken.loss is None
+    assert {part.loss for part in broken.by_position} == {None}
 
 
 def test_the_headline_is_a_mean():

@@ -9,7 +9,7 @@ from ctxext.checkpoints.config.decoder_part import decoder_part
 from ctxext.checkpoints.config.heads import HEADS, first_of, read_heads
 from ctxext.checkpoints.config.layouts import Layer, read_layers, rotates_everywhere
 from ctxext.checkpoints.config.rope_block import Dialect, read_rope_block
-from ctxext.checkpoints.config.rope_families import FIXED_ALPHA, WINDOW_WHEN_ABSENT
+from ctxext.checkpoints.config.rope_families import FIXED_ALPHA, THETA_BY_LAYER, WINDOW_WHEN_ABSENT
 from ctxext.checkpoints.config.rope_forms import far_rope, form_of
 from ctxext.checkpoints.config.rotation import Rope, read_rope
 from ctxext.checkpoints.config.windows import (
@@ -164,13 +164,29 @@ def _one_rope(
             "is unknown"
         )
         return None
+    thetas = _thetas_by_layer(config, model_type)
+    if len(thetas) > 1 or 0 in thetas:
+        warnings.append(
+            f"{where}: {model_type} has a rope_theta for each layer: the rope is unknown"
+        )
+        return None
     flat = far_rope(config, model_type, where, warnings)
+    for theta in thetas:
+        blocks = {key: {**(config.get(key) or {}), "rope_theta": theta} for key in _BLOCKS}
+        flat = {**config, **{k: v for k, v in blocks.items() if config.get(k)}, "rope_theta": theta}
     if flat is not None and form_of(model_type).layer_type is not None:
         warnings.append(
-            f"{model_type} turns its windowed layers by a rope of their own: what is shown is that "
-            "of the far-reaching layers"
+            f"{model_type} turns its windowed layers by a rope of their own, which stays: what is "
+            "shown and scaled is that of the far-reaching layers"
         )
     return flat
+
+
+def _thetas_by_layer(config: Mapping[str, Any], model_type: str) -> set[float]:
+    """Read the bases of a family that lists one for each layer; empty: it does not."""
+    listed = config.get(THETA_BY_LAYER.get(model_type, ""))
+    numbers = listed if isinstance(listed, list) else []
+    return {float(t or 0) for t in numbers if t is None or isinstance(t, int | float)}
 
 
 def _states_window(
@@ -307,7 +323,8 @@ def _rotary_word(
 
 def reads_alike_in_transformers_4(config: Mapping[str, Any], rope: Rope) -> bool:
     """Tell whether a reader of `rope_scaling` and `rope_theta` gets the rotation that we read."""
-    old = {k: v for k, v in config.items() if k != "rope_parameters"}
+    decoder, _ = decoder_part(config, "config.json")
+    old = {k: v for k, v in decoder.items() if k != "rope_parameters"}
     try:
         position = detect(
             old, where="config.json", original_length=rope.spec.original_max_position_embeddings

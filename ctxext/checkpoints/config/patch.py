@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ctxext.checkpoints.config import families
-from ctxext.checkpoints.config.decoder_part import with_decoder_part
+from ctxext.checkpoints.config.decoder_part import PART, with_decoder_part
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.extendable import not_by_this
-from ctxext.checkpoints.config.rope_families import NEEDS_ORIGINAL, OWN_MSCALE, THETA_KEY
+from ctxext.checkpoints.config.rope_families import (
+    NEEDS_ORIGINAL,
+    OWN_MSCALE,
+    THETA_BY_LAYER,
+    THETA_KEY,
+)
 from ctxext.checkpoints.config.rope_forms import form_of, nested
 from ctxext.checkpoints.config.rotation import Rope
 from ctxext.checkpoints.config.windows import STATED, Window, window_key
@@ -53,9 +58,15 @@ def resolve_target(
             tokens; a factor that readers would not get back from the two windows.
     """
     original = position.window.original
-    if (target is None) == (factor is None):
+    if target is None and factor is None:
         raise BadInput(
-            f"give either {flag}target or {flag}factor", f"e.g. {flag}target {original * 4}"
+            f"neither {flag}target nor {flag}factor says how far to extend",
+            f"e.g. --target {original * 4}, 4 times the trained window",
+        )
+    if target is not None and factor is not None:
+        raise BadInput(
+            f"give either {flag}target or {flag}factor, not both",
+            f"e.g. {flag}target {original * 4}",
         )
     if target is None:
         target = _target_of(original, factor or 0.0, flag)
@@ -132,8 +143,8 @@ def plan_patch(
         return Patch(whole, None, method, original, target, tuple(warnings))
     kept = _kept_parameters(chosen, rope, position.window.current, target)
     kept = {key: value for key, value in kept.items() if key not in parameters}
-    kept = _family_parameters(chosen, position, parameters, warnings) | kept
-    extension = chosen(rope.spec, target, **kept, **parameters)
+    asked = _family_parameters(chosen, position, parameters, warnings) | kept
+    extension = chosen(rope.spec, target, **asked, **parameters)
     _check_form(extension, position, where)
     if target < position.window.current:
         warnings.append(
@@ -185,7 +196,8 @@ def _only_said(
         raise BadInput(
             f"{where}: nothing was extended: {method} at {target} tokens turns as the checkpoint "
             f"does already, whose window is {reached}",
-            f"give a target beyond {max(target, reached)}",
+            f"give a target beyond {max(target, reached)}; finetune without --target trains it as "
+            "it is",
         )
     return (
         "the checkpoint turns so already; what changes is max_position_embeddings, from "
@@ -312,14 +324,16 @@ def _write_rope(config: dict[str, Any], extension: Extension, position: Position
         both |= dict.fromkeys(("short_mscale", "long_mscale"), extension.attention_factor)
     _raise_window(config, position, extension.max_position_embeddings)
     blocks = config.get("rope_parameters")
+    # What only this class reads there has to stay for transformers 4, scaled or not.
+    old = None if rope_type == "default" and not rope.block.own else both
     if form.layer_type is None:
         _write_theta(config, theta, position.model_type)
-        config["rope_scaling"] = None if rope_type == "default" else both
+        config["rope_scaling"] = old
         config["rope_parameters"] = {**both, "rope_theta": theta}
     else:
         if form.flat_too:
             _write_theta(config, theta, position.model_type)
-            config["rope_scaling"] = None if rope_type == "default" else both
+            config["rope_scaling"] = old
         else:
             config.pop("rope_scaling", None)
         if isinstance(blocks, dict) and nested(blocks):
@@ -345,6 +359,9 @@ def _write_theta(config: dict[str, Any], theta: float, model_type: str) -> None:
     key = THETA_KEY.get(model_type)
     if key is not None:
         config[key] = theta
+    by_layer = THETA_BY_LAYER.get(model_type)
+    if by_layer is not None and isinstance(config.get(by_layer), list):
+        config[by_layer] = [theta] * len(config[by_layer])
 
 
 def _raise_window(config: dict[str, Any], position: Position, tokens: int) -> None:
@@ -427,10 +444,18 @@ def _patch_sliding_window(
 
 
 def config_diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """List changed top-level keys, each with its value before and after (`(absent)` where none)."""
+    """List changed keys, each with its value before and after (`(absent)` where none).
+
+    Those of a decoder inside a multimodal config are listed by themselves: `text_config.KEY`.
+    """
     keys = list(dict.fromkeys([*before, *after]))
-    return {
-        key: (before.get(key, ABSENT), after.get(key, ABSENT))
-        for key in keys
-        if before.get(key, ABSENT) != after.get(key, ABSENT)
-    }
+    changed: dict[str, tuple[Any, Any]] = {}
+    for key in keys:
+        pair = before.get(key, ABSENT), after.get(key, ABSENT)
+        if pair[0] == pair[1]:
+            continue
+        if key == PART and all(isinstance(each, dict) for each in pair):
+            changed |= {f"{PART}.{inner}": each for inner, each in config_diff(*pair).items()}
+        else:
+            changed[key] = pair
+    return changed

@@ -97,3 +97,6 @@ FIXED_ALPHA: Final = frozenset({"hunyuan_v1_dense", "hunyuan_v1_moe"})
 
 # The class computes with the trained window whatever the type, and finds it in the block alone.
 NEEDS_ORIGINAL: Final = frozenset({"ministral3", "phimoe"})
+
+# A base for each layer, which counts in place of the block's; 0: that layer does not turn.
+THETA_BY_LAYER: Final = {"granite_swa": "layer_rope_theta", "granitemoe_swa": "layer_rope_theta"}

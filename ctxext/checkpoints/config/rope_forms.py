@@ -56,7 +56,7 @@ _FORMS: Final[dict[str, RopeForm]] = {
     "deepseek_v4": RopeForm("compress", temperature=False, truncate=False),
     "phi3": _LONGROPE_ONLY,
     "phi4_multimodal": _LONGROPE_ONLY,
-    "ministral3": RopeForm(rope_types=_ALL - {"linear", "dynamic"}),
+    "ministral3": RopeForm(rope_types=_ALL - {"dynamic"}),
     "recurrent_gemma": RopeForm(rope_types=frozenset({"default"})),
 }
 

@@ -65,7 +65,8 @@ def draw_loss(axis: "Axes", lines: Sequence[StepRow]) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set_xlabel("optimizer step")
     axis.set_ylabel("loss, nats per token")
-    measured = [(line.step, line.validation.loss) for line in lines if line.validation]
+    losses_there = [(line.step, line.validation.loss) for line in lines if line.validation]
+    measured = [(step, loss) for step, loss in losses_there if loss is not None]
     if measured:
         axis.plot(
             [step for step, _ in measured], [loss for _, loss in measured],

@@ -4,14 +4,17 @@ It stays on this machine, and so names paths as they were typed; what is publish
 ctxext.json, which does not.
 """
 
-from collections.abc import Mapping
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ctxext.errors import BadInput, shown
+from ctxext.errors import BadInput, CtxextError, shown
 from ctxext.runs.build import as_section, build
 from ctxext.runs.output import write_file
 from ctxext.runs.recipe.reader import read_recipe
@@ -70,6 +73,7 @@ def settle(said: RunModel, recipe: Any, begun: Path | None = None) -> tuple[RunM
 
     Args:
         recipe: as `finetune` takes it; None = that of the run in the folder `begun`.
+        begun: folder of the run that is gone on with: what nobody says now is as it was said then.
 
     Returns:
         What counts, and the rest of the recipe.
@@ -89,6 +93,15 @@ def settle(said: RunModel, recipe: Any, begun: Path | None = None) -> tuple[RunM
         if said.model is None and model is not None and not isinstance(model, str):
             raise BadInput(f"recipe.model has to be text, and is {shown(model)}")
         said = said.over(model, loading)
+    if begun is not None and (begun / RECIPE).exists():
+        loading, model, _ = _split(read_begun(begun))
+        said = said.over(model, loading)
+    if said.model is None and begun is not None:
+        raise BadInput(
+            f"--resume: {begun / RECIPE} does not name the MODEL that is trained",
+            f"name it: ctxext finetune MODEL --resume -o {shlex.quote(str(begun))}",
+            argument="model",
+        )
     if said.model is None:
         raise BadInput(
             "MODEL is missing", "name a checkpoint, or a recipe that names one", argument="model"
@@ -132,20 +145,42 @@ def read_begun(out: Path) -> dict[str, Any]:
             f"--resume: {out} has no {RECIPE}, so there is no run to go on with",
             "look at --output-dir, or name model and data to begin one",
         )
-    return read_recipe(out / RECIPE)
+    return read_recipe(out / RECIPE, called="")
 
 
 def check_same_dtype(out: Path, now: RunModel) -> None:
-    """Check that a run is gone on with in the dtype in which it was begun, where both are said.
+    """Check that a run is gone on with in the dtype in which it was begun.
 
     Raises:
         BadInput: it is not.
     """
     if not (out / RECIPE).exists():
         return
-    loading, *_ = _split(read_begun(out))
-    if loading.dtype and now.dtype != loading.dtype:
+    loading, model, _ = _split(read_begun(out))
+    if model is None and not loading.dtype:  # of a version that wrote down neither
+        return
+    before = loading.dtype or "auto"
+    if now.dtype != before:
         raise BadInput(
-            f"--resume with another --dtype: {loading.dtype} -> {now.dtype}",
+            f"--resume with another --dtype: {before} -> {now.dtype}",
             "leave it out, or start a new run",
         )
+
+
+@contextmanager
+def named_by_run(out: Path, flag: str, path: str | None) -> Iterator[None]:
+    """Say of a path that is gone, in a run that is gone on with, where it comes from.
+
+    Args:
+        flag: with which to say where it lies now.
+        path: as the run's recipe names it; None = it does not come from there.
+    """
+    try:
+        yield
+    except CtxextError as error:
+        if path is not None and not os.path.exists(os.path.expanduser(path)):  # noqa: PTH110, PTH111
+            error.hint = (
+                f"{out / RECIPE} names it as typed when the run began: go on in the same folder, "
+                f"or say where it lies now with {flag}"
+            )
+        raise

@@ -292,6 +292,18 @@ class FinetuneConfig:
                     "leave section lora out, or train.what",
                 )
 
+    @property
+    def held_of_each(self) -> int:
+        """Rows of each text in `data` that are measured, and not trained on: of all as many."""
+        return -(-self.validation.held_out // max(1, len(self.data.texts)))
+
+    @property
+    def validation_rows(self) -> int:
+        """The most rows that are read in one measurement; 0 = nothing is measured."""
+        if not self.validation.is_wanted:
+            return 0
+        return self.held_of_each * len(self.data.texts) or self.validation.rows
+
     def to_dict(self) -> dict[str, Any]:
         """Give plain values, as they stand in a recipe."""
         out = asdict(self)

@@ -63,27 +63,30 @@ _Loader.add_implicit_resolver(
 
 
 @about_its_path
-def read_recipe(path: Path) -> dict[str, Any]:
+def read_recipe(path: Path, *, called: str = "--recipe ") -> dict[str, Any]:
     """Read a recipe file into nested plain values.
+
+    Args:
+        called: what messages put before its path.
 
     Raises:
         BadInput: missing, not YAML, aliases, tags, doubled keys, not a mapping; with the line.
     """
     try:
         if path.exists() and not path.is_file():  # a pipe would be waited for without end
-            raise BadInput(f"--recipe {path} is not a regular file")
+            raise BadInput(f"{called}{path} is not a regular file")
         if path.stat().st_size > _MAX_BYTES:
-            raise BadInput(f"--recipe {path} is larger than 1 MiB, which no recipe is")
+            raise BadInput(f"{called}{path} is larger than 1 MiB, which no recipe is")
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise BadInput(f"--recipe {path} cannot be read: {error.strerror}") from error
+        raise BadInput(f"{called}{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise BadInput(f"--recipe {path} is not UTF-8 text") from error
-    value = read_yaml(text, f"--recipe {path}")
+        raise BadInput(f"{called}{path} is not UTF-8 text") from error
+    value = read_yaml(text, f"{called}{path}")
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise BadInput(f"--recipe {path} holds no sections")
+        raise BadInput(f"{called}{path} holds no sections")
     return value
 
 
@@ -131,8 +134,14 @@ def shipped_recipe(name: str) -> Path:
     return known[name]
 
 
-def override(recipe: Mapping[str, Any], changes: Mapping[str, Any], *, flag: str) -> dict[str, Any]:
+def override(
+    recipe: Mapping[str, Any], changes: Mapping[str, Any], *, flag: str, begun: bool = False
+) -> dict[str, Any]:
     """Put `{"train.lr": 1e-4}` into a copy of a recipe; sections that are missing are made.
+
+    Args:
+        begun: the recipe is that of a run, whose stages say every key, also those that came from
+            the sections above them: each stage gets the change.
 
     Raises:
         BadInput: a path with fewer or more than two parts, or into the stages of a recipe, or to a
@@ -154,16 +163,31 @@ def override(recipe: Mapping[str, Any], changes: Mapping[str, Any], *, flag: str
             inner = out[section] = {}
         if not isinstance(inner, dict):
             raise BadInput(f"{flag} {path}: '{section}' is no section")
-        if twice := _set_in_a_stage(recipe.get("stages"), section, key):
+        twice = _set_in_a_stage(recipe.get("stages"), section, key)
+        if twice and not begun:
             raise BadInput(
                 f"{flag} {path} is for all stages of the recipe, and {twice} is set in it",
                 "change it in the recipe, or leave it out there",
             )
         other = ALTERNATIVES.get(path)
-        if other is not None and value and f"{section}.{other}" not in changes:
-            inner.pop(other, None)
+        if not value or f"{section}.{other}" in changes:
+            other = None
+        inner.pop(other, None)
         inner[key] = value
+        if twice:
+            out["stages"] = [
+                _in_stage(stage, section, key, value, other) for stage in out["stages"]
+            ]
     return out
+
+
+def _in_stage(stage: Any, section: str, key: str, value: Any, other: str | None) -> Any:
+    """Set a key of a stage's section, in place of `other`; a stage without the section has it."""
+    keys = as_section(section, stage.get(section)) if isinstance(stage, dict) else None
+    if not isinstance(keys, dict):
+        return stage
+    kept = {name: old for name, old in keys.items() if name != other}
+    return {**stage, section: {**kept, key: value}}
 
 
 def _set_in_a_stage(stages: Any, section: str, key: str) -> str | None:

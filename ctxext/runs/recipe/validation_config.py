@@ -18,16 +18,17 @@ class ValidationConfig:
         source: a text of its own, as `data.source`; empty = rows of `data` that are held out.
         every: optimizer steps between measurements; 0 = ten in a run, where `source` is given, and
             none where it is not.
-        rows: rows of `train.seq_length` tokens that are read each time.
+        rows: rows of `train.seq_length` tokens that are read each time; where they are held out of
+            several texts, rounded up to as many of each.
         keep_best: the result is what was trained at the lowest validation loss, not at the end.
-        field: of `source`, as `data.field`.
+        field: of `source`, as `data.field`; empty = the same.
     """
 
     source: str = ""
     every: int = bounded(0, least=0, most=_MOST_STEPS)
     rows: int = bounded(4, least=1, most=4096)
     keep_best: bool = False
-    field: str = "text"
+    field: str = ""
 
     def __post_init__(self) -> None:
         as_written(self, "validation")
@@ -51,3 +52,7 @@ class ValidationConfig:
     def steps_between(self, steps: int) -> int:
         """Tell the optimizer steps between measurements, in a run of so many."""
         return self.every or max(1, -(-steps // _TIMES))
+
+    def times(self, steps: int) -> int:
+        """Count the measurements in a run of so many steps: before it, on the way, at its end."""
+        return 1 + -(-steps // self.steps_between(steps)) if self.is_wanted else 0

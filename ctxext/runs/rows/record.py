@@ -8,7 +8,7 @@ from ctxext.runs.build import from_document
 from ctxext.runs.checked import Broken, excerpt
 from ctxext.runs.fields import MOST_TOKENS, bounded
 from ctxext.runs.rows.row import SHA256, Row, Windows, Word
-from ctxext.runs.rows.training import ValidationSummary
+from ctxext.runs.rows.training import ValidationSummary, shown_loss
 
 _COMMIT = "[0-9a-f]{7,64}"
 
@@ -77,7 +77,10 @@ class RecordedStage(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Training(Row):
-    """A summary of training; tokens and steps are of all stages."""
+    """A summary of training; tokens and steps are of all stages.
+
+    `base_weights` is the `sample_sha256` of the checkpoint that was given.
+    """
 
     steps: int
     tokens: int = 0
@@ -87,6 +90,7 @@ class Training(Row):
     recipe: RecordedRecipe | None = None
     data: RecordedText = field(default_factory=RecordedText)
     stages: tuple[RecordedStage, ...] = ()
+    base_weights: str | None = bounded(None, matches=SHA256)
 
     @property
     def headline(self) -> str:
@@ -94,7 +98,8 @@ class Training(Row):
         measured = self.validation
         if measured is not None:
             result = measured.best if measured.kept else measured.last
-            return f"validation loss {measured.first.loss:.4f} before, {result.loss:.4f} after"
+            first, after = shown_loss(measured.first.loss), shown_loss(result.loss)
+            return f"validation loss {first} before, {after} after"
         if self.mean_loss is not None:
             return f"loss {self.mean_loss:.4f}, mean of the last tenth of the steps"
         return (

@@ -1,5 +1,6 @@
 """Where a training run stands, and the lines of its log."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,11 +11,14 @@ from ctxext.runs.rows.row import SHA256, Row
 
 @dataclass(frozen=True, kw_only=True)
 class PositionLoss(Row):
-    """Mean loss, nats per token, of tokens at positions [start, end) of validation rows."""
+    """Mean loss, nats per token, of tokens at positions [start, end) of validation rows.
+
+    None = not finite.
+    """
 
     start: int = bounded(least=0, most=MOST_TOKENS)
     end: int = bounded(least=1, most=MOST_TOKENS)
-    loss: float
+    loss: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,17 +26,22 @@ class Validation(Row):
     """One measurement on rows that are not trained on.
 
     Attributes:
-        loss: nats per token.
+        loss: nats per token; None = not finite.
         copied: share of tokens, of text from the beginning of a row that stands at its end once
             more, that the model found likeliest; None in rows too short for it.
         tokens: that the loss is of.
     """
 
-    loss: float
+    loss: float | None
     by_position: tuple[PositionLoss, ...] = ()
     copied: float | None = bounded(None, least=0, most=1)
     tokens: int = 0
     seconds: float | None = None
+
+    @property
+    def lowness(self) -> float:
+        """The loss as one to compare: what is not finite is above all others."""
+        return math.inf if self.loss is None else self.loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +92,17 @@ def summarised(lines: Iterable[StepRow], *, keeps_best: bool) -> ValidationSumma
     measured = [(line.step, line.validation) for line in lines if line.validation is not None]
     if not measured:
         return None
-    best_step, best = min(measured, key=lambda pair: (pair[1].loss, pair[0]))
+    best_step, best = min(measured, key=lambda pair: (pair[1].lowness, pair[0]))
     last_step, last = measured[-1]
     return ValidationSummary(
         first=measured[0][1], last=last, last_step=last_step, best_step=best_step, best=best,
         kept=keeps_best,
     )  # fmt: skip
+
+
+def shown_loss(loss: float | None) -> str:
+    """Write a loss, or that it is none."""
+    return "not finite" if loss is None else f"{loss:.4f}"
 
 
 class MeanLoss(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from ctxext.checkpoints.live.head import decoder_of, head_of, without_peft
+from ctxext.checkpoints.live.rotary import text_decoder
 from ctxext.errors import BadInput
 from ctxext.runs.recipe.config import ALL_LINEAR, LoraConfig
 from ctxext.training.model.batch import Batch
@@ -64,9 +65,9 @@ def add_adapters(model: Any, config: LoraConfig, base_name: str) -> Any:
     """
     import peft
 
-    linear = {
-        name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, nn.Linear)
-    }
+    decoder = text_decoder(model)
+    paths = [name for name, m in decoder.named_modules() if isinstance(m, nn.Linear)]
+    linear = {name.rpartition(".")[2] for name in paths}
     head = {"lm_head", "embed_tokens"}
     targets = sorted(linear - head) if ALL_LINEAR in config.targets else list(config.targets)
     for target in targets:
@@ -75,10 +76,14 @@ def add_adapters(model: Any, config: LoraConfig, base_name: str) -> Any:
                 f"lora.targets names '{target}', which is no linear layer of this model",
                 f"it has: {', '.join(sorted(linear - head))}",
             )
+    if decoder is not model:  # names alone would match the parts that see and hear, too
+        targets = _paths(model, decoder, targets)
     tied = bool(getattr(model.config, "tie_word_embeddings", False))
     saved: list[str] = []
     if config.train_norms:
-        saved += _norm_names(model)
+        saved += _norm_names(decoder)
+        if decoder is not model:
+            saved = _paths(model, decoder, saved)
     if config.train_embeddings:
         saved += ["embed_tokens"] if tied else ["embed_tokens", "lm_head"]
     lora = peft.LoraConfig(
@@ -102,6 +107,16 @@ def add_adapters(model: Any, config: LoraConfig, base_name: str) -> Any:
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return wrapped
+
+
+def _paths(model: Any, decoder: Any, names: list[str]) -> list[str]:
+    """List the full paths of the decoder's modules that have one of the names."""
+    inside = {id(module) for module in decoder.modules()}
+    return [
+        path
+        for path, module in model.named_modules()
+        if id(module) in inside and path.rpartition(".")[2] in names
+    ]
 
 
 def _norm_names(model: Any) -> list[str]:

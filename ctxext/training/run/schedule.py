@@ -7,6 +7,20 @@ from ctxext.runs.recipe.config import TrainConfig
 _FLOOR = 0.1  # cosine ends at this share of the peak
 
 
+def short_of_peak(config: TrainConfig) -> str | None:
+    """Warn of a warm-up that the run ends in; None where it does not.
+
+    >>> short_of_peak(TrainConfig(warmup_steps=10, steps=5)).partition(": ")[2]
+    'the learning rate only gets to 50% of --lr'
+    """
+    if config.warmup_steps <= config.steps:
+        return None
+    return (
+        f"the warm-up of {config.warmup_steps} steps is longer than the run of {config.steps}: "
+        f"the learning rate only gets to {config.steps / config.warmup_steps:.0%} of --lr"
+    )
+
+
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Compute the learning rate of step `step` (from 0): linear warm-up, then cosine or constant.
 

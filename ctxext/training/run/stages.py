@@ -8,7 +8,7 @@ import copy
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,8 @@ def whole_recipe(configs: Sequence[Mapping[str, Any]], *, staged: bool) -> dict[
         entry = {key: value for key, value in config.items() if key in _SECTIONS}
         if "extend" in last and "extend" not in entry:
             entry = {"extend": None, **entry}
+        if "validation" in last and "validation" not in entry:
+            entry["validation"] = asdict(ValidationConfig())  # none, which it would else inherit
         entry["train"] = {k: v for k, v in config["train"].items() if k not in _FIXED}
         entries.append(copy.deepcopy(entry))  # what is shared YAML would write as aliases
     return {**last, STAGES: entries}
@@ -196,11 +198,13 @@ def read_summary(stage: Stage) -> dict[str, Any]:
     return {"steps": done.steps, "tokens": done.tokens, "final_loss": done.final_loss}
 
 
-def trained_path(folder: Path, steps: int) -> Path:
-    """Return the file with the tensors that a complete stage has trained."""
+def trained_path(stage: Stage) -> Path:
+    """Return the file with the tensors that a complete stage has trained: its last, or its best."""
     from ctxext.training.run.state import best_file, trained_file
 
-    return best_file(folder) if best_file(folder).exists() else trained_file(folder, steps)
+    if stage.config.validation.keep_best:
+        return best_file(stage.folder)
+    return trained_file(stage.folder, stage.config.train.steps)
 
 
 def joined_log(stages: Sequence[Stage]) -> list[StepRow]:

@@ -8,15 +8,17 @@ long, and restoring from rank 0 alone (`broadcast_from_rank0`) hung between two 
 """
 
 import json
+import math
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ctxext.errors import BadInput, CtxextError
@@ -24,7 +26,7 @@ from ctxext.machine.launch import Launch
 from ctxext.runs.checked import Broken
 from ctxext.runs.output import beside
 from ctxext.runs.recipe.config import FinetuneConfig, TrainConfig
-from ctxext.runs.rows.training import RunState
+from ctxext.runs.rows.training import RunState, StepRow
 from ctxext.training.model.lora import trained_tensors
 from ctxext.training.parallel.sharding import share_of, whole
 from ctxext.training.run.state_check import (
@@ -40,9 +42,14 @@ from ctxext.training.run.state_check import (
 
 _KEPT = 2
 _STEP = re.compile(r"step-(0|[1-9][0-9]{0,11})")
+_STEP_KEY = "step"  # of the metadata of the best step's file
 _STATE, _TRAINED, _OPTIMIZER = "state.json", "trained.safetensors", "optimizer.safetensors"
 # Keys that may change on the way.
-_FREE = re.compile(r"(stages\[\d+\]\.)?((memory|parallel)\.|train\.compile$)")
+_FREE = re.compile(
+    r"(stages\[\d+\]\.)?((memory|parallel)\.|train\.compile$|validation\.keep_best$)"
+)
+
+_PLACE = re.compile(r"(stages\[\d+\]\.)?data\.(sources\[\d+\]\.)?source")
 
 
 @dataclass(frozen=True)
@@ -136,8 +143,8 @@ def best_file(out: Path) -> Path:
     return out / "checkpoints" / "best" / _TRAINED
 
 
-def save_best(out: Path, model: nn.Module, launch: Launch) -> None:
-    """Write what is trained as the best so far; all ranks call this together.
+def save_best(out: Path, model: nn.Module, launch: Launch, step: int) -> None:
+    """Write what is trained after `step` as the best so far; all ranks call this together.
 
     Raises:
         CtxextError: the disk is full; what was best before is as it was.
@@ -148,17 +155,58 @@ def save_best(out: Path, model: nn.Module, launch: Launch) -> None:
 
     def write() -> None:
         with beside(best_file(out).parent) as staging:
-            save_file(trained, staging / _TRAINED)
+            save_file(trained, staging / _TRAINED, {_STEP_KEY: str(step)})
 
     launch.on_main(write)
 
 
-def start_from(file: Path, model: nn.Module, launch: Launch) -> None:
-    """Put what a stage before has trained in place of what was initialised.
+def check_best(out: Path, lines: Iterable[StepRow], step: int) -> None:
+    """Check that the best step so far is there, in a run that keeps it and is gone on with.
+
+    Args:
+        lines: of the run's log.
+        step: after which it goes on.
+
+    Raises:
+        BadInput: `checkpoints/best` is missing, cut short, or of another step.
+    """
+    known = [(at.validation.lowness, at.step) for at in lines if at.validation]
+    known = [(loss, at) for loss, at in known if at <= step and math.isfinite(loss)]
+    if not known:
+        return
+    best, kept, problem = min(known)[1], None, ""
+    try:
+        with safe_open(best_file(out), "pt") as file:
+            kept = (file.metadata() or {}).get(_STEP_KEY)
+    except FileNotFoundError:
+        problem = "is missing"
+    except (OSError, SafetensorError):
+        problem = "is damaged"
+    # One beyond `step` is of a run that was killed, and comes again.
+    if kept is not None and kept.isdigit() and int(kept) <= step and int(kept) != best:
+        problem = f"holds step {kept}"
+    if problem:
+        raise BadInput(
+            f"--resume with --keep-best: the best step so far is step {best}, and "
+            f"{best_file(out).parent} {problem}",
+            "add --keep-last to merge the last step instead, or start a new run",
+        )
+
+
+def start_from(
+    file: Path,
+    model: nn.Module,
+    launch: Launch,
+    *,
+    called: str = "which the next stage begins from",
+    way_out: str = "begin the run again, without --resume",
+) -> None:
+    """Put what a stage before, or the best step, has trained in place of what is there.
 
     Args:
         file: its `trained_file`, read on rank 0; the others are told a tensor at a time.
         launch: the processes of the run, which all call this together.
+        called, way_out: what the file is, and what helps without it, for the error.
 
     Raises:
         CtxextError: the file is damaged or gone, or holds other tensors than are trained here.
@@ -172,8 +220,8 @@ def start_from(file: Path, model: nn.Module, launch: Launch) -> None:
         except Broken as error:
             where = "/".join(file.parts[-4:-1])
             raise CtxextError(
-                f"{where}, which the next stage begins from, cannot be read: {error}",
-                "begin the run again, without --resume",
+                f"{where}, {called}, cannot be read: {error}",
+                way_out,
             ) from error
 
     launch.on_main(read)
@@ -312,6 +360,8 @@ def check_same_run(state: RunState, recipe: Mapping[str, Any], data_sha256: str)
     old, new = defaults | flat(state.recipe), defaults | flat(recipe)
     # A run may go on with less memory, compiled, or on more processes: none changes what it trains.
     keys = [k for k in sorted(old | new) if not _FREE.match(k)]
+    if state.data_sha256 == data_sha256:  # the same text, wherever it lies now
+        keys = [k for k in keys if not _PLACE.fullmatch(k)]
     changed = [k for k in keys if old.get(k) != new.get(k)]
     if changed:
         shown = ", ".join(f"{k} {old.get(k)!r} -> {new.get(k)!r}" for k in changed[:5])
@@ -319,7 +369,11 @@ def check_same_run(state: RunState, recipe: Mapping[str, Any], data_sha256: str)
             f"--resume with another recipe: {shown}", "resume with the old one, or start a new run"
         )
     if state.data_sha256 != data_sha256:
-        raise BadInput("--resume: the text of --data has changed since the run began")
+        raise BadInput(
+            "--resume: --data gives other tokens than when the run began, so the text or the "
+            "tokenizer has changed",
+            "bring back the old one, or start a new run",
+        )
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -135,7 +135,10 @@ def _leave_adapter(
     if config.train.what != "lora":
         return None
     if config.validation.keep_best and state.step == config.train.steps:
-        start_from(best_file(where.out), model, where.launch)
+        start_from(
+            best_file(where.out), model, where.launch, called="which holds the best step",
+            way_out="--resume --keep-last merges the last step instead",
+        )  # fmt: skip
     write_adapter(model, where.out / "adapter", base.position, where.launch)
     return where.out / "adapter"
 
@@ -148,11 +151,26 @@ def _cost(rows: TrainingRows, config: FinetuneConfig, state: RunState) -> list[s
     """
     if rows.validation is None:
         return []
-    every, count = config.validation.steps_between(config.train.steps), len(rows.validation)
-    share = count / 3 / (every * state.rows_per_step)
-    where = "of --eval-data" if config.validation.source else "held out of --data"
-    often = "after each step" if every == 1 else f"every {every} steps"
-    return [f"validation: {count} rows {where} {often}, about {share:.0%} more work"]
+    train, count = config.train, len(rows.validation)
+    wanted = config.validation
+    every = wanted.steps_between(train.steps)
+    share = wanted.times(train.steps) * count / 3 / (train.steps * state.rows_per_step)
+    read = f"{count} row{'s' * (count > 1)} " + (
+        "of --eval-data" if wanted.source else "held out of --data"
+    )
+    often = " and after each" if every == 1 else f", every {every} steps and after the last"
+    if every >= train.steps:
+        often = " and after the last"
+    work = f"{share:.0%}" if share >= 0.01 else "less than 1%"
+    notes = [f"validation: {read}, read before the first step{often}: about {work} more work"]
+    if train.pose_target > train.seq_length:
+        notes.append(
+            f"validation reads its rows at positions 0 to {train.seq_length}: it does not tell how "
+            f"the model reads up to train.pose_target, {train.pose_target}; eval-ppl does"
+        )
+    if rows.separate:
+        notes.append("validation reads each row as one text, documents not apart")
+    return notes
 
 
 @dataclass(frozen=True)

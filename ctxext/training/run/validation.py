@@ -5,6 +5,7 @@ copying after the first few; one pass over a row so tells both what its text cos
 distance, up to there, and whether far text is used.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -140,9 +141,9 @@ def _summary(sums: torch.Tensor, length: int, seconds: float) -> Validation:
     bounds = bucket_bounds(length)
     text, (_, hits, copied) = sums[:_BUCKETS], sums[_BUCKETS].tolist()
     return Validation(
-        loss=round(float(text[:, 0].sum() / text[:, 2].sum()), 6),
+        loss=_mean(*text[:, ::2].sum(0).tolist()),
         by_position=tuple(
-            PositionLoss(start=bounds[i], end=bounds[i + 1], loss=round(float(nats / tokens), 6))
+            PositionLoss(start=bounds[i], end=bounds[i + 1], loss=_mean(nats, tokens))
             for i, (nats, _, tokens) in enumerate(text.tolist())
             if tokens
         ),
@@ -150,6 +151,11 @@ def _summary(sums: torch.Tensor, length: int, seconds: float) -> Validation:
         tokens=int(text[:, 2].sum()),
         seconds=round(seconds, 3),
     )
+
+
+def _mean(nats: float, tokens: float) -> float | None:
+    """Give nats per token; None where that is no number."""
+    return round(nats / tokens, 6) if math.isfinite(nats) and tokens else None
 
 
 class Validator:
@@ -160,13 +166,13 @@ class Validator:
         measure: Callable[[], Validation],
         config: ValidationConfig,
         steps: int,
-        keep: Callable[[], None],
+        keep: Callable[[int], None],
         best: float = float("inf"),
     ) -> None:
         """Prepare to measure a run of so many steps.
 
         Args:
-            keep: called when the loss was never so low, where the run keeps its best step.
+            keep: told the step when the loss was never so low, where the run keeps its best.
             best: the lowest loss so far, of a run that is gone on with.
         """
         self._measure, self._keep, self._best = measure, keep, best
@@ -178,13 +184,13 @@ class Validator:
         if step % self._every and step != self._last:
             return None
         measured = self._measure()
-        if measured.loss < self._best:
-            self._best = measured.loss
+        if measured.lowness < self._best:
+            self._best = measured.lowness
             if self._keeps:
-                self._keep()
+                self._keep(step)
         return measured
 
 
 def lowest(lines: Iterable[StepRow]) -> float:
     """Return the lowest validation loss of a log; infinity where there is none."""
-    return min((each.validation.loss for each in lines if each.validation), default=float("inf"))
+    return min((each.validation.lowness for each in lines if each.validation), default=math.inf)

@@ -1,0 +1,108 @@
+"""Every causal type of the installed transformers: extended exactly as meant, or refused."""
+
+import copy
+
+import pytest
+import torch
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+from ctxext.checkpoints.config import families
+from ctxext.checkpoints.config.detect import detect
+from ctxext.checkpoints.config.extendable import not_by_this
+from ctxext.checkpoints.config.patch import plan_patch
+from ctxext.checkpoints.live.rotary import live_ropes
+from ctxext.encodings.kinds import ROTARY
+from ctxext.errors import BadInput
+from ctxext.methods import get_method
+from ctxext.methods.yarn import yarn_attention
+from support.every_family import TYPES, decoder, read
+
+FACTOR = 4
+
+
+def built(config):
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.std() == 0 and not parameter.any():  # gates that begin closed
+                parameter.normal_(std=0.02)
+    return model
+
+
+def planned(name, method):
+    """(config, position, patch) of a type that is extended; skips where it is refused, with why."""
+    try:
+        config, document = decoder(name)
+    except (ValueError, AttributeError, NotImplementedError) as error:
+        pytest.skip(f"no small one can be made: {error}"[:150])
+    try:
+        position = read(document)
+    except BadInput as refusal:
+        pytest.skip(f"refused: {refusal}")
+    if position.encoding not in ROTARY:
+        pytest.skip(f"does not rotate: {position.encoding}")
+    refusal = not_by_this(position, get_method(method), "config.json")
+    if refusal is not None:
+        pytest.skip(f"refused: {refusal}")
+    target = FACTOR * position.window.original
+    return config, position, plan_patch(
+        document, position, method=method, target=target, parameters={}
+    )  # fmt: skip
+
+
+def turned(model, position, extension):
+    """Let a model built without any scaling turn as the method says: the meant model."""
+    for rope in live_ropes(model, position.model_type):
+        setattr(rope.module, rope._named("inv_freq"), torch.tensor(extension.inv_freq))
+        setattr(rope.module, rope._named("attention_scaling"), extension.attention_factor)
+        if rope.layer_type is None:
+            rope.module.rope_type = "default"  # nothing is computed anew in the forward pass
+        else:
+            rope.module.rope_type[rope.layer_type] = "default"
+        for name in ("short_mscale", "long_mscale"):  # PhiMoE multiplies by these
+            if hasattr(rope.module, name):
+                setattr(rope.module, name, extension.attention_factor)
+    if position.model_type in families.LATENT and "mscale_all_dim" in extension.rope_block:
+        scale = yarn_attention(FACTOR, extension.rope_block["mscale_all_dim"]) ** 2
+        for module in model.modules():
+            if hasattr(module, "scaling") and type(module).__name__.endswith(("Attention", "MLA")):
+                module.scaling *= scale
+    return model
+
+
+def check(name, method):
+    config, position, patch = planned(name, method)
+    extension = patch.extension
+    after = detect(patch.config, where="config.json", original_length=patch.original)
+    assert after.window.original == position.window.original
+    assert after.rope.inv_freq == pytest.approx(extension.inv_freq, rel=1e-12)
+    assert after.rope.attention_factor == pytest.approx(extension.attention_factor, rel=1e-12)
+    keys = {k: v for k, v in patch.config.items() if k not in ("model_type",)}
+    extended = built(CONFIG_MAPPING[position.model_type](**copy.deepcopy(keys)))
+    ropes = live_ropes(extended, position.model_type)
+    assert ropes
+    for rope in ropes:
+        assert rope.inv_freq.tolist() == pytest.approx(extension.inv_freq, rel=1e-5)
+        assert rope.attention_factor == pytest.approx(extension.attention_factor, rel=1e-6)
+    plain, meant = built(config), built(config)
+    for model in (plain, meant):
+        model.load_state_dict(extended.state_dict())
+    turned(meant, position, extension)
+    ids = torch.randint(3, 60, (1, min(2 * position.window.original, 300)))
+    with torch.no_grad():
+        logits, before, wanted = (m(ids).logits for m in (extended, plain, meant))
+    assert torch.allclose(logits, wanted, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(logits, before, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_what_is_extended_is_the_meant_model_and_the_rest_is_refused(name):
+    check(name, "yarn")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["linear", "ntk", "llama3"])
+@pytest.mark.parametrize("name", TYPES)
+def test_by_other_methods_too(name, method):
+    check(name, method)

@@ -1,0 +1,112 @@
+"""A small config of every causal type of the installed transformers, and a table of them all.
+
+`python tests/support/every_family.py > docs/families.md` writes the table.
+"""
+
+import sys
+
+from transformers import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from ctxext.checkpoints.config import families
+from ctxext.checkpoints.config.detect import detect
+from ctxext.checkpoints.config.extendable import not_by_this
+from ctxext.checkpoints.config.rope_forms import form_of
+from ctxext.encodings.kinds import ROTARY
+from ctxext.errors import BadInput
+from ctxext.methods import METHODS
+from support.tiny_models import as_file, tiny_config
+
+WINDOW = 64
+# Of several parts, whose decoder has no class of its own for continuing text; or made of other
+# models' parts. `tests/e2e/test_families.py` takes whole ones.
+PARTS = {
+    "emu3", "mllama", "musicgen", "musicgen_melody", "gemma4_assistant",
+    "gemma4_unified_assistant", "dbrx",
+}  # fmt: skip
+# Named by what its flag makes of it.
+VARIANTS = {
+    "granitemoehybrid+rope": {
+        "position_embedding_type": "rope", "layer_types": ["mamba", "attention"] * 4,
+    },
+    "falcon+alibi": {"alibi": True},
+    "qwen2+sliding": {"use_sliding_window": True, "sliding_window": 32, "max_window_layers": 4},
+    "gpt_neox+whole": {"rotary_pct": 1.0},
+    "stablelm+half": {"partial_rotary_factor": 0.5},
+}  # fmt: skip
+TYPES = sorted({*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *VARIANTS} - PARTS)
+
+
+def decoder(name):
+    """(config, the keys of its file) of a small decoder with a window of 64 tokens."""
+    model_type = name.partition("+")[0]
+    plain = CONFIG_MAPPING[model_type]().get_text_config(decoder=True)
+    changes = dict(VARIANTS.get(name, {}))
+    if plain.model_type not in families.ROPE_WHEN_ABSENT:  # which state windows of their own
+        for key in (
+            "max_position_embeddings", "max_seq_len", "model_max_length",
+            "original_max_position_embeddings",
+        ):  # fmt: skip
+            if getattr(plain, key, None) is not None:
+                changes[key] = WINDOW
+    config = tiny_config(model_type, **changes)
+    return config, as_file(config)
+
+
+def read(document):
+    return detect({**document, "is_encoder_decoder": False}, where="config.json")
+
+
+_HEAD = """# Every decoder type of transformers
+
+What `ctxext inspect` and `ctxext extend` make of each causal model type of transformers
+{version}: made by `python tests/support/every_family.py` from a small config of each, and held by
+`tests/checkpoints/test_every_family.py`, which builds what is extended and compares its frequencies
+and logits with those of the meant model.
+
+- **rope** and **partial-rope** turn whole heads or a share of them; of **mixed** some layers do not
+  turn. **by layer type**: windowed layers have a rope of their own, which stays as it is.
+- A multimodal checkpoint is read and extended where its decoder stands, in `text_config`.
+
+| type | position | extended | by, or why not |
+| --- | --- | --- | --- |
+"""
+
+
+def table():
+    """The whole document."""
+    import transformers
+
+    rows = [f"| {name} | {' | '.join(row(name))} |" for name in TYPES]
+    return _HEAD.format(version=transformers.__version__) + "\n".join(rows) + "\n"
+
+
+def row(name):
+    """(position encoding, yes or no, methods or the reason) of a type."""
+    try:
+        position = read(decoder(name)[1])
+    except BadInput as refusal:
+        return "unknown", "no", _reason(refusal)
+    except (ValueError, AttributeError, NotImplementedError):
+        return "unknown", "no", "its class makes no small model, so nothing was measured"
+    word = position.encoding or "relative"
+    if position.encoding not in ROTARY:
+        return word, "no", "no rope to scale"
+    reasons = {each: not_by_this(position, method, "") for each, method in METHODS.items()}
+    methods = [each for each, reason in reasons.items() if reason is None]
+    if not methods:
+        return word, "no", _reason(reasons["yarn"])
+    if position.model_type in families.LATENT:
+        word += ", latent attention"
+    if form_of(position.model_type).layer_type is not None:
+        word += ", by layer type"
+    every = len(methods) == len(METHODS)
+    return word, "yes", "every method" if every else ", ".join(sorted(methods))
+
+
+def _reason(refusal):
+    return str(refusal).removeprefix("config.json").removeprefix(":").strip().replace("|", "/")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table())

@@ -5,11 +5,12 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ctxext.api._arguments import checked, maybe_tokens, several, several_lengths
 from ctxext.checkpoints.config.dtype import DtypeWord, check_dtype
@@ -41,6 +42,8 @@ _EXPECTED = (  # said for every run, or by us in better words
     "ype `str`", "already-initialized", "runcat", "Custom kwargs", "using default",
     "No aggregation function",
 )  # fmt: skip
+# Each of RULER's lengths is a metric: they are meant to count documents of their own.
+_LENGTHS_APART: Final = re.compile(r"same number of documents \(\d+,\w+=\d+(, \d+,\w+=\d+)*\)")
 
 
 @checked
@@ -279,6 +282,11 @@ def _warnings(opened: Opened, reader: Any, cut: Counter[str], full: Mapping[str,
         out.append(f"--max-length {window} is beyond the window of {current} tokens")
     if reader.starts_after_new_line:
         out.append("the tokenizer has neither BOS nor EOS: texts begin after a new line")
+    if reader.left_out_bos:
+        out.append(
+            "whole texts begin with one BOS, where lm_eval by itself puts two and scores the "
+            "second: it prints these numbers with --model_args add_bos_token=False"
+        )
     rope = opened.position.rope
     if batch_size > 1 and rope and rope_type_facts(rope.block.rope_type).follows_length:
         out.append(
@@ -314,7 +322,7 @@ class _Heard(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = " ".join(record.getMessage().split())
-        if not any(words in text for words in _EXPECTED):
+        if not any(words in text for words in _EXPECTED) and not _LENGTHS_APART.search(text):
             self.said.setdefault((record.pathname, record.lineno), f"the harness: {text[:300]}")
 
 

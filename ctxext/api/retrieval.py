@@ -385,7 +385,7 @@ class _Run:
             if row.perhaps_length is None and self.rule.relative and row.own is not None:
                 warnings.append(
                     f"{name} is right in {percent(row.own.accuracy)} of {task.name} at "
-                    f"{row.own.length} tokens, inside its window: it has no length to keep it to"
+                    f"{row.own.length} tokens, inside its window: no effective length follows"
                 )
             middle += middle_rows(cells)
         return effective, middle, warnings

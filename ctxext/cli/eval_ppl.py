@@ -182,12 +182,13 @@ def command(
 def _render(result: "PerplexityResult") -> None:
     from ctxext.report.findings.differences import by_nll, differences
     from ctxext.report.tables.perplexity import (
-        NLL_NOTE,
+        PERPLEXITY_NOTE,
         bits_per_byte_table,
         by_length_table,
         by_position_table,
         gain_table,
         key_tokens_table,
+        nll_difference_note,
         nll_difference_table,
     )
 
@@ -197,9 +198,10 @@ def _render(result: "PerplexityResult") -> None:
         columns,
         rows,
     )
+    out().print(PERPLEXITY_NOTE)
     if compared := differences(result.results, by_nll):
         table("difference of the loss, nats a token", *nll_difference_table(compared))
-        out().print(NLL_NOTE)
+        out().print(nll_difference_note(compared))
     columns, rows = gain_table(result.results)
     if rows:
         table("nats a token that the longer window gains over the shortest", columns, rows)

@@ -155,11 +155,12 @@ def _render(result: "RetrievalResult") -> None:
     from ctxext.report.findings.differences import by_accuracy, differences
     from ctxext.report.findings.groups import RetrievalGroup
     from ctxext.report.tables.retrieval import (
-        SHARE_NOTE,
         accuracy_difference_table,
         accuracy_table,
         choice_table,
         effective_table,
+        share_note,
+        unsolved_note,
     )
     from ctxext.report.tables.text import percent
 
@@ -171,10 +172,13 @@ def _render(result: "RetrievalResult") -> None:
     choices = choice_table(group)
     if choices[1]:
         table("told from wrong answers, and nats a token gained", *choices)
-    if compared := differences(group.by_length, by_accuracy):
+    answered = [score for score in group.by_length if score.task not in group.unanswered]
+    if compared := differences(answered, by_accuracy):
         table("difference of right answers", *accuracy_difference_table(compared))
-        out().print(SHARE_NOTE)
+        out().print(share_note(compared))
     table("up to where it reads", *effective_table(group))
+    if group.unsolved:
+        out().print(unsolved_note(group))
     for row in result.middle:
         if row.lost:
             out().print(

@@ -12,7 +12,7 @@ from ctxext.cli._evaluation import say_begun
 from ctxext.cli._output import err, out, print_json, say_note, say_warnings, table
 from ctxext.cli._progress import progress
 from ctxext.errors import BadInput
-from ctxext.lengths import parse_length, show_length
+from ctxext.lengths import counted, parse_length, show_length
 from ctxext.machine.launch import environment_rank
 from ctxext.runs.recipe.config import FinetuneConfig
 from ctxext.runs.rows.training import ValidationSummary, shown_loss
@@ -559,6 +559,14 @@ def _say_note(sentence: str) -> None:
         say_warnings([sentence])
 
 
+def _share_read(report: Any) -> str:
+    """Say how much of the data a run reads."""
+    rows = counted(report.rows, "row")
+    if report.epochs < 1:
+        return f"{100 * report.epochs:.0f} % of the {rows} of the data"
+    return f"the {rows} of the data {report.epochs:.1f} times"
+
+
 def _say_start(report: Any) -> None:
     """Say what is trained, on stderr, before the first step."""
     console = err()
@@ -569,11 +577,15 @@ def _say_start(report: Any) -> None:
             f"  {group.name:<{width}}  {group.tensors:>4} tensors  {group.parameters:>12,}",
         )
     console.print(
-        f"training {trained:,} of {report.parameters:,} parameters; {report.rows} rows, "
-        f"read {report.epochs:.2f} times"
+        f"training {trained:,} of {report.parameters:,} parameters in {report.steps:,} steps of "
+        f"{counted(report.rows_per_step, 'row')} of {report.row_tokens:,} tokens: "
+        f"{report.tokens:,} tokens, {_share_read(report)}"
     )
     if report.loss_difference is not None:
-        console.print(f"self-check: loss agrees to {report.loss_difference:.1e}, rope is exact")
+        console.print(
+            f"self-check: the loss agrees with transformers' own to {report.loss_difference:.1e}, "
+            "rope is exact"
+        )
     for note in report.notes:
         console.print(note)
     if report.resumed_at:

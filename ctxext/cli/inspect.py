@@ -7,7 +7,7 @@ import typer
 
 from ctxext.cli import _options as options
 from ctxext.cli._inspection import show_difference, show_inspection
-from ctxext.cli._output import print_json, say_warnings
+from ctxext.cli._output import print_json, say_note, say_warnings
 from ctxext.errors import BadInput
 from ctxext.lengths import parse_length
 
@@ -75,6 +75,7 @@ def command(
         from ctxext.api.inspect_plot import plot as draw
 
         draw(result, plot)
+        say_note(quiet=False)(f"wavelengths drawn: {plot}")
     if json:
         print_json(result)
     else:

@@ -75,5 +75,8 @@ def command(
                 f"{result.rounding.of_update:.1%} of what training changed in it",
             )
         if result.verified is not None:
-            out().print(f"verified: {result.verified} tensors, computed again from base + adapter")
+            out().print(
+                f"verified: {result.verified} of {result.tensors} tensors, changed or not, "
+                "computed again from base + adapter"
+            )
     say_warnings(result.warnings)

@@ -47,11 +47,12 @@ def command(
 
 
 def _render(result: "ReportResult") -> None:
-    from ctxext.report.tables.verdict import verdict_table
+    from ctxext.report.tables.verdict import VERDICT_NOTE, verdict_table
 
     findings = result.findings
     if findings.verdicts:
-        table("verdict", *verdict_table(findings.verdicts))
+        table("verdict, the best first", *verdict_table(findings.verdicts))
+        out().print(VERDICT_NOTE)
         for verdict in findings.verdicts:
             out().print(f"{verdict.model}: {verdict.sentence}")
     _perplexity(findings)
@@ -74,8 +75,6 @@ def _perplexity(findings: "Findings") -> None:
         by_position = differences(group.by_position, by_nll)
         _compared("window length", group.about, tables.by_length_table(group.results), by_length)
         _compared("position", group.about, tables.by_position_table(group.by_position), by_position)
-        if by_length or by_position:
-            out().print(tables.NLL_NOTE)
         bits = tables.bits_per_byte_table(group.results)
         if bits[1]:
             table("bits per byte of text", *bits)
@@ -86,12 +85,15 @@ def _perplexity(findings: "Findings") -> None:
 
 def _compared(name: str, about: str, cells: "Table", compared: "Sequence[Difference]") -> None:
     """Print a table of perplexities, and of their differences."""
-    from ctxext.report.tables.perplexity import nll_difference_table
+    from ctxext.report.tables import perplexity as tables
 
     if cells[1]:
         table(f"perplexity by {name} ({about})", *cells)
+        out().print(tables.PERPLEXITY_NOTE)
     if compared:
-        table(f"difference of NLL by {name}", *nll_difference_table(compared))
+        cells = tables.nll_difference_table(compared)
+        table(f"difference of the loss by {name}, nats a token", *cells)
+        out().print(tables.nll_difference_note(compared))
 
 
 def _retrieval(findings: "Findings") -> None:
@@ -105,10 +107,13 @@ def _retrieval(findings: "Findings") -> None:
         if group.by_choice:
             title = "forced choice, with Wilson's interval, and gain in nats a token"
             table(title, *tables.choice_table(group))
-        if compared := differences(group.by_length, by_accuracy):
+        if group.unsolved:
+            out().print(tables.unsolved_note(group))
+        answered = [score for score in group.by_length if score.task not in group.unanswered]
+        if compared := differences(answered, by_accuracy):
             cells = tables.accuracy_difference_table(compared)
             table("difference of accuracy by length", *cells)
-            out().print(tables.SHARE_NOTE)
+            out().print(tables.share_note(compared))
         if lost := [row for row in group.middle if row.lost]:
             table("lost in the middle", *tables.middle_table(lost))
 

@@ -140,3 +140,11 @@ def test_extend_says_how_to_serve_what_it_wrote(tmp_path, tiny_llama):
     rows = {row["engine"]: row for row in json.loads(done.stdout)["serving"]}
     assert rows["TGI"]["verdict"] == "wrong"
     assert "linear scaling is ignored by TGI" in done.stderr
+
+
+def test_the_command_says_what_it_drew(tmp_path, tiny_llama):
+    path = tmp_path / "waves.svg"
+    done = run_ctxext("inspect", tiny_llama, "--plot", path, "--json")
+    assert done.returncode == 0, done.stderr
+    assert f"wavelengths drawn: {path}" in done.stderr
+    assert "<svg" in path.read_text()

@@ -105,7 +105,7 @@ def test_the_flag(tmp_path):
     arguments = ("merge", tmp_path / "adapter", "--base", base, "--verify", "-o", tmp_path / "out")
     done = run_ctxext(*arguments)
     assert done.returncode == 0, done.stderr
-    assert "verified: 21 tensors" in done.stdout
+    assert "verified: 21 of 21 tensors" in done.stdout
     assert "of what training changed" in done.stdout
     document = json.loads(run_ctxext(*arguments, "--overwrite", "--json").stdout)
     assert document["verified"] == 21

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -58,6 +59,7 @@ def test_foreign_weights_and_the_table(tmp_path, stories):
     assert code == 0, err
     for task in ("copy", "passkey", "needle", "multi-key", "multi-value", "key-value", "tracing"):
         assert f"| {task} | stories260K |" in printed
+    assert re.search("^No model here solves copy, .* is what can be told", printed, re.MULTILINE)
 
 
 def test_generated_answers(tmp_path, shipped):

@@ -174,6 +174,7 @@ def test_rolling_perplexity_on_foreign_weights(stories, tasks, pages):
     result = harness(str(stories), tasks=["own_rolling"], include_path=tasks)
     assert result.window == 512
     check_rolling(result, stories, pages, 512, prefix=1)
+    assert any("add_bos_token=False" in warning for warning in result.warnings)
 
 
 def test_the_model_sees_one_bos(stories, tasks):
@@ -288,6 +289,7 @@ def test_what_is_written(tmp_path, stories, tasks):
     assert "not empty" in again.stderr
     table = run_ctxext("eval-harness", stories, *flags)
     assert "| own_choice | 1.0 | none | 0 | acc |" in table.stdout
+    assert "| own_lengths | 1.0 | none | 0 | score at 512 |" in table.stdout
 
 
 def test_what_cannot_be_run_is_one_sentence(tmp_path, shipped, tasks):
@@ -363,4 +365,5 @@ def test_ruler_of_lm_eval_runs(stories):
     flags = {"tasks": ["niah_single_1"], "max_length": 1024, "limit": 2}
     result = harness(str(stories), **flags, lengths=[512, 1024])
     assert [(r.metric, r.samples) for r in result.tasks] == [("512", 2), ("1024", 2)]
+    assert not any("same number of documents" in warning for warning in result.warnings)
     assert result.tasks[0].value == 0.0  # 0.26 M parameters that tell stories

@@ -28,7 +28,7 @@ def test_what_the_commands_wrote(tmp_path, evaluated):
     out = tmp_path / "deep" / "report.html"
     done = run_ctxext("report", evaluated / "yarn", "-o", out)
     assert done.returncode == 0, done.stderr
-    for words in ("verdict", "difference of NLL", "max_position_embeddings", "not measured"):
+    for words in ("verdict", "difference of the loss", "max_position_embeddings", "not measured"):
         assert words in done.stdout
     text = out.read_text()
     assert 'id="perplexity"' in text

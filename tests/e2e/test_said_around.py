@@ -1,6 +1,7 @@
 """What an evaluation says before, after, and when it is stopped; all of it on stderr."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -121,3 +122,14 @@ def test_finetune_says_what_it_looks_at_what_comes_next_and_what_a_signal_does(
                       tmp_path / "whole")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "next, on a text that was not trained on: ctxext eval-ppl" in done.stderr
+
+
+def test_training_says_what_it_will_read(tmp_path, tiny_llama, data):
+    done = run_ctxext(
+        "finetune", tiny_llama, "--data", data, "--seq-length", "128", "--steps", "2",
+        "--batch-size", "1", "--gradient-accumulation", "2", "-o", tmp_path / "out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "parameters in 2 steps of 2 rows of 128 tokens: 512 tokens, " in done.stderr
+    assert re.search(r"\d % of the [\d,]+ rows of the data", done.stderr)
+    assert "self-check: the loss agrees with transformers' own to " in done.stderr

@@ -131,6 +131,18 @@ def test_every_chart_is_seen_and_nothing_overflows(shown):
     assert sizes[0] <= sizes[1]
 
 
+def test_verdicts_configs_and_tasks_are_whole_on_a_phone(shown):
+    page, _, _, width = shown
+    for section in ("verdict", "config", "harness") if width < 480 else ("verdict",):
+        for table in page.locator(f"section[aria-labelledby={section}] .scroll").all():
+            assert table.evaluate("e => e.scrollWidth <= e.clientWidth"), section
+    verdict = page.locator("section[aria-labelledby=verdict] .scroll").first
+    cell = verdict.locator("td").nth(1)
+    assert (
+        "far against near" in cell.evaluate("e => getComputedStyle(e, '::before').content")
+    ) == (width < 480)
+
+
 def test_text_stands_out_from_its_ground(shown):
     page = shown[0]
     page.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")

@@ -14,6 +14,8 @@ from ctxext.report.findings.differences import (
     of_means,
 )
 from ctxext.report.findings.groups import ModelScore, Score
+from ctxext.report.tables.perplexity import nll_difference_note
+from ctxext.report.tables.retrieval import accuracy_difference_table, share_note
 from ctxext.runs.rows.blocks import Blocks
 from ctxext.runs.rows.harness import HarnessRow
 from ctxext.runs.rows.perplexity import LengthRow
@@ -133,3 +135,22 @@ def test_what_more_context_gains_is_paired_with_the_shortest():
     assert (first.model, first.place) == ("a", (1024,))
     assert first.apart.difference == pytest.approx(0.1)
     assert (aligned.model, aligned.apart.difference, aligned.apart.low) == ("c", 0.5, None)
+
+
+def test_a_note_explains_the_sign_and_only_the_marks_that_stand_there():
+    same = [with_blocks("base", 512, [2.0, 3.0, 4.0]), with_blocks("yarn", 512, [1.9, 2.8, 3.9])]
+    paired = nll_difference_note(differences(same, by_nll))
+    assert "below 0 where the model predicts better than base" in paired
+    assert "(noise)" not in paired
+    assert "(unpaired)" not in paired
+    apart = [row("base", 512, 2.0), row("yarn", 512, 2.01)]
+    unpaired = nll_difference_note(differences(apart, by_nll))
+    assert "(noise) = the interval holds 0" in unpaired
+    assert "(unpaired) = the errors of both" in unpaired
+
+
+def test_points_that_round_to_nothing_are_plus_nothing():
+    scores = [score("base", 0.503, 0.4, 0.6), score("yarn", 0.5, 0.4, 0.6)]
+    _, lines = accuracy_difference_table(differences(scores, by_accuracy))
+    assert lines[0][-1].startswith("+0 [-14, +14]")
+    assert "by McNemar's exact test" in share_note(differences(scores, by_accuracy))

@@ -177,3 +177,15 @@ def test_charts_have_ids_of_their_own_and_marks_with_numbers():
     assert "$not a formula$" in one
     assert "currentColor" in one
     assert "<?xml" not in one
+
+
+def test_a_stacked_table_carries_its_heads_in_its_cells():
+    stacked = data_table("t", (["model", "far"], [["a", "1"]]), stacked=True)
+    assert '<td data-label="far">1</td>' in stacked
+    assert "data-label" not in data_table("t", (["model", "far"], [["a", "1"]]))
+
+
+def test_the_lead_says_which_model_is_what(text):
+    lead = re.search('<p class="lead">(.*?)</p>', text)[1]
+    assert "base: collapses." in lead
+    assert "yarn: holds, not used." in lead

@@ -7,6 +7,7 @@ import pytest
 from ctxext.report.findings.groups import PerplexityGroup
 from ctxext.report.findings.reading import read_far
 from ctxext.report.findings.verdict import Evidence, Task, copied_to, reach, reach_words, verdict
+from ctxext.report.tables.verdict import verdict_table
 from ctxext.runs.rows.blocks import Blocks
 from ctxext.runs.rows.perplexity import LengthRow, PositionRow
 
@@ -120,6 +121,22 @@ def test_a_model_that_is_worse_inside_says_what_it_costs():
         "The model costs 2.303 ± 0.014 nats at 256, inside the window already; then holds: +0.000"
     )
     assert lost.rank > yarn.rank
+
+
+def test_a_model_that_holds_and_is_worse_at_every_length_does_not_come_first():
+    """As YaRN without training on a base that loses a little beyond its window."""
+    losing = [(256, 30.0), (1024, 31.0), (2048, 33.0)]
+    both = group(base=losing, yarn=[(256, 38.0), (1024, 37.5), (2048, 38.0)])
+    base, yarn = (verdict(Evidence(m, 256, read_far(both, m))) for m in ("base", "yarn"))
+    assert (base.word, yarn.word) == ("loses", "holds")
+    assert yarn.behind.difference == pytest.approx(math.log(38 / 33))
+    assert "; at 2k it is still 0.141 ± 0.014 nats worse than base" in yarn.sentence
+    assert "worse" not in base.sentence
+    assert (base.behind, base.rank < yarn.rank) == (None, True)
+    heads, (first, second) = verdict_table([base, yarn])
+    at = heads.index("far, minus base")
+    assert (first[at], second[at]) == ("–", "+0.141 ± 0.014")
+    assert yarn.to_dict()["cost_far"]["difference"] == pytest.approx(math.log(38 / 33))
 
 
 def test_reading_inside_the_window_alone_is_not_the_best():

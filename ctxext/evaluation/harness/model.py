@@ -31,6 +31,7 @@ class Windowed(HFLM):  # type: ignore[misc]
     Attributes:
         cut: the documents that lost their beginning.
         starts_after_new_line: there is no BOS or EOS to start from.
+        left_out_bos: whole texts were read without a BOS that the harness alone would add.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Windowed(HFLM):  # type: ignore[misc]
         )  # fmt: skip
         self.cut: set[Sample] = set()
         self.starts_after_new_line = prefix is not None
+        self.left_out_bos = False
         self.add_bos_token: bool | None = None
         self._name, self._on_progress = name, on_progress
         self._embeddings = int(model.get_input_embeddings().weight.shape[0])
@@ -74,7 +76,7 @@ class Windowed(HFLM):  # type: ignore[misc]
         self._begin("whole texts", 0)
         before = self.add_bos_token
         if self._tokenizer_adds_prefix():
-            self.add_bos_token = False
+            self.add_bos_token, self.left_out_bos = False, True
         try:
             out = super().loglikelihood_rolling(requests, disable_tqdm=True)
         finally:

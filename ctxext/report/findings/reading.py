@@ -24,11 +24,16 @@ Step = Literal["gains", "holds", "loses", "collapses"]
 
 @dataclass(frozen=True)
 class Change:
-    """A model's loss at `at` tokens, less its loss inside the window; None: it has no number."""
+    """A model's loss at `at` tokens, less its loss inside the window; None: it has no number.
+
+    Attributes:
+        behind: its loss there less the first model's at the same place; None for the first model.
+    """
 
     at: int
     perplexity: float | None
     apart: Apart | None
+    behind: Apart | None = None
 
     @property
     def step(self) -> Step:
@@ -69,10 +74,15 @@ class Inside:
 
 @dataclass(frozen=True)
 class FarReading:
-    """What is known of a model's loss inside the trained window and beyond, by length."""
+    """What is known of a model's loss inside the trained window and beyond, by length.
+
+    Attributes:
+        first: the model that others are compared with.
+    """
 
     inside: Inside | None
     changes: tuple[Change, ...]
+    first: str | None = None
 
     @property
     def step(self) -> Step | None:
@@ -124,11 +134,19 @@ def _read(
     beyond = sorted(
         (row for row in rows if row.model == model and row.at > window), key=lambda row: row.at
     )
+    there = {row.place: row for row in rows if row.model == first != model}
     same_place = base is not None and base.at == held.at and held.model != base.model
     return FarReading(
         Inside(
             held.model, held.at, held.perplexity,
             nats_apart(held, base) if base is not None and same_place else None,
         ),
-        tuple(Change(row.at, row.perplexity, nats_apart(row, held)) for row in beyond),
+        tuple(
+            Change(
+                row.at, row.perplexity, nats_apart(row, held),
+                nats_apart(row, there[row.place]) if row.place in there else None,
+            )
+            for row in beyond
+        ),
+        first,
     )  # fmt: skip

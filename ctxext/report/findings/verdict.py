@@ -67,7 +67,7 @@ class Verdict:
         step: of perplexity; None = not measured beyond the window.
         use: of far text; None = not measured beyond the window.
         far: the change at the longest length; `cost`: what the model loses inside the window
-            against the first one. Nats per token.
+            against the `first` one. Nats per token.
         stable_to: tokens up to which nothing is lost; `used_to`: up to which retrieval surely
             holds; `perhaps_used_to`: up to which it may.
     """
@@ -82,6 +82,12 @@ class Verdict:
     stable_to: int | None
     used_to: int | None
     perhaps_used_to: int | None
+    first: str | None = None
+
+    @property
+    def behind(self) -> Apart | None:
+        """What the model loses at the longest length against the first one."""
+        return self.far.behind if self.far else None
 
     @property
     def costs_too_much(self) -> bool:
@@ -100,16 +106,17 @@ class Verdict:
 
     @property
     def rank(self) -> tuple[float, ...]:
-        """What sorts models, best first: use, cost, step, then the loss at the longest length."""
+        """What sorts models, best first: use, cost, sure losses far away, step, change."""
         far = self.far.apart.difference if self.far and self.far.apart else float("inf")
         step = _STEPS.index(self.step) if self.step else len(_STEPS)
         # What is read inside the window alone is no use of far text.
         beyond = self.use not in (None, "not used", "use not shown")
         use = (-(self.used_to or 0), -(self.perhaps_used_to or 0)) if beyond else (0, 0)
-        return *use, self.costs_too_much, step, far
+        behind = self.behind.difference if self.behind and self.behind.beyond_noise else 0.0
+        return *use, self.costs_too_much, behind, step, far
 
     def to_dict(self) -> dict[str, Any]:
-        far, cost = self.far, self.cost
+        far, cost, behind = self.far, self.cost, self.behind
         return {
             "model": self.model,
             "verdict": self.word,
@@ -118,6 +125,7 @@ class Verdict:
             "use": self.use,
             "change": {"length": far.at, **asdict(far.apart)} if far and far.apart else None,
             "cost_inside": asdict(cost) if cost else None,
+            "cost_far": asdict(behind) if behind else None,
             "costs_too_much": self.costs_too_much,
             "stable_to": self.stable_to,
             "used_to": self.used_to,
@@ -176,6 +184,7 @@ def verdict(evidence: Evidence) -> Verdict:
         stable_to=reading.holds_to if reading and step else None,
         used_to=used or None,
         perhaps_used_to=perhaps or None,
+        first=reading.first if reading else None,
     )
 
 
@@ -217,7 +226,16 @@ def _loss_words(evidence: Evidence) -> str:
     words = {"gains": "gains", "holds": "holds:", "loses": "loses"}[last.step]
     amount = nats(last.apart, signed=last.step == "holds")
     far = f"{amount} nats at {show_length(last.at)} against {against} ({numbers})"
-    return f"{after}{words} {far}{cost}"
+    return f"{after}{words} {far}{cost}{_behind_words(reading, last)}"
+
+
+def _behind_words(reading: FarReading, last: Change) -> str:
+    """Say where the first model is surely better even at the longest length."""
+    behind = last.behind
+    if reading.costs_too_much or not behind or not behind.beyond_noise or behind.difference < 0:
+        return ""
+    amount = nats(behind, signed=False)
+    return f"; at {show_length(last.at)} it is still {amount} nats worse than {reading.first}"
 
 
 def _cost_words(reading: FarReading) -> str:
@@ -240,6 +258,10 @@ def _retrieval_words(tasks: Sequence[Task], chosen: Sequence[Task]) -> str:
                 by_reach.setdefault(far, []).append(task.name)
         asked = [f"{far} ({', '.join(told)})" for far, told in by_reach.items()]
         choice = f"; it tells the answer from distractors {', '.join(asked)}" if asked else ""
+        if set(by_reach) == {"nowhere"}:
+            choice = (
+                f"; nor does it tell the answer from distractors ({', '.join(by_reach['nowhere'])})"
+            )
         return f"no model here solves {names} at any length, so use is not shown{choice}"
     if not tasks:
         return "whether far text is used was not measured"

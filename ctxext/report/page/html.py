@@ -44,42 +44,52 @@ def join(pieces: Iterable[str]) -> Html:
     )
 
 
-def data_table(caption: str, table: Table, *, note: str = "", words: bool = False) -> Html:
+def data_table(
+    caption: str, table: Table, *, note: str = "", words: bool = False, stacked: bool = False
+) -> Html:
     """Make a table with caption and header cells; it scrolls by itself where the page is narrow.
 
     Args:
         note: a line under the caption.
         words: cells hold words rather than numbers: they may break.
+        stacked: on a phone each line becomes a block, a cell with its head below the other, so
+            that nothing has to be scrolled for.
     """
     columns, rows = table
+    heads = columns if stacked else [""] * len(columns)
+    look = " ".join(name for name, on in (("words", words), ("stacked", stacked)) if on)
     head = tag("tr", *(tag("th", column, scope="col") for column in columns))
     body = [
-        tag("tr", *(_cell(at, cell) for at, cell in enumerate(row)))
+        tag(
+            "tr",
+            tag("th", row[0], scope="row"),
+            *(_cell(cell, head) for head, cell in zip(heads[1:], row[1:], strict=True)),
+        )
         for row in rows
-    ]  # fmt: skip
+    ]
     inner = tag(
         "table",
         tag("caption", tag("span", caption, *([tag("span", note, class_="note")] if note else []))),
         tag("thead", head),
         tag("tbody", *body),
-        **({"class_": "words"} if words else {}),
+        **({"class_": look} if look else {}),
     )
     return tag("div", inner, class_="scroll", role="region", tabindex="0", aria_label=caption)
 
 
-def _cell(at: int, text: str) -> Html:
-    if at == 0:
-        return tag("th", text, scope="row")
+def _cell(text: str, head: str) -> Html:
+    """Make a cell; `head` is written before it where the table is stacked."""
+    label = {"data_label": head} if head else {}
     classes = [
         *(["noise"] if "(noise)" in text else []),
         *(["parts"] if (pieces := _PIECES.split(text))[1:] else []),
     ]
     if not classes:
-        return tag("td", text)
+        return tag("td", text, **label)
     spans = [tag("span", piece) for piece in pieces]
     gaps = [Html(" ")] * (len(spans) - 1)
     inside = [each for pair in zip(spans, [*gaps, Html("")], strict=True) for each in pair]
-    return tag("td", *inside, class_=" ".join(classes))
+    return tag("td", *inside, class_=" ".join(classes), **label)
 
 
 def details(summary: str, *children: str) -> Html:

@@ -1,5 +1,6 @@
 """The report as one HTML file: no network, no script, light and dark, for screen and reader."""
 
+from collections.abc import Sequence
 from importlib.resources import files
 
 from ctxext.lengths import show_length
@@ -16,6 +17,7 @@ from ctxext.report.page.sections import (
 )
 
 GENERATOR = "ctxext report"
+_NAMED = 4  # models by their names; the others are counted
 
 
 def page(findings: Findings) -> str:
@@ -72,23 +74,28 @@ def _title(findings: Findings) -> str:
     ]
     if not models:
         return "Context window report"
-    shown = ", ".join(models[:4]) + (f" and {len(models) - 4} more" if len(models) > 4 else "")
-    return f"Context window: {shown}"
+    return f"Context window: {_few(models)}"
 
 
 def _lead(findings: Findings) -> str:
-    """Say in one sentence how many models are what."""
+    """Say in one sentence which models are what, the best first."""
     if not findings.verdicts:
         return f"From {_runs(findings)}."
-    counted: dict[str, int] = {}
+    named: dict[str, list[str]] = {}
     for each in findings.verdicts:
-        counted[each.word] = counted.get(each.word, 0) + 1
+        named.setdefault(each.word, []).append(each.model)
     window, target = findings.window, findings.target
     reach = f", from {show_length(window)}" if window else ""
     if window:
         reach += f" to {show_length(target)} tokens" if target else " tokens"
     models = f"{len(findings.verdicts)} model{'s' if len(findings.verdicts) > 1 else ''}"
-    return f"{models}{reach}: " + "; ".join(f"{n} {word}" for word, n in counted.items()) + "."
+    said = [f"{_few(names)}: {word}" for word, names in named.items()]
+    return f"{models}{reach}. " + ". ".join(said) + "."
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _runs(findings: Findings) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ctxext.lengths import show_length
 from ctxext.report.findings.differences import by_value, differences
 from ctxext.report.findings.groups import HarnessGroup, ModelScore
 from ctxext.report.tables.perplexity import noise
@@ -21,7 +22,7 @@ def harness_table(rows: Sequence[HarnessRow]) -> Table:
                 _word(row.version),
                 _word(row.filter),
                 _word(row.n_shot),
-                row.metric,
+                _metric(row.metric),
                 shown(row.value, ".4f" if abs(row.value or 0) < 1e6 else ".4g"),
                 "" if row.stderr is None else f"± {row.stderr:.4f}",
                 _word(row.samples),
@@ -29,6 +30,15 @@ def harness_table(rows: Sequence[HarnessRow]) -> Table:
             for row in rows
         ],
     )
+
+
+def _metric(name: str) -> str:
+    """Write the metric of a length as what it is: RULER calls it by the length alone.
+
+    >>> _metric("4096"), _metric("acc")
+    ('score at 4k', 'acc')
+    """
+    return f"score at {show_length(int(name))}" if name.isdecimal() else name
 
 
 def _word(value: Word) -> str:
@@ -50,9 +60,10 @@ def harness_comparison(group: HarnessGroup) -> Table:
 
 
 def _line(place: tuple[Word, ...]) -> list[str]:
-    task, metric, filtered, shots = place
+    task, name, filtered, shots = place
+    metric = _metric(str(name))
     return [
         str(task),
-        str(metric) if filtered in (None, "none") else f"{metric} ({filtered})",
+        metric if filtered in (None, "none") else f"{metric} ({filtered})",
         "–" if shots is None else str(shots),
     ]

@@ -10,10 +10,7 @@ from ctxext.report.tables.pivot import MODELS, Across, Table, pivot
 from ctxext.report.tables.text import percent, perplexity
 from ctxext.runs.rows.perplexity import KeyRow, LengthRow, PerplexityRow, PositionRow
 
-NLL_NOTE = (
-    "nats per token with the 95 % interval, window by window on the same text; (noise) = the "
-    "interval holds 0; (unpaired) = the errors of both taken as independent, which is cautious"
-)
+PERPLEXITY_NOTE = "± is one standard error of each number alone; lower is better"
 Row = TypeVar("Row", bound=PerplexityRow)
 
 
@@ -62,6 +59,29 @@ def nll_difference_table(differences: Sequence[Difference]) -> Table:
     against = differences[0].against if differences else ""
     down = replace(MODELS, heads=[f"model, minus {against}"])
     return pivot(differences, down=down, across=_PLACES, cell=_nll_cell)
+
+
+def nll_difference_note(differences: Sequence[Difference]) -> str:
+    """Say how to read `nll_difference_table`, and only those words that stand in it."""
+    against = differences[0].against if differences else ""
+    return "; ".join(
+        [
+            f"nats a token, below 0 where the model predicts better than {against} (0.01 nats are "
+            "1 % of perplexity)",
+            "± is the 95 % interval, block by block on the same text",
+            *marks_told(
+                differences,
+                noise="the interval holds 0",
+                unpaired="the errors of both taken as independent, which is cautious",
+            ),
+        ]
+    )
+
+
+def marks_told(differences: Sequence[Difference], **meanings: str) -> list[str]:
+    """Explain those of the marks `noise` and `unpaired` that a difference has."""
+    written = "".join(marks(difference.apart) for difference in differences)
+    return [f"({mark}) = {text}" for mark, text in meanings.items() if f"({mark})" in written]
 
 
 def _nll_cell(difference: Difference) -> str:

@@ -6,17 +6,12 @@ from ctxext.lengths import show_length
 from ctxext.report.findings.differences import Difference
 from ctxext.report.findings.groups import RetrievalGroup, Score
 from ctxext.report.findings.verdict import reach_words
-from ctxext.report.tables.perplexity import marks
+from ctxext.report.tables.perplexity import marks, marks_told
 from ctxext.report.tables.pivot import LENGTHS, MODELS, Across, Down, Table, pivot
 from ctxext.report.tables.text import percent, shown
 from ctxext.runs.rows.demo import CopyRow
 from ctxext.runs.rows.retrieval import CellRow, EffectiveRow, MiddleRow
 from ctxext.runs.rows.row import Word
-
-SHARE_NOTE = (
-    "percentage points, question by question: Newcombe's paired 95 % interval, (noise) by "
-    "McNemar's exact test; (unpaired) = from the two Wilson intervals, where questions differed"
-)
 
 
 def accuracy_table(group: RetrievalGroup) -> Table:
@@ -65,9 +60,48 @@ def accuracy_difference_table(differences: Sequence[Difference]) -> Table:
 def _share_cell(difference: Difference) -> str:
     apart = difference.apart
     if apart.low is None or apart.high is None:
-        return f"{100 * apart.difference:+.0f}"
-    interval = f"[{100 * apart.low:+.0f}, {100 * apart.high:+.0f}]"
-    return f"{100 * apart.difference:+.0f} {interval}{marks(apart)}"
+        return _points(apart.difference)
+    interval = f"[{_points(apart.low)}, {_points(apart.high)}]"
+    return f"{_points(apart.difference)} {interval}{marks(apart)}"
+
+
+def _points(share: float) -> str:
+    """Write percentage points with their sign: `+0` for what rounds to nothing."""
+    return f"{round(100 * share):+d}"
+
+
+def choice_is_told(group: RetrievalGroup) -> bool:
+    """Tell whether forced choice was asked in a task that no model solves."""
+    return any(score.task in group.unsolved for score in group.by_choice)
+
+
+def unsolved_note(group: RetrievalGroup) -> str:
+    """Say what follows where no model solves a task; nothing where each is solved by one."""
+    if not group.unsolved:
+        return ""
+    text = f"No model here solves {', '.join(group.unsolved)} at any length"
+    if choice_is_told(group):
+        return (
+            f"{text}: the right answer among distractors, against chance, and what the needle is "
+            "worth in nats a token, is what can be told."
+        )
+    return f"{text}, so that nothing follows from it."
+
+
+def share_note(differences: Sequence[Difference]) -> str:
+    """Say how to read `accuracy_difference_table`, and only those words that stand in it."""
+    against = differences[0].against if differences else ""
+    return "; ".join(
+        [
+            f"percentage points, above 0 where the model answers better than {against}",
+            "[low, high] is Newcombe's 95 % interval, question by question",
+            *marks_told(
+                differences,
+                noise="no more than chance, by McNemar's exact test",
+                unpaired="from the two Wilson intervals, where questions differed",
+            ),
+        ]
+    )
 
 
 def effective_table(group: RetrievalGroup) -> Table:

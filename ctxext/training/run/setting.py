@@ -60,8 +60,8 @@ class StartReport:
 
     Attributes:
         parameters: of the whole model.
-        rows: rows of seq_length tokens in one epoch.
-        epochs: how often the run reads the data.
+        steps: of the whole run, each over `rows_per_step` rows of `row_tokens` tokens.
+        rows: that the data gives.
         resumed_at: optimizer steps already done.
         loss_difference: of the self-check, relative; None when it was skipped.
         notes: sentences about what was decided for this model and machine.
@@ -69,11 +69,23 @@ class StartReport:
 
     groups: tuple[TrainedGroup, ...]
     parameters: int
+    steps: int
+    rows_per_step: int
+    row_tokens: int
     rows: int
-    epochs: float
     resumed_at: int
     loss_difference: float | None
     notes: tuple[str, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """That the whole run reads."""
+        return self.steps * self.rows_per_step * self.row_tokens
+
+    @property
+    def epochs(self) -> float:
+        """How often the run reads the data."""
+        return self.steps * self.rows_per_step / self.rows
 
 
 @dataclass(frozen=True)

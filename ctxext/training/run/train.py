@@ -115,11 +115,11 @@ def train_adapter(
     if train.compile:  # after the self-check, whose short row would be compiled too
         compile_layers(model.model)
     if listeners.start is not None and launch.main:
-        epochs = train.steps * state.rows_per_step / rows.rows.rows
         notes = (*loaded.notes, *plan.notes, *_cost(rows, config, state))
         groups = tuple(trained_groups(model))
         listeners.start(StartReport(
-            groups, parameters, rows.rows.rows, epochs, state.step, difference, notes
+            groups, parameters, train.steps, state.rows_per_step, rows.rows.seq_length,
+            rows.rows.rows, state.step, difference, notes,
         ))  # fmt: skip
     prepared = Prepared(shared, model, optimizer, rows, loaded.accelerator, mesh)
     with explained(config, launch, half=loaded.half):

@@ -13,5 +13,5 @@ def harness_section(group: HarnessGroup | None) -> Html:
     note = f"lm-evaluation-harness {used}; ± is one standard error"
     if len(group.models) > 1:
         note += f"; (noise) = no difference to {group.models[0]} beyond 1.96 errors"
-    table = data_table("Scores", harness_comparison(group), note=note)
+    table = data_table("Scores", harness_comparison(group), note=note, stacked=True)
     return section("harness", "Downstream tasks", table)

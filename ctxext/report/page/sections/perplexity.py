@@ -12,12 +12,13 @@ from ctxext.report.findings.groups import PerplexityGroup
 from ctxext.report.page.html import Html, data_table, details, figure, section, tag
 from ctxext.report.page.sections.common import one_chart
 from ctxext.report.tables.perplexity import (
-    NLL_NOTE,
+    PERPLEXITY_NOTE,
     bits_per_byte_table,
     by_length_table,
     by_position_table,
     gain_table,
     key_tokens_table,
+    nll_difference_note,
     nll_difference_table,
     show_place,
 )
@@ -39,8 +40,9 @@ def perplexity_section(groups: Sequence[PerplexityGroup], order: Sequence[str]) 
     if not groups:
         return Html("")
     parts = [
-        tag("p", "Lower is better. Bars, and ± in charts, are 95 %; ± in tables is one standard "
-            "error.", class_="note")
+        tag("p", "Lower is better. Bars in charts are 95 % intervals; ± beside a perplexity is one "
+            "standard error, half of such a bar; ± beside a difference is the 95 % interval.",
+            class_="note")
     ]  # fmt: skip
     for at, group in enumerate(groups):
         parts.append(tag("h3", group.about))
@@ -69,10 +71,11 @@ def perplexity_section(groups: Sequence[PerplexityGroup], order: Sequence[str]) 
 
 
 def _tables(name: str, table: Table, compared: Sequence[Difference]) -> list[Html]:
-    tables = [data_table(f"Perplexity by {name}", table)] if table[1] else []
+    caption = f"Perplexity by {name}"
+    tables = [data_table(caption, table, note=PERPLEXITY_NOTE)] if table[1] else []
     if compared:
-        caption = f"Difference of the negative log-likelihood by {name}"
-        tables.append(data_table(caption, nll_difference_table(compared), note=NLL_NOTE))
+        caption, note = f"Difference of the loss by {name}", nll_difference_note(compared)
+        tables.append(data_table(caption, nll_difference_table(compared), note=note))
     return tables
 
 

@@ -20,15 +20,17 @@ from ctxext.report.findings.verdict import COPIED
 from ctxext.report.page.html import Html, data_table, details, figure, join, section, tag
 from ctxext.report.page.sections.common import one_chart
 from ctxext.report.tables.retrieval import (
-    SHARE_NOTE,
     accuracy_difference_table,
     accuracy_table,
     cells_table,
+    choice_is_told,
     choice_table,
     copying_table,
     effective_table,
     middle_table,
     models_and_tasks,
+    share_note,
+    unsolved_note,
 )
 from ctxext.report.tables.text import percent
 from ctxext.runs.rows.retrieval import CellRow, MiddleRow
@@ -85,35 +87,25 @@ def _charts(group: RetrievalGroup, at: int, order: Sequence[str]) -> list[Html]:
 
 def _tables(group: RetrievalGroup) -> list[Html]:
     tables = [data_table("Accuracy by length, Wilson's 95 % interval", accuracy_table(group))]
-    if group.by_choice and not _choice_is_told(group):
+    if group.by_choice and not choice_is_told(group):
         note = "the right answer against distractors, with Wilson's interval; gain in nats a token"
         caption = "Forced choice, and what the needle is worth"
         tables.append(data_table(caption, choice_table(group), note=note))
-    if compared := differences(group.by_length, by_accuracy):
+    answered = [score for score in group.by_length if score.task not in group.unanswered]
+    if compared := differences(answered, by_accuracy):
         table = accuracy_difference_table(compared)
-        tables.append(data_table("Difference of accuracy", table, note=SHARE_NOTE))
+        tables.append(data_table("Difference of accuracy", table, note=share_note(compared)))
     if middle := [row for row in group.middle if row.task not in group.unanswered]:
         tables.append(data_table("The middle against both ends", middle_table(middle)))
     return tables
 
 
 def _unsolved(group: RetrievalGroup) -> Html:
-    names = ", ".join(group.unsolved)
-    text = f"No model here solves {names} at any length"
-    if _choice_is_told(group):
-        return join(
-            [
-                tag("p", f"{text}: the right answer among distractors, against chance, and what "
-                    "the needle is worth in nats a token, is what can be told.", class_="callout"),
-                data_table("Forced choice", choice_table(group), note="[low, high]: Wilson's 95 %"),
-            ]
-        )  # fmt: skip
-    return tag("p", f"{text}, so that nothing follows from it.", class_="callout")
-
-
-def _choice_is_told(group: RetrievalGroup) -> bool:
-    """Tell whether forced choice stands at the top: it was asked in a task that none solves."""
-    return any(score.task in group.unsolved for score in group.by_choice)
+    callout = tag("p", unsolved_note(group), class_="callout")
+    if not choice_is_told(group):
+        return callout
+    table, note = choice_table(group), "[low, high]: Wilson's 95 %"
+    return join([callout, data_table("Forced choice", table, note=note, stacked=True)])
 
 
 def _callout(row: MiddleRow) -> Html:

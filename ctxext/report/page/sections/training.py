@@ -23,7 +23,9 @@ def config_section(configs: Sequence[tuple[str, Mapping[str, Any]]]) -> Html:
     """Show what `extend` changed."""
     if not configs:
         return Html("")
-    tables = [data_table(name, config_table(diff), words=True) for name, diff in configs]
+    tables = [
+        data_table(name, config_table(diff), words=True, stacked=True) for name, diff in configs
+    ]
     return section("config", "What changed in the config", *tables)
 
 

@@ -25,7 +25,8 @@ def summary(findings: Findings) -> Html:
     if not verdicts:
         return Html("")
     told = verdicts if len(verdicts) <= _FEW else [each for each in verdicts if _has_more(each)]
-    table = data_table("Models, the best first", verdict_table(verdicts), note=VERDICT_NOTE)
+    cells = verdict_table(verdicts)
+    table = data_table("Models, the best first", cells, note=VERDICT_NOTE, stacked=True)
     cards = tag("ul", *(_card(verdict) for verdict in told), class_="verdicts")
     how = (
         "Perplexity shows that a length is survived, retrieval that it is read. Losses are held "

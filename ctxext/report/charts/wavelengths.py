@@ -99,11 +99,11 @@ def plot_wavelengths(path: Path, waves: Wavelengths) -> None:
                 f"pair {at}: {tokens:,.4g} tokens for a turn" for at, tokens in enumerate(waves.now)
             ]
         }
-        chart = Chart(title, _described(waves), lambda: _drawn(waves, title), tips)
+        chart = Chart(title, _described(waves), lambda: draw_wavelengths(waves, title), tips)
         write_svg(path, chart, "wavelengths")
         return
     with plain_text():
-        save_figure(_drawn(waves, title), path)
+        save_figure(draw_wavelengths(waves, title), path)
 
 
 def _described(waves: Wavelengths) -> str:
@@ -120,7 +120,8 @@ def _described(waves: Wavelengths) -> str:
     return text
 
 
-def _drawn(waves: Wavelengths, title: str) -> "Figure":
+def draw_wavelengths(waves: Wavelengths, title: str) -> "Figure":
+    """Draw the figure: the pairs above, a small chart for each method below."""
     if not waves.methods:
         figure = blank_figure(_WIDTH, _TOP)
         axis = figure.add_subplot()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # `as` says to type checkers that a name is meant for others
         inspect_difference as inspect_difference,
     )
     from ctxext.api.merge import MergeResult as MergeResult, merge as merge
+    from ctxext.api.methods import MethodsResult as MethodsResult, list_methods as list_methods
     from ctxext.api.perplexity import KeyTokens as KeyTokens, perplexity as perplexity
     from ctxext.api.push import PushResult as PushResult, push as push
     from ctxext.api.report import ReportResult as ReportResult, make_report as make_report
@@ -56,6 +57,7 @@ _NAMES = {
     "api.inspect": "inspect InspectResult",
     "api.inspect_difference": "inspect_difference DifferenceResult",
     "api.merge": "merge MergeResult",
+    "api.methods": "list_methods MethodsResult",
     "api.perplexity": "perplexity KeyTokens",
     "api.push": "push PushResult",
     "api.report": "make_report ReportResult",

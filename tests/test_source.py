@@ -28,6 +28,10 @@ ABOUT_SOMETHING_ELSE = {
     "no document has ",
     " tokens are too few: the words alone take ",
     "llama3 needs a factor of at least 1, and got ",  # a method knows no flags
+    "ntk-by-parts needs beta > alpha > 0, and got ",
+    "cope clips 2 to ",
+    "p-rope needs p above 0 and at most 1, and got ",
+    "p ",
     "",  # what another library said, with a way out
 }
 NAMED = re.compile(
@@ -43,14 +47,15 @@ PLACES = re.compile(
 
 
 def size(path, function):
-    """(lines, parameters) that count; options of a command and keywords of api/ may be many."""
+    """(lines, parameters) that count; options of a command, keywords of api/ and `--set` keys of
+    a method may be many."""
     arguments = function.args
     parameters = [*arguments.posonlyargs, *arguments.args]
     is_method = parameters and parameters[0].arg in ("self", "cls")
     body = function.body[1:] if ast.get_docstring(function) is not None else function.body
     if path.startswith("cli/") and function.name == "command":
         return function.end_lineno - body[0].lineno + 1, 0
-    if path.startswith("api/") and not function.name.startswith("_"):
+    if path.startswith(("api/", "methods/")) and not function.name.startswith("_"):
         return function.end_lineno - body[0].lineno + 1, len(parameters) - bool(is_method)
     parameters += arguments.kwonlyargs
     return function.end_lineno - function.lineno + 1, len(parameters) - bool(is_method)

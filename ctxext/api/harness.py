@@ -20,7 +20,6 @@ from ctxext.checkpoints.live.quiet import quiet_transformers
 from ctxext.checkpoints.opened import Opened
 from ctxext.checkpoints.provenance import SCHEMA, command_line, versions, write_record
 from ctxext.encodings.kinds import ROTARY
-from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import BadInput, CtxextError, is_out_of_memory
 from ctxext.evaluation.harness.results import publishable, rows_of
 from ctxext.evaluation.harness.tasks import Tasks, unreachable, words
@@ -288,7 +287,7 @@ def _warnings(opened: Opened, reader: Any, cut: Counter[str], full: Mapping[str,
             "second: it prints these numbers with --model_args add_bos_token=False"
         )
     rope = opened.position.rope
-    if batch_size > 1 and rope and rope_type_facts(rope.block.rope_type).follows_length:
+    if batch_size > 1 and rope and rope.block.follows_length:
         out.append(
             f"{rope.block.rope_type} scaling depends on the longest of a batch: with --batch-size "
             f"{batch_size} numbers are not those of --batch-size 1"

@@ -7,7 +7,7 @@ from shlex import quote
 from typing import Any
 
 from ctxext.api._arguments import checked, maybe_tokens
-from ctxext.api._serving import serving_of
+from ctxext.api._serving import Written, serving
 from ctxext.api.inspect_target import target_table
 from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import Position, reads_alike_in_transformers_4
@@ -181,16 +181,9 @@ def inspect(
 
 def _serving(opened: Opened, model: str) -> tuple[Serving, ...]:
     """Say what engines make of the rope; nothing of a checkpoint without one."""
-    rope, window = opened.position.rope, opened.position.stated_window
-    if rope is None or window is None:
-        return ()
-    return serving_of(
-        rope,
-        window.current,
-        quote(model),
-        local=not opened.source.revision,
-        old_keys=reads_alike_in_transformers_4(opened.config, rope),
-    )
+    written = Written.of(opened.config, opened.position)
+    window, local = opened.position.stated_window, not opened.source.revision
+    return serving(written, window.current, quote(model), local=local) if window else ()
 
 
 def _weights(opened: Opened, warnings: list[str]) -> Weights | None:

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ctxext.api._recommended import recommended
-from ctxext.api._serving import divided
+from ctxext.api._serving import Written, divided
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.extendable import not_by_this
 from ctxext.checkpoints.config.kv_cache import kv_bytes_by_dtype
 from ctxext.checkpoints.config.patch import plan_patch
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.encodings.rope import inv_freq_of
+from ctxext.encodings.rope_types import follows_length
 from ctxext.encodings.turns import Bands, bands_of, first_negative, slowed
 from ctxext.errors import BadInput
 from ctxext.methods import METHODS, Method
@@ -71,6 +72,8 @@ def _row(
     try:
         if (reason := not_by_this(position, method, CONFIG)) is not None:
             raise reason
+        if method.takes_back:
+            raise BadInput(f"--target: {method.name} takes an extension back, and has no target")
         extension = plan_patch(
             config, position, method=method.name, target=target, parameters={}, where=CONFIG,
             sliding_window=_OFF if _all_windowed(position) else "keep",
@@ -81,7 +84,9 @@ def _row(
         said = f"{target} tokens is the trained window, so there is nothing to scale"
         return MethodAtTarget(name=method.name, reason=said, training=method.training)
     factors = slowed(inv_freq_of(rope.spec), extension.inv_freq)
-    right, wrong = divided(extension.rope_block)
+    right, wrong = divided(
+        Written.as_block(extension.rope_block, extension.beside, position.model_type)
+    )
     return MethodAtTarget(
         name=method.name,
         training=method.training,
@@ -89,7 +94,7 @@ def _row(
         rope_theta=extension.rope_theta,
         attention_factor=extension.attention_factor,
         max_position_embeddings=extension.max_position_embeddings,
-        follows_length=method.facts.follows_length,
+        follows_length=follows_length(extension.rope_block),
         engines=right,
         engines_not=wrong,
         factors=tuple(factors),

@@ -259,6 +259,7 @@ def _record(
         parameters=before.parameters,
         **base_terms(base.source.folder),
         config_diff=before.config_diff,
+        unscaled=before.unscaled,
         extend_command=before.command or None,
         adapter=adapter,
         tokenizer=tokenizer_record(base),

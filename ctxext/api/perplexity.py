@@ -18,7 +18,6 @@ from ctxext.api._arguments import (
 from ctxext.checkpoints.config.dtype import DtypeWord, check_dtype
 from ctxext.checkpoints.opened import Opened
 from ctxext.choices import check_word
-from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import BadInput
 from ctxext.evaluation.earlier import Earlier, Kept, MeasuredBy, Settings, state_of
 from ctxext.evaluation.measuring import weights_state
@@ -488,7 +487,7 @@ def _check_reading(bos: str, batch_size: int | None) -> None:
 def _check_chunks(checkpoint: Opened, chunk: int) -> None:
     """Refuse chunks where frequencies follow the length of what is read at once."""
     rope = checkpoint.position.rope
-    if chunk and rope and rope_type_facts(rope.block.rope_type).follows_length:
+    if chunk and rope and rope.block.follows_length:
         raise BadInput(
             f"--prefill-chunk: {checkpoint.source.name} has {rope.block.rope_type} scaling, whose "
             "frequencies depend on how much is read at once",

@@ -304,6 +304,7 @@ def run_record(kind: str, opened: Opened, training: Mapping[str, Any]) -> dict[s
         parameters=before.parameters,
         **base_terms(opened.source.folder),
         config_diff=before.config_diff,
+        unscaled=before.unscaled,
         extend_command=before.command or None,
         tokenizer=tokenizer_record(opened),
         training=training,

@@ -119,10 +119,15 @@ def say_error(error: CtxextError, *, as_json: bool) -> None:
         _write(json.dumps(document) + "\n")
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: bool = False
+) -> None:
     """Print a table: drawn on a terminal, in parts where it is too wide.
 
     In a pipe it is GitHub Markdown, to paste in an issue.
+
+    Args:
+        words: cells are sentences, not numbers that end below each other.
     """
     if not sys.stdout.isatty():
         text = [f"\n**{printable_text(title)}**\n"] if title else []
@@ -137,7 +142,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for at, (heads, lines) in enumerate(fitted(columns, rows, out().width)):
         drawn = Table(title=title if title and at == 0 else None, title_justify="left")
         for index, head in enumerate(heads):
-            justify: Literal["left", "right"] = "left" if index < names else "right"
+            justify: Literal["left", "right"] = "left" if words or index < names else "right"
             drawn.add_column(head, justify=justify, overflow="fold", no_wrap=index >= names)
         for line in lines:
             drawn.add_row(*line)

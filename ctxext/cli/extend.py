@@ -1,6 +1,7 @@
 """The command `ctxext extend`."""
 
 import json as json_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 def command(
     model: options.Model,
     method: Annotated[
-        str, typer.Option("--method", metavar="NAME", help="linear, ntk, dynamic, yarn or llama3.")
+        str,
+        typer.Option("--method", metavar="NAME", help="One of those that ctxext methods lists."),
     ] = "yarn",
     target: Annotated[
         str | None,
@@ -28,6 +30,14 @@ def command(
         typer.Option("--factor", metavar="N", help="Or: times the trained window."),
     ] = None,
     set_: options.Set = None,
+    factors: Annotated[
+        Path | None,
+        typer.Option(
+            "--factors",
+            metavar="FILE",
+            help="Factors of the pairs for longrope: .json with long_factor, or .csv.",
+        ),
+    ] = None,
     sliding_window: Annotated[
         str | None,
         typer.Option(
@@ -54,7 +64,7 @@ def command(
     """Write a checkpoint with a longer window; the weights stay as they are.
 
     The factor counts from the trained window: 4k to 32k is 8. A checkpoint that is already scaled
-    is extended from its original window, not scaled twice.
+    is extended from its original window, not scaled twice; --method none takes the scaling back.
 
     Example: ctxext extend Qwen/Qwen2.5-7B-Instruct --method yarn --target 128k -o runs/qwen-128k
     """
@@ -67,6 +77,7 @@ def command(
         factor=factor,
         output_dir=output_dir,
         parameters=options.parse_set(set_),
+        factors=factors,
         original_length=parse_length(original_length, flag="--original-length")
         if original_length
         else None,
@@ -85,24 +96,37 @@ def command(
     say_warnings(result.warnings)
 
 
+def _short(value: object) -> str:
+    """Write a value of a config, of a long list its beginning and its end."""
+    if isinstance(value, dict):
+        parts = [f"{json_module.dumps(key)}: {_short(each)}" for key, each in value.items()]
+        return f"{{{', '.join(parts)}}}"
+    if isinstance(value, list) and len(value) > 8:
+        return f"[{value[0]}, {value[1]}, ... {value[-1]}]"
+    return json_module.dumps(value)
+
+
 def _sliding(value: str | None) -> int | str | None:
     if value is None:
         return "keep"
     return None if value == "off" else parse_length(value, flag="--sliding-window")
 
 
+def _shown(value: object) -> str:
+    """Write a parameter for people: a list by its length."""
+    if isinstance(value, list | tuple):
+        return f"of {len(value)} pairs"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _render(result: "ExtendResult") -> None:
-    numbers = ", ".join(
-        f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}"
-        for key, value in result.parameters.items()
-    )
+    numbers = ", ".join(f"{key} {_shown(value)}" for key, value in result.parameters.items())
     console, window, checked = out(), result.window, result.checked_relative_difference
     console.print(
         f"{result.method}: {window.original:,} -> {window.target:,} tokens ({numbers})",
     )
     rows = [
-        (key, json_module.dumps(before), json_module.dumps(after))
-        for key, (before, after) in result.config_diff.items()
+        (key, _short(before), _short(after)) for key, (before, after) in result.config_diff.items()
     ]
     table("config", ("key", "before", "after"), rows)
     if checked is not None:

@@ -20,6 +20,7 @@ from ctxext.cli import (
     finetune,
     inspect,
     merge,
+    methods,
     push,
     report,
 )
@@ -43,6 +44,7 @@ app = typer.Typer(
 LOOK, EXTEND, EVALUATE, RELEASE, LEARN = "Look", "Extend", "Evaluate", "Release", "Learn"
 for _name, _command, _panel in (
     ("inspect", inspect.command, LOOK),
+    ("methods", methods.command, LOOK),
     ("extend", extend.command, EXTEND),
     ("finetune", finetune.command, EXTEND),
     ("merge", merge.command, EXTEND),

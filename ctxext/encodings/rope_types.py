@@ -5,8 +5,9 @@ each one reads is what its function there reads. A method (`methods/`) says whic
 result is written as; a checkpoint may come with any of them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 WindowRule = Literal["unscaled", "factor-of-original", "stated", "raised-or-not", "kept"]
 Derived = Literal["never", "null", "absent"]
@@ -24,7 +25,8 @@ class RopeType:
         derives_factor: when transformers takes claimed over trained window as the factor: where
             the key is `null`, or where it is `absent` as well.
         follows_length: frequencies depend on the length of the sequence at hand, so what one
-            chunk, batch or rank computes is not what another does.
+            chunk, batch or rank computes is not what another does. A block may still be the same
+            at every length: ask `follows_length`.
         blends: some pairs are a weighted sum of scaled and unscaled frequencies.
         window: how the claimed window follows from the block: `stated` where the factor is a
             number of its own, or none; `kept` where `max_position_embeddings` stays the trained
@@ -53,6 +55,7 @@ class RopeType:
 ROPE_TYPES: Final = {
     "default": RopeType(),
     "linear": RopeType(keys=frozenset({"factor"}), window="raised-or-not"),
+    "proportional": RopeType(keys=frozenset({"factor"}), window="raised-or-not"),
     "dynamic": RopeType(
         keys=frozenset({"factor"}), follows_length=True, window="kept"
     ),
@@ -85,3 +88,19 @@ ROPE_TYPES: Final = {
 def rope_type_facts(name: object) -> RopeType:
     """Look up the facts of a `rope_type`; those of `default` for one that ctxext does not know."""
     return ROPE_TYPES.get(str(name), ROPE_TYPES["default"])
+
+
+def follows_length(block: Mapping[str, Any]) -> bool:
+    """Tell whether the rotation of a rope block depends on the length of the sequence at hand.
+
+    longrope's does not where both lists are the same and the attention factor is said: one rotation
+    at every length, written pair by pair.
+
+    Args:
+        block: `rope_parameters` or `rope_scaling` as in a config, not nested by layer type.
+    """
+    facts = rope_type_facts(block.get("rope_type", block.get("type")))
+    if "long_factor" not in facts.keys:
+        return facts.follows_length
+    short, long = block.get("short_factor"), block.get("long_factor")
+    return not short or list(short) != list(long or ()) or block.get("attention_factor") is None

@@ -7,7 +7,8 @@ plain `yarn` were also run in llama.cpp and agree with transformers to rounding.
 import importlib
 import pkgutil
 
-from ctxext.engines._registry import Engine, Reading
+from ctxext.engines._matrix import Cell, Verdict, cell, takes_attention
+from ctxext.engines._registry import Engine, ListAttention, Reading
 
 # Every file of this folder holds one `ENGINE`: a new engine is a new file, and no list to edit.
 ENGINES: tuple[Engine, ...] = tuple(
@@ -21,4 +22,6 @@ ENGINES: tuple[Engine, ...] = tuple(
     )
 )
 
-__all__ = ["ENGINES", "Engine", "Reading"]
+__all__ = [
+    "ENGINES", "Cell", "Engine", "ListAttention", "Reading", "Verdict", "cell", "takes_attention",
+]  # fmt: skip

@@ -6,7 +6,8 @@ ENGINE = Engine(
     name="llama.cpp",
     rank=3,
     source="ggml-org/llama.cpp: conversion/base.py, conversion/llama.py, src/llama-context.cpp",
-    readings={"dynamic": "lost"},  # GGUF has no word for it
+    # GGUF has no word for dynamic; the factors of longrope are written for Phi-3 and MiniCPM alone.
+    readings={"dynamic": "lost", "longrope": "ignored"},
     ignored_keys={"attention_factor": "", "beta_fast": "", "beta_slow": "", "truncate": ""},
     window_flag="-c",
     serve="python convert_hf_to_gguf.py {repo} --outfile model.gguf && "

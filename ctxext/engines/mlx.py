@@ -7,6 +7,7 @@ ENGINE = Engine(
     rank=5,
     source="ml-explore/mlx-lm: mlx_lm/models/rope_utils.py, models/llama.py",
     ignored_keys={"attention_factor": "", "truncate": ""},
+    list_attention="standard",
     serve="mlx_lm.generate --model {repo} --prompt -",
     reads_rope_parameters=False,
 )

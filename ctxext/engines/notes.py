@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ctxext.engines import ENGINES, Engine, Reading
-from ctxext.methods import METHODS
+from ctxext.engines._matrix import takes_attention
+from ctxext.methods import METHODS, Attention, Method
 
 _SINCE_YARN: Final = "4.51"
 # Its class in transformers ignored rope_scaling before.
@@ -12,6 +13,7 @@ _FIRST_OF: Final = {"mistral": "4.48"}
 _NOTES: Final[dict[Reading, str]] = {
     "ignored": "{rope_type} scaling is ignored by {names}",
     "lost": "{rope_type} scaling is lost in {names}: use ntk or yarn to serve there",
+    "refused": "{rope_type} scaling is refused by {names}: use ntk or yarn to serve there",
     "window-again": "the window is multiplied by the factor once more in {names}: "
     "pass {flags} {target}",
     "old-window": "the original window is offered by {names}: pass {flags} {target}",
@@ -28,6 +30,8 @@ def engine_notes(method: str, rope_block: Mapping[str, Any], target: int) -> lis
     """
     if method not in METHODS:
         return []
+    if METHODS[method].top_key:
+        return _top_key_notes(METHODS[method].top_key)
     rope_type = METHODS[method].rope_type
     notes = []
     for reading, note in _NOTES.items():
@@ -41,11 +45,40 @@ def engine_notes(method: str, rope_block: Mapping[str, Any], target: int) -> lis
                     target=target,
                 )
             )
+    if "long_factor" in METHODS[method].facts.keys:
+        return notes + _attention_notes(METHODS[method], rope_block)
     for key in rope_block:
         names = [_released(engine, key) for engine in ENGINES if key in engine.ignored_keys]
         if names:
             notes.append(f"{key} is ignored by {_listed(names)}")
     return notes
+
+
+def _top_key_notes(key: str) -> list[str]:
+    """Say which engines pass over a key on which everything depends, and which releases do not."""
+    notes = [
+        f"{key} is read by {engine.name} in {engine.top_keys[key]} only"
+        for engine in ENGINES
+        if engine.top_keys.get(key)
+    ]
+    names = [engine.name for engine in ENGINES if key not in engine.top_keys]
+    return [f"{key} is ignored by {_listed(names)}: there the rope is unscaled", *notes]
+
+
+def _attention_notes(method: Method, block: Mapping[str, Any]) -> list[str]:
+    """Say which engines take another attention factor with longrope's lists than the file says."""
+    attention: Attention = method.attention
+    if "attention_factor" in block:
+        attention = "one" if block["attention_factor"] == 1 else "own"
+    names = [
+        engine.name
+        for engine in ENGINES
+        if engine.reading(method.rope_type) not in ("ignored", "lost", "refused")
+        and not takes_attention(engine, attention)
+    ]
+    if not names:
+        return []
+    return [f"{method.rope_type}'s attention_factor is not taken as it is said by {_listed(names)}"]
 
 
 def first_transformers(method: str, model_type: str) -> str:

@@ -1,4 +1,5 @@
-"""Ways to extend a rotary encoding: one file, one method; `--method yarn` is `yarn.py`.
+"""Ways to extend a rotary encoding: one file, one method; `--method yarn` is `yarn.py`, and
+`--method p-rope` is `p_rope.py`.
 
 May import `encodings` only, and no torch: a method is a pure function of plain floats.
 """
@@ -6,14 +7,17 @@ May import `encodings` only, and no torch: a method is a pure function of plain 
 import importlib
 import pkgutil
 
+from ctxext.methods._pairs import pair_by_pair
 from ctxext.methods._registry import (
     METHODS,
+    Attention,
     Extension,
     Method,
     Scaling,
     Value,
     get_method,
     name_of_scaling,
+    top_keys,
 )
 
 # Every file of this folder registers itself: a new method is a new file, and no list to edit.
@@ -21,4 +25,7 @@ for _module in pkgutil.iter_modules(__path__):
     if not _module.name.startswith("_"):
         importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["METHODS", "Extension", "Method", "Scaling", "Value", "get_method", "name_of_scaling"]
+__all__ = [
+    "METHODS", "Attention", "Extension", "Method", "Scaling", "Value", "get_method",
+    "name_of_scaling", "pair_by_pair", "top_keys",
+]  # fmt: skip

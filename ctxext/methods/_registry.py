@@ -1,10 +1,11 @@
 """What a method is, and the table of all of them."""
 
 import inspect
+import math
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from ctxext.choices import suggestion
 from ctxext.encodings.kinds import PositionEncoding
@@ -12,7 +13,10 @@ from ctxext.encodings.rope import RopeSpec
 from ctxext.encodings.rope_types import RopeType, rope_type_facts
 from ctxext.errors import BadInput
 
-Value = float | int | bool | None
+Value = float | int | bool | Sequence[float] | None
+Attention = Literal["standard", "one", "own"]
+"""The attention factor of a result: what every reader of its `rope_type` takes by itself, one, or
+another number."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Extension:
         rope_theta: what the config's `rope_theta` has to be.
         rope_block: the config's rope keys beside `rope_theta`, `rope_type` first.
         max_position_embeddings: what the config has to say for readers to compute this `inv_freq`.
+        beside: further keys at the top of the config.
+        notes: what the user has to know about these numbers, a sentence each.
     """
 
     parameters: Mapping[str, Value]
@@ -34,6 +40,8 @@ class Extension:
     rope_theta: float
     rope_block: Mapping[str, Any]
     max_position_embeddings: int
+    beside: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 Extend = Callable[..., Extension]
@@ -48,12 +56,14 @@ class Scaling:
         reached: tokens that the checkpoint claims to read.
         numbers: the block's other numeric keys.
         truncate: yarn's flag.
+        given: the parameters that the user gives.
     """
 
     factor: float
     reached: int
     numbers: Mapping[str, float]
     truncate: bool = True
+    given: frozenset[str] = frozenset()
 
 
 def keep_nothing(scaling: Scaling, spec: RopeSpec, target: int) -> dict[str, Value]:
@@ -64,21 +74,28 @@ def keep_nothing(scaling: Scaling, spec: RopeSpec, target: int) -> dict[str, Val
 Keep = Callable[[Scaling, RopeSpec, int], dict[str, Value]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Method:
     """A registered way to extend a rotary encoding.
 
     Attributes:
-        name: its file's name and the `--method` value.
+        name: the `--method` value: its file's name with hyphens.
+        formula: what it does to the frequencies, one line.
         applies_to: position encodings it can extend.
         training: what it needs before it can be trusted, one phrase.
         rope_type: what its result is written as.
         since: the first transformers release that computes it rightly; `any` for all.
         extend: (spec, target, *, parameters) -> Extension; target in tokens >= the window.
         keep: parameters that a checkpoint was trained with, where it is scaled so already.
+        attention: the attention factor of its result.
+        top_key: the key at the top of the config that does the work, where the rope does not.
+        takes_back: it undoes another method; there is no target to give.
+        told_apart: whether a config alone tells its results from those of other methods that are
+            written as the same `rope_type`.
     """
 
     name: str
+    formula: str
     applies_to: tuple[PositionEncoding, ...]
     paper: str
     training: str
@@ -86,6 +103,10 @@ class Method:
     since: str
     extend: Extend
     keep: Keep = keep_nothing
+    attention: Attention = "standard"
+    top_key: str = ""
+    takes_back: bool = False
+    told_apart: bool = True
 
     @property
     def facts(self) -> RopeType:
@@ -93,12 +114,35 @@ class Method:
         return rope_type_facts(self.rope_type)
 
     @property
+    def static(self) -> bool:
+        """Whether texts within the trained window are read otherwise too."""
+        if self.top_key or self.takes_back:
+            return False
+        return self.attention != "standard" or not self.facts.follows_length
+
+    @property
+    def summary(self) -> str:
+        """What it does, in the first sentence of its docstring."""
+        return " ".join((inspect.getdoc(self.extend) or "").split("\n\n")[0].split())
+
+    @property
     def parameters(self) -> dict[str, Value]:
-        """What `--set` may change, with the defaults; None = derived from spec and target."""
-        signature = inspect.signature(self.extend)
+        """What `--set` may change, with the defaults; None = derived, or has to be given."""
         return {
-            name: parameter.default
-            for name, parameter in signature.parameters.items()
+            name: None if parameter.default is parameter.empty else parameter.default
+            for name, parameter in self._signature.items()
+        }
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The parameters that have to be given."""
+        return tuple(name for name, each in self._signature.items() if each.default is each.empty)
+
+    @property
+    def _signature(self) -> dict[str, inspect.Parameter]:
+        return {
+            name: parameter
+            for name, parameter in inspect.signature(self.extend).parameters.items()
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY
         }
 
@@ -106,7 +150,8 @@ class Method:
         """Extend, with `parameters` checked by name first.
 
         Raises:
-            BadInput: an unknown parameter (names the nearest), or a value the method refuses.
+            BadInput: an unknown parameter (names the nearest), one that is missing, or a value the
+                method refuses.
         """
         for name in parameters:
             if name not in self.parameters:
@@ -115,21 +160,47 @@ class Method:
                     f"method {self.name} has no parameter '{name}'",
                     suggestion(name, self.parameters, f"it takes: {known}"),
                 )
+        missing = [name for name in self.required if parameters.get(name) is None]
+        if missing:
+            raise BadInput(
+                f"method {self.name} needs {' and '.join(missing)}",
+                f"see: ctxext methods {self.name}",
+            )
         for name, value in parameters.items():
             self._check(name, value)
         return self.extend(spec, target, **parameters)
 
     def _check(self, name: str, value: object) -> None:
-        """Check a value: true or false for a flag, else a finite number, or the default None."""
-        default = self.parameters[name]
-        if isinstance(default, bool):
+        """Check a value against the parameter's annotation: finite, and of its kind."""
+        parameter = self._signature[name]
+        if value is None and parameter.default is None:
+            return
+        words = str(parameter.annotation)
+        if isinstance(parameter.default, bool):
             good, wanted = isinstance(value, bool), "true or false"
+        elif "Sequence" in words:
+            good = isinstance(value, list | tuple) and all(map(_finite, value))
+            wanted, value = "a list of finite numbers", _shown(value)
+        elif "float" in words:
+            good, wanted = _finite(value), "a finite number"
         else:
-            good = isinstance(value, int | float) and not isinstance(value, bool)
-            good = good and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
-            good, wanted = good or value is default is None, "a finite number"
+            good = _finite(value) and value == math.floor(value)  # type: ignore[call-overload]
+            wanted = "a whole number"
         if not good:
             raise BadInput(f"method {self.name}: {name} is {value!r}, and has to be {wanted}")
+
+
+def _finite(value: object) -> bool:
+    """Tell whether a value is a number that a float64 holds."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max
+
+
+def _shown(value: object) -> object:
+    """Give the first member of a list that is no finite number, and other values as they are."""
+    wrong = [v for v in value if not _finite(v)] if isinstance(value, list | tuple) else []
+    return wrong[0] if wrong else value
 
 
 METHODS: dict[str, Method] = {}
@@ -137,37 +208,49 @@ METHODS: dict[str, Method] = {}
 
 def method(
     *,
+    formula: str,
     applies_to: tuple[PositionEncoding, ...],
     paper: str,
     training: str,
     rope_type: str,
     since: str,
-    keep: Keep = keep_nothing,
+    **facts: Any,
 ) -> Callable[[Extend], Extend]:
-    """Register a function under the name of its file."""
+    """Register a function under the name of its file; `facts` are further fields of `Method`."""
 
     def register(extend: Extend) -> Extend:
-        name = extend.__module__.rpartition(".")[2]
+        name = extend.__module__.rpartition(".")[2].replace("_", "-")
         if name in METHODS:
             raise ValueError(f"{extend.__module__} registers two methods: one file, one method")
-        METHODS[name] = Method(name, applies_to, paper, training, rope_type, since, extend, keep)
+        METHODS[name] = Method(
+            name=name, formula=formula, applies_to=applies_to, paper=paper, training=training,
+            rope_type=rope_type, since=since, extend=extend, **facts,
+        )  # fmt: skip
         return extend
 
     return register
 
 
 def name_of_scaling(rope_type: str) -> str:
-    """Name the method that is written as a `rope_type`, or the type itself where none is."""
-    names = [name for name, each in METHODS.items() if each.rope_type == rope_type]
+    """Name the method that a `rope_type` is taken for, or the type itself where none is."""
+    names = [
+        name for name, each in METHODS.items() if each.rope_type == rope_type and each.told_apart
+    ]
     return rope_type if rope_type in names or not names else names[0]
 
 
 def get_method(name: str) -> Method:
-    """Look up the method of that name.
+    """Look up the method of that name; underscores count as hyphens.
 
     Raises:
         BadInput: there is none; the nearest name is offered.
     """
-    if name not in METHODS:
+    found = METHODS.get(str(name).replace("_", "-"))
+    if found is None:
         raise BadInput(f"unknown method '{name}'", suggestion(name, sorted(METHODS)))
-    return METHODS[name]
+    return found
+
+
+def top_keys() -> frozenset[str]:
+    """List the keys at the top of a config that methods write."""
+    return frozenset(each.top_key for each in METHODS.values() if each.top_key)

@@ -16,6 +16,7 @@ def dynamic_theta(spec: RopeSpec, factor: float, length: float) -> float:
 
 
 @method(
+    formula="rope_theta(l) = rope_theta * (s l / L - (s - 1)) ** (d / (d - 2)) for l > L tokens",
     applies_to=("rope", "partial-rope", "mixed"),
     paper="emozilla, Dynamically scaled RoPE, 2023; as in arXiv:2309.00071, section 3.3",
     training="none, it is made for use without training; short texts are untouched",

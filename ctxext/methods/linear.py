@@ -5,6 +5,7 @@ from ctxext.methods._registry import Extension, method
 
 
 @method(
+    formula="inv_freq'[i] = inv_freq[i] / s",
     applies_to=("rope", "partial-rope", "mixed"),
     paper="Chen et al., Position Interpolation, arXiv:2306.15595, equation 4",
     training="200 to 1000 steps; without training only to about twice the window",

@@ -44,6 +44,8 @@ def keep_llama3(scaling: Scaling, spec: RopeSpec, target: int) -> dict[str, Valu
 
 
 @method(
+    formula="inv_freq'[i] = (1 - m) inv_freq[i] / s + m inv_freq[i], "
+    "m = clip((turns - 1) / (4 - 1), 0, 1)",
     applies_to=("rope", "partial-rope", "mixed"),
     paper="Llama team, The Llama 3 Herd of Models, arXiv:2407.21783; formula in the released code",
     training="made with long training; prefer yarn for short runs",

@@ -5,6 +5,7 @@ import math
 from ctxext.encodings.rope import RopeSpec, inv_freq_of
 from ctxext.errors import BadInput
 from ctxext.methods._registry import Extension, Scaling, Value, method
+from ctxext.methods.ntk import check_pair
 
 _BETAS = {"beta_fast": 32.0, "beta_slow": 1.0}  # the defaults
 
@@ -50,6 +51,8 @@ def keep_yarn(scaling: Scaling, spec: RopeSpec, target: int) -> dict[str, Value]
     fast, slow = numbers.get("beta_fast") or 32.0, numbers.get("beta_slow") or 1.0
     if fast > slow and (fast, slow) != (32.0, 1.0):
         kept |= {"beta_fast": fast, "beta_slow": slow}
+    if "critical_pair" in scaling.given:
+        kept.pop("beta_slow", None)
     scale, all_dims = numbers.get("mscale"), numbers.get("mscale_all_dim")
     given = numbers.get("attention_factor")
     if given is not None and not math.isclose(given, yarn_attention(scaling.factor), rel_tol=1e-6):
@@ -60,6 +63,8 @@ def keep_yarn(scaling: Scaling, spec: RopeSpec, target: int) -> dict[str, Value]
 
 
 @method(
+    formula="inv_freq'[i] = (1 - r) inv_freq[i] + r inv_freq[i] / s, "
+    "r = clip((i - low) / (high - low), 0, 1)",
     applies_to=("rope", "partial-rope", "mixed"),
     paper="Peng et al., YaRN, arXiv:2309.00071, sections 3.2 and 3.4",
     training="usable without; 200 to 400 steps make it the best of these",
@@ -73,6 +78,7 @@ def yarn(
     *,
     beta_fast: float = 32.0,
     beta_slow: float = 1.0,
+    critical_pair: int | None = None,
     attention_factor: float | None = None,
     mscale: float | None = None,
     mscale_all_dim: float | None = None,
@@ -91,6 +97,9 @@ def yarn(
         spec: d = `rotary_dim`; original window in tokens = `original_max_position_embeddings`.
         target: window to reach, tokens; s = target / original >= 1 (the caller has checked).
         beta_fast, beta_slow: full turns in the original window, beta_fast > beta_slow > 0.
+        critical_pair: the first pair that is slowed by all of s, in place of `beta_slow`, and
+            written as the `beta_slow` that it turns. LongRoPE2 (arXiv:2502.20082) found that it
+            comes earlier than theory says, and that YaRN gains by it.
         attention_factor: None: 0.1 ln s + 1, the paper's, which every reader computes itself.
             Another value is written to the config, where several engines ignore it.
         mscale, mscale_all_dim: DeepSeek's form, both or none: without an `attention_factor` it is
@@ -104,6 +113,10 @@ def yarn(
     Raises:
         BadInput: betas, attention_factor or one of its parts out of range.
     """
+    if critical_pair is not None:
+        if beta_slow != _BETAS["beta_slow"]:
+            raise BadInput("yarn takes beta_slow or critical_pair, which says the same of a pair")
+        beta_slow = _turns_of(spec, critical_pair)
     if not beta_fast > beta_slow > 0:
         raise BadInput(f"YaRN needs beta_fast > beta_slow > 0, and got {beta_fast} and {beta_slow}")
     window = spec.original_max_position_embeddings
@@ -117,6 +130,8 @@ def yarn(
         **({} if truncate else {"truncate": False}), **said,
     }  # fmt: skip
     parameters = {"factor": factor, **betas, "attention_factor": attention}
+    if critical_pair is not None:
+        parameters["critical_pair"] = int(critical_pair)
     return Extension(
         parameters=parameters | said | {"attention_factor": attention, "truncate": truncate},
         inv_freq=yarn_inv_freq(spec, factor, beta_fast, beta_slow, truncate=truncate),
@@ -125,6 +140,20 @@ def yarn(
         rope_block=block,
         max_position_embeddings=target,
     )
+
+
+def _turns_of(spec: RopeSpec, critical_pair: int) -> float:
+    """Compute the turns that a pair makes in the original window, as a `beta_slow`.
+
+    A millionth of a millionth more, so that `truncate` rounds up to the pair, and not past it.
+
+    Raises:
+        BadInput: there is no such pair.
+    """
+    check_pair(spec, critical_pair)
+    frequency: float = spec.rope_theta ** (-2 * critical_pair / spec.rotary_dim)
+    window = spec.original_max_position_embeddings
+    return window * frequency / (2 * math.pi) * (1 + 1e-12)
 
 
 def _attention(

@@ -97,7 +97,7 @@ class CardFacts:
     def is_static(self) -> bool:
         """Whether the scaling acts on short texts too."""
         method = METHODS.get(self.method)
-        return method is None or not method.facts.follows_length
+        return method is None or method.static
 
     @property
     def trained(self) -> Training | None:

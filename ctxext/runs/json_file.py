@@ -32,7 +32,7 @@ def read_json_object(
         BadInput: missing, not UTF-8, not JSON (with line and column), not an object, too large
             or too deep, or a key of `refuse_twice` given twice.
     """
-    text, warnings = _text(path, most_bytes), list[str]()
+    text, warnings = read_text(path, most_bytes), list[str]()
 
     def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: dict[str, Any] = {}
@@ -64,7 +64,7 @@ def read_json_object(
     return value, warnings
 
 
-def _text(path: Path, most_bytes: int) -> str:
+def read_text(path: Path, most_bytes: int) -> str:
     """Read what a file holds, without a byte order mark.
 
     Raises:

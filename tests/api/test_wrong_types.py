@@ -29,7 +29,7 @@ TAKES = {
     "bos source first second quantize attention schedule offload documents reference run adapter "
     "output_dir",
     "text none": "finetune.model plan_finetune.model revision tokenizer base_model token "
-    "commit_message gpu report_to prefer start "
+    "commit_message gpu report_to prefer start factors list_methods.name "
     "include_path output base fertility.reference perplexity.output_dir retrieval.output_dir "
     "harness.output_dir extend.output_dir fertility.output_dir retrieval.data",
     "text texts": "models tasks runs evaluations targets",

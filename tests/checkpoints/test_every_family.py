@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from ctxext.checkpoints.config import families
@@ -25,7 +26,7 @@ def built(config):
     model = AutoModelForCausalLM.from_config(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.std() == 0 and not parameter.any():  # gates that begin closed
+            if not parameter.any():  # gates that begin closed
                 parameter.normal_(std=0.02)
     return model
 
@@ -34,7 +35,7 @@ def planned(name, method):
     """(config, position, patch) of a type that is extended; skips where it is refused, with why."""
     try:
         config, document = decoder(name)
-    except (ValueError, AttributeError, NotImplementedError) as error:
+    except (ValueError, AttributeError, NotImplementedError, StrictDataclassError) as error:
         pytest.skip(f"no small one can be made: {error}"[:150])
     try:
         position = read(document)
@@ -54,15 +55,17 @@ def planned(name, method):
 def turned(model, position, extension):
     """Let a model built without any scaling turn as the method says: the meant model."""
     for rope in live_ropes(model, position.model_type):
-        setattr(rope.module, rope._named("inv_freq"), torch.tensor(extension.inv_freq))
+        buffer = getattr(rope.module, rope._named("inv_freq")).clone()
+        buffer[: len(extension.inv_freq)] = torch.tensor(extension.inv_freq)
+        setattr(rope.module, rope._named("inv_freq"), buffer)
         setattr(rope.module, rope._named("attention_scaling"), extension.attention_factor)
         if rope.layer_type is None:
             rope.module.rope_type = "default"  # nothing is computed anew in the forward pass
         else:
             rope.module.rope_type[rope.layer_type] = "default"
-        for name in ("short_mscale", "long_mscale"):  # PhiMoE multiplies by these
-            if hasattr(rope.module, name):
-                setattr(rope.module, name, extension.attention_factor)
+        if hasattr(rope.module, "rope_init_fn"):  # PhiMoE asks it in every pass
+            meant = torch.tensor(extension.inv_freq), extension.attention_factor
+            rope.module.rope_init_fn = lambda *_, meant=meant, **__: meant
     if position.model_type in families.LATENT and "mscale_all_dim" in extension.rope_block:
         scale = yarn_attention(FACTOR, extension.rope_block["mscale_all_dim"]) ** 2
         for module in model.modules():

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from ctxext.engines import ENGINES, Reading
+from ctxext.engines import ENGINES, Engine, Verdict, cell
 from ctxext.engines.notes import engine_notes, first_transformers, serve_commands
 from ctxext.methods import METHODS
 
@@ -12,29 +12,86 @@ from ctxext.methods import METHODS
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)
 def test_every_pair_has_a_verdict_that_is_said(method, engine):
-    reading = engine.reading(METHODS[method].rope_type)
-    assert reading in get_args(Reading)
+    found = cell(engine, METHODS[method])
+    assert found.verdict in get_args(Verdict)
+    assert found.engine == engine.name
+    assert found.source
+    assert "{" not in found.sentence
+    assert found.sentence
     said = " ".join(engine_notes(method, {}, 8192))
-    assert (engine.name in said) == (reading != "read")
-    if reading in ("window-again", "old-window"):
+    # what transformers is needed is said for the family, in the card
+    needs = found.verdict != "ok" and not found.releases
+    asks = "pass " in found.sentence
+    assert (engine.name in said) == (needs or asks or "unscaled" in found.sentence)
+    if asks:
         assert f"{engine.window_flag} " in f"{said} "
+
+
+def verdicts(verdict):
+    return {
+        (engine.name, method)
+        for engine in ENGINES
+        for method in METHODS
+        if cell(engine, METHODS[method]).verdict == verdict
+    }
+
+
+PAIRS = ("cope", "ntk-by-parts", "p-rope", "resonance")
 
 
 def test_what_was_read_in_their_sources():
     """By hand: the matrix that was published with the sources."""
-    bad = {
-        (engine.name, method): engine.reading(METHODS[method].rope_type)
-        for engine in ENGINES
-        for method in METHODS
-        if engine.reading(METHODS[method].rope_type) != "read"
-    }
-    assert bad == {
-        ("vLLM", "linear"): "window-again", ("SGLang", "linear"): "window-again",
-        ("TGI", "linear"): "ignored",
-        ("vLLM", "dynamic"): "old-window", ("SGLang", "dynamic"): "old-window",
-        ("llama.cpp", "dynamic"): "lost", ("Ollama", "dynamic"): "lost",
-        ("ExLlamaV3", "dynamic"): "lost",
+    lists = {(e, m) for e in ("llama.cpp", "Ollama") for m in ("longrope", *PAIRS)}
+    # sqrt(1 + ln s / ln L), whatever the file says
+    attention = {(e, m) for e in ("MLX", "ExLlamaV3", "TensorRT-LLM") for m in PAIRS}
+    chunks = {e.name for e in ENGINES} - {"vLLM", "SGLang"}
+    assert verdicts("wrong") == {
+        ("TGI", "linear"), ("llama.cpp", "dynamic"), ("Ollama", "dynamic"), ("TGI", "resonance"),
+        *lists, *attention, *((engine, "dual-chunk") for engine in chunks),
     }  # fmt: skip
+    assert verdicts("refuses") == {("ExLlamaV3", "dynamic")}
+    assert verdicts("needs version") == {
+        ("vLLM", "dual-chunk"), ("transformers", "yarn"), ("transformers", "longrope"),
+        *(("transformers", method) for method in PAIRS),
+    }  # fmt: skip
+
+
+def test_releases_of_transformers_by_hand():
+    """As run in each: yarn is wrong in 4.46 and right from 4.51 on; ntk is right in all."""
+    transformers = ENGINES[0]
+    yarn = cell(transformers, METHODS["yarn"])
+    assert yarn.releases == {"4.46": "needs version", "4.51": "ok", "4.57": "ok", "5": "ok"}
+    assert yarn.sentence == "runs it from 4.51 on"
+    assert set(cell(transformers, METHODS["ntk"]).releases.values()) == {"ok"}
+    assert set(cell(transformers, METHODS["llama3"]).releases.values()) == {"ok"}
+    assert set(cell(transformers, METHODS["dual-chunk"]).releases.values()) == {"wrong"}
+
+
+def test_a_new_reading_would_be_seen_in_the_matrix():
+    engine = Engine("Toy", 99, "a/b: c.py", readings={"yarn": "refused"}, list_attention="one")
+    assert cell(engine, METHODS["yarn"]).verdict == "refuses"
+    assert cell(engine, METHODS["resonance"]).verdict == "wrong"
+    assert cell(engine, METHODS["p-rope"]).verdict == "ok"
+    assert cell(engine, METHODS["dual-chunk"]).verdict == "wrong"
+
+
+def test_the_attention_factor_that_is_written_decides():
+    """A longrope with the standard factor is right where resonance's is not."""
+    assert engine_notes("longrope", {"rope_type": "longrope"}, 8192) == [
+        "longrope scaling is ignored by llama.cpp and Ollama",
+        "the original window is offered by vLLM: pass --max-model-len 8192",
+    ]
+    one = engine_notes("longrope", {"attention_factor": 1.0}, 8192)[-1]
+    assert one.endswith("not taken as it is said by MLX, ExLlamaV3 and TensorRT-LLM")
+    own = engine_notes("longrope", {"attention_factor": 1.2}, 8192)[-1]
+    assert own.endswith("by MLX, TGI, ExLlamaV3 and TensorRT-LLM")
+
+
+def test_only_two_run_dual_chunk_attention():
+    ignored, releases = engine_notes("dual-chunk", {}, 8192)
+    assert "transformers, llama.cpp" in ignored
+    assert "SGLang" not in ignored + releases
+    assert releases.endswith("read by vLLM in 0.8.5 to 0.10 only")
 
 
 def test_notes_join_engines_that_err_alike():

@@ -1,5 +1,6 @@
 """eval-ppl as a run: aligned lengths, chunks, bits per byte, a kill, failures, two processes."""
 
+import functools
 import json
 import math
 import os
@@ -106,6 +107,7 @@ def test_a_head_that_nobody_knows_is_read_through_forward(tiny_llama, book):
     plain = Scorer(model).nll(ids, 150)
     original = model.forward
 
+    @functools.wraps(original)  # what it takes is asked of its signature
     def doubled(*args, **kwargs):
         out = original(*args, **kwargs)
         out.logits = 2 * out.logits

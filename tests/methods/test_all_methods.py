@@ -19,10 +19,23 @@ THETAS = (1e4, 5e5, 1e6, 1e7)
 FACTORS = (1.0, 2.0, 3.2, 4.0, 8.0, 32.0, 64.0)
 WINDOWS = (256, 4096, 40960)
 GRID = list(itertools.product(HEAD_DIMS, THETAS, FACTORS, WINDOWS))
+# These act whatever the factor: on the base, on the slowest pairs, on every wavelength.
+ALWAYS = ("abf", "cope", "p-rope", "resonance")
 
 
 def target_of(window: int, factor: float) -> int:
     return round(window * factor)
+
+
+def extended(name: str, spec: RopeSpec, factor: float):
+    """A method with what it has to be given; a base that is given is not searched for."""
+    given = {}
+    if "rope_theta" in METHODS[name].parameters:
+        given["rope_theta"] = 4 * spec.rope_theta
+    if "long_factor" in METHODS[name].required:
+        pairs = spec.rotary_dim // 2
+        given["long_factor"] = [1 + (factor - 1) * i / pairs for i in range(pairs)]
+    return METHODS[name](spec, target_of(spec.original_max_position_embeddings, factor), **given)
 
 
 def transformers_values(extension, head_dim: int, length: int) -> tuple[torch.Tensor, float]:
@@ -46,6 +59,7 @@ def in_float64(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(torch, "float", torch.float64)
         patch.setattr(torch, "float32", torch.float64)
+        patch.setattr(torch.Tensor, "float", torch.Tensor.double)
         yield
 
 
@@ -55,7 +69,7 @@ def test_transformers_formula_is_ours(name, monkeypatch):
     for head_dim, theta, factor, window in GRID:
         spec = RopeSpec(head_dim, theta, window)
         target = target_of(window, factor)
-        ours = METHODS[name](spec, target)
+        ours = extended(name, spec, factor)
         with in_float64(monkeypatch):
             theirs, attention = transformers_values(ours, head_dim, target)
         assert theirs.dtype == torch.float64
@@ -71,7 +85,7 @@ def test_transformers_as_shipped_differs_by_rounding_only(name):
     """As it runs, in float32: the exponent i/d is rounded to 2**-24 and costs ln(theta) of that."""
     for head_dim, theta, factor, window in GRID:
         target = target_of(window, factor)
-        ours = METHODS[name](RopeSpec(head_dim, theta, window), target)
+        ours = extended(name, RopeSpec(head_dim, theta, window), factor)
         theirs, attention = transformers_values(ours, head_dim, target)
         assert theirs.dtype == torch.float32
         mine = torch.tensor(ours.inv_freq, dtype=torch.float64)
@@ -91,18 +105,23 @@ def test_transformers_as_shipped_differs_by_rounding_only(name):
 def test_what_every_method_holds(name):
     for head_dim, theta, factor, window in GRID:
         spec = RopeSpec(head_dim, theta, window)
-        got = METHODS[name](spec, target_of(window, factor))
+        got = extended(name, spec, factor)
         base = inv_freq_of(spec)
         assert len(got.inv_freq) == head_dim // 2
         assert all(f > 0 for f in got.inv_freq)
-        assert all(a > b for a, b in itertools.pairwise(got.inv_freq))
+        if name == "resonance":  # which may round two wavelengths to one, and one down
+            assert all(a >= b * (1 - 1e-12) for a, b in itertools.pairwise(got.inv_freq))
+            base = [f * 7 / 6 for f in base]
+        else:
+            assert all(a > b for a, b in itertools.pairwise(got.inv_freq))
         assert all(new <= old * (1 + 1e-12) for new, old in zip(got.inv_freq, base, strict=True))
         assert got.attention_factor >= 1
         if factor == 1:
-            assert got.inv_freq == pytest.approx(base, rel=1e-12)
+            assert name in ALWAYS or got.inv_freq == pytest.approx(base, rel=1e-12)
             assert got.attention_factor == 1
-        if name != "dynamic":  # whose max_position_embeddings is the L of its formula
-            assert got.max_position_embeddings == target_of(window, factor)
+        # dynamic's is the L of its formula, and none goes back to it
+        kept = METHODS[name].facts.keeps_window or METHODS[name].takes_back
+        assert got.max_position_embeddings == (window if kept else target_of(window, factor))
 
 
 def test_every_file_registers_under_its_name():
@@ -112,8 +131,9 @@ def test_every_file_registers_under_its_name():
 
     folder = Path(ctxext.methods.__file__).parent
     files = {p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")}
-    assert set(METHODS) == files
-    assert {"linear", "ntk", "dynamic", "yarn"} <= files
+    assert set(METHODS) == {name.replace("_", "-") for name in files}
+    assert {"linear", "ntk", "dynamic", "yarn", "ntk-by-parts", "p-rope"} <= set(METHODS)
+    assert get_method("ntk_by_parts") is get_method("ntk-by-parts")
 
 
 def test_unknown_names_offer_the_nearest():

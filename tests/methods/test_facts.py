@@ -30,6 +30,8 @@ def comparisons(source):
             if ".protocol" in words:  # of an evaluation, named after the paper that used it
                 continue
             named = set().union(*map(constants, sides)) & NAMES
+            if "method" not in words:
+                named -= {"none"}  # of encodings, learning-rate schedules and much else
             if named - ({"linear"} if of_layers else set()):
                 yield node.lineno, words
         if isinstance(node, ast.MatchValue) and constants(node.value) & NAMES:
@@ -51,6 +53,8 @@ def test_a_comparison_would_be_seen():
     assert list(comparisons('x = method in ("dynamic", "longrope")'))
     assert list(comparisons('match x:\n    case "llama3": pass'))
     assert not list(comparisons('x = layer.attention == "linear"'))
+    assert list(comparisons('if method == "none": pass'))
+    assert not list(comparisons('x = position.encoding == "none"'))
 
 
 def test_rope_types_are_those_of_transformers():
@@ -66,3 +70,8 @@ def test_a_method_writes_a_rope_type_that_has_facts(name):
     assert method.facts == ROPE_TYPES[method.rope_type]
     assert name_of_scaling(method.rope_type) in METHODS
     assert method.since == "any" or method.since.startswith("4.")
+    assert method.formula
+    assert "\n" not in method.formula
+    assert method.summary.endswith(".")
+    assert method.training
+    assert method.paper

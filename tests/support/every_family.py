@@ -5,6 +5,7 @@
 
 import sys
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -87,7 +88,7 @@ def row(name):
         position = read(decoder(name)[1])
     except BadInput as refusal:
         return "unknown", "no", _reason(refusal)
-    except (ValueError, AttributeError, NotImplementedError):
+    except (ValueError, AttributeError, NotImplementedError, StrictDataclassError):
         return "unknown", "no", "its class makes no small model, so nothing was measured"
     word = position.encoding or "relative"
     if position.encoding not in ROTARY:

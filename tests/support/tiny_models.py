@@ -41,7 +41,7 @@ def tiny_config(model_type, **changes):
         sizes["num_key_value_heads"] = 4  # latents are shared, keys are not
     elif known.get("head_dim") is not None:
         sizes["head_dim"] = 16
-    sizes |= _OF_A_TYPE.get(model_type, {})
+    sizes |= _OF_A_TYPE.get(plain.model_type, {})
     config = type(plain)(**{**sizes, **changes})
     if hasattr(config, "is_decoder"):
         config.is_decoder = True

@@ -117,8 +117,9 @@ def detect(
         doubts += block.doubts
         window = read_windows(flat, block, window, original_length, origin, where, warnings, doubts)
         rope = read_rope(flat, block, model_type, heads.turning, window, origin, where, warnings)
-        rope = replace(rope, head_dim=heads.head_dim)
-        if rope.spec.rotary_dim < heads.head_dim and encoding == "rope":
+        if heads.turning < heads.head_dim:  # of latent attention
+            rope = replace(rope, head_dim=heads.head_dim)
+        if rope.spec.rotary_dim < rope.head_dim and encoding == "rope":
             encoding = "partial-rope"
     elif original_length is not None:
         window = _of_length(window, original_length)

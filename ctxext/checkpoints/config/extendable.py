@@ -15,9 +15,6 @@ _IN_CODE: Final = "its class turns by a table in its code, which no key of the c
 _REASONS: Final = {
     **dict.fromkeys(families.ROTARY_IN_CODE, _IN_CODE),
     "blt": "its rope stands in the configs of its four parts, which ctxext does not write",
-    "gemma4_text": "its far-reaching layers turn by a scaling of their own (proportional)",
-    "gemma4_unified_text": "its far-reaching layers turn by a scaling of their own (proportional)",
-    "lfm3": "its far-reaching layers turn by a scaling of their own (proportional)",
     **dict.fromkeys(
         ("beam", "cohere_compass_text"),
         "only its windowed layers turn, and the far-reaching ones have no position",

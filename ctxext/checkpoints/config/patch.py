@@ -2,26 +2,31 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.decoder_part import PART, with_decoder_part
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.extendable import not_by_this
-from ctxext.checkpoints.config.rope_families import (
-    NEEDS_ORIGINAL,
-    OWN_MSCALE,
-    THETA_BY_LAYER,
-    THETA_KEY,
-)
-from ctxext.checkpoints.config.rope_forms import form_of, nested
+from ctxext.checkpoints.config.rope_forms import form_of
 from ctxext.checkpoints.config.rotation import Rope
-from ctxext.checkpoints.config.windows import STATED, Window, window_key
-from ctxext.encodings.rope_types import rope_type_facts
+from ctxext.checkpoints.config.windows import Window
+from ctxext.checkpoints.config.write_rope import write_rope
+from ctxext.encodings.rope_types import follows_length
 from ctxext.engines.notes import engine_notes
 from ctxext.errors import BadInput
-from ctxext.methods import Extension, Method, Scaling, Value, get_method, name_of_scaling
+from ctxext.methods import (
+    METHODS,
+    Extension,
+    Method,
+    Scaling,
+    Value,
+    get_method,
+    name_of_scaling,
+    pair_by_pair,
+    top_keys,
+)
 
 _ORIGINAL = "original_max_position_embeddings"
 ABSENT = "(absent)"
@@ -35,6 +40,9 @@ class Patch:
         config: the whole new config.json.
         extension: what the method computed; None when there is nothing to extend (factor 1).
         original, target: windows in tokens.
+        restored: {FILE.KEY: (before, values)} of lengths in other files that are set back to
+            `before`, where they are one of `values` (None: whatever they are); None = they are
+            raised.
     """
 
     config: dict[str, Any]
@@ -43,6 +51,7 @@ class Patch:
     original: int
     target: int
     warnings: tuple[str, ...]
+    restored: Mapping[str, tuple[Any, tuple[int, ...] | None]] | None = None
 
 
 def resolve_target(
@@ -132,7 +141,8 @@ def plan_patch(
             already as it would.
     """
     chosen = get_method(method)
-    rope = _extendable_rope(position, chosen, where)
+    method = chosen.name
+    rope = extendable_rope(position, chosen, where)
     warnings: list[str] = []
     new = dict(config if position.part is None else config[position.part])
     _patch_sliding_window(new, position, target, sliding_window, warnings)
@@ -141,17 +151,20 @@ def plan_patch(
         warnings.append(_unscaled(rope, position.window))
         whole = with_decoder_part(config, position.part, new)
         return Patch(whole, None, method, original, target, tuple(warnings))
-    kept = _kept_parameters(chosen, rope, position.window.current, target)
-    kept = {key: value for key, value in kept.items() if key not in parameters}
+    kept = _kept_parameters(chosen, rope, position.window.current, target, parameters)
     asked = _family_parameters(chosen, position, parameters, warnings) | kept
     extension = chosen(rope.spec, target, **asked, **parameters)
+    if not form_of(position.model_type).takes(str(extension.rope_block["rope_type"])):
+        extension = _as_longrope(extension, rope, target)
     _check_form(extension, position, where)
+    warnings += extension.notes
     if target < position.window.current:
         warnings.append(
             f"the target of {target} tokens is shorter than the {position.window.current} that the "
             "checkpoint claims to read already"
         )
-    if _rotates_alike(extension, position):
+    beside = extension.beside or any(key in config for key in top_keys())
+    if not beside and _rotates_alike(extension, position):
         warnings.append(_only_said(extension, position, method, target, where))
     elif rope.scaled:
         warnings += _replaced(position, method, target, kept)
@@ -160,7 +173,7 @@ def plan_patch(
     if claims_more and position.window.source != "--original-length":
         warnings.append(claims_more)
     warnings += _kept(chosen, kept)
-    _write_rope(new, extension, position)
+    write_rope(new, extension, position)
     if new.get("head_dim") is None and position.model_type in families.NEEDS_HEAD_DIM:
         new["head_dim"] = position.head_dim
     warnings += engine_notes(method, extension.rope_block, target)
@@ -205,7 +218,7 @@ def _only_said(
     )
 
 
-def _extendable_rope(position: Position, method: Method, where: str) -> Rope:
+def extendable_rope(position: Position, method: Method, where: str) -> Rope:
     """Return the rope of a checkpoint that a method can extend.
 
     Raises:
@@ -238,13 +251,19 @@ def _extendable_rope(position: Position, method: Method, where: str) -> Rope:
     return rope
 
 
-def _kept_parameters(method: Method, rope: Rope, current: int, target: int) -> dict[str, Value]:
-    """List what a checkpoint was trained with (at `current` tokens), if its method stays."""
+def _kept_parameters(
+    method: Method, rope: Rope, current: int, target: int, given: Mapping[str, Any]
+) -> dict[str, Value]:
+    """List what a checkpoint was trained with (at `current` tokens), if its method stays.
+
+    What is `given` counts in its place.
+    """
     block = rope.block
     if block.rope_type != method.rope_type or block.factor is None:
         return {}
-    scaling = Scaling(block.factor, current, block.numbers, block.truncate)
-    return method.keep(scaling, rope.spec, target)
+    scaling = Scaling(block.factor, current, block.numbers, block.truncate, frozenset(given))
+    kept = method.keep(scaling, rope.spec, target)
+    return {key: value for key, value in kept.items() if key not in given}
 
 
 def _rotates_alike(extension: Extension, position: Position) -> bool:
@@ -252,9 +271,8 @@ def _rotates_alike(extension: Extension, position: Position) -> bool:
     rope = position.rope
     if rope is None or rope.inv_freq is None or rope.attention_factor is None:
         return False
-    types = (extension.rope_block["rope_type"], rope.block.rope_type)
-    if any(rope_type_facts(each).follows_length for each in types) and (
-        types[0] != types[1]
+    if (follows_length(extension.rope_block) or rope.block.follows_length) and (
+        extension.rope_block["rope_type"] != rope.block.rope_type
         or extension.max_position_embeddings != position.window.max_position_embeddings
     ):
         return False
@@ -275,9 +293,12 @@ def _replaced(position: Position, method: str, target: int, kept: Mapping[str, V
         f"tokens); that scaling is replaced{'' if 'factor' in kept else counted}"
     ]
     if scaling != method and rope is not None and rope.block.rope_type != "default":
+        known = METHODS.get(scaling)
+        less = known is not None and not known.required
         warnings.append(
-            f"its weights were trained under {scaling}: --method {scaling}, if it reaches far "
-            "enough, changes less than another method"
+            f"its weights were trained under {scaling}"
+            + (f": --method {scaling}, if it reaches far enough," if less else ", and any other")
+            + (" changes less than another method" if less else " method changes what they know")
         )
     return warnings
 
@@ -290,11 +311,12 @@ def _dropped(config: Mapping[str, Any], rope: Rope, extension: Extension) -> lis
     if gone:
         names = ", ".join(dict.fromkeys(gone[:8]))
         warnings.append(f"of the old rope block these keys are dropped: {names}")
-    if isinstance(config.get("dual_chunk_attention_config"), dict):
-        warnings.append(
-            "dual_chunk_attention_config stays in the config: an engine that reads it (vLLM) adds "
-            "dual chunk attention to this scaling"
-        )
+    for key in sorted(top_keys()):
+        if config.get(key) is not None and key not in extension.beside:
+            warnings.append(
+                f"{key} is removed: it reaches beyond the original window by other means, and "
+                "engines that read it would add them to this scaling"
+            )
     return warnings
 
 
@@ -304,73 +326,6 @@ def _kept(method: Method, kept: Mapping[str, Any]) -> list[str]:
     if not words:
         return []
     return [f"the checkpoint was trained with {method.name}, which decides: {', '.join(words)}"]
-
-
-def _write_rope(config: dict[str, Any], extension: Extension, position: Position) -> None:
-    """Put the rope where the family's class reads it, in both dialects where it reads both."""
-    rope, form = position.rope, form_of(position.model_type)
-    if rope is None:
-        raise ValueError("a checkpoint without a rope is never extended")
-    block = dict(extension.rope_block)
-    rope_type = block.pop("rope_type")
-    both = {"rope_type": rope_type, "type": rope_type, **block, **rope.block.own}
-    theta = float(extension.rope_theta)
-    fraction = _fraction(config, rope)
-    if fraction is not None:
-        both["partial_rotary_factor"] = fraction
-    if position.model_type in NEEDS_ORIGINAL:
-        both.setdefault(_ORIGINAL, rope.spec.original_max_position_embeddings)
-    if position.model_type in OWN_MSCALE:
-        both |= dict.fromkeys(("short_mscale", "long_mscale"), extension.attention_factor)
-    _raise_window(config, position, extension.max_position_embeddings)
-    blocks = config.get("rope_parameters")
-    # What only this class reads there has to stay for transformers 4, scaled or not.
-    old = None if rope_type == "default" and not rope.block.own else both
-    if form.layer_type is None:
-        _write_theta(config, theta, position.model_type)
-        config["rope_scaling"] = old
-        config["rope_parameters"] = {**both, "rope_theta": theta}
-    else:
-        if form.flat_too:
-            _write_theta(config, theta, position.model_type)
-            config["rope_scaling"] = old
-        else:
-            config.pop("rope_scaling", None)
-        if isinstance(blocks, dict) and nested(blocks):
-            config["rope_parameters"] = {**blocks, form.layer_type: {**both, "rope_theta": theta}}
-    if "dtype" in config and "torch_dtype" not in config:
-        config["torch_dtype"] = config["dtype"]  # its name in transformers 4
-    config.pop(_ORIGINAL, None)
-    if rope_type_facts(rope_type).original_at_top:
-        config[_ORIGINAL] = block[_ORIGINAL]
-
-
-def _fraction(config: dict[str, Any], rope: Rope) -> float | None:
-    """Return the share of a head that turns, where the file says it in the block."""
-    if rope.spec.rotary_dim == rope.head_dim:  # a smaller one was ignored, and would count now
-        config.pop("partial_rotary_factor", None)
-        return None
-    return rope.block.numbers.get("partial_rotary_factor")
-
-
-def _write_theta(config: dict[str, Any], theta: float, model_type: str) -> None:
-    """Write the base at the top, where transformers 4 and engines look, by each of its names."""
-    config["rope_theta"] = theta
-    key = THETA_KEY.get(model_type)
-    if key is not None:
-        config[key] = theta
-    by_layer = THETA_BY_LAYER.get(model_type)
-    if by_layer is not None and isinstance(config.get(by_layer), list):
-        config[by_layer] = [theta] * len(config[by_layer])
-
-
-def _raise_window(config: dict[str, Any], position: Position, tokens: int) -> None:
-    """Write the window under the key that the class reads, and under others that said the same."""
-    said = position.window.max_position_embeddings
-    config[window_key(config, position.model_type)] = tokens
-    for key in STATED:
-        if config.get(key) == said:
-            config[key] = tokens
 
 
 def _family_parameters(
@@ -390,6 +345,16 @@ def _family_parameters(
         warnings.append(f"{position.model_type} reads no attention factor, so it stays 1")
         return {"attention_factor": 1.0}
     return {}
+
+
+def _as_longrope(extension: Extension, rope: Rope, target: int) -> Extension:
+    """Write pair by pair what a family's class has no name for; the numbers stay the same."""
+    pairs = pair_by_pair(
+        rope.spec, target, extension.inv_freq, {}, attention_factor=extension.attention_factor
+    )
+    return replace(
+        pairs, parameters=extension.parameters, beside=extension.beside, notes=extension.notes
+    )
 
 
 def _check_form(extension: Extension, position: Position, where: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from ctxext.checkpoints.config import rope_families
 from ctxext.checkpoints.config.families import PLAIN_ROPE
-from ctxext.encodings.rope_types import ROPE_TYPES, rope_type_facts
+from ctxext.encodings.rope_types import ROPE_TYPES, follows_length, rope_type_facts
 from ctxext.errors import BadInput, shown
 from ctxext.runs.numbers import real, whole
 
@@ -41,6 +41,7 @@ _NUMBERS = (
     "partial_rotary_factor",
 )
 _ALIASES = {"su": "longrope"}
+_SAY_IT_AGAIN: Final = ("short_mscale", "long_mscale")
 _READ_ELSEWHERE: Final = {
     "attn_factor": "vLLM and SGLang multiply yarn's attention factor by it",
     "extrapolation_factor": "vLLM and SGLang weigh yarn's ramp by it",
@@ -94,6 +95,18 @@ class RopeBlock:
     doubts: tuple[BadInput, ...] = ()
     dialects: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     preferred: bool = False
+
+    @property
+    def follows_length(self) -> bool:
+        """Whether the rotation depends on the length of the sequence at hand."""
+        return follows_length(
+            {
+                "rope_type": self.rope_type,
+                "short_factor": self.short_factor,
+                "long_factor": self.long_factor,
+                "attention_factor": self.numbers.get("attention_factor"),
+            }
+        )
 
     @property
     def dialects_agree(self) -> bool:
@@ -348,6 +361,9 @@ def _other_keys(
     read = ROPE_TYPES[rope_type].keys | rope_families.OWN_KEYS.get(model_type, frozenset())
     always = {"rope_type", "type", "rope_theta", "partial_rotary_factor", _ORIGINAL}
     others = tuple(key for key in block if key not in read | always)
+    said = block.get("attention_factor")
+    if said is not None:  # the same once more, for who reads it there
+        others = tuple(k for k in others if k not in _SAY_IT_AGAIN or block[k] != said)
     for key in others:
         if key in _READ_ELSEWHERE:
             warnings.append(

@@ -100,3 +100,6 @@ NEEDS_ORIGINAL: Final = frozenset({"ministral3", "phimoe"})
 
 # A base for each layer, which counts in place of the block's; 0: that layer does not turn.
 THETA_BY_LAYER: Final = {"granite_swa": "layer_rope_theta", "granitemoe_swa": "layer_rope_theta"}
+
+# `global_head_dim` of the class: of the layers that attend to everything.
+FAR_HEAD_DIM_WHEN_ABSENT: Final = {"gemma4_text": 512, "gemma4_unified_text": 512}

@@ -25,6 +25,7 @@ class RopeForm:
         flat_too: a flat `rope_scaling` beside nested blocks is right; elsewhere it stops the class
             from loading, or scales the windowed layers too.
         rope_types: what the class computes.
+        written_as: the one name that the class has for all of them; None: their own.
         temperature: whether the class reads an attention factor.
         truncate: whether the class reads yarn's `truncate: false`.
     """
@@ -32,6 +33,7 @@ class RopeForm:
     layer_type: str | None = None
     flat_too: bool = True
     rope_types: frozenset[str] = _ALL
+    written_as: str | None = None
     temperature: bool = True
     truncate: bool = True
 
@@ -47,6 +49,11 @@ def _nested(layer_type: str = "full_attention", *, flat_too: bool = False) -> Ro
 
 _PLAIN: Final = RopeForm()
 _LONGROPE_ONLY: Final = RopeForm(rope_types=frozenset({"default", "longrope"}))
+# A share of the pairs of whole heads turns; a `factor` slows them all down, as linear scaling does.
+_PROPORTIONAL: Final = RopeForm(
+    "full_attention", flat_too=False, rope_types=frozenset({"default", "linear"}),
+    written_as="proportional", truncate=False,
+)  # fmt: skip
 _FORMS: Final[dict[str, RopeForm]] = {
     **{name: _nested() for name in ("dory", "laguna", "mellum", "mimo_v2_flash")},
     "modernbert-decoder": _nested(),
@@ -54,6 +61,7 @@ _FORMS: Final[dict[str, RopeForm]] = {
     "dots3_note_text": _nested("indexed_attention"),
     "zaya": _nested("hybrid"),
     "deepseek_v4": RopeForm("compress", temperature=False, truncate=False),
+    **dict.fromkeys(("gemma4_text", "gemma4_unified_text", "lfm3"), _PROPORTIONAL),
     "phi3": _LONGROPE_ONLY,
     "phi4_multimodal": _LONGROPE_ONLY,
     "ministral3": RopeForm(rope_types=_ALL - {"dynamic"}),

@@ -17,7 +17,7 @@ from ctxext.errors import BadInput
 from ctxext.methods.dynamic import dynamic_theta
 from ctxext.methods.llama3 import llama3_inv_freq
 from ctxext.methods.yarn import yarn_attention, yarn_inv_freq
-from ctxext.runs.numbers import real
+from ctxext.runs.numbers import real, whole
 
 Rotation = tuple[list[float], float]
 """(inv_freq, attention factor): (rotary_dim / 2,) radians per token, float64."""
@@ -44,6 +44,8 @@ class Rope:
     @property
     def scaled(self) -> bool:
         """Whether the config asks for any scaling (static NTK is only seen in `spec`)."""
+        if self.block.rope_type == "proportional":
+            return (self.block.factor or 1.0) != 1.0
         return self.block.rope_type != "default" or self.block.rope_theta != self.spec.rope_theta
 
 
@@ -66,10 +68,15 @@ def read_rope(
     Raises:
         BadInput: a key that the rope_type needs is missing or cannot be used.
     """
+    if block.rope_type == "proportional":
+        head_dim = _far_head_dim(config, model_type, where) or head_dim
     rotary_dim = _rotary_dim(config, block, model_type, head_dim, where, warnings)
-    wave = _Wave(block, rotary_dim, window.max_position_embeddings, model_type, where)
+    theta = block.rope_theta
+    if block.rope_type == "proportional":
+        theta = proportional_theta(theta, rotary_dim, head_dim)
+    wave = _Wave(block, rotary_dim, theta, window.max_position_embeddings, model_type, where)
     effect = wave.at(window.current)
-    trained = RopeSpec(rotary_dim, block.rope_theta, window.original)
+    trained = RopeSpec(rotary_dim, theta, window.original)
     if origin is not None and block.rope_type == "default":
         trained = replace(trained, rope_theta=origin.rope_theta)
     return Rope(
@@ -81,6 +88,16 @@ def read_rope(
         rounding=_rounding(block),
         sha256=_rope_hash(wave),
     )
+
+
+def _far_head_dim(config: Mapping[str, Any], model_type: str, where: str) -> int | None:
+    """Read the width of a head in far-reaching layers, where windowed ones have another."""
+    width = whole(config, "global_head_dim", where)
+    layers = config.get("per_layer_config")  # as transformers 5 saves it: what differs, by layer
+    if width is None and isinstance(layers, dict):
+        widths = {whole(c, "head_dim", where) for c in layers.values() if isinstance(c, dict)}
+        width = widths.pop() if len(widths) == 1 else None
+    return width or rope_families.FAR_HEAD_DIM_WHEN_ABSENT.get(model_type)
 
 
 def _rotary_dim(
@@ -121,12 +138,21 @@ def _rotary_dim(
     return rotary_dim
 
 
+def proportional_theta(rope_theta: float, rotary_dim: int, head_dim: int) -> float:
+    """Compute the base that gives the same pairs where the exponent counts rotated dims only.
+
+    A `proportional` rope turns the first pairs of a whole head: theta ** (-2 i / head_dim).
+    """
+    return float(rope_theta ** (rotary_dim / head_dim))
+
+
 @dataclass(frozen=True)
 class _Wave:
     """A rope block on the heads of one checkpoint."""
 
     block: RopeBlock
     rotary_dim: int
+    rope_theta: float
     max_position_embeddings: int
     model_type: str
     where: str
@@ -137,7 +163,7 @@ class _Wave:
         return self.block.original_max_position_embeddings or self.max_position_embeddings
 
     def spec(self, window: int) -> RopeSpec:
-        return RopeSpec(self.rotary_dim, self.block.rope_theta, window)
+        return RopeSpec(self.rotary_dim, self.rope_theta, window)
 
     def factor(self) -> float:
         """Return the block's factor, or that of the two windows where transformers derives it."""
@@ -158,6 +184,7 @@ class _Wave:
         compute = {
             "default": self._default, "linear": self._linear, "dynamic": self._dynamic,
             "yarn": self._yarn, "llama3": self._llama3, "longrope": self._longrope,
+            "proportional": self._proportional,
         }.get(self.block.rope_type)  # fmt: skip
         if compute is None:
             return None
@@ -175,6 +202,11 @@ class _Wave:
 
     def _linear(self, length: float) -> Rotation:
         factor = self.factor()
+        return [f / factor for f in inv_freq_of(self.spec(self.original))], 1.0
+
+    def _proportional(self, length: float) -> Rotation:
+        """Slow all pairs down; of `proportional_theta` is the base here."""
+        factor = self.block.factor or 1.0
         return [f / factor for f in inv_freq_of(self.spec(self.original))], 1.0
 
     def _dynamic(self, length: float) -> Rotation:

@@ -255,7 +255,8 @@ def _of_unscaled(
     if trained is not None and trained < tokens:
         warnings.append(
             f"{where}: trained at {trained} tokens, says {_DUAL_CHUNK}; the rest of {tokens} is "
-            "reached by dual chunk attention, which vLLM does and transformers does not"
+            "reached by dual chunk attention, which SGLang and vLLM 0.8.5 to 0.10 do and "
+            "transformers does not"
         )
         return replace(said, original=trained, source=f"{_DUAL_CHUNK}.{_ORIGINAL}")
     return said

@@ -10,7 +10,6 @@ from ctxext.checkpoints.config.detect import Position, detect, reads_alike_in_tr
 from ctxext.checkpoints.config.rope_forms import form_of
 from ctxext.checkpoints.folder import CONFIG, Source
 from ctxext.checkpoints.live.rotary import LiveRope, live_ropes, one_live_rope
-from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import CtxextError
 from ctxext.methods import Extension
 from ctxext.runs.json_file import read_json_object
@@ -82,7 +81,7 @@ def check_live_rope(model: Any, position: Position, *, where: str) -> None:
         raise CtxextError(f"{where} has no rotary module, and its config says that it rotates")
     for each in ropes:
         _check_float32(each, where)
-        if rope_type_facts(rope.block.rope_type).follows_length:
+        if rope.block.follows_length:
             if not type(each.module).__module__.startswith("transformers."):
                 continue  # a checkpoint's own code: how it is asked is not known
             live, factor = each.at(position.window.current)

@@ -25,9 +25,9 @@ class LiveRope:
 
     @property
     def inv_freq(self) -> "torch.Tensor":
-        """(rotary_dim / 2,) radians per token, as they are now."""
+        """(rotary_dim / 2,) radians per token, as they are now; not of pairs that stand still."""
         frequencies: torch.Tensor = getattr(self.module, self._named("inv_freq"))
-        return frequencies
+        return frequencies[frequencies != 0] if not frequencies.all() else frequencies
 
     @property
     def attention_factor(self) -> float:

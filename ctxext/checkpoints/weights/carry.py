@@ -236,6 +236,37 @@ def raise_generation_length(
     return {"generation_config.max_length": (old_window, target)}
 
 
+def restore_lengths(
+    folder: Path, restored: Mapping[str, tuple[Any, tuple[int, ...] | None]]
+) -> dict[str, tuple[Any, Any]]:
+    """Set lengths in carried files back to what they were before an extension.
+
+    Args:
+        restored: {"FILE.KEY": (before, values)}; a value that is none of them is left, unless
+            that is None.
+
+    Returns:
+        {"FILE.KEY": (what it was, what it is now)} for what changed.
+    """
+    changed: dict[str, tuple[Any, Any]] = {}
+    for name, (before, values) in restored.items():
+        file, *keys, last = name.split(".")
+        path = folder / f"{file}.json"
+        if not path.exists():
+            continue
+        document, _ = read_json_object(path)
+        place: Any = document
+        for key in keys:
+            place = place.get(key) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or last not in place or place[last] == before:
+            continue
+        if values is None or place[last] in values:
+            changed[name] = (place[last], before)
+            place[last] = before
+            path.write_text(dump_json(document), encoding="utf-8")
+    return changed
+
+
 def listing(folder: Path) -> list[str]:
     """List the names of all files below a folder, with forward slashes, sorted."""
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())

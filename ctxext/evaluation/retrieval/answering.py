@@ -9,7 +9,7 @@ import torch
 
 from ctxext.checkpoints.live.load import reset_dynamic_rope
 from ctxext.checkpoints.live.tiling import tile_positions
-from ctxext.encodings.rope_types import rope_type_facts
+from ctxext.encodings.rope_types import follows_length
 from ctxext.evaluation.reading.lower_right import MASK, lower_right, ways
 from ctxext.evaluation.reading.room import branch, cache_as_argument, cache_with_room, has_room
 from ctxext.evaluation.reading.scoring import TILE
@@ -123,7 +123,7 @@ class Answerer:
     def _choose(self) -> None:
         """Read through the cache if that says the same, without masks of our own if it has to."""
         rope = getattr(self.model.config, "rope_parameters", None) or {}
-        if rope_type_facts(rope.get("rope_type")).follows_length:
+        if follows_length(rope):
             return  # what is read through the cache was turned for another length
         for lean in ways(self.model):
             self._lean = lean

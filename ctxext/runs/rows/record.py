@@ -118,6 +118,7 @@ class RunRecord:
         license: `license`, `license_name` and `license_link`, as far as the base's card has them.
         language: codes of languages, as the base's card has them.
         config_diff: key of the config -> [before, after].
+        unscaled: key of the config, or FILE.KEY -> what it was before the first extension.
         document: the whole object as it is written, for who hands parts of it on.
     """
 
@@ -133,6 +134,7 @@ class RunRecord:
     license: Mapping[str, str] = field(default_factory=dict)
     language: tuple[str, ...] = ()
     config_diff: Mapping[str, Any] | None = None
+    unscaled: Mapping[str, Any] | None = None
     training: Training | None = None
     command: str = ""
     extend_command: str = ""

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch.autograd.function import once_differentiable
 
 from ctxext.checkpoints.live.attention import KNOWN_LAYERS, register_attention
-from ctxext.encodings.rope_types import rope_type_facts
+from ctxext.encodings.rope_types import follows_length
 from ctxext.errors import BadInput, CtxextError
 from ctxext.training.attention.blocks import Documents, Rows, block_attention, documents_of
 from ctxext.training.attention.windows import Window, only_the_window
@@ -198,7 +198,7 @@ def _follows_length(config: Any) -> bool:
     """Tell whether a rotation depends on the largest position at hand, in any of the layers."""
     block = getattr(config, "rope_parameters", None) or {}
     nested = [value for value in block.values() if isinstance(value, dict)]
-    return any(rope_type_facts(each.get("rope_type")).follows_length for each in nested or [block])
+    return any(map(follows_length, nested or [block]))
 
 
 def _share_largest_position(rotary: Any, group: Any) -> None:

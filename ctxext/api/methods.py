@@ -1,0 +1,98 @@
+"""`ctxext methods`: every way to extend a rotary encoding, and what runs it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ctxext.api._arguments import checked
+from ctxext.engines import ENGINES, Verdict, cell
+from ctxext.methods import METHODS, Method, get_method
+from ctxext.runs.rows.row import Document, Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineCell(Row):
+    """What one engine makes of one method.
+
+    Attributes:
+        source: repository and file where that was read.
+        releases: verdict by release, for engines of which releases are told apart.
+    """
+
+    engine: str
+    verdict: Verdict
+    sentence: str
+    source: str
+    releases: Mapping[str, Verdict]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodRow(Row):
+    """The facts of one method.
+
+    Attributes:
+        summary: what it does, a sentence.
+        since: the first transformers release that computes it rightly; `any` for all.
+        written_as: the `rope_type` of the config, or the key at its top that does the work.
+        parameters: what `--set` takes, with the defaults; null = derived, or `required`.
+    """
+
+    name: str
+    summary: str
+    formula: str
+    training: str
+    paper: str
+    applies_to: tuple[str, ...]
+    written_as: str
+    since: str
+    parameters: Mapping[str, Any]
+    required: tuple[str, ...]
+    engines: tuple[EngineCell, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodsResult(Document):
+    """What `ctxext methods` lists."""
+
+    schema: ClassVar[str] = "ctxext.methods/1"
+    methods: tuple[MethodRow, ...]
+
+
+@checked
+def list_methods(name: str | None = None) -> MethodsResult:
+    """List every method, or one, with its facts and what each engine makes of it.
+
+    Args:
+        name: a method; None = all of them.
+
+    Raises:
+        BadInput: there is no such method.
+    """
+    chosen = [get_method(name)] if name is not None else [METHODS[key] for key in sorted(METHODS)]
+    return MethodsResult(methods=tuple(map(_row, chosen)))
+
+
+def _row(method: Method) -> MethodRow:
+    cells = (cell(engine, method) for engine in ENGINES)
+    return MethodRow(
+        name=method.name,
+        summary=method.summary,
+        formula=method.formula,
+        training=method.training,
+        paper=method.paper,
+        applies_to=method.applies_to,
+        written_as=method.top_key or method.rope_type,
+        since=method.since,
+        parameters=method.parameters,
+        required=method.required,
+        engines=tuple(
+            EngineCell(
+                engine=each.engine,
+                verdict=each.verdict,
+                sentence=each.sentence,
+                source=each.source,
+                releases=each.releases,
+            )
+            for each in cells
+        ),
+    )

@@ -1,0 +1,38 @@
+"""None: take an earlier extension back."""
+
+from ctxext.encodings.rope import RopeSpec, inv_freq_of
+from ctxext.methods._registry import Extension, method
+
+
+@method(
+    formula="inv_freq' = inv_freq, the window L",
+    applies_to=("rope", "partial-rope", "mixed"),
+    paper="Su et al., RoFormer, arXiv:2104.09864, equation 15",
+    training="none; weights that were trained under the extension have moved away from it",
+    rope_type="default",
+    since="any",
+    takes_back=True,
+    told_apart=False,
+)
+def none(spec: RopeSpec, target: int) -> Extension:
+    """Go back to the encoding and the window that the checkpoint was trained with.
+
+    Where a `ctxext.json` beside the config says what was changed, exactly that is changed back;
+    without one it is what the rope block says of its original window and base. A base that was
+    raised without a record of it cannot be known, and is refused.
+
+    Args:
+        spec: the trained encoding; window L in tokens.
+        target: not used.
+
+    Returns:
+        `inv_freq` (d/2,) unscaled, radians per token, float64; `attention_factor` 1.
+    """
+    return Extension(
+        parameters={"factor": 1.0},
+        inv_freq=inv_freq_of(spec),
+        attention_factor=1.0,
+        rope_theta=spec.rope_theta,
+        rope_block={"rope_type": "default"},
+        max_position_embeddings=spec.original_max_position_embeddings,
+    )

@@ -37,6 +37,8 @@ def recommended(
     """
     if (said := _nothing_to_scale(position, target, model)) is not None:
         return said
+    if (held := _held_by_its_scaling(position, rows)) is not None:
+        return held
     usable = [row for row in rows if row.reason is None and _reaches(row, target)]
     if not usable:
         reason = next((row.reason for row in rows if row.reason), "no method reaches it")
@@ -93,24 +95,40 @@ def _reaches(row: MethodAtTarget, target: int) -> bool:
     return row.follows_length or (row.max_position_embeddings or 0) >= target
 
 
-def _own(position: Position, usable: Sequence[MethodAtTarget]) -> MethodAtTarget | None:
+def _own(position: Position, rows: Sequence[MethodAtTarget]) -> MethodAtTarget | None:
     """Find the method that a checkpoint is scaled by."""
     rope = position.rope
     if rope is None or rope.block.rope_type == "default":
         return None
     name = name_of_scaling(rope.block.rope_type)
-    return next((row for row in usable if row.name == name), None)
+    return next((row for row in rows if row.name == name), None)
+
+
+def _held_by_its_scaling(
+    position: Position, rows: Sequence[MethodAtTarget]
+) -> Recommendation | None:
+    """Say what the method that a checkpoint is scaled by needs, where a target is not enough."""
+    row = _own(position, rows)
+    if row is None or row.reason is None:
+        return None
+    return Recommendation(
+        method=row.name,
+        reason=f"{_keeps(position, row)}. For this target: {row.reason}.",
+        command=f"ctxext methods {row.name}",
+    )
 
 
 def _merit(row: MethodAtTarget, scale: float) -> tuple[float, ...]:
     """Order methods; more is better, the first difference decides."""
     fast, slow = row.slowed.get("fast", (1.0, 1.0)), row.slowed.get("slow", (scale, scale))
     return (
+        max(row.factors) > _AS_TRAINED,
         not row.follows_length,
         fast[1] <= _AS_TRAINED,
         slow[0] >= scale * (1 - 1e-6) and math.isfinite(slow[1]),
         len(row.engines),
         row.attention_factor != 1,
+        -fast[1],
     )
 
 
@@ -149,12 +167,12 @@ def _training(row: MethodAtTarget, step: float) -> str:
     """Say whether a step from what is claimed now is read without training."""
     if step <= _UNTRAINED:
         return (
-            f"{step:.3g} times the window is within what was seen to be read without training: "
-            f"measure it, and fine-tune for more ({row.training})"
+            f"{step:.3g} times the claimed window is within what was seen to be read without "
+            f"training: measure it, and fine-tune for more ({row.training})"
         )
     return (
-        f"{step:.3g} times the window is beyond what is read well without training: fine-tune at "
-        f"the target with ctxext finetune ({row.training})"
+        f"{step:.3g} times the claimed window is beyond what is read well without training: "
+        f"fine-tune at the target with ctxext finetune ({row.training})"
     )
 
 

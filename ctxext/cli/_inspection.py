@@ -136,17 +136,8 @@ def _layer_lines(result: "InspectResult") -> list[tuple[str, str]]:
 
 def _show_target(target: "TargetTable") -> None:
     """Print what methods do to the pairs at a target, what it keeps in memory, and what to do."""
-    factor = f", {target.factor:g} times the trained window" if target.factor else ""
-    heads = [f"{name} pairs ({target.pairs[name]})" for name in target.pairs]
-    rows = [_method_row(row, target) for row in target.methods]
-    if target.now:
-        spans = [_span(target.now.get(name)) for name in target.pairs]
-        rows.insert(0, ("as it is", *spans, "", "", ""))
-    table(
-        f"at {target.tokens:,} tokens{factor}: how many times more slowly pairs turn",
-        ("method", *heads, "rope_theta", "attention factor", "run rightly by, or why not"),
-        rows,
-    )
+    if any(row.reason is None for row in target.methods):  # else one reason holds for all
+        _show_methods_at(target)
     lines = []
     if target.kv_cache:
         sizes = ", ".join(f"{name} {_size(size)}" for name, size in target.kv_cache.items())
@@ -163,6 +154,21 @@ def _show_target(target: "TargetTable") -> None:
         lines.append(("", target.recommendation.command))
     out().print()
     _lines(lines)
+
+
+def _show_methods_at(target: "TargetTable") -> None:
+    """Print one row for each method: what it does to each band of pairs, or why it does not."""
+    factor = f", {target.factor:g} times the trained window" if target.factor else ""
+    heads = [f"{name} pairs ({target.pairs[name]})" for name in target.pairs]
+    rows = [_method_row(row, target) for row in target.methods]
+    if target.now:
+        spans = [_span(target.now.get(name)) for name in target.pairs]
+        rows.insert(0, ("as it is", *spans, "", "", ""))
+    table(
+        f"at {target.tokens:,} tokens{factor}: how many times more slowly pairs turn",
+        ("method", *heads, "rope_theta", "attention factor", "run rightly by, or why not"),
+        rows,
+    )
 
 
 def _method_row(row: "MethodAtTarget", target: "TargetTable") -> tuple[str, ...]:

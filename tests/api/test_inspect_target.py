@@ -84,8 +84,11 @@ def test_far_targets_ask_for_training_and_near_ones_do_not(tmp_path):
     near = inspect(str(folder), target="16k").target.recommendation
     far = inspect(str(folder), target="32k").target.recommendation
     assert near.method == far.method == "yarn"
-    assert "4 times the window is within what was seen to be read without training" in near.reason
-    assert "8 times the window is beyond" in far.reason
+    assert (
+        "4 times the claimed window is within what was seen to be read without training"
+        in near.reason
+    )
+    assert "8 times the claimed window is beyond" in far.reason
     assert "ctxext finetune" in far.reason
 
 
@@ -180,3 +183,33 @@ def test_a_tiny_windowed_model_with_far_layers_says_which_go_on(tmp_path):
     (base / "config.json").write_text(json.dumps(config))
     said = inspect(str(base), target=512).target.recommendation.reason
     assert "1 of 2 layers go on attending to the last 64 tokens" in said
+
+
+def test_a_checkpoint_scaled_by_searched_factors_asks_for_others(tmp_path):
+    scaling = {"type": "longrope", "short_factor": [1.0] * 64, "long_factor": [2.0] * 64}
+    config = LLAMA | {
+        "model_type": "phi3", "architectures": ["Phi3ForCausalLM"], "rope_scaling": scaling,
+        "max_position_embeddings": 131072, "original_max_position_embeddings": 4096,
+    }  # fmt: skip
+    said = inspect(str(config_only(tmp_path / "m", **config)), target="256k").target.recommendation
+    assert said.method == "longrope"
+    assert "needs long_factor" in said.reason
+    assert said.command == "ctxext methods longrope"
+
+
+def test_a_method_that_changes_no_pair_is_not_what_is_recommended(tmp_path):
+    # every pair turns 32 times and more: only one in eight dims turns, the slowest by 20 ** -0.875
+    config = LLAMA | {
+        "model_type": "glm", "head_dim": 128, "partial_rotary_factor": 0.125, "rope_theta": 20.0,
+    }  # fmt: skip
+    target = inspect(str(config_only(tmp_path / "m", **config)), target="8k").target
+    assert target.pairs == {"fast": 8, "middle": 0, "slow": 0}
+    (chosen,) = (row for row in target.methods if row.name == target.recommendation.method)
+    assert max(chosen.factors) > 1
+
+
+def test_one_reason_for_all_is_said_once(tmp_path):
+    config = LLAMA | {"model_type": "bloom", "n_layer": 2, "n_head": 4}
+    done = run_ctxext("inspect", config_only(tmp_path / "m", **config), "--target", "8k")
+    assert "how many times more slowly" not in done.stdout
+    assert "recommended" in done.stdout

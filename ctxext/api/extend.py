@@ -8,17 +8,21 @@ from typing import Any, ClassVar, Literal
 
 from ctxext.api._arguments import checked, maybe_tokens
 from ctxext.api._serving import Written, serving
-from ctxext.checkpoints.config.detect import Position, detect
+from ctxext.api.extension_plan import Plan, Wanted, plan_extension
 from ctxext.checkpoints.config.factors import with_factors
-from ctxext.checkpoints.config.patch import Patch, config_diff, plan_patch, resolve_target
+from ctxext.checkpoints.config.patch import config_diff
 from ctxext.checkpoints.config.rope_block import Dialect
-from ctxext.checkpoints.config.taken_back import plan_taking_back, unscaled
-from ctxext.checkpoints.config.windows import Origin
+from ctxext.checkpoints.config.taken_back import unscaled
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.live.check import check_in_transformers, check_written
-from ctxext.checkpoints.live.tokenizer import missing_tokenizer
 from ctxext.checkpoints.opened import Opened, open_checkpoint
-from ctxext.checkpoints.provenance import base_terms, read_record, record, write_record
+from ctxext.checkpoints.provenance import (
+    base_terms,
+    folded_terms,
+    read_record,
+    record,
+    write_record,
+)
 from ctxext.checkpoints.weights.carry import (
     WeightsMode,
     carry_side_files,
@@ -28,15 +32,14 @@ from ctxext.checkpoints.weights.carry import (
     raise_generation_length,
     restore_lengths,
 )
-from ctxext.checkpoints.weights.files import read_weights
+from ctxext.checkpoints.weights.fold import write_folded
+from ctxext.checkpoints.weights.gguf_file import GgufChange, plan_gguf, write_gguf
 from ctxext.choices import check_word
 from ctxext.errors import BadInput
-from ctxext.methods import Method, get_method
+from ctxext.methods import get_method, name_of_scaling
 from ctxext.runs.json_file import dump_json
 from ctxext.runs.output import staged_folder
-from ctxext.runs.recipe.extend_config import ExtendConfig
 from ctxext.runs.rows.inspect import Serving
-from ctxext.runs.rows.record import RunRecord
 from ctxext.runs.rows.row import Document, Windows
 
 
@@ -44,8 +47,10 @@ from ctxext.runs.rows.row import Document, Windows
 class ExtendResult(Document):
     """What `ctxext extend` did, or would do (`dry_run`).
 
-    `checked_relative_difference` is the largest to transformers' own frequencies, where asked for;
-    `serving` what each engine makes of the result, and how it is started.
+    `checked_relative_difference` is the largest to transformers' own frequencies, where asked for.
+    `folded_attention_factor`: what of the attention factor is in the weights; the config's reader
+    computes the rest. `gguf`: what was written into a GGUF file. `serving`: what each engine makes
+    of the result, and how it is started.
     """
 
     schema: ClassVar[str] = "ctxext.extend/1"
@@ -59,19 +64,9 @@ class ExtendResult(Document):
     warnings: tuple[str, ...] = ()
     dry_run: bool
     checked_relative_difference: float | None = None
+    folded_attention_factor: float | None = None
+    gguf: GgufChange | None = None
     serving: tuple[Serving, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """How far, and how; `flag` is what messages put before the names."""
-
-    method: Method
-    target: int | None
-    factor: float | None
-    parameters: Mapping[str, Any]
-    sliding_window: int | str | None
-    flag: str
 
 
 @checked
@@ -92,6 +87,8 @@ def extend(
     overwrite: bool = False,
     dry_run: bool = False,
     check: bool = False,
+    fold_attention_factor: bool = False,
+    gguf: str | Path | None = None,
 ) -> ExtendResult:
     """Write a checkpoint whose position encoding reaches `target` tokens.
 
@@ -114,6 +111,11 @@ def extend(
         overwrite: replace an earlier output of ctxext.
         dry_run: plan and report only.
         check: also build the rotary module in transformers and compare (needs torch).
+        fold_attention_factor: put what the method's attention factor has beyond the one that every
+            reader computes by itself into the weights (needs torch).
+        gguf: a file that llama.cpp converted, of this checkpoint or its base: the rope is written
+            into it as well, or alone without `output_dir`. Without `target` and `factor`: the rope
+            that the checkpoint has.
 
     Raises:
         BadInput: anything the user can mend.
@@ -125,7 +127,7 @@ def extend(
         sliding_window = None if sliding_window == "off" else maybe_tokens(
             sliding_window, "sliding_window"
         )  # fmt: skip
-    if output_dir is None and not dry_run:
+    if output_dir is None and gguf is None and not dry_run:
         raise BadInput("--output-dir is missing", "say where to write, or add --dry-run")
     check_word(weights, WeightsMode, "--weights")
     chosen = get_method(method)
@@ -133,121 +135,135 @@ def extend(
     opened = open_checkpoint(
         model, revision=revision, original_length=original_length, prefer=prefer
     )
-    source = opened.source
-    if opened.position.doubts:
-        raise opened.position.doubts[0]
-    held = read_weights(source.folder)
-    wanted = _Wanted(chosen, target, factor, parameters, sliding_window, flag="--")
-    recorded = read_record(source.folder)
-    patch = _planned(
-        opened.config, opened.position, wanted, recorded, where=f"{source.name}/{CONFIG}"
+    file = None if gguf is None else Path(gguf)
+    if file is not None:
+        if fold_attention_factor:
+            raise BadInput("--gguf has a key for the factor: leave out --fold-attention-factor")
+        if (target, factor, output_dir) == (None, None, None):
+            return _into_gguf(file, opened, dry_run=dry_run)
+    wanted = Wanted(chosen, target, factor, parameters, sliding_window, flag="--")
+    plan = plan_extension(opened, wanted, fold=fold_attention_factor)
+    change = None if file is None else plan_gguf(file, plan.after)
+    extended = replace(
+        _result(plan, weights, change, dry_run=dry_run), serving=_serving(plan, output_dir)
     )
-    after = _position_after(patch, opened.position)
-    warnings = [*opened.warnings, *patch.warnings, *missing_tokenizer(source)]
-    planned = ExtendResult(
+    if dry_run:
+        return extended
+    if output_dir is not None:
+        extended = _written(
+            plan, extended, Path(output_dir), mode=weights, overwrite=overwrite, check=check
+        )
+    if file is not None and change is not None:
+        write_gguf(file, change)
+    return extended
+
+
+def _result(
+    plan: Plan, weights: WeightsMode, change: GgufChange | None, *, dry_run: bool
+) -> ExtendResult:
+    patch = plan.patch
+    return ExtendResult(
         output_dir=None,
         method=patch.method,
         parameters=dict(patch.extension.parameters) if patch.extension else {"factor": 1.0},
         window=Windows(original=patch.original, target=patch.target),
-        config_diff=config_diff(opened.config, patch.config),
-        weights="linked" if weights == "auto" else "copied",
+        config_diff=config_diff(plan.opened.config, patch.config),
+        weights="rewritten" if plan.fold else "linked" if weights == "auto" else "copied",
         files=(),
-        warnings=tuple(dict.fromkeys(warnings)),
+        warnings=tuple(dict.fromkeys([*plan.warnings, *(change.warnings if change else ())])),
         dry_run=dry_run,
-        serving=_serving(patch, after, output_dir),
+        folded_attention_factor=plan.temperature,
+        gguf=change,
     )
-    if dry_run:
-        return planned
-    out = Path(output_dir or "")
-    needed = held.bytes if weights == "copy" else 0
+
+
+def _serving(plan: Plan, output_dir: str | Path | None) -> tuple[Serving, ...]:
+    """Say what engines make of the new config."""
+    written, folder = Written.of(plan.patch.config, plan.after), quote(str(output_dir or "OUT"))
+    return serving(written, plan.patch.target, folder, local=True)
+
+
+def _into_gguf(file: Path, opened: Opened, *, dry_run: bool) -> ExtendResult:
+    """Write the rope that a checkpoint has into a GGUF file.
+
+    Raises:
+        BadInput: it is not scaled, or as `plan_gguf`.
+    """
+    rope, window = opened.position.rope, opened.position.window
+    if rope is None or not rope.scaled:
+        raise BadInput(
+            f"--gguf: the rope of {opened.source.name} is not scaled, so there is nothing to write",
+            "say how far to extend it: --target or --factor",
+        )
+    change = plan_gguf(file, opened.position)
+    if not dry_run:
+        write_gguf(file, change)
+    return ExtendResult(
+        output_dir=None,
+        method=name_of_scaling(rope.block.rope_type),
+        parameters={"factor": window.current / window.original},
+        window=Windows(original=window.original, target=window.current),
+        config_diff={},
+        weights="linked",
+        files=(),
+        warnings=tuple(dict.fromkeys([*opened.warnings, *change.warnings])),
+        dry_run=dry_run,
+        gguf=change,
+    )
+
+
+def _written(
+    plan: Plan,
+    planned: ExtendResult,
+    out: Path,
+    *,
+    mode: WeightsMode,
+    overwrite: bool,
+    check: bool,
+) -> ExtendResult:
+    """Write the new folder, weights first."""
+    source, held, fold = plan.opened.source, plan.held, plan.fold
+    needed = held.bytes if mode == "copy" else fold.new_bytes(held) if fold else 0
+    warnings = list(planned.warnings)
     with staged_folder(
         out, overwrite=overwrite, inputs=(source.folder,), needed_bytes=needed
     ) as folder:
         carry_side_files(source.folder, folder, warnings)
-        how = carry_weights(held, folder, weights)
+        how: Literal["linked", "copied", "rewritten"] = "rewritten"
+        if fold is None:
+            how = carry_weights(held, folder, mode)
+        else:
+            rounding = write_folded(held, folder, fold, mode)
+            if rounding.relative:
+                warnings.append(f"rounding the queries to their dtype cost {rounding.relative:.1e}")
         planned = replace(planned, warnings=tuple(dict.fromkeys(warnings)))
-        extended = _write(folder, opened, patch, after, planned, recorded, check=check)
+        extended = _write(folder, plan, planned, check=check)
     return replace(extended, output_dir=str(out), weights=how)
 
 
-def _serving(patch: Patch, after: Position, output_dir: str | Path | None) -> tuple[Serving, ...]:
-    """Say what engines make of the new config."""
-    folder = quote(str(output_dir or "OUT"))
-    return serving(Written.of(patch.config, after), patch.target, folder, local=True)
-
-
-def _planned(
-    config: Mapping[str, Any],
-    position: Position,
-    wanted: _Wanted,
-    recorded: RunRecord | None,
-    *,
-    where: str,
-) -> Patch:
-    """Compute the new config: further than before, or back to what it was."""
-    if not wanted.method.takes_back:
-        return plan_patch(
-            config,
-            position,
-            method=wanted.method.name,
-            target=resolve_target(position, wanted.target, wanted.factor, flag=wanted.flag),
-            parameters=wanted.parameters,
-            sliding_window=wanted.sliding_window,
-            where=where,
-        )
-    given = {
-        "target": wanted.target,
-        "factor": wanted.factor,
-        "sliding_window": None if wanted.sliding_window == "keep" else True,
-    }
-    for name, value in given.items():
-        if value is not None:
-            words = name if wanted.flag != "--" else name.replace("_", "-")
-            raise BadInput(
-                f"{wanted.flag}{words} decides nothing: method {wanted.method.name} goes back to "
-                "what the checkpoint was",
-                "leave it out",
-            )
-    return plan_taking_back(
-        config,
-        position,
-        recorded,
-        method=wanted.method.name,
-        parameters=wanted.parameters,
-        where=where,
-    )
-
-
-def _write(
-    folder: Path,
-    opened: Opened,
-    patch: Patch,
-    after: Position,
-    planned: ExtendResult,
-    recorded: RunRecord | None,
-    *,
-    check: bool,
-) -> ExtendResult:
+def _write(folder: Path, plan: Plan, planned: ExtendResult, *, check: bool) -> ExtendResult:
     """Put what changes into a new folder, read it back, and say what became of it."""
+    opened, patch = plan.opened, plan.patch
     source, warnings = opened.source, list(planned.warnings)
     (folder / CONFIG).write_text(dump_json(patch.config), encoding="utf-8")
-    diff = dict(planned.config_diff) | _mend_lengths(folder, opened, patch, warnings)
+    diff = dict(planned.config_diff) | _mend_lengths(folder, plan, warnings)
     checked = None
     if patch.extension is not None:
         check_written(folder, patch.extension, patch.original)
         if check:
             checked = check_in_transformers(folder, patch.extension, patch.target)
     # What was changed first counts: an extension of an extension is taken back at once.
-    before = {key: pair[0] for key, pair in diff.items()} | unscaled(recorded)
+    before = {key: pair[0] for key, pair in diff.items()} | unscaled(read_record(source.folder))
     write_record(
         folder,
         record(
             "extend",
             base=source,
-            position=after,
+            position=plan.after,
             method=planned.method,
             parameters=planned.parameters,
             **base_terms(source.folder),
+            **folded_terms(planned.folded_attention_factor),
             config_diff={key: list(pair) for key, pair in diff.items()},
             unscaled={} if patch.restored is not None else before,
             training=None,
@@ -263,55 +279,12 @@ def _write(
     )
 
 
-def _mend_lengths(
-    folder: Path, opened: Opened, patch: Patch, warnings: list[str]
-) -> dict[str, tuple[Any, Any]]:
+def _mend_lengths(folder: Path, plan: Plan, warnings: list[str]) -> dict[str, tuple[Any, Any]]:
     """Raise, or set back, the lengths in files beside the config; list what changed."""
+    opened, patch = plan.opened, plan.patch
     if patch.restored is not None:
         return restore_lengths(folder, patch.restored)
     source, window = opened.source.folder, opened.position.window.current
     return patch_tokenizer(source, folder, patch.target, warnings) | raise_generation_length(
         source, folder, window, patch.target
-    )
-
-
-def planned_window(
-    config: Mapping[str, Any],
-    wanted: ExtendConfig,
-    *,
-    where: str = CONFIG,
-    origin: Origin | None = None,
-) -> Position:
-    """Tell the window and rope that a checkpoint would have after `extend`; no file is touched.
-
-    Args:
-        config: the parsed config.json of the checkpoint; no weights are needed.
-        wanted: section `extend` of a recipe.
-        where: its path, for messages.
-        origin: the unscaled base, where a `ctxext.json` beside the config tells it
-            (`checkpoints.provenance.origin_of`).
-
-    Returns:
-        As `detect` will read the extended checkpoint: `window.current` is the target.
-
-    Raises:
-        BadInput: as `extend`; the keys of the section are named.
-    """
-    position = detect(config, where=where, original_length=wanted.original_length, origin=origin)
-    asked = _Wanted(
-        get_method(wanted.method), wanted.target, wanted.factor, wanted.parameters, wanted.sliding,
-        flag="extend.",
-    )  # fmt: skip
-    patch = _planned(config, position, asked, None, where=where)
-    return _position_after(patch, position)
-
-
-def _position_after(patch: Patch, position: Position) -> Position:
-    """Read a new config as `detect` will, told of the base as the record beside it will tell."""
-    rope = position.rope
-    return detect(
-        patch.config,
-        where=CONFIG,
-        original_length=patch.original,
-        origin=Origin(patch.original, rope.spec.rope_theta) if rope else None,
     )

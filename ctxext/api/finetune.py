@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ctxext.api._arguments import checked
-from ctxext.api.extend import planned_window
+from ctxext.api.extension_plan import planned_window
 from ctxext.api.merge import MergeResult, merge, write_merged
 from ctxext.api.resumed_run import check_resumed
 from ctxext.api.stage_run import (

@@ -78,12 +78,23 @@ def base_record(source: Source) -> dict[str, Any]:
 
 
 def base_terms(folder: Path) -> dict[str, Any]:
-    """Tell the license and languages of a checkpoint, as recorded or by its own card."""
+    """Tell what holds of everything that is made of a checkpoint.
+
+    License and languages, as recorded or by its own card; and what of an attention factor is in
+    its weights, if any.
+    """
     recorded, card = read_record(folder) or RunRecord(), read_front_matter(folder)
+    folded = recorded.folded_attention_factor
     return {
         "license": dict(recorded.license or card.license),
         "language": list(recorded.language or card.language),
+        **folded_terms(folded),
     }
+
+
+def folded_terms(factor: float | None) -> dict[str, float]:
+    """Write down what of an attention factor is in the weights; nothing where none is."""
+    return {} if factor is None else {"folded_attention_factor": factor}
 
 
 def rope_record(position: Position) -> dict[str, Any] | None:

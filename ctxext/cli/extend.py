@@ -13,6 +13,7 @@ from ctxext.lengths import parse_length
 
 if TYPE_CHECKING:
     from ctxext.api.extend import ExtendResult
+    from ctxext.checkpoints.weights.gguf_file import GgufChange
 
 
 def command(
@@ -49,6 +50,21 @@ def command(
     check: Annotated[
         bool, typer.Option("--check", help="Also compare with transformers' own rotary module.")
     ] = False,
+    fold_attention_factor: Annotated[
+        bool,
+        typer.Option(
+            "--fold-attention-factor",
+            help="Put an attention factor that engines pass over into the weights.",
+        ),
+    ] = False,
+    gguf: Annotated[
+        Path | None,
+        typer.Option(
+            "--gguf",
+            metavar="FILE",
+            help="Write the rope into a file that llama.cpp converted, too or alone.",
+        ),
+    ] = None,
     output_dir: options.OutputDir = None,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
@@ -88,6 +104,8 @@ def command(
         overwrite=overwrite,
         dry_run=dry_run,
         check=check,
+        fold_attention_factor=fold_attention_factor,
+        gguf=gguf,
     )
     if json:
         print_json(result)
@@ -131,9 +149,25 @@ def _render(result: "ExtendResult") -> None:
     table("config", ("key", "before", "after"), rows)
     if checked is not None:
         console.print(f"transformers' own inv_freq differs by at most {checked:.1e}")
+    if result.gguf is not None:
+        _render_gguf(result.gguf)
     if result.dry_run:
         console.print("dry run: nothing was written")
-    else:
+    elif result.output_dir is not None:
         console.print(f"{len(result.files)} files, weights {result.weights}: ", end="")
         console.print(str(result.output_dir))
         show_serving(result.serving, "serve it with")
+
+
+def _render_gguf(change: "GgufChange") -> None:
+    """Print what a GGUF file says now, or would say."""
+    rows = [
+        (key, json_module.dumps(before), json_module.dumps(after))
+        for key, (before, after) in change.changed.items()
+    ]
+    table(f"{change.file}", ("key", "before", "after"), rows)
+    least, most = min(change.factors), max(change.factors)
+    out().print(
+        f"{change.file}: rope_freqs.weight, {len(change.factors)} pairs turn {least:g} to {most:g} "
+        "times more slowly"
+    )

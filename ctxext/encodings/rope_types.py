@@ -28,6 +28,8 @@ class RopeType:
             chunk, batch or rank computes is not what another does. A block may still be the same
             at every length: ask `follows_length`.
         blends: some pairs are a weighted sum of scaled and unscaled frequencies.
+        of_whole_heads: the exponent of a frequency counts the dims of a whole head, of which only
+            the first pairs turn.
         window: how the claimed window follows from the block: `stated` where the factor is a
             number of its own, or none; `kept` where `max_position_embeddings` stays the trained
             window, because it is part of the formula; `raised-or-not` where files differ in whether
@@ -39,6 +41,7 @@ class RopeType:
     derives_factor: Derived = "never"
     follows_length: bool = False
     blends: bool = False
+    of_whole_heads: bool = False
     window: WindowRule = "unscaled"
 
     @property
@@ -55,7 +58,9 @@ class RopeType:
 ROPE_TYPES: Final = {
     "default": RopeType(),
     "linear": RopeType(keys=frozenset({"factor"}), window="raised-or-not"),
-    "proportional": RopeType(keys=frozenset({"factor"}), window="raised-or-not"),
+    "proportional": RopeType(
+        keys=frozenset({"factor"}), of_whole_heads=True, window="raised-or-not"
+    ),
     "dynamic": RopeType(
         keys=frozenset({"factor"}), follows_length=True, window="kept"
     ),

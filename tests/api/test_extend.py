@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from ctxext.api.extend import extend, planned_window
+from ctxext.api.extend import extend
+from ctxext.api.extension_plan import planned_window
 from ctxext.checkpoints.live.rotary import one_live_rope
 from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.checkpoints.provenance import origin_of
@@ -223,7 +224,7 @@ def test_a_plan_that_cannot_be_names_the_keys_of_the_recipe(tiny_llama):
         (ExtendConfig(target=64), r"extend\.target 64 is below the trained window of 128"),
         (ExtendConfig(target=129), r"extend\.target 129 is odd"),
         (ExtendConfig(factor=0.5), r"extend\.factor is 0\.5"),
-        (ExtendConfig(), r"either extend\.target or extend\.factor"),
+        (ExtendConfig(), r"neither extend\.target nor extend\.factor"),
         (ExtendConfig(target=256, parameters={"beta": 1}), "no parameter 'beta'"),
     ):
         with pytest.raises(BadInput, match=message):

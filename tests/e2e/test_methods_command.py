@@ -196,7 +196,7 @@ def test_dual_chunk_is_written_and_replaced(tmp_path, tiny_llama):
 
 
 def test_a_recipe_may_hold_the_factors(tiny_llama):
-    from ctxext.api.extend import planned_window
+    from ctxext.api.extension_plan import planned_window
     from ctxext.runs.recipe.extend_config import ExtendConfig
 
     config = json.loads((Path(tiny_llama) / "config.json").read_text())

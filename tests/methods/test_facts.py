@@ -59,7 +59,7 @@ def test_a_comparison_would_be_seen():
 
 def test_rope_types_are_those_of_transformers():
     known = set(transformers.modeling_rope_utils.ROPE_INIT_FUNCTIONS) | {"default"}
-    assert set(ROPE_TYPES) == known - {"proportional"}  # of Gemma 4 alone, not read yet
+    assert set(ROPE_TYPES) == known
     assert rope_type_facts("what") == ROPE_TYPES["default"]
 
 

@@ -21,6 +21,7 @@ from ctxext.checkpoints.config.windows import (
     read_windows,
 )
 from ctxext.encodings.kinds import ROTARY, PositionEncoding
+from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import BadInput, shown
 from ctxext.runs.numbers import real, whole
 
@@ -227,7 +228,10 @@ def _as_its_class_reads(
 def _with_alpha(config: Mapping[str, Any], key: str, where: str) -> Any:
     """Put the base that a fixed `alpha` makes in place of a `dynamic` that follows no length."""
     block = config[key]
-    if not isinstance(block, dict) or "dynamic" not in (block.get("rope_type"), block.get("type")):
+    if not isinstance(block, dict):
+        return block
+    rope_type = block.get("rope_type", block.get("type"))
+    if not rope_type_facts(rope_type).keeps_window:
         return block
     alpha = real(block, "alpha", where, [])
     theta = real(block, "rope_theta", where, []) or real(config, "rope_theta", where, []) or 1e4

@@ -154,9 +154,7 @@ def plan_patch(
     kept = _kept_parameters(chosen, rope, position.window.current, target, parameters)
     asked = _family_parameters(chosen, position, parameters, warnings) | kept
     extension = chosen(rope.spec, target, **asked, **parameters)
-    if not form_of(position.model_type).takes(str(extension.rope_block["rope_type"])):
-        extension = _as_longrope(extension, rope, target)
-    _check_form(extension, position, where)
+    extension = _in_form(extension, position, rope, target, where)
     warnings += extension.notes
     if target < position.window.current:
         warnings.append(
@@ -174,8 +172,6 @@ def plan_patch(
         warnings.append(claims_more)
     warnings += _kept(chosen, kept)
     write_rope(new, extension, position)
-    if new.get("head_dim") is None and position.model_type in families.NEEDS_HEAD_DIM:
-        new["head_dim"] = position.head_dim
     warnings += engine_notes(method, extension.rope_block, target)
     whole = with_decoder_part(config, position.part, new)
     return Patch(whole, extension, method, original, target, tuple(warnings))
@@ -347,18 +343,10 @@ def _family_parameters(
     return {}
 
 
-def _as_longrope(extension: Extension, rope: Rope, target: int) -> Extension:
-    """Write pair by pair what a family's class has no name for; the numbers stay the same."""
-    pairs = pair_by_pair(
-        rope.spec, target, extension.inv_freq, {}, attention_factor=extension.attention_factor
-    )
-    return replace(
-        pairs, parameters=extension.parameters, beside=extension.beside, notes=extension.notes
-    )
-
-
-def _check_form(extension: Extension, position: Position, where: str) -> None:
-    """Refuse what a family's class would not read of a block.
+def _in_form(
+    extension: Extension, position: Position, rope: Rope, target: int, where: str
+) -> Extension:
+    """Write pair by pair what a family's class has no name for; the numbers stay the same.
 
     Raises:
         BadInput: an attention factor, or `truncate: false`, where the class passes over it.
@@ -368,6 +356,14 @@ def _check_form(extension: Extension, position: Position, where: str) -> None:
         raise BadInput(f"{where}: the class of {model_type} reads no attention factor")
     if extension.rope_block.get("truncate") is False and not form.truncate:
         raise BadInput(f"{where}: the class of {model_type} does not read truncate false")
+    if form.takes(str(extension.rope_block["rope_type"])):
+        return extension
+    pairs = pair_by_pair(
+        rope.spec, target, extension.inv_freq, {}, attention_factor=extension.attention_factor
+    )
+    return replace(
+        pairs, parameters=extension.parameters, beside=extension.beside, notes=extension.notes
+    )
 
 
 def _patch_sliding_window(

@@ -17,6 +17,7 @@ _WAYS_OUT = {
     "merge": "merge into the unquantised one",
     "train": "train the unquantised one (--quantize 4bit quantises it while it is loaded)",
     "evaluate": "evaluate the unquantised one",
+    "fold": "fold the attention factor into the unquantised one",
 }
 
 
@@ -57,7 +58,7 @@ def read_unquantised(source: Source, purpose: Literal["merge", "train", "evaluat
 def refuse_quantised(
     config: Mapping[str, Any],
     source: Source,
-    purpose: Literal["merge", "train", "evaluate"],
+    purpose: Literal["merge", "train", "evaluate", "fold"],
     weights: Weights | None = None,
 ) -> None:
     """Raise `BadInput` if the config, or given weights, say that the checkpoint is quantised."""

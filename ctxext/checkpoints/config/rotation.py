@@ -44,7 +44,7 @@ class Rope:
     @property
     def scaled(self) -> bool:
         """Whether the config asks for any scaling (static NTK is only seen in `spec`)."""
-        if self.block.rope_type == "proportional":
+        if rope_type_facts(self.block.rope_type).of_whole_heads:
             return (self.block.factor or 1.0) != 1.0
         return self.block.rope_type != "default" or self.block.rope_theta != self.spec.rope_theta
 
@@ -68,11 +68,12 @@ def read_rope(
     Raises:
         BadInput: a key that the rope_type needs is missing or cannot be used.
     """
-    if block.rope_type == "proportional":
+    whole_heads = rope_type_facts(block.rope_type).of_whole_heads
+    if whole_heads:
         head_dim = _far_head_dim(config, model_type, where) or head_dim
     rotary_dim = _rotary_dim(config, block, model_type, head_dim, where, warnings)
     theta = block.rope_theta
-    if block.rope_type == "proportional":
+    if whole_heads:
         theta = proportional_theta(theta, rotary_dim, head_dim)
     wave = _Wave(block, rotary_dim, theta, window.max_position_embeddings, model_type, where)
     effect = wave.at(window.current)

@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from ctxext.checkpoints.config.detect import Position
+from ctxext.checkpoints.config.families import NEEDS_HEAD_DIM
 from ctxext.checkpoints.config.rope_families import (
     LONGROPE_ONLY,
     NEEDS_ORIGINAL,
@@ -60,6 +61,8 @@ def write_rope(config: dict[str, Any], extension: Extension, position: Position)
             config.pop("rope_scaling", None)
         if isinstance(blocks, dict) and nested(blocks):
             config["rope_parameters"] = {**blocks, form.layer_type: {**both, "rope_theta": theta}}
+    if config.get("head_dim") is None and position.model_type in NEEDS_HEAD_DIM:
+        config["head_dim"] = position.head_dim
     if "dtype" in config and "torch_dtype" not in config:
         config["torch_dtype"] = config["dtype"]  # its name in transformers 4
     for key in top_keys():
@@ -72,12 +75,11 @@ def write_rope(config: dict[str, Any], extension: Extension, position: Position)
 
 def _stated_theta(extension: Extension, rope: Rope) -> float:
     """Return the base as the config states it: of a proportional rope, that of whole heads."""
-    if extension.rope_theta == rope.spec.rope_theta and rope.block.rope_type == "proportional":
+    if not rope_type_facts(rope.block.rope_type).of_whole_heads:
+        return float(extension.rope_theta)
+    if extension.rope_theta == rope.spec.rope_theta:
         return rope.block.rope_theta
-    if rope.block.rope_type == "proportional":
-        turned, whole = rope.spec.rotary_dim, rope.head_dim
-        return float(extension.rope_theta ** (whole / turned))
-    return float(extension.rope_theta)
+    return float(extension.rope_theta ** (rope.head_dim / rope.spec.rotary_dim))
 
 
 def _fraction(config: dict[str, Any], position: Position, rope: Rope) -> float | None:

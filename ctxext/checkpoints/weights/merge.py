@@ -12,6 +12,7 @@ from ctxext.checkpoints.weights.adapter_fit import check_fits
 from ctxext.checkpoints.weights.carry import link_or_copy
 from ctxext.checkpoints.weights.files import EMBEDDING, HEAD, INDEX, Weights, read_tensor
 from ctxext.checkpoints.weights.low_rank import add_low_rank
+from ctxext.checkpoints.weights.numbers import FLOATS, as_bytes, as_tensor
 from ctxext.checkpoints.weights.rounding import Rounding, RoundingMeter
 from ctxext.checkpoints.weights.safetensors_file import (
     DTYPE_BYTES,
@@ -28,8 +29,6 @@ from ctxext.runs.json_file import dump_json
 
 if TYPE_CHECKING:
     import torch
-
-_FLOATS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
 
 @dataclass(frozen=True)
@@ -128,8 +127,8 @@ def _keeps(header: Header, dtype: str) -> bool:
 
 
 def _dtype(info: TensorInfo, dtype: str) -> str:
-    is_float = info.dtype in _FLOATS.values()
-    return _FLOATS[dtype] if is_float and dtype != "auto" else info.dtype
+    is_float = info.dtype in FLOATS.values()
+    return FLOATS[dtype] if is_float and dtype != "auto" else info.dtype
 
 
 def _shapes(
@@ -158,19 +157,19 @@ def _tensors(
         info = header.tensors.get(name)
         if info is None:  # the new head
             raw = read_tensor(base, EMBEDDING)
-            before = _tensor(raw, base.tensors[EMBEDDING][1])
+            before = as_tensor(raw, base.tensors[EMBEDDING][1])
         else:
             raw = read_bytes(source, header, info)
             if dtype == info.dtype and not plan.adapter.changes(name):
                 yield name, raw
                 continue
-            before = _tensor(raw, info)
+            before = as_tensor(raw, info)
         exact = _merged(name, before, plan, updates)
         stored = _stored(name, before if exact is None else exact, dtype)
         if exact is not None:
             meter.add(name, exact, stored, before)
         del raw, before, exact  # while the bytes are written, nothing else of the tensor is held
-        yield name, _bytes(stored)
+        yield name, as_bytes(stored)
 
 
 def _merged(name: str, weight: "torch.Tensor", plan: Plan, updates: Any) -> "torch.Tensor | None":
@@ -194,20 +193,11 @@ def _merged(name: str, weight: "torch.Tensor", plan: Plan, updates: Any) -> "tor
     )
 
 
-def _tensor(raw: bytearray, info: TensorInfo) -> "torch.Tensor":
-    import torch
-
-    dtypes = {code: getattr(torch, name) for name, code in _FLOATS.items()}
-    if info.dtype not in dtypes:
-        raise CtxextError(f"a tensor of dtype {info.dtype} cannot be merged into")
-    return torch.frombuffer(raw, dtype=dtypes[info.dtype]).reshape(info.shape)
-
-
 def _stored(name: str, tensor: "torch.Tensor", dtype: str) -> "torch.Tensor":
     """Cast a tensor to the dtype of the file; refuse it where that makes an infinity."""
     import torch
 
-    word = {code: name for name, code in _FLOATS.items()}[dtype]
+    word = {code: name for name, code in FLOATS.items()}[dtype]
     stored = tensor.to(getattr(torch, word)).contiguous()
     if stored.numel() and not all(math.isfinite(float(end)) for end in stored.aminmax()):
         raise CtxextError(
@@ -215,12 +205,6 @@ def _stored(name: str, tensor: "torch.Tensor", dtype: str) -> "torch.Tensor":
             "a wider --dtype holds it, unless base and adapter do not belong together",
         )
     return stored
-
-
-def _bytes(stored: "torch.Tensor") -> memoryview:
-    import torch
-
-    return stored.flatten().view(torch.uint8).numpy().data
 
 
 def _write_index(

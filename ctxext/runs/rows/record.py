@@ -119,6 +119,8 @@ class RunRecord:
         language: codes of languages, as the base's card has them.
         config_diff: key of the config -> [before, after].
         unscaled: key of the config, or FILE.KEY -> what it was before the first extension.
+        folded_attention_factor: what is in the weights of the attention factor, beside what the
+            config says; None = nothing is.
         document: the whole object as it is written, for who hands parts of it on.
     """
 
@@ -138,6 +140,7 @@ class RunRecord:
     training: Training | None = None
     command: str = ""
     extend_command: str = ""
+    folded_attention_factor: float | None = bounded(None, above=0)
     document: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

@@ -1,0 +1,198 @@
+"""Plan an extension: what the new config says, and what has to be written beside it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ctxext.checkpoints.config.detect import Position, detect
+from ctxext.checkpoints.config.patch import Patch, plan_patch, resolve_target
+from ctxext.checkpoints.config.quantised import refuse_quantised
+from ctxext.checkpoints.config.taken_back import plan_taking_back
+from ctxext.checkpoints.config.temperature import SAID_BY, Split, split_temperature
+from ctxext.checkpoints.config.windows import Origin
+from ctxext.checkpoints.folder import CONFIG
+from ctxext.checkpoints.live.tokenizer import missing_tokenizer
+from ctxext.checkpoints.opened import Opened
+from ctxext.checkpoints.provenance import read_record
+from ctxext.checkpoints.weights.files import Weights, read_weights
+from ctxext.checkpoints.weights.fold import Fold, plan_fold
+from ctxext.checkpoints.weights.queries import QUERIES
+from ctxext.errors import BadInput
+from ctxext.methods import Method, get_method
+from ctxext.runs.output import MARK
+from ctxext.runs.recipe.extend_config import ExtendConfig
+from ctxext.runs.rows.record import RunRecord
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How far, and how; `flag` is what messages put before the names."""
+
+    method: Method
+    target: int | None
+    factor: float | None
+    parameters: Mapping[str, Any]
+    sliding_window: int | str | None
+    flag: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is going to be written, all of it checked.
+
+    Attributes:
+        held: the weights, of which nothing but the headers was read.
+        after: the new config, as it will be read.
+        fold: what of the weights is multiplied; None = nothing.
+        temperature: the part of the attention factor that goes into them.
+    """
+
+    opened: Opened
+    held: Weights
+    patch: Patch
+    after: Position
+    fold: Fold | None
+    temperature: float | None
+    warnings: tuple[str, ...]
+
+
+def plan_extension(opened: Opened, wanted: Wanted, *, fold: bool = False) -> Plan:
+    """Work out what to write, and check it against the weights' headers.
+
+    Args:
+        fold: put what is left of the attention factor into the weights.
+
+    Raises:
+        BadInput: as `extend`.
+    """
+    source = opened.source
+    recorded = read_record(source.folder)
+    _refuse_folded(source.name, recorded)
+    if opened.position.doubts:
+        raise opened.position.doubts[0]
+    held, where = read_weights(source.folder), f"{source.name}/{CONFIG}"
+    patch = _patch(opened.config, opened.position, wanted, recorded, where=where)
+    folded, rest = None, None
+    notes: list[str] = []
+    if fold:
+        refuse_quantised(opened.config, source, "fold", held)
+        split = split_temperature(patch, opened.position, where)
+        patch, rest = split.patch, split.rest
+        folded = plan_fold(held, opened.position, rest)
+        notes = [_fold_note(split, folded)]
+    elif (
+        patch.extension
+        and opened.position.model_type in QUERIES
+        and SAID_BY & set(patch.extension.rope_block)
+    ):
+        notes = ["--fold-attention-factor puts the attention factor where none passes over it"]
+    warnings = [*opened.warnings, *patch.warnings, *notes, *missing_tokenizer(source)]
+    after = position_after(patch, opened.position)
+    return Plan(opened, held, patch, after, folded, rest, tuple(dict.fromkeys(warnings)))
+
+
+def _patch(
+    config: Mapping[str, Any],
+    position: Position,
+    wanted: Wanted,
+    recorded: RunRecord | None,
+    *,
+    where: str,
+) -> Patch:
+    """Compute the new config: further than before, or back to what it was."""
+    if not wanted.method.takes_back:
+        return plan_patch(
+            config,
+            position,
+            method=wanted.method.name,
+            target=resolve_target(position, wanted.target, wanted.factor, flag=wanted.flag),
+            parameters=wanted.parameters,
+            sliding_window=wanted.sliding_window,
+            where=where,
+        )
+    given = {
+        "target": wanted.target,
+        "factor": wanted.factor,
+        "sliding_window": None if wanted.sliding_window == "keep" else True,
+    }
+    for name, value in given.items():
+        if value is not None:
+            words = name if wanted.flag != "--" else name.replace("_", "-")
+            raise BadInput(
+                f"{wanted.flag}{words} decides nothing: method {wanted.method.name} goes back to "
+                "what the checkpoint was",
+                "leave it out",
+            )
+    return plan_taking_back(
+        config,
+        position,
+        recorded,
+        method=wanted.method.name,
+        parameters=wanted.parameters,
+        where=where,
+    )
+
+
+def _fold_note(split: Split, fold: Fold) -> str:
+    return (
+        f"the attention factor of {split.asked:.6g} is {split.asked / split.rest:.6g}, which every "
+        f"reader computes, times {split.rest:.6g} in the weights: {len(fold.rows)} tensors of "
+        f"queries are multiplied by {fold.scale:.6g}"
+    )
+
+
+def _refuse_folded(name: str, recorded: RunRecord | None) -> None:
+    """Refuse a checkpoint whose weights hold a part of an attention factor already.
+
+    Raises:
+        BadInput: another extension would come on top of it.
+    """
+    folded = recorded.folded_attention_factor if recorded else None
+    if folded is not None:
+        raise BadInput(
+            f"{name} has an attention factor of {folded:g} folded into its weights "
+            f"({MARK}: folded_attention_factor), on top of which no other belongs",
+            "extend the checkpoint that it was made of",
+        )
+
+
+def planned_window(
+    config: Mapping[str, Any],
+    wanted: ExtendConfig,
+    *,
+    where: str = CONFIG,
+    origin: Origin | None = None,
+) -> Position:
+    """Tell the window and rope that a checkpoint would have after `extend`; no file is touched.
+
+    Args:
+        config: the parsed config.json of the checkpoint; no weights are needed.
+        wanted: section `extend` of a recipe.
+        where: its path, for messages.
+        origin: the unscaled base, where a `ctxext.json` beside the config tells it
+            (`checkpoints.provenance.origin_of`).
+
+    Returns:
+        As `detect` will read the extended checkpoint: `window.current` is the target.
+
+    Raises:
+        BadInput: as `extend`; the keys of the section are named.
+    """
+    position = detect(config, where=where, original_length=wanted.original_length, origin=origin)
+    asked = Wanted(
+        get_method(wanted.method), wanted.target, wanted.factor, wanted.parameters, wanted.sliding,
+        flag="extend.",
+    )  # fmt: skip
+    patch = _patch(config, position, asked, None, where=where)
+    return position_after(patch, position)
+
+
+def position_after(patch: Patch, position: Position) -> Position:
+    """Read a new config as `detect` will, told of the base as the record beside it will tell."""
+    rope = position.rope
+    return detect(
+        patch.config,
+        where=CONFIG,
+        original_length=patch.original,
+        origin=Origin(patch.original, rope.spec.rope_theta) if rope else None,
+    )

@@ -17,6 +17,10 @@ if TYPE_CHECKING:  # `as` says to type checkers that a name is meant for others
     )
     from ctxext.api.harness import harness as harness
     from ctxext.api.inspect import InspectResult as InspectResult, inspect as inspect
+    from ctxext.api.inspect_difference import (
+        DifferenceResult as DifferenceResult,
+        inspect_difference as inspect_difference,
+    )
     from ctxext.api.merge import MergeResult as MergeResult, merge as merge
     from ctxext.api.methods import MethodsResult as MethodsResult, list_methods as list_methods
     from ctxext.api.perplexity import KeyTokens as KeyTokens, perplexity as perplexity
@@ -51,6 +55,7 @@ _NAMES = {
     "api.finetune_plan": "plan_finetune FinetunePlan",
     "api.harness": "harness",
     "api.inspect": "inspect InspectResult",
+    "api.inspect_difference": "inspect_difference DifferenceResult",
     "api.merge": "merge MergeResult",
     "api.methods": "list_methods MethodsResult",
     "api.perplexity": "perplexity KeyTokens",

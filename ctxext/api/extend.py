@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any, ClassVar, Literal
 
 from ctxext.api._arguments import checked, maybe_tokens
+from ctxext.api._serving import Written, serving
 from ctxext.api.extension_plan import Plan, Wanted, plan_extension
 from ctxext.checkpoints.config.factors import with_factors
 from ctxext.checkpoints.config.patch import config_diff
@@ -37,6 +39,7 @@ from ctxext.errors import BadInput
 from ctxext.methods import get_method, name_of_scaling
 from ctxext.runs.json_file import dump_json
 from ctxext.runs.output import staged_folder
+from ctxext.runs.rows.inspect import Serving
 from ctxext.runs.rows.row import Document, Windows
 
 
@@ -46,7 +49,8 @@ class ExtendResult(Document):
 
     `checked_relative_difference` is the largest to transformers' own frequencies, where asked for.
     `folded_attention_factor`: what of the attention factor is in the weights; the config's reader
-    computes the rest. `gguf`: what was written into a GGUF file.
+    computes the rest. `gguf`: what was written into a GGUF file. `serving`: what each engine makes
+    of the result, and how it is started.
     """
 
     schema: ClassVar[str] = "ctxext.extend/1"
@@ -62,6 +66,7 @@ class ExtendResult(Document):
     checked_relative_difference: float | None = None
     folded_attention_factor: float | None = None
     gguf: GgufChange | None = None
+    serving: tuple[Serving, ...] = ()
 
 
 @checked
@@ -139,7 +144,9 @@ def extend(
     wanted = Wanted(chosen, target, factor, parameters, sliding_window, flag="--")
     plan = plan_extension(opened, wanted, fold=fold_attention_factor)
     change = None if file is None else plan_gguf(file, plan.after)
-    extended = _result(plan, weights, change, dry_run=dry_run)
+    extended = replace(
+        _result(plan, weights, change, dry_run=dry_run), serving=_serving(plan, output_dir)
+    )
     if dry_run:
         return extended
     if output_dir is not None:
@@ -168,6 +175,12 @@ def _result(
         folded_attention_factor=plan.temperature,
         gguf=change,
     )
+
+
+def _serving(plan: Plan, output_dir: str | Path | None) -> tuple[Serving, ...]:
+    """Say what engines make of the new config."""
+    written, folder = Written.of(plan.patch.config, plan.after), quote(str(output_dir or "OUT"))
+    return serving(written, plan.patch.target, folder, local=True)
 
 
 def _into_gguf(file: Path, opened: Opened, *, dry_run: bool) -> ExtendResult:

@@ -3,12 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from ctxext.api._arguments import checked, maybe_tokens
+from ctxext.api._serving import Written, serving
+from ctxext.api.inspect_target import target_table
 from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import Position, reads_alike_in_transformers_4
 from ctxext.checkpoints.config.extendable import not_by_this
+from ctxext.checkpoints.config.kv_cache import kv_bytes
 from ctxext.checkpoints.config.layouts import Layer
 from ctxext.checkpoints.config.quantised import quantised_by
 from ctxext.checkpoints.config.rope_block import Dialect
@@ -20,18 +24,24 @@ from ctxext.checkpoints.weights.carry import TOKENIZER_CONFIG, fixed_lengths
 from ctxext.checkpoints.weights.files import Weights, read_weights, tied_head
 from ctxext.checkpoints.weights.safetensors_file import DTYPE_NAMES, dtype_bytes
 from ctxext.encodings.kinds import ROTARY
-from ctxext.encodings.rope import wavelengths
+from ctxext.encodings.rope import inv_freq_of, wavelengths
 from ctxext.encodings.rope_types import rope_type_facts
+from ctxext.encodings.turns import Bands, aliased, bands_of
 from ctxext.engines.notes import engine_notes
 from ctxext.errors import BadInput
 from ctxext.methods import METHODS, name_of_scaling
-from ctxext.report.charts.wavelengths import plot_wavelengths
 from ctxext.runs.json_file import read_json_object
+from ctxext.runs.rows.inspect import Serving, TargetTable
 
 
 @dataclass(frozen=True)
 class InspectResult:
-    """What `ctxext inspect` found; `to_dict` is its JSON document."""
+    """What `ctxext inspect` found; `to_dict` is its JSON document.
+
+    Attributes:
+        serving: what each engine makes of the rope, and how it is started; empty without one.
+        target: what methods do at a target, where one was given.
+    """
 
     opened: Opened
     parameters: int | None
@@ -40,6 +50,16 @@ class InspectResult:
     kv_bytes_at: Mapping[int, int]
     methods: tuple[Mapping[str, Any], ...]
     warnings: tuple[str, ...]
+    serving: tuple[Serving, ...] = ()
+    target: TargetTable | None = None
+
+    @property
+    def bands(self) -> Bands | None:
+        """The pairs of the trained rope by how often they turn in the trained window."""
+        rope, window = self.position.rope, self.position.stated_window
+        if rope is None or window is None:
+            return None
+        return bands_of(inv_freq_of(rope.spec), window.original)
 
     @property
     def position(self) -> Position:
@@ -47,7 +67,7 @@ class InspectResult:
 
     def to_dict(self) -> dict[str, Any]:
         position, rope = self.position, self.position.rope
-        window = position.stated_window
+        window, bands = position.stated_window, self.bands
         return {
             "schema": "ctxext.inspect/1",
             "model": self.opened.source.name,
@@ -73,6 +93,13 @@ class InspectResult:
                 "rotary_dim": rope.spec.rotary_dim,
                 "inv_freq": rope.inv_freq,
                 "wavelengths": wavelengths(rope.inv_freq) if rope.inv_freq else None,
+                "pairs": None
+                if bands is None
+                else {
+                    "complete_a_turn": bands.complete,
+                    "never_complete_a_turn": len(bands.slow),
+                    "alias": aliased(rope.inv_freq) if rope.inv_freq else None,
+                },
                 "sha256": rope.sha256,
                 "dialects": {name: dict(d) for name, d in rope.block.dialects.items()},
             },
@@ -90,6 +117,8 @@ class InspectResult:
                 "bytes_at": {str(length): size for length, size in self.kv_bytes_at.items()},
             },
             "methods": [dict(m) for m in self.methods],
+            "serving": [row.to_dict() for row in self.serving],
+            "target": self.target.to_dict() if self.target else None,
             "warnings": list(self.warnings),
         }
 
@@ -130,11 +159,11 @@ def inspect(
     lengths = {4096, 32768, 131072, *([target] if target else [])}
     if (window := position.stated_window) is not None:
         lengths |= {window.original, window.current}
-    per_token = None if element is None else _kv_bytes(position, 1, element)
+    per_token = None if element is None else kv_bytes(position, 1, element)
     at = {
         length: size
         for length in sorted(lengths)
-        if element is not None and (size := _kv_bytes(position, length, element)) is not None
+        if element is not None and (size := kv_bytes(position, length, element)) is not None
     }
     warnings += _suspicions(opened, target)
     return InspectResult(
@@ -145,36 +174,16 @@ def inspect(
         kv_bytes_at=at,
         methods=tuple(_methods(position, target)),
         warnings=tuple(dict.fromkeys(warnings)),
+        serving=_serving(opened, model),
+        target=target_table(opened.config, position, target, quote(model)) if target else None,
     )
 
 
-def plot(inspected: InspectResult, path: Path, *, target: int | None = None) -> None:
-    """Draw the wavelength of every rotary pair against the window, for each method with a target.
-
-    Args:
-        inspected: what `inspect` gave.
-        path: .png or .svg.
-        target: window in tokens that the methods should reach; None = the checkpoint as it is.
-
-    Raises:
-        BadInput: the checkpoint does not rotate, or the file's ending is unknown.
-    """
-    rope, window = inspected.position.rope, inspected.position.window
-    if rope is None or rope.inv_freq is None:
-        raise BadInput(
-            f"--plot: {inspected.opened.source.name} has no rotary pairs that can be drawn"
-        )
-    if path.suffix not in (".png", ".svg"):
-        raise BadInput(f"--plot {path} has to end in .png or .svg")
-    if not path.parent.is_dir():
-        raise BadInput(f"--plot {path}: {path.parent} is no folder")
-    curves = {"as it is": wavelengths(rope.inv_freq)}
-    if target is not None and target > window.original:
-        for name in ("linear", "ntk", "yarn"):
-            curves[name] = wavelengths(METHODS[name](rope.spec, target).inv_freq)
-    plot_wavelengths(
-        path, curves, model=inspected.opened.source.name, original=window.original, target=target
-    )
+def _serving(opened: Opened, model: str) -> tuple[Serving, ...]:
+    """Say what engines make of the rope; nothing of a checkpoint without one."""
+    written = Written.of(opened.config, opened.position)
+    window, local = opened.position.stated_window, not opened.source.revision
+    return serving(written, window.current, quote(model), local=local) if window else ()
 
 
 def _weights(opened: Opened, warnings: list[str]) -> Weights | None:
@@ -198,21 +207,6 @@ def _weights(opened: Opened, warnings: list[str]) -> Weights | None:
             )
             break
     return weights
-
-
-def _kv_bytes(position: Position, length: int, element: int) -> int | None:
-    """Count the cache's bytes of one sequence; a sliding layer keeps no more than its window.
-
-    Returns:
-        None where it is not known of every layer.
-    """
-    layers = [layer for layer in position.layers if layer.attention != "linear"]
-    if not layers:
-        return 0
-    if position.kept is None or any(layer.attention is None for layer in layers):
-        return None
-    tokens = sum(min(length, layer.window) if layer.window else length for layer in layers)
-    return position.kept * element * tokens
 
 
 def _methods(position: Position, target: int | None) -> list[dict[str, Any]]:

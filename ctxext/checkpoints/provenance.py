@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import platform
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,10 +55,16 @@ def versions() -> dict[str, str]:
     installed = {"python": platform.python_version()}
     for name in ("ctxext", *_LIBRARIES):
         try:
-            installed[name] = importlib.metadata.version(name)
+            installed[name] = _version(importlib.metadata.distribution(name))
         except importlib.metadata.PackageNotFoundError:
             continue
     return installed
+
+
+def _version(installed: importlib.metadata.Distribution) -> str:
+    """Read a version from the line that says it: the whole file is a mail, and slow to parse."""
+    said = re.search(r"^Version: (\S+)$", installed.read_text("METADATA") or "", re.MULTILINE)
+    return said[1] if said else installed.version
 
 
 def base_record(source: Source) -> dict[str, Any]:

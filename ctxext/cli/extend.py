@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ctxext.cli import _options as options
+from ctxext.cli._inspection import show_serving
 from ctxext.cli._output import out, print_json, say_warnings, table
 from ctxext.lengths import parse_length
 
@@ -155,6 +156,7 @@ def _render(result: "ExtendResult") -> None:
     elif result.output_dir is not None:
         console.print(f"{len(result.files)} files, weights {result.weights}: ", end="")
         console.print(str(result.output_dir))
+        show_serving(result.serving, "serve it with")
 
 
 def _render_gguf(change: "GgufChange") -> None:

@@ -9,7 +9,6 @@ from ctxext.cli._evaluation import say_begun, say_written
 from ctxext.cli._output import print_json, say_warnings, table
 from ctxext.cli._progress import progress
 from ctxext.lengths import show_length
-from ctxext.report.tables.languages import fertility_table
 
 if TYPE_CHECKING:
     from ctxext.runs.rows.fertility import FertilityResult
@@ -74,5 +73,7 @@ def command(
 
 
 def _render(result: "FertilityResult") -> None:
+    from ctxext.report.tables.languages import fertility_table
+
     columns, rows = fertility_table(result.results, reference=result.reference)
     table(f"{result.model}: what text costs (window {show_length(result.window)})", columns, rows)

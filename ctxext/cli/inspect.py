@@ -1,37 +1,41 @@
 """The command `ctxext inspect`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ctxext.cli import _options as options
-from ctxext.cli._output import out, print_json, say_note, say_warnings, table
-from ctxext.lengths import parse_length, show_length
-
-if TYPE_CHECKING:
-    from ctxext.api.inspect import InspectResult
-
-_UNKNOWN = "unknown"
-_ATTENTION = {
-    "full": "full attention",
-    "sliding": "sliding attention",
-    "chunked": "chunked attention",
-    "linear": "no cache of keys (linear attention, state space or none)",
-    None: "unknown attention",
-}
+from ctxext.cli._inspection import show_difference, show_inspection
+from ctxext.cli._output import print_json, say_note, say_warnings
+from ctxext.errors import BadInput
+from ctxext.lengths import parse_length
 
 
 def command(
     model: options.Model,
+    other: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[OTHER]", help="A second one: what differs is shown.", show_default=False
+        ),
+    ] = None,
     target: Annotated[
         str | None,
-        typer.Option("--target", metavar="LENGTH", help="A window to judge against, e.g. 128k."),
+        typer.Option(
+            "--target",
+            metavar="LENGTH",
+            help="A window to reach, e.g. 128k: what each method does, memory, and a "
+            "recommendation.",
+        ),
     ] = None,
     plot: Annotated[
         Path | None,
         typer.Option(
-            "--plot", metavar="FILE", help="Draw the rotary wavelengths to a .png or .svg file."
+            "--plot",
+            metavar="FILE",
+            help="Draw the rotary pairs, and with --target what methods do to each, as .png or "
+            ".svg.",
         ),
     ] = None,
     json: options.Json = False,
@@ -41,87 +45,39 @@ def command(
 ) -> None:
     """How a checkpoint encodes position, its window, and what is suspicious in its config.
 
-    Reads the config and the headers of the weights; loads nothing, runs none of its code.
+    Reads the config and the headers of the weights; loads nothing, runs none of its code. With a
+    second checkpoint: what differs between the two.
 
     Example: ctxext inspect meta-llama/Llama-3.2-1B --target 256k
     """
-    from ctxext.api.inspect import inspect, plot as draw
-
     wanted = parse_length(target, flag="--target") if target else None
+    trained = parse_length(original_length, flag="--original-length") if original_length else None
+    if other is not None:
+        if plot is not None:
+            raise BadInput("--plot draws one checkpoint, and two are named", "leave one out")
+        from ctxext.api.inspect_difference import inspect_difference
+
+        difference = inspect_difference(
+            model, other, target=wanted, revision=revision, original_length=trained, prefer=prefer
+        )
+        if json:
+            print_json(difference)
+        else:
+            show_difference(difference)
+        say_warnings(difference.warnings)
+        return
+    from ctxext.api.inspect import inspect
+
     result = inspect(
-        model,
-        target=wanted,
-        revision=revision,
-        original_length=parse_length(original_length, flag="--original-length")
-        if original_length
-        else None,
-        prefer=prefer,
+        model, target=wanted, revision=revision, original_length=trained, prefer=prefer
     )
     if plot is not None:
-        draw(result, plot, target=wanted)
+        from ctxext.api.inspect_plot import plot as draw
+
+        draw(result, plot)
         say_note(quiet=False)(f"wavelengths drawn: {plot}")
     if json:
         print_json(result)
     else:
-        _render(result)
+        show_inspection(result)
     say_warnings(result.warnings)
-
-
-def _render(result: "InspectResult") -> None:
-    position, rope = result.position, result.position.rope
-    window = position.stated_window
-    rows = [
-        ("model", result.opened.source.name),
-        ("architecture", f"{position.architecture} ({position.model_type})"),
-        ("parameters", f"{result.parameters:,}" if result.parameters else "unknown"),
-        ("dtype", result.dtype or "unknown"),
-        ("position encoding", position.encoding or "unknown"),
-        (
-            "window, trained",
-            f"{window.original:,} tokens ({window.source})" if window else _UNKNOWN,
-        ),
-        ("window, claimed", f"{window.current:,} tokens" if window else _UNKNOWN),
-    ]
-    if rope is not None:
-        block = rope.block
-        factor = f", factor {block.factor:g}" if block.factor else ""
-        assumed = " (assumed)" if block.theta_assumed else ""
-        rows += [
-            ("rope", f"{block.rope_type}, theta {block.rope_theta:g}{assumed}{factor}"),
-            ("rotary dims", f"{rope.spec.rotary_dim} of head_dim {rope.head_dim}"),
-        ]
-        if rope.attention_factor is not None and rope.attention_factor != 1:
-            rows.append(("attention factor", f"{rope.attention_factor:.6g}"))
-    counts: dict[str, int] = {}
-    for layer in position.layers:
-        name = _ATTENTION[layer.attention]
-        if layer.window:
-            name += f" over {layer.window:,}"
-        counts[name] = counts.get(name, 0) + 1
-    rows.append(("layers", ", ".join(f"{n} x {name}" for name, n in counts.items())))
-    if result.kv_bytes_per_token is None:
-        rows.append(("KV cache", _UNKNOWN))
-    elif result.kv_bytes_per_token == 0:
-        rows.append(("KV cache", "none that grows with the text"))
-    else:
-        at = ", ".join(f"{show_length(n)}: {_size(b)}" for n, b in result.kv_bytes_at.items())
-        rows += [("KV cache", f"{result.kv_bytes_per_token:,} bytes/token"), ("KV cache at", at)]
-    width = max(len(name) for name, _ in rows)
-    console = out()
-    for name, value in rows:
-        console.print(f"{name:<{width}}  ", style="bold", end="")
-        console.print(value)
-    table(
-        "methods",
-        ("method", "applies", "needs"),
-        [(str(m["name"]), "yes" if m["applies"] else "no", str(m["why"])) for m in result.methods],
-    )
-
-
-def _size(count: int) -> str:
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.4g} {unit}"
-        value /= 1024
-    return f"{value:.4g} TiB"

@@ -7,7 +7,7 @@ plain `yarn` were also run in llama.cpp and agree with transformers to rounding.
 import importlib
 import pkgutil
 
-from ctxext.engines._matrix import Cell, Verdict, cell
+from ctxext.engines._matrix import Cell, Verdict, cell, takes_attention
 from ctxext.engines._registry import Engine, ListAttention, Reading
 
 # Every file of this folder holds one `ENGINE`: a new engine is a new file, and no list to edit.
@@ -22,4 +22,6 @@ ENGINES: tuple[Engine, ...] = tuple(
     )
 )
 
-__all__ = ["ENGINES", "Cell", "Engine", "ListAttention", "Reading", "Verdict", "cell"]
+__all__ = [
+    "ENGINES", "Cell", "Engine", "ListAttention", "Reading", "Verdict", "cell", "takes_attention",
+]  # fmt: skip

@@ -28,6 +28,9 @@ class Engine:
         releases: those that are told apart, where methods say since which they work.
         window_flag: its flag for the window in tokens.
         serve: the command for `{repo}` and `{target}`; None = none is offered.
+        needs_folder: whether that command takes a local folder only, so that a repository has to be
+            downloaded first.
+        reads_rope_parameters: whether it reads transformers 5's block, or `rope_scaling` alone.
     """
 
     name: str
@@ -40,6 +43,22 @@ class Engine:
     releases: tuple[str, ...] = ()
     window_flag: str = ""
     serve: str | None = None
+    needs_folder: bool = False
+    reads_rope_parameters: bool = True
+
+    def command(self, model: str, target: int, *, local: bool) -> str | None:
+        """Write the command that serves a model, with plain numbers of tokens.
+
+        Args:
+            model: a repository id, or the path of a folder where `local`.
+            target: window, tokens.
+        """
+        if self.serve is None:
+            return None
+        if self.needs_folder and not local:
+            served = self.serve.format(repo="model", target=target)
+            return f"hf download {model} --local-dir model && {served}"
+        return self.serve.format(repo=model, target=target)
 
     def reading(self, rope_type: str) -> Reading:
         """Say what becomes of a `rope_type` in this engine."""

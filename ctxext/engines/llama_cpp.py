@@ -10,6 +10,7 @@ ENGINE = Engine(
     readings={"dynamic": "lost", "longrope": "ignored"},
     ignored_keys={"attention_factor": "", "beta_fast": "", "beta_slow": "", "truncate": ""},
     window_flag="-c",
-    serve="hf download {repo} --local-dir model && python convert_hf_to_gguf.py model "
-    "--outfile model.gguf && llama-server -m model.gguf -c {target}",
+    serve="python convert_hf_to_gguf.py {repo} --outfile model.gguf && "
+    "llama-server -m model.gguf -c {target}",
+    needs_folder=True,
 )

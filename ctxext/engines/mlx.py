@@ -9,4 +9,5 @@ ENGINE = Engine(
     ignored_keys={"attention_factor": "", "truncate": ""},
     list_attention="standard",
     serve="mlx_lm.generate --model {repo} --prompt -",
+    reads_rope_parameters=False,
 )

@@ -93,9 +93,9 @@ def first_transformers(method: str, model_type: str) -> str:
 def serve_commands(repo_id: str, target: int) -> list[tuple[str, str]]:
     """List (engine, command) with plain numbers of tokens: vLLM's own `k` is 1000."""
     return [
-        (engine.name, engine.serve.format(repo=repo_id, target=target))
+        (engine.name, command)
         for engine in ENGINES
-        if engine.serve is not None
+        if (command := engine.command(repo_id, target, local=False)) is not None
     ]
 
 

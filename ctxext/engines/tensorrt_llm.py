@@ -8,4 +8,5 @@ ENGINE = Engine(
     source="NVIDIA/TensorRT-LLM: tensorrt_llm/_torch/attention_backend/interface.py",
     list_attention="standard",
     ignored_keys={"attention_factor": "", "truncate": ""},
+    reads_rope_parameters=False,
 )

@@ -10,4 +10,5 @@ ENGINE = Engine(
     ignored_keys={"attention_factor": "", "beta_fast": "", "beta_slow": "", "truncate": ""},
     list_attention="one",  # it multiplies the angles by short_mscale and long_mscale
     window_flag="--max-total-tokens",
+    reads_rope_parameters=False,
 )

@@ -3,7 +3,8 @@
 import json
 
 from ctxext.api.extend import extend
-from ctxext.api.inspect import inspect, plot
+from ctxext.api.inspect import inspect
+from ctxext.engines import ENGINES
 from support.checkpoints import build_tiny
 from support.command import run_ctxext
 
@@ -70,14 +71,75 @@ def test_a_lying_qwen3_is_known(tmp_path):
     assert any("--original-length 32768" in w for w in inspect(str(base)).warnings)
 
 
-def test_the_plot_names_methods_window_and_target(tmp_path, tiny_llama):
-    for suffix in ("png", "svg"):
-        path = tmp_path / f"waves.{suffix}"
-        plot(inspect(str(tiny_llama), target=1024), path, target=1024)
-        assert path.stat().st_size > 5000
-    text = (tmp_path / "waves.svg").read_text()
-    for word in ("as it is", "linear", "ntk", "yarn", "trained window", "target"):
-        assert word in text, word
+def test_pairs_are_counted_by_their_turns(stories):
+    # theta 1e4, head_dim 8: wavelengths 2 pi times 1, 10, 100 and 1000, in a window of 512
+    pairs = json.loads(run_ctxext("inspect", stories, "--json").stdout)["rope"]["pairs"]
+    assert pairs == {"complete_a_turn": 2, "never_complete_a_turn": 2, "alias": 0}
+    assert "2 complete a turn in the trained window, 2 never do" in run_ctxext(
+        "inspect", stories
+    ).stdout  # fmt: skip
+
+
+def test_a_pair_that_aliases_is_counted(tmp_path):
+    base = build_tiny(tmp_path / "base")
+    factors = [0.3, 0.1, *[1.0] * 6]  # 1 / 0.3 radians a token are more than pi, 0.316 / 0.1 too
+    block = {
+        "rope_type": "longrope", "factor": 4.0, "short_factor": [1.0] * 8, "long_factor": factors,
+        "original_max_position_embeddings": 128, "rope_theta": 1e4,
+    }  # fmt: skip
+    change(base, rope_parameters=block, max_position_embeddings=512)
+    assert inspect(str(base)).to_dict()["rope"]["pairs"]["alias"] == 2
+
+
+def test_every_engine_has_a_line_with_its_verdict_and_its_command(tmp_path, tiny_llama):
+    extend(str(tiny_llama), target=512, output_dir=tmp_path / "yarn",
+           parameters={"attention_factor": 2.0})  # fmt: skip
+    rows = {row.engine: row for row in inspect(str(tmp_path / "yarn")).serving}
+    assert [engine.name for engine in ENGINES] == list(rows)
+    assert rows["SGLang"].verdict == "wrong"
+    assert "attention_factor" in rows["SGLang"].how
+    assert (rows["vLLM"].verdict, rows["ExLlamaV3"].verdict) == ("needs version", "ok")
+    folder = tmp_path / "a b"
+    extend(str(tiny_llama), target=512, method="ntk", output_dir=folder)
+    rows = {row.engine: row for row in inspect(str(folder)).serving}
+    assert {row.verdict for row in rows.values()} == {"ok"}
+    assert rows["vLLM"].how == f"vllm serve '{folder}' --max-model-len 512"
+    assert rows["llama.cpp"].how.startswith(f"python convert_hf_to_gguf.py '{folder}' ")
+
+
+def test_engines_that_read_old_keys_only_are_named_where_those_are_missing(tmp_path):
+    base = build_tiny(tmp_path / "base")
+    change(base, rope_parameters={"rope_type": "default", "rope_theta": 5e5})  # as 5 saves it
+    wrong = {row.engine for row in inspect(str(base)).serving if row.verdict == "wrong"}
+    assert wrong == {engine.name for engine in ENGINES if not engine.reads_rope_parameters} != set()
+
+
+def test_a_rope_that_nobody_knows_is_served_by_nobody(tmp_path):
+    base = build_tiny(tmp_path / "base")
+    block = {"rope_type": "spiral", "rope_theta": 1e4}
+    change(base, rope_parameters=block, rope_scaling={"rope_type": "spiral"})
+    assert {row.verdict for row in inspect(str(base)).serving} == {"unknown"}
+
+
+def test_extend_says_how_to_serve_what_it_wrote(tmp_path, tiny_llama):
+    out = tmp_path / "out"
+    done = run_ctxext("extend", tiny_llama, "--target", "512", "-o", out)
+    assert "**serve it with**" in done.stdout
+    assert f"| vLLM | yes | vllm serve {out} --max-model-len 512 |" in done.stdout
+    done = run_ctxext(
+        "extend",
+        tiny_llama,
+        "--target",
+        "512",
+        "--method",
+        "linear",
+        "-o",
+        tmp_path / "l",
+        "--json",
+    )
+    rows = {row["engine"]: row for row in json.loads(done.stdout)["serving"]}
+    assert rows["TGI"]["verdict"] == "wrong"
+    assert "linear scaling is ignored by TGI" in done.stderr
 
 
 def test_the_command_says_what_it_drew(tmp_path, tiny_llama):

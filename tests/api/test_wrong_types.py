@@ -26,7 +26,8 @@ VALUES = {
 }
 TAKES = {
     "text": "model data score field device repo_id weights method protocol dtype merge_dtype what "
-    "bos source quantize attention schedule offload documents reference run adapter output_dir",
+    "bos source first second quantize attention schedule offload documents reference run adapter "
+    "output_dir",
     "text none": "finetune.model plan_finetune.model revision tokenizer base_model token "
     "commit_message gpu report_to prefer start factors list_methods.name "
     "include_path output base gguf fertility.reference perplexity.output_dir retrieval.output_dir "
@@ -60,7 +61,7 @@ RIGHT = {name: kinds.split() for kinds, names in TAKES.items() for name in names
 REQUIRED = {
     "models": "base", "data": "text.txt", "tasks": "copy", "output_dir": "out", "recipe": {},
     "adapter": "adapter", "run": "run", "runs": "run", "repo_id": "a/b", "source": "text.txt",
-    "reference": "base",
+    "reference": "base", "first": "base", "second": "base",
 }  # fmt: skip
 
 

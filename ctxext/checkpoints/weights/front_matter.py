@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from ctxext.checkpoints.weights.files import inside
 from ctxext.errors import BadInput
 from ctxext.runs.checked import printable_text
@@ -76,6 +74,8 @@ def _entries(readme: str) -> dict[str, tuple[str, ...]]:
 
 def _texts(block: str) -> tuple[str, ...]:
     """Read `key: text`, or a list of texts; nothing where it is neither."""
+    import yaml  # where there is a README to read: most of what `extend` takes is its start
+
     try:
         # All scalars are texts for this loader: for others the language `no` is a false.
         value = next(iter(yaml.load(block, yaml.BaseLoader).values()))  # noqa: S506, only texts

@@ -33,18 +33,29 @@ def new_figure(
     panels: int, *, rows: int = 1, width: float = 5.6, height: float = 4.2
 ) -> tuple["Figure", list["Axes"]]:
     """Make a figure with `panels` axes side by side in each of its rows, drawn without a screen."""
+    figure = blank_figure(width * panels, height * rows)
+    axes = [figure.add_subplot(rows, panels, i + 1) for i in range(rows * panels)]
+    for axis in axes:
+        plain_axis(axis)
+    return figure, axes
+
+
+def blank_figure(width: float, height: float) -> "Figure":
+    """Make a figure without axes, inches, drawn without a screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * panels, height * rows), dpi=120, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = [figure.add_subplot(rows, panels, i + 1) for i in range(rows * panels)]
-    for axis in axes:
-        axis.grid(visible=True, color="#dddddd", linewidth=0.6)
-        axis.set_axisbelow(True)
-        for side in ("top", "right"):
-            axis.spines[side].set_visible(False)
-    return figure, axes
+    return figure
+
+
+def plain_axis(axis: "Axes") -> None:
+    """Give axes the look of all charts: a pale grid behind, no lines above and at the right."""
+    axis.grid(visible=True, color="#dddddd", linewidth=0.6)
+    axis.set_axisbelow(True)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
 
 
 def length_axis(axis: Any, lengths: Sequence[int], label: str) -> None:

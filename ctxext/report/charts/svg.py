@@ -22,6 +22,8 @@ _VARIABLES = {
     "#000000": "currentColor",
     "#dddddd": "var(--grid)",
     "#cccccc": "var(--grid)",
+    "#eeeeee": "var(--band)",
+    "#f6f6f6": "var(--band-pale)",
     "#555555": "var(--muted)",
     "#666666": "var(--muted)",
     "#767676": "var(--neutral)",

@@ -1,7 +1,7 @@
 """`ctxext inspect`: how a checkpoint encodes position, and what is suspicious about it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -18,6 +18,7 @@ from ctxext.checkpoints.config.quantised import quantised_by
 from ctxext.checkpoints.config.rope_block import Dialect
 from ctxext.checkpoints.config.windows import Window
 from ctxext.checkpoints.folder import CONFIG
+from ctxext.checkpoints.live.probe import Probe, probe as ask_a_random_model
 from ctxext.checkpoints.live.tokenizer import TOKENIZER, missing_tokenizer
 from ctxext.checkpoints.opened import Opened, open_checkpoint
 from ctxext.checkpoints.weights.carry import TOKENIZER_CONFIG, fixed_lengths
@@ -41,6 +42,7 @@ class InspectResult:
     Attributes:
         serving: what each engine makes of the rope, and how it is started; empty without one.
         target: what methods do at a target, where one was given.
+        probe: what a small random model of its class does, where that was asked for.
     """
 
     opened: Opened
@@ -52,6 +54,7 @@ class InspectResult:
     warnings: tuple[str, ...]
     serving: tuple[Serving, ...] = ()
     target: TargetTable | None = None
+    probe: Probe | None = None
 
     @property
     def bands(self) -> Bands | None:
@@ -119,6 +122,7 @@ class InspectResult:
             "methods": [dict(m) for m in self.methods],
             "serving": [row.to_dict() for row in self.serving],
             "target": self.target.to_dict() if self.target else None,
+            "probe": asdict(self.probe) if self.probe else None,
             "warnings": list(self.warnings),
         }
 
@@ -131,6 +135,7 @@ def inspect(
     revision: str | None = None,
     original_length: int | str | None = None,
     prefer: Dialect | None = None,
+    probe: bool = False,
 ) -> InspectResult:
     """Read a checkpoint's config and weight headers; loads no weights and runs no model code.
 
@@ -139,9 +144,11 @@ def inspect(
         target: a window in tokens to judge against, e.g. sliding attention.
         original_length: the trained window, where the config is known to be wrong.
         prefer: which rope dialect counts where the two disagree.
+        probe: also build transformers' class small and random, and see by what it turns.
 
     Raises:
-        BadInput: as `find_checkpoint`, `detect` and `read_weights`.
+        BadInput: as `find_checkpoint`, `detect` and `read_weights`; `probe`, and transformers makes
+            no model of the config.
         CtxextError: corrupt weights.
     """
     target = maybe_tokens(target, "target")
@@ -166,6 +173,9 @@ def inspect(
         if element is not None and (size := kv_bytes(position, length, element)) is not None
     }
     warnings += _suspicions(opened, target)
+    probed = ask_a_random_model(opened.source, position) if probe else None
+    if probed is not None and not probed.agrees:
+        warnings.append(f"the probe disagrees with what was read: {probed.said}")
     return InspectResult(
         opened=opened,
         parameters=weights.parameters_once(tied=tied_head(opened.config)) if weights else None,
@@ -176,6 +186,7 @@ def inspect(
         warnings=tuple(dict.fromkeys(warnings)),
         serving=_serving(opened, model),
         target=target_table(opened.config, position, target, quote(model)) if target else None,
+        probe=probed,
     )
 
 

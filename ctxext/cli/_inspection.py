@@ -25,7 +25,8 @@ _ATTENTION = {
 
 def show_inspection(result: "InspectResult") -> None:
     """Print what a checkpoint is, which engines read it, and what methods do to it."""
-    _lines([*_said(result), *_rope_lines(result), *_layer_lines(result)])
+    probe = [("probe", result.probe.said)] if result.probe else []
+    _lines([*_said(result), *_rope_lines(result), *_layer_lines(result), *probe])
     table(
         "methods",
         ("method", "applies", "needs"),

@@ -38,6 +38,13 @@ def command(
             ".svg.",
         ),
     ] = None,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help="Also see by what a small random model of its class turns (loads torch).",
+        ),
+    ] = False,
     json: options.Json = False,
     original_length: options.OriginalLength = None,
     prefer: options.Prefer = None,
@@ -55,6 +62,8 @@ def command(
     if other is not None:
         if plot is not None:
             raise BadInput("--plot draws one checkpoint, and two are named", "leave one out")
+        if probe:
+            raise BadInput("--probe asks of one checkpoint, and two are named", "leave one out")
         from ctxext.api.inspect_difference import inspect_difference
 
         difference = inspect_difference(
@@ -69,7 +78,12 @@ def command(
     from ctxext.api.inspect import inspect
 
     result = inspect(
-        model, target=wanted, revision=revision, original_length=trained, prefer=prefer
+        model,
+        target=wanted,
+        revision=revision,
+        original_length=trained,
+        prefer=prefer,
+        probe=probe,
     )
     if plot is not None:
         from ctxext.api.inspect_plot import plot as draw

@@ -34,9 +34,9 @@ TAKES = {
     "harness.output_dir extend.output_dir fertility.output_dir retrieval.data",
     "text texts": "models tasks runs evaluations targets",
     "text texts none": "names",
-    "flag": "overwrite resume dry_run check verify private create_pr trust_remote_code aligned "
-    "train_norms train_embeddings rslora dora compile gradient_checkpointing self_check keep_best "
-    "fold_attention_factor",
+    "flag": "overwrite resume dry_run check probe verify private create_pr trust_remote_code "
+    "aligned train_norms train_embeddings rslora dora compile gradient_checkpointing self_check "
+    "keep_best fold_attention_factor",
     # Words are no lengths: they are refused as values.
     "whole": "samples seed batch_size rank gradient_accumulation steps warmup_steps save_every "
     "max_skipped pose_chunks ParallelConfig.context shard stride prefill_chunk seq_length "

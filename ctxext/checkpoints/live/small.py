@@ -34,7 +34,9 @@ def small_decoder(config: Any, position: Position, dtype: "torch.dtype") -> Any:
         setattr(small, name, None)
     small.num_hidden_layers = 1
     types = getattr(small, "layer_types", None)
-    if types:
+    if isinstance(getattr(type(small), "layer_types", None), property):  # made of other keys
+        small.num_hidden_layers = _far_layer(position) + 1
+    elif types:
         far = form_of(position.model_type).layer_type
         small.layer_types = [far if far in types else types[_far_layer(position)]]
     return AutoModel.from_config(small, dtype=dtype)

@@ -1,9 +1,11 @@
 """Every causal type of the installed transformers: extended exactly as meant, or refused."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
@@ -16,7 +18,7 @@ from ctxext.encodings.kinds import ROTARY
 from ctxext.errors import BadInput
 from ctxext.methods import get_method
 from ctxext.methods.yarn import yarn_attention
-from support.every_family import TYPES, decoder, read
+from support.every_family import TYPES, decoder, read, table
 
 FACTOR = 4
 
@@ -109,3 +111,11 @@ def test_what_is_extended_is_the_meant_model_and_the_rest_is_refused(name):
 @pytest.mark.parametrize("name", TYPES)
 def test_by_other_methods_too(name, method):
     check(name, method)
+
+
+def test_the_table_in_the_docs_is_what_is_done():
+    path = Path(__file__).parents[2] / "docs" / "families.md"
+    said = path.read_text()
+    if f"\n{transformers.__version__}:" not in said:
+        pytest.skip(f"docs/families.md is of another transformers than {transformers.__version__}")
+    assert table() == said

@@ -12,6 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import detect
 from ctxext.checkpoints.config.extendable import not_by_this
+from ctxext.checkpoints.config.patch import plan_patch
 from ctxext.checkpoints.config.rope_forms import form_of
 from ctxext.encodings.kinds import ROTARY
 from ctxext.errors import BadInput
@@ -85,7 +86,8 @@ def table():
 def row(name):
     """(position encoding, yes or no, methods or the reason) of a type."""
     try:
-        position = read(decoder(name)[1])
+        document = decoder(name)[1]
+        position = read(document)
     except BadInput as refusal:
         return "unknown", "no", _reason(refusal)
     except (ValueError, AttributeError, NotImplementedError, StrictDataclassError):
@@ -94,7 +96,11 @@ def row(name):
     if position.encoding not in ROTARY:
         return word, "no", "no rope to scale"
     reasons = {each: not_by_this(position, method, "") for each, method in METHODS.items()}
-    methods = [each for each, reason in reasons.items() if reason is None]
+    methods = [
+        each
+        for each, reason in reasons.items()
+        if reason is None and _plans(document, position, each)
+    ]
     if not methods:
         return word, "no", _reason(reasons["yarn"])
     if position.model_type in families.LATENT:
@@ -103,6 +109,20 @@ def row(name):
         word += ", by layer type"
     every = len(methods) == len(METHODS)
     return word, "yes", "every method" if every else ", ".join(sorted(methods))
+
+
+def _plans(document, position, name):
+    """Whether a method gives a config; one that needs more than a target is taken at its word."""
+    method = METHODS[name]
+    if method.required or method.takes_back:
+        return True
+    try:
+        plan_patch(
+            document, position, method=name, target=4 * position.window.current, parameters={}
+        )
+    except BadInput:
+        return False
+    return True
 
 
 def _reason(refusal):

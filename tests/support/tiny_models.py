@@ -20,14 +20,19 @@ _SIZES = {
 _OF_A_TYPE = {
     "bamba": {"attn_layer_indices": [1, 3]},
     "gemma3n_text": {"num_kv_shared_layers": 0},
+    "gpt_neo": {"attention_types": [[["global", "local"], 4]]},
     "hunyuan_v1_dense": {"head_dim": 16},
     "hunyuan_v1_moe": {"head_dim": 16},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 4, "num_dense_layers": 1},
     "longcat_flash": {"num_attention_heads": 4, "head_dim": 8},
     "mimo_v2_flash": {"head_dim": 24},
     "ministral": {"head_dim": 16},
+    "qwen4_exp_text": {
+        "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": 64,
+        "indexer_compress_ratio": 4,
+    },
     "zaya": {"num_experts_per_tok": 1},
-}
+}  # fmt: skip
 
 
 def tiny_config(model_type, **changes):

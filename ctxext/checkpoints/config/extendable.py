@@ -20,7 +20,6 @@ _REASONS: Final = {
         "only its windowed layers turn, and the far-reaching ones have no position",
     ),
     "recurrent_gemma": "its attention is windowed, and recurrent layers carry the rest",
-    "qwen4_exp_text": "its class reads its rope in a form that was not measured",
 }
 
 

@@ -109,8 +109,8 @@ ROTARY_TYPES: Final = frozenset(
         "olmo_hybrid", "olmoe", "persimmon", "phi", "phi3", "phi4_multimodal", "phimoe", "qwen2",
         "qwen2_moe", "qwen2_vl_text", "qwen2_5_vl_text", "qwen3", "qwen3_5_moe_text",
         "qwen3_5_text", "qwen3_moe", "qwen3_next", "qwen3_vl_text", "qwen3_vl_moe_text",
-        "recurrent_gemma", "sarvam_moe", "seed_oss", "solar_open", "stablelm", "starcoder2",
-        "vaultgemma",
+        "qwen4_exp_text", "recurrent_gemma", "sarvam_moe", "seed_oss", "solar_open", "stablelm",
+        "starcoder2", "vaultgemma",
     }
 )  # fmt: skip
 # The rope that a class makes where its config has none.
@@ -139,12 +139,12 @@ THETA_BESIDE_ABSENT: Final = frozenset({"gpt_oss"})
 ROTARY_BY_LAYER_TYPE: Final = frozenset(
     {
         "deepseek_v4", "dory", "dots3_note_text", "gemma4_text", "gemma4_unified_text", "laguna",
-        "lfm3", "mellum", "mimo_v2_flash", "modernbert-decoder", "qwen4_exp_text", "zaya",
+        "lfm3", "mellum", "mimo_v2_flash", "modernbert-decoder", "zaya",
     }
 )  # fmt: skip
 # A share of a head turns, of types whose rope is not read.
 TURNS_PARTS: Final = NO_WINDOW | ROTARY_BY_LAYER_TYPE - {
-    "dory", "mellum", "modernbert-decoder", "qwen4_exp_text",
+    "dory", "mellum", "modernbert-decoder",
 }  # fmt: skip
 # The flat keys are those of the full-attention layers; sliding ones have a theta of their own.
 FLAT_ROPE_OF_FULL_LAYERS: Final = frozenset({"gemma3_text", "gemma3n_text", "olmo3"})

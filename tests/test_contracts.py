@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import ctxext
-from ctxext.cli.main import app
+from ctxext.cli.main import command_line
 from support.command import run_ctxext
 
-COMMANDS = [command.name for command in app.registered_commands]
+COMMANDS = [command.name for command in command_line().registered_commands]
 ROOT = Path(__file__).parent.parent
 
 

@@ -14,9 +14,9 @@ COMMAND = re.compile(r"(?:accelerate launch|torchrun) ")
 def ctxext_options():
     from typer.main import get_command
 
-    from ctxext.cli.main import app
+    from ctxext.cli.main import command_line
 
-    command = get_command(app).commands["finetune"]
+    command = get_command(command_line()).commands["finetune"]
     return {name for parameter in command.params for name in parameter.opts}
 
 

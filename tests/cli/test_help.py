@@ -7,16 +7,16 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from ctxext.cli.main import app
+from ctxext.cli.main import command_line
 from support.command import run_ctxext
 
-GROUP = get_command(app)
+GROUP = get_command(command_line())
 COMMANDS = sorted(GROUP.commands)
 ROW = re.compile(r"│ [* ]? *(?=-)")  # of an option; other lines of a panel go on with one
 
 
 def help_of(*command, columns):
-    done = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": str(columns)})
+    done = CliRunner().invoke(command_line(), [*command, "--help"], env={"COLUMNS": str(columns)})
     assert done.exit_code == 0, done.output
     return re.sub(r"\x1b\[[0-9;]*m", "", done.output)
 

@@ -41,9 +41,9 @@ def test_every_way_out_is_taken_by_the_command_line():
     """The flags and keys that the sentence names exist."""
     from typer.main import get_command
 
-    from ctxext.cli.main import app
+    from ctxext.cli.main import command_line
 
-    known = {n for p in get_command(app).commands["finetune"].params for n in p.opts}
+    known = {n for p in get_command(command_line()).commands["finetune"].params for n in p.opts}
     wasteful = config(batch_size=4, gradient_checkpointing=False, loss_chunk=1024)
     for way in ways_of(wasteful, 2, on_gpu=True):
         words = way.change.split()

@@ -41,7 +41,7 @@ def test_extend_train_merge_measure(tmp_path, book, model_type):
         assert after["text_config"]["max_position_embeddings"] == 256
     ran("finetune", extended, "--data", book, "--seq-length", 256, "--steps", 5, "--lr", "1e-2",
         "-o", run)  # fmt: skip
-    ran("merge", run / "adapter", "--verify", "-o", merged)
+    ran("merge", run / "adapter", "--base", extended, "--verify", "-o", merged)
     ids = torch.randint(3, 200, (1, 200))
     with torch.no_grad():
         plain = loaded(extended, model_type)(input_ids=ids).logits

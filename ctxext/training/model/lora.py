@@ -15,6 +15,10 @@ from ctxext.training.model.batch import Batch
 from ctxext.training.model.loss import IGNORED, summed_nll
 from ctxext.training.model.router_loss import router_loss, wants_router_loss
 
+# What experts were called before transformers 5 put them into one tensor. peft takes these names
+# for that tensor, wherever else they stand, and an adapter of it cannot be merged exactly here.
+_OF_EXPERTS = {"gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"}
+
 
 @dataclass(frozen=True)
 class TrainedGroup:
@@ -72,7 +76,8 @@ def add_adapters(model: Any, config: LoraConfig, base_name: str) -> Any:
     every = ALL_LINEAR in config.targets
     if config.targets == ATTENTION_OF_LLAMA and not linear.issuperset(ATTENTION_OF_LLAMA):
         every = True  # nobody asked for these names, and the model has others
-    targets = sorted(linear - head) if every else list(config.targets)
+    left_out = head | (_OF_EXPERTS if _fuses_experts(decoder) else set())
+    targets = sorted(linear - left_out) if every else list(config.targets)
     for target in targets:
         if target not in linear or target in head:
             raise BadInput(
@@ -110,6 +115,13 @@ def add_adapters(model: Any, config: LoraConfig, base_name: str) -> Any:
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     return wrapped
+
+
+def _fuses_experts(decoder: Any) -> bool:
+    """Tell whether experts stand in one tensor, which is no linear layer."""
+    return any(
+        parameter.ndim == 3 and "experts" in name for name, parameter in decoder.named_parameters()
+    )
 
 
 def _paths(model: Any, decoder: Any, names: list[str]) -> list[str]:

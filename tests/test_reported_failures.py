@@ -124,6 +124,16 @@ def test_attention_that_slides_everywhere_is_refused_with_the_way_out():
     assert "--sliding-window" in refusal.value.hint
 
 
+def test_a_class_that_needs_a_window_is_not_left_without_one():
+    config = {**LLAMA, "model_type": "gemma2", "head_dim": 16, "sliding_window": 512}
+    position = detect(config, where="config.json")
+    with pytest.raises(BadInput, match="no way to switch its windows off") as refusal:
+        plan_patch(
+            config, position, method="yarn", target=32768, parameters={}, sliding_window=None
+        )
+    assert "--sliding-window 32768" in refusal.value.hint
+
+
 def test_a_family_whose_config_claims_more_than_was_trained_is_known():
     config = {**LLAMA, "model_type": "qwen3", "head_dim": 16, "max_position_embeddings": 40960}
     assert any(

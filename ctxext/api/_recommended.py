@@ -55,7 +55,8 @@ def recommended(
     command = f"ctxext extend {model} --method {chosen.name} --target {target}"
     if windowed := _all_windowed(position, target):
         sentences.insert(0, windowed)
-        command += " --sliding-window off"
+        off = position.model_type in families.WINDOW_MAY_BE_NULL
+        command += f" --sliding-window {'off' if off else target}"
     return Recommendation(
         method=chosen.name,
         reason=". ".join(sentence for sentence in sentences if sentence) + ".",

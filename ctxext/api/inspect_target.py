@@ -1,7 +1,7 @@
 """`ctxext inspect --target`: what each method does to the rotary pairs, and which one to take."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from ctxext.api._recommended import recommended
 from ctxext.api._serving import Written, divided
@@ -16,8 +16,6 @@ from ctxext.encodings.turns import Bands, bands_of, first_negative, slowed
 from ctxext.errors import BadInput
 from ctxext.methods import METHODS, Method
 from ctxext.runs.rows.inspect import MethodAtTarget, TargetTable
-
-_OFF: Final = None  # the windows of every layer: what the rope does is asked apart from them
 
 
 def target_table(
@@ -76,7 +74,8 @@ def _row(
             raise BadInput(f"--target: {method.name} takes an extension back, and has no target")
         extension = plan_patch(
             config, position, method=method.name, target=target, parameters={}, where=CONFIG,
-            sliding_window=_OFF if _all_windowed(position) else "keep",
+            # What the rope does is asked apart from windows, which would be refused.
+            sliding_window=target if _all_windowed(position) else "keep",
         ).extension  # fmt: skip
     except BadInput as error:
         return MethodAtTarget(name=method.name, reason=str(error), training=method.training)

@@ -25,6 +25,10 @@ REACH_KEY: Final = {"gpt_neo": "window_size", "recurrent_gemma": "attention_wind
 SLIDES_BY_FLAG: Final = frozenset(
     {"qwen2", "qwen2_5_vl_text", "qwen2_moe", "qwen2_vl_text", "qwen3", "qwen3_moe"}
 )
+# A window of null means that no layer slides; the classes of others stop without a number.
+WINDOW_MAY_BE_NULL: Final = SLIDES_BY_FLAG | {
+    "mistral", "mixtral", "phi3", "phi4_multimodal", "phimoe", "starcoder2",
+}  # fmt: skip
 # A `sliding_window` in the config changes nothing: every layer attends to all.
 IGNORES_SLIDING_WINDOW: Final = frozenset({"moshi"})
 

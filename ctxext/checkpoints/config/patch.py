@@ -389,6 +389,11 @@ def _patch_sliding_window(
             )
         return
     if wanted is None:
+        if sliding and position.model_type not in families.WINDOW_MAY_BE_NULL:
+            raise BadInput(
+                f"the class of {position.model_type} has no way to switch its windows off",
+                f"give one that reaches as far: --sliding-window {target}",
+            )
         config["sliding_window"] = None
         if "use_sliding_window" in config:
             config["use_sliding_window"] = False

@@ -6,7 +6,7 @@ from ctxext.encodings.rope import RopeSpec, inv_freq_of
 from ctxext.errors import BadInput
 from ctxext.methods._registry import Extension, method
 
-_KEY: Final = "dual_chunk_attention_config"
+CONFIG_KEY: Final = "dual_chunk_attention_config"
 
 
 @method(
@@ -16,7 +16,7 @@ _KEY: Final = "dual_chunk_attention_config"
     training="none, it is made for use without training",
     rope_type="default",
     since="any",
-    top_key=_KEY,
+    top_key=CONFIG_KEY,
     told_apart=False,
 )
 def dual_chunk(
@@ -62,5 +62,5 @@ def dual_chunk(
         rope_theta=spec.rope_theta,
         rope_block={"rope_type": "default"},
         max_position_embeddings=target,
-        beside={_KEY: {**sizes, "original_max_position_embeddings": window}},
+        beside={CONFIG_KEY: {**sizes, "original_max_position_embeddings": window}},
     )

@@ -11,6 +11,7 @@ so no distance is larger than chunk_size. Queries and keys come here turned by t
 are turned on by the difference.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.live.attention import register_attention
 from ctxext.checkpoints.live.rotary import one_live_rope
 from ctxext.checkpoints.live.turned import Turning, turning_of
+from ctxext.encodings.kinds import ROTARY
 from ctxext.errors import CtxextError
 from ctxext.methods.dual_chunk import CONFIG_KEY
 
@@ -108,8 +110,12 @@ def use_dual_chunks(model: Any, config: Mapping[str, Any], position: Position) -
 
 def _obstacle(model: Any, position: Position) -> str | None:
     """Say what of a checkpoint this attention cannot do; None: nothing that its config shows."""
-    if position.rope is None or position.encoding not in ("rope", "partial-rope"):
-        return "its layers do not all turn by one rope"
+    if position.encoding == "mixed":
+        return "some of its layers have no position"
+    if position.encoding not in ROTARY:
+        return f"its positions are {position.encoding or 'unknown'}"
+    if position.rope is None:
+        return "its rope is not read from the config"
     if position.rope.block.follows_length:
         return f"{position.rope.block.rope_type} scaling follows the length of the text"
     if any(layer.attention != "full" or layer.window is not None for layer in position.layers):
@@ -197,25 +203,22 @@ def folded(
     out = query.new_empty(batch, heads, queries, value.shape[-1])
     query, key, value = query.to(work), key.to(work), value.to(work)
     places = torch.arange(keys, device=query.device)
-    reach = max(0, (keys - 1) // n - 1) * n  # keys that are far from some query
-    far_keys = turn(key[:, :, :reach], places[:reach], places[:reach] % n)
+    key = turn(key, places, places % n)
     size = (_LOGITS_ON_GPU if query.is_cuda else _LOGITS) // (batch * heads * keys)
     begin = keys - queries
     while begin < keys:
         chunk = begin // n * n  # where the queries' own begins
         before, end = max(0, chunk - n), min(begin + max(1, size), chunk + n, keys)
         at, of_block = places[begin:end], slice(begin - (keys - queries), end - (keys - queries))
-        block = query[:, :, of_block]
-        # The chunk before keeps its own positions: its first key is at `before`, not at 0.
-        near = before + (at - before).clamp(max=folding.chunk_size)
+        block, hidden = query[:, :, of_block], places[None, chunk:end] > at[:, None]
+        near = (at % n + n).clamp(max=folding.chunk_size)
         far = torch.full_like(at, min(2 * n - 1, folding.chunk_size))
-        logits = torch.cat([
-            _products(turn(block, at, far), far_keys[:, :, :before]),
+        pieces = (
+            _products(turn(block, at, far), key[:, :, :before]),
             _products(turn(block, at, near), key[:, :, before:chunk]),
-            _products(block, key[:, :, chunk:end]).masked_fill(
-                places[None, chunk:end] > at[:, None], float("-inf")
-            ),
-        ], dim=-1)  # fmt: skip
+            _products(turn(block, at, at % n), key[:, :, chunk:end]).masked_fill(hidden, -math.inf),
+        )
+        logits = torch.cat(pieces, dim=-1)
         weights = (logits * scaling).softmax(-1)
         out[:, :, of_block] = (weights.flatten(2, 3) @ value[:, :, :end]).unflatten(
             2, weights.shape[2:4]

@@ -65,9 +65,7 @@ def turning_of(model: Any, inv_freq: torch.Tensor) -> tuple[Turning | None, list
     places = torch.arange(_TOKENS, device=device)
     with torch.inference_mode():
         try:
-            (near, modules), (far, _) = (
-                _queries(model, ids, places + away) for away in (0, _AWAY)
-            )
+            (near, modules), (far, _) = (_queries(model, ids, places + away) for away in (0, _AWAY))
         except (TypeError, ValueError, NotImplementedError):
             return None, []
     if not near or len(near) != len(far):

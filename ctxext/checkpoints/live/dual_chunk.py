@@ -79,14 +79,8 @@ def use_dual_chunks(model: Any, config: Mapping[str, Any], position: Position) -
     if not block:
         return None
     without = f"measured without dual chunk attention, although its config has {CONFIG_KEY}: "
-    sizes = [block.get(name) for name in ("chunk_size", "local_size")] if (
-        isinstance(block, dict)
-    ) else []  # fmt: skip
-    if not (
-        len(sizes) == 2
-        and all(isinstance(size, int) and not isinstance(size, bool) for size in sizes)
-        and 0 < sizes[1] < sizes[0]
-    ):
+    sizes = _sizes(block)
+    if sizes is None:
         return f"{without}its chunk_size and local_size are not 0 < local_size < chunk_size"
     why_not = _obstacle(model, position)
     if why_not is not None:
@@ -104,8 +98,18 @@ def use_dual_chunks(model: Any, config: Mapping[str, Any], position: Position) -
     model.config.get_text_config()._attn_implementation = DUAL_CHUNK
     return (
         f"measured with dual chunk attention by its formula (chunk_size {sizes[0]}, local_size "
-        f"{sizes[1]}), as engines that read {CONFIG_KEY} do; transformers ignores it"
+        f"{sizes[1]}); transformers by itself ignores {CONFIG_KEY}"
     )
+
+
+def _sizes(block: object) -> tuple[int, int] | None:
+    """Read (chunk_size, local_size), tokens; None where they are no such numbers."""
+    if not isinstance(block, dict):
+        return None
+    chunk, local = block.get("chunk_size"), block.get("local_size")
+    if type(chunk) is not int or type(local) is not int or not 0 < local < chunk:
+        return None
+    return chunk, local
 
 
 def _obstacle(model: Any, position: Position) -> str | None:
@@ -220,9 +224,7 @@ def folded(
         )
         logits = torch.cat(pieces, dim=-1)
         weights = (logits * scaling).softmax(-1)
-        out[:, :, of_block] = (weights.flatten(2, 3) @ value[:, :, :end]).unflatten(
-            2, weights.shape[2:4]
-        ).flatten(1, 2)  # fmt: skip
+        out[:, :, of_block] = _weighted(weights, value[:, :, :end])
         begin = end
     return out
 
@@ -233,6 +235,16 @@ def _products(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     Returns:
         (batch, key heads, heads of a key, queries, keys).
     """
-    grouped = query.unflatten(1, (key.shape[1], -1))
-    products = grouped.flatten(2, 3) @ key.transpose(2, 3)
-    return products.unflatten(2, grouped.shape[2:4])
+    grouped = query.reshape(len(query), key.shape[1], -1, query.shape[3])
+    products = grouped @ key.transpose(2, 3)
+    return products.reshape(*key.shape[:2], -1, query.shape[2], key.shape[2])
+
+
+def _weighted(weights: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Sum values (batch, key heads, keys, d) by weights, shaped as `_products` returns them.
+
+    Returns:
+        (batch, heads, queries, d).
+    """
+    batch, _, _, queries, _ = weights.shape
+    return (weights.flatten(2, 3) @ value).reshape(batch, -1, queries, value.shape[-1])

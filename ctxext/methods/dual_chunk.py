@@ -32,8 +32,8 @@ def dual_chunk(
     theirs so that the distance to a key of the same chunk is exact, to the chunk before as well for
     `local_size` tokens, and to farther ones a constant below `chunk_size`. No frequency changes;
     the work is done by the engine's attention, and only where it has such a one: SGLang, and vLLM
-    from 0.8.5 to 0.10. Everywhere else, in transformers too, the checkpoint is unscaled. Evaluations
-    of ctxext do it by the formula.
+    from 0.8.5 to 0.10. Everywhere else, in transformers too, the checkpoint is unscaled.
+    ctxext's own evaluations run it by its formula.
 
     Args:
         spec: trained window L in tokens.

@@ -235,9 +235,11 @@ def _products(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
     Returns:
         (batch, key heads, heads of a key, queries, keys).
     """
-    grouped = query.reshape(len(query), key.shape[1], -1, query.shape[3])
+    batch, heads, queries, size = query.shape
+    of_key = heads // key.shape[1]
+    grouped = query.reshape(batch, key.shape[1], of_key * queries, size)
     products = grouped @ key.transpose(2, 3)
-    return products.reshape(*key.shape[:2], -1, query.shape[2], key.shape[2])
+    return products.reshape(batch, key.shape[1], of_key, queries, key.shape[2])
 
 
 def _weighted(weights: torch.Tensor, value: torch.Tensor) -> torch.Tensor:

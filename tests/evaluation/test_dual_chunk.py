@@ -228,7 +228,7 @@ def test_eval_ppl_reads_far_by_dual_chunks(shipped, dual_chunk):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    row = {(r["model"], r["length"]): r["perplexity"] for r in document["by_length"]}
+    row = {(r["model"], r["length"]): r["perplexity"] for r in document["results"]}
     assert row["plain", window // 2] == row["dual", window // 2]  # to the bit: shorter than a chunk
     assert row["dual", 4 * window] < 0.8 * row["plain", 4 * window]
     sentence = "dual: measured with dual chunk attention by its formula"

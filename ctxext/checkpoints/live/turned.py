@@ -15,7 +15,7 @@ import torch
 from ctxext.checkpoints.live.attention import register_attention
 
 _LOOK = "ctxext_look"
-_TOKENS, _AWAY = 8, 5
+_TOKENS, _AWAY = 8, 500  # so far apart that slow pairs turn too
 _ADDED = ("softcap", "s_aux", "position_bias")  # what a model may add to plain attention
 
 
@@ -81,8 +81,8 @@ def _same(turning: Turning, near: torch.Tensor, far: torch.Tensor, places: torch
     if near.shape[-1] < 2 * len(turning.inv_freq):
         return False
     wanted = turning.turn(near.float(), places, places + _AWAY)
-    allowed = max(1e-3, 64 * torch.finfo(near.dtype).eps)
-    return float((wanted - far.float()).abs().max()) <= allowed * float(far.abs().max())
+    allowed = max(1e-3, 16 * torch.finfo(near.dtype).eps)
+    return float((wanted - far.float()).norm()) <= allowed * float(far.float().norm())
 
 
 def _queries(

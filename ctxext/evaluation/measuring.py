@@ -20,6 +20,7 @@ from ctxext.checkpoints.weights.files import read_weights
 from ctxext.errors import BadInput, CtxextError
 from ctxext.evaluation.earlier import D, Earlier, MeasuredBy
 from ctxext.machine.launch import Launch
+from ctxext.methods.dual_chunk import CONFIG_KEY
 from ctxext.runs.checked import Broken, read_checked
 from ctxext.runs.journal import Journal
 from ctxext.runs.json_file import dump_measured, finite
@@ -188,6 +189,8 @@ def weights_state(source: Source) -> str:
     For the journal of a run that goes on on the same machine; no hash of gigabytes.
     """
     config = sha256_of(source.folder / CONFIG)
+    if CONFIG_KEY in (source.folder / CONFIG).read_text(encoding="utf-8", errors="replace"):
+        config = f"{config} by dual chunks"  # not so in folders of earlier versions
     files = []
     for name in sorted(read_weights(source.folder).shards):
         stat = (source.folder / name).stat()

@@ -77,14 +77,22 @@ class Loading:
     def load(
         self, checkpoint: Opened, launch: Launch | None = None, on_note: Note = unheard
     ) -> Any:
-        """Load a checkpoint's model onto the device of this process."""
+        """Load a checkpoint's model onto the device of this process.
+
+        One whose config asks for dual chunk attention attends so, or `on_note` hears why not.
+        """
+        from ctxext.checkpoints.live.dual_chunk import use_dual_chunks
         from ctxext.checkpoints.live.load import device_of, load_model
 
-        return load_model(
+        model = load_model(
             checkpoint.source, checkpoint.position, dtype=self.dtype,
             device=device_of(self.device, launch or Launch()),
             trust_remote_code=self.trust_remote_code, on_note=on_note,
         )  # fmt: skip
+        said = use_dual_chunks(model, checkpoint.config, checkpoint.position)
+        if said is not None:
+            on_note(said)
+        return model
 
 
 class Session:

@@ -6,7 +6,7 @@ from ctxext.encodings.rope import RopeSpec, inv_freq_of
 from ctxext.errors import BadInput
 from ctxext.methods._registry import Extension, method
 
-_KEY: Final = "dual_chunk_attention_config"
+CONFIG_KEY: Final = "dual_chunk_attention_config"
 
 
 @method(
@@ -16,7 +16,7 @@ _KEY: Final = "dual_chunk_attention_config"
     training="none, it is made for use without training",
     rope_type="default",
     since="any",
-    top_key=_KEY,
+    top_key=CONFIG_KEY,
     told_apart=False,
 )
 def dual_chunk(
@@ -33,6 +33,7 @@ def dual_chunk(
     `local_size` tokens, and to farther ones a constant below `chunk_size`. No frequency changes;
     the work is done by the engine's attention, and only where it has such a one: SGLang, and vLLM
     from 0.8.5 to 0.10. Everywhere else, in transformers too, the checkpoint is unscaled.
+    ctxext's own evaluations run it by its formula.
 
     Args:
         spec: trained window L in tokens.
@@ -62,5 +63,5 @@ def dual_chunk(
         rope_theta=spec.rope_theta,
         rope_block={"rope_type": "default"},
         max_position_embeddings=target,
-        beside={_KEY: {**sizes, "original_max_position_embeddings": window}},
+        beside={CONFIG_KEY: {**sizes, "original_max_position_embeddings": window}},
     )

@@ -8,6 +8,7 @@ from ctxext.checkpoints.config import families, rope_families
 from ctxext.checkpoints.config.rope_block import RopeBlock
 from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import BadInput
+from ctxext.methods.dual_chunk import CONFIG_KEY
 from ctxext.runs.numbers import whole
 
 _ORIGINAL: Final = "original_max_position_embeddings"
@@ -23,7 +24,6 @@ STATED: Final = (
     "max_sequence_length", "model_max_length", "max_seq_length", "max_seq_len", "seq_length",
     "max_model_len", "max_context_length", "context_length", "n_positions", "n_ctx",
 )  # fmt: skip
-_DUAL_CHUNK: Final = "dual_chunk_attention_config"
 # No decoder that rotates was trained on less before it was interpolated: a quotient below this
 # means that max_position_embeddings was never multiplied.
 _SHORTEST_TRAINED: Final = 2048
@@ -250,15 +250,15 @@ def _of_unscaled(
         return replace(said, original=origin.window, source="ctxext.json")
     if stated is not None and stated < tokens:
         return replace(said, original=stated, source=_ORIGINAL)
-    chunked = config.get(_DUAL_CHUNK)
+    chunked = config.get(CONFIG_KEY)
     trained = _length(chunked.get(_ORIGINAL)) if isinstance(chunked, dict) else None
     if trained is not None and trained < tokens:
         warnings.append(
-            f"{where}: trained at {trained} tokens, says {_DUAL_CHUNK}; the rest of {tokens} is "
+            f"{where}: trained at {trained} tokens, says {CONFIG_KEY}; the rest of {tokens} is "
             "reached by dual chunk attention, which SGLang and vLLM 0.8.5 to 0.10 do and "
             "transformers does not"
         )
-        return replace(said, original=trained, source=f"{_DUAL_CHUNK}.{_ORIGINAL}")
+        return replace(said, original=trained, source=f"{CONFIG_KEY}.{_ORIGINAL}")
     return said
 
 
@@ -279,9 +279,9 @@ def _name_contradictions(
 ) -> None:
     """Say which other key of the file states a length that is none of the window's."""
     lengths = _stated_lengths(config)
-    chunked = config.get(_DUAL_CHUNK)
+    chunked = config.get(CONFIG_KEY)
     if isinstance(chunked, dict) and (trained := _length(chunked.get(_ORIGINAL))) is not None:
-        lengths[f"{_DUAL_CHUNK}.{_ORIGINAL}"] = trained
+        lengths[f"{CONFIG_KEY}.{_ORIGINAL}"] = trained
     known = {window.original, window.current, window.max_position_embeddings}
     for key, length in lengths.items():
         if length not in known and key != window.source:

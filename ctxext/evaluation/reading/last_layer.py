@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ctxext.checkpoints.live.attention import register_attention
-from ctxext.evaluation.reading.lower_right import LOWER_RIGHT, Back
+from ctxext.evaluation.reading.lower_right import Back, needs_no_mask
 from ctxext.evaluation.reading.room import RoomyLayer, cache_as_argument
 
 _NOTHING = "ctxext_no_attention"
@@ -43,7 +43,7 @@ def last_positions(decoder: Any, kept: int) -> Iterator[None]:
             original(hidden_states[:, :cut], **(_arguments(given, slice(None, cut)) | held))
         tail = _arguments(given, slice(cut, None)) | held
         mask = given.get("attention_mask")
-        if mask is None and decoder.config._attn_implementation == LOWER_RIGHT:
+        if mask is None and needs_no_mask(decoder.config):
             mask = Back()
         elif mask is None:
             mask = _causal(kept, cut, hidden_states)

@@ -17,6 +17,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from ctxext.checkpoints.live.attention import KNOWN_LAYERS, register_attention
+from ctxext.checkpoints.live.dual_chunk import DUAL_CHUNK
 
 LOWER_RIGHT = "ctxext_lower_right"
 MASK = 2**24  # elements of a mask that exist at the same time
@@ -41,7 +42,13 @@ def uses_sdpa(model: Any) -> bool:
 
 def ways(model: Any) -> tuple[bool, ...]:
     """List the ways to attend, as they are tried: without masks (True) first, where a model can."""
-    return (True, False) if uses_sdpa(model) else (False,)
+    can = uses_sdpa(model) or needs_no_mask(model.config.get_text_config())
+    return (True, False) if can else (False,)
+
+
+def needs_no_mask(config: Any) -> bool:
+    """Tell whether a decoder attends just now by a function that knows the last queries itself."""
+    return config._attn_implementation in (LOWER_RIGHT, DUAL_CHUNK)
 
 
 @contextmanager

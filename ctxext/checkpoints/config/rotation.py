@@ -114,6 +114,9 @@ def _rotary_dim(
     fraction = block.numbers.get("partial_rotary_factor")
     if fraction is None:
         fraction = real(config, key, where, [])
+    dims = whole(config, rope_families.ROTARY_DIMS_KEY.get(model_type, ""), where)
+    if fraction is None and dims is not None:
+        fraction = dims / head_dim
     if fraction is None:
         fraction = rope_families.PARTIAL_WHEN_ABSENT.get(model_type, 1.0)
     if not 0 < fraction <= 1:

@@ -34,10 +34,16 @@ def small_decoder(config: Any, position: Position, dtype: "torch.dtype") -> Any:
         setattr(small, name, None)
     small.num_hidden_layers = 1
     types = getattr(small, "layer_types", None)
-    if types:
+    if types and not _derives(small, "layer_types"):
         far = form_of(position.model_type).layer_type
         small.layer_types = [far if far in types else types[_far_layer(position)]]
     return AutoModel.from_config(small, dtype=dtype)
+
+
+def _derives(config: Any, name: str) -> bool:
+    """Tell whether a config class works a key out of others, and takes none."""
+    name = config.attribute_map.get(name, name)
+    return isinstance(getattr(type(config), name, None), property)
 
 
 def _far_layer(position: Position) -> int:

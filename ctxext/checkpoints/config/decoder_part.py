@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from ctxext.checkpoints.config.families import KNOWN
 from ctxext.errors import BadInput
 
 PART: Final = "text_config"
@@ -65,6 +66,11 @@ def decoder_part(config: Mapping[str, Any], where: str) -> tuple[Mapping[str, An
         return config, None
     if not isinstance(part, dict):
         raise BadInput(f"{where}: {PART} has to be an object")
+    if outer in KNOWN and outer not in DECODER_OF:
+        raise BadInput(
+            f"{where}: model_type {outer} is a decoder by itself, and {PART} describes another",
+            f"remove {PART}, or write the model_type of the whole",
+        )
     inner = dict(part)
     if inner.get("model_type") is None and isinstance(outer, str) and outer in DECODER_OF:
         inner["model_type"] = DECODER_OF[outer]
@@ -76,9 +82,7 @@ def decoder_part(config: Mapping[str, Any], where: str) -> tuple[Mapping[str, An
     return inner, PART
 
 
-def with_left_out(
-    part: Mapping[str, Any], where: str, warnings: list[str]
-) -> Mapping[str, Any]:
+def with_left_out(part: Mapping[str, Any], where: str, warnings: list[str]) -> Mapping[str, Any]:
     """Fill in the sizes that a `text_config` leaves to its class.
 
     Args:

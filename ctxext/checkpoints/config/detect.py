@@ -11,7 +11,7 @@ from ctxext.checkpoints.config.layouts import Layer, read_layers, rotates_everyw
 from ctxext.checkpoints.config.rope_block import Dialect, read_rope_block
 from ctxext.checkpoints.config.rope_families import FIXED_ALPHA, THETA_BY_LAYER, WINDOW_WHEN_ABSENT
 from ctxext.checkpoints.config.rope_forms import far_rope, form_of
-from ctxext.checkpoints.config.rotation import Rope, read_rope
+from ctxext.checkpoints.config.rotation import Rope, check_sections, read_rope
 from ctxext.checkpoints.config.windows import (
     WINDOW_KEYS,
     Origin,
@@ -102,7 +102,7 @@ def detect(
     warnings: list[str] = []
     doubts: list[BadInput] = []
     file, (config, part) = config, decoder_part(config, where)
-    model_type = _decoder_type(config, where)
+    model_type = _decoder_type(config, where if part is None else f"{where}: {part}")
     if part is not None:
         config = with_left_out(config, where, warnings)
     config = _as_its_class_reads(config, model_type, where)
@@ -125,6 +125,7 @@ def detect(
         doubts += block.doubts
         window = read_windows(flat, block, window, original_length, origin, where, warnings, doubts)
         rope = read_rope(flat, block, model_type, heads.turning, window, origin, where, warnings)
+        doubts += check_sections(rope, where)
         if heads.turning < heads.head_dim:  # of latent attention
             rope = replace(rope, head_dim=heads.head_dim)
         if rope.spec.rotary_dim < rope.head_dim and encoding == "rope":
@@ -255,7 +256,11 @@ def _with_alpha(config: Mapping[str, Any], key: str, where: str) -> Any:
     if not alpha or alpha < 0 or d <= 2:
         return block
     kept = {name: value for name, value in block.items() if name not in ("alpha", "factor", "type")}
-    return {**kept, "rope_type": "default", "rope_theta": theta * alpha ** (d / (d - 2))}
+    try:
+        theta *= alpha ** (d / (d - 2))
+    except OverflowError:
+        raise BadInput(f"{where}: {key}: alpha {alpha:g} makes no rope_theta") from None
+    return {**kept, "rope_type": "default", "rope_theta": theta}
 
 
 def _count(config: Mapping[str, Any], model_type: str, where: str) -> int:

@@ -13,7 +13,7 @@ from ctxext.checkpoints.config.rope_block import RopeBlock
 from ctxext.checkpoints.config.windows import Origin, Window
 from ctxext.encodings.rope import RopeSpec, inv_freq_of
 from ctxext.encodings.rope_types import rope_type_facts
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, shown
 from ctxext.methods.dynamic import dynamic_theta
 from ctxext.methods.llama3 import llama3_inv_freq
 from ctxext.methods.yarn import yarn_attention, yarn_inv_freq
@@ -89,6 +89,21 @@ def read_rope(
         rounding=_rounding(block),
         sha256=_rope_hash(wave),
     )
+
+
+def check_sections(rope: Rope, where: str) -> list[BadInput]:
+    """Doubt an `mrope_section` that does not share out all pairs; interleaved ones need not."""
+    sections = rope.block.own.get("mrope_section")
+    if sections is None or rope.block.own.get("mrope_interleaved"):
+        return []
+    pairs = rope.spec.rotary_dim // 2
+    if isinstance(sections, list) and all(type(size) is int and size >= 0 for size in sections):
+        if sum(sections) == pairs:
+            return []
+        said = f"shares out {sum(sections)} rotary pairs, and there are {pairs}"
+    else:
+        said = f"is {shown(sections)}, and has to be a list of whole numbers"
+    return [BadInput(f"{where}: mrope_section {said}", "write that of the base model")]
 
 
 def _far_head_dim(config: Mapping[str, Any], model_type: str, where: str) -> int | None:

@@ -63,6 +63,8 @@ def write_rope(config: dict[str, Any], extension: Extension, position: Position)
             config.pop("rope_scaling", None)
         if isinstance(blocks, dict) and nested(blocks):
             config["rope_parameters"] = {**blocks, form.layer_type: {**both, "rope_theta": theta}}
+        elif form.flat_too:  # an empty one, or one for all layers, would count in its place
+            config.pop("rope_parameters", None)
     if config.get("head_dim") is None and position.model_type in NEEDS_HEAD_DIM:
         config["head_dim"] = position.head_dim
     if "dtype" in config and "torch_dtype" not in config:

@@ -26,7 +26,10 @@ def small_decoder(config: Any, position: Position, dtype: "torch.dtype") -> Any:
     """
     from transformers import AutoModel
 
-    small = copy.deepcopy(config.get_text_config(decoder=True))
+    text = config.get_text_config(decoder=True)
+    if getattr(text, "is_heterogeneous", False):  # heads of another width in some layers
+        text = text.per_layer_config[_far_layer(position)]
+    small = copy.deepcopy(text)
     for name, size in _SIZES.items():
         if isinstance(getattr(small, name, None), int):
             setattr(small, name, size)

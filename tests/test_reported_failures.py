@@ -27,7 +27,7 @@ QWEN_VL = {
     "architectures": ["Qwen2_5_VLForConditionalGeneration"], "model_type": "qwen2_5_vl",
     "vision_config": {"model_type": "qwen2_5_vl", "depth": 2},
     "text_config": {
-        **{k: v for k, v in LLAMA.items() if k not in ("architectures", "rope_scaling")},
+        **{k: v for k, v in LLAMA.items() if k != "architectures" and "rope" not in k},
         "model_type": "qwen2_5_vl_text",
         "rope_parameters": {
             "rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]

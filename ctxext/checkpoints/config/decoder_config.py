@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
-from ctxext.checkpoints.config.decoder_part import PART
+from ctxext.checkpoints.config.decoder_part import DECODER_OF, FLAT, PART
 from ctxext.checkpoints.folder import CONFIG, Source, read_config
 from ctxext.checkpoints.live.quiet import quiet_transformers
 from ctxext.errors import BadInput, CtxextError, is_out_of_memory
@@ -78,7 +78,16 @@ def decoder_config(source: Source, *, trust_remote_code: bool = False) -> "Pretr
             return AutoConfig.from_pretrained(
                 source.folder, trust_remote_code=True, local_files_only=True
             )
+        if model_type in FLAT and PART not in config:
+            config = _in_parts(config, decoder_keys(CONFIG_MAPPING[DECODER_OF[model_type]]))
         return _made(CONFIG_MAPPING[model_type], config)
+
+
+def _in_parts(config: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+    """Put the decoder's `keys` of a flat multimodal file where transformers 5 keeps them."""
+    text = {key: value for key, value in config.items() if key in keys}
+    beside = {key: value for key, value in config.items() if key not in keys}
+    return {**beside, "tie_word_embeddings": config.get("tie_word_embeddings", False), PART: text}
 
 
 def _reads_text(model_type: str) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from ctxext.checkpoints.config.families import KNOWN
 from ctxext.errors import BadInput
 
 PART: Final = "text_config"
@@ -25,8 +26,27 @@ DECODER_OF: Final = {
     "qwen4_exp": "qwen4_exp_text", "smolvlm": "llama", "video_llava": "llama",
     "vipllava": "llama", "voxtral": "llama",
 }  # fmt: skip
+# What its class takes where `text_config` leaves it out, as files of transformers 4 do: they state
+# what differs from the class. (hidden_size, num_attention_heads, num_hidden_layers,
+# max_position_embeddings), transformers 5.23.
+_SIZES: Final = {
+    "aria_text": (4096, 32, 32, 2048), "cohere2": (8192, 64, 40, 8192),
+    "deepseek_v3": (7168, 128, 61, 4096), "emu3_text_model": (4096, 32, 32, 9216),
+    "gemma": (3072, 16, 28, 8192), "gemma3_text": (2304, 8, 26, 131072),
+    "gemma3n_text": (2048, 8, 35, 32768), "gemma4_text": (2304, 8, 30, 131072),
+    "lfm2": (2560, 32, 32, 128000), "llama": (4096, 32, 32, 2048),
+    "llama4_text": (5120, 40, 48, 131072), "mistral": (4096, 32, 32, 131072),
+    "mllama_text_model": (4096, 32, 40, 131072), "qwen2": (4096, 32, 32, 32768),
+    "qwen2_5_vl_text": (8192, 64, 80, 32768), "qwen2_vl_text": (8192, 64, 80, 32768),
+    "qwen3": (4096, 32, 32, 32768), "qwen3_5_moe_text": (2048, 16, 40, 32768),
+    "qwen3_5_text": (4096, 16, 32, 32768), "qwen3_vl_moe_text": (2048, 16, 24, 128000),
+    "qwen3_vl_text": (4096, 32, 32, 128000),
+}  # fmt: skip
+_SIZE_KEYS: Final = (
+    "hidden_size", "num_attention_heads", "num_hidden_layers", "max_position_embeddings",
+)  # fmt: skip
 # Files of transformers 4 hold the decoder's keys beside those of the other parts.
-_FLAT: Final = frozenset({"qwen2_vl", "qwen2_5_vl"})
+FLAT: Final = frozenset({"qwen2_vl", "qwen2_5_vl"})
 
 
 def decoder_part(config: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], str | None]:
@@ -41,11 +61,16 @@ def decoder_part(config: Mapping[str, Any], where: str) -> tuple[Mapping[str, An
     outer = config.get("model_type")
     part = config.get(PART)
     if part is None:
-        if outer in _FLAT:
+        if outer in FLAT:
             return {**config, "model_type": DECODER_OF[str(outer)]}, None
         return config, None
     if not isinstance(part, dict):
         raise BadInput(f"{where}: {PART} has to be an object")
+    if outer in KNOWN and outer not in DECODER_OF:
+        raise BadInput(
+            f"{where}: model_type {outer} is a decoder by itself, and {PART} describes another",
+            f"remove {PART}, or write the model_type of the whole",
+        )
     inner = dict(part)
     if inner.get("model_type") is None and isinstance(outer, str) and outer in DECODER_OF:
         inner["model_type"] = DECODER_OF[outer]
@@ -55,6 +80,24 @@ def decoder_part(config: Mapping[str, Any], where: str) -> tuple[Mapping[str, An
         if key in config:
             inner.setdefault(key, config[key])
     return inner, PART
+
+
+def with_left_out(part: Mapping[str, Any], where: str, warnings: list[str]) -> Mapping[str, Any]:
+    """Fill in the sizes that a `text_config` leaves to its class.
+
+    Args:
+        warnings: gets a word on each.
+    """
+    model_type = str(part.get("model_type"))
+    sizes = dict(zip(_SIZE_KEYS, _SIZES.get(model_type, ()), strict=False))
+    left_out = {key: size for key, size in sizes.items() if key not in part}
+    if left_out:
+        said = ", ".join(f"{key} {size}" for key, size in left_out.items())
+        warnings.append(
+            f"{where}: {PART} has no {', '.join(left_out)}; what transformers assumes for "
+            f"{model_type} is taken: {said}"
+        )
+    return {**part, **left_out}
 
 
 def with_decoder_part(

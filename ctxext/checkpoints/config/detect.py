@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ctxext.checkpoints.config import families
-from ctxext.checkpoints.config.decoder_part import decoder_part
+from ctxext.checkpoints.config.decoder_part import PART, decoder_part, with_left_out
 from ctxext.checkpoints.config.heads import HEADS, first_of, read_heads
 from ctxext.checkpoints.config.layouts import Layer, read_layers, rotates_everywhere
 from ctxext.checkpoints.config.rope_block import Dialect, read_rope_block
 from ctxext.checkpoints.config.rope_families import FIXED_ALPHA, THETA_BY_LAYER, WINDOW_WHEN_ABSENT
 from ctxext.checkpoints.config.rope_forms import far_rope, form_of
-from ctxext.checkpoints.config.rotation import Rope, read_rope
+from ctxext.checkpoints.config.rotation import Rope, check_sections, read_rope
 from ctxext.checkpoints.config.windows import (
     WINDOW_KEYS,
     Origin,
@@ -28,6 +28,11 @@ from ctxext.runs.numbers import real, whole
 _BLOCKS = ("rope_scaling", "rope_parameters")
 _ROPE_KEYS = (
     "rope_theta", *_BLOCKS, "rotary_emb_base", "rotary_pct", "partial_rotary_factor",
+)  # fmt: skip
+# By which classes outside transformers say what turns and how fast, each in its own way.
+_WORDS_OF_CODE = (
+    "rope_pct", "rotary_pct", "rotary_percentage", "rotary_dim", "rope_ratio", "kv_channels",
+    "rotary_emb_fraction", "rope_condense_ratio",
 )  # fmt: skip
 _LAYERS = ("decoder_layers", "num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _LONGEST_NAME = 100
@@ -97,7 +102,9 @@ def detect(
     warnings: list[str] = []
     doubts: list[BadInput] = []
     file, (config, part) = config, decoder_part(config, where)
-    model_type = _decoder_type(config, where)
+    model_type = _decoder_type(config, where if part is None else f"{where}: {part}")
+    if part is not None:
+        config = with_left_out(config, where, warnings)
     config = _as_its_class_reads(config, model_type, where)
     count = _count(config, model_type, where)
     heads = read_heads(config, model_type, where, warnings)
@@ -118,6 +125,7 @@ def detect(
         doubts += block.doubts
         window = read_windows(flat, block, window, original_length, origin, where, warnings, doubts)
         rope = read_rope(flat, block, model_type, heads.turning, window, origin, where, warnings)
+        doubts += check_sections(rope, where)
         if heads.turning < heads.head_dim:  # of latent attention
             rope = replace(rope, head_dim=heads.head_dim)
         if rope.spec.rotary_dim < rope.head_dim and encoding == "rope":
@@ -158,6 +166,13 @@ def _one_rope(
 ) -> Mapping[str, Any] | None:
     """Return the config with the rope of the far-reaching layers; None where it is not known."""
     if model_type in families.ROTARY_IN_CODE:
+        return None
+    words = [key for key in _WORDS_OF_CODE if config.get(key) is not None]
+    if words and model_type not in families.KNOWN:
+        warnings.append(
+            f"{where}: what the code of {model_type} makes of {', '.join(words)} is not known to "
+            "ctxext, so the rope is unknown"
+        )
         return None
     attention = config.get("attn_config")
     if isinstance(attention, dict) and attention.get("rope_theta") and "rope_theta" not in config:
@@ -241,7 +256,11 @@ def _with_alpha(config: Mapping[str, Any], key: str, where: str) -> Any:
     if not alpha or alpha < 0 or d <= 2:
         return block
     kept = {name: value for name, value in block.items() if name not in ("alpha", "factor", "type")}
-    return {**kept, "rope_type": "default", "rope_theta": theta * alpha ** (d / (d - 2))}
+    try:
+        theta *= alpha ** (d / (d - 2))
+    except OverflowError:
+        raise BadInput(f"{where}: {key}: alpha {alpha:g} makes no rope_theta") from None
+    return {**kept, "rope_type": "default", "rope_theta": theta}
 
 
 def _count(config: Mapping[str, Any], model_type: str, where: str) -> int:
@@ -328,8 +347,9 @@ def _rotary_word(
 
 def reads_alike_in_transformers_4(config: Mapping[str, Any], rope: Rope) -> bool:
     """Tell whether a reader of `rope_scaling` and `rope_theta` gets the rotation that we read."""
-    decoder, _ = decoder_part(config, "config.json")
-    old = {k: v for k, v in decoder.items() if k != "rope_parameters"}
+    old = {k: v for k, v in config.items() if k != "rope_parameters"}
+    if isinstance(part := old.get(PART), dict):
+        old[PART] = {k: v for k, v in part.items() if k != "rope_parameters"}
     try:
         position = detect(
             old, where="config.json", original_length=rope.spec.original_max_position_embeddings

@@ -214,7 +214,7 @@ TIED_WHEN_ABSENT: Final = frozenset(
 )  # fmt: skip
 
 # The trained window stands below what the config claims.
-CLAIMS_MORE: Final = {("qwen3", 40960): 32768}
+CLAIMS_MORE: Final = {("qwen3", 40960): 32768, ("qwen3_moe", 40960): 32768}
 
 
 def trained_shorter(model_type: str, window: int) -> str | None:

@@ -53,7 +53,7 @@ def read_heads(
     """
     if model_type in families.NO_ATTENTION:
         return Heads(None, None, None, 0)
-    if model_type in families.LATENT:
+    if model_type in families.LATENT or _looks_latent(config, model_type):
         return _latent(config, model_type, where, warnings)
     heads = first_of(config, HEADS, where)
     hidden = first_of(config, _WIDTHS, where)
@@ -85,6 +85,11 @@ def read_heads(
         warnings.append(f"{where}: what {model_type} keeps in its cache is not known to ctxext")
         return Heads(head_dim, head_dim, kv_heads, None)
     return Heads(head_dim, head_dim, kv_heads, 2 * kv_heads * head_dim)
+
+
+def _looks_latent(config: Mapping[str, Any], model_type: str) -> bool:
+    """Tell whether a type that is not known has the keys of latent attention (Kimi K2)."""
+    return model_type not in families.KNOWN and config.get("qk_rope_head_dim") is not None
 
 
 def _head_dim(
@@ -141,6 +146,8 @@ def _latent(config: Mapping[str, Any], model_type: str, where: str, warnings: li
             f"{where} has no kv_lora_rank or no qk_rope_head_dim, so what {model_type} keeps in "
             "its cache is not known"
         )
+        return Heads(head_dim, turning, None, None)
+    if model_type not in families.KNOWN:
         return Heads(head_dim, turning, None, None)
     copies = 2 if model_type in families.TWO_ATTENTIONS_A_LAYER else 1
     warnings.append(

@@ -149,6 +149,8 @@ def read_rope_block(
             warnings.append(f"{error}; {name} is read in its place")
             dialects[other] = {"unreadable": str(error)}
     chosen, doubts = dialects[name], _doubts(blocks[name], f"{where}: {name}")
+    if prefer is None:
+        doubts += _two_thetas(blocks[name], config, model_type, f"{where}: {name}")
     for key in ("rotary_emb_base", "rotary_pct"):  # GPT-NeoX's names
         if key in config and model_type in PLAIN_ROPE:
             warnings.append(f"{where}: {key} decides nothing: {model_type} does not read it")
@@ -282,6 +284,23 @@ def _doubts(block: Mapping[str, Any], where: str) -> list[BadInput]:
     if rope_type is None and legacy is None and block.get("factor") is not None:
         return [BadInput(f"{where} has a factor and no rope_type", 'add "rope_type"')]
     return []
+
+
+def _two_thetas(
+    block: Mapping[str, Any], config: Mapping[str, Any], model_type: str, where: str
+) -> list[BadInput]:
+    """Doubt a block whose base is not the one beside it: transformers 5 takes the block's."""
+    key = rope_families.THETA_KEY.get(model_type, "rope_theta")
+    inside, beside = real(block, "rope_theta", where, []), real(config, key, where, [])
+    if None in (inside, beside) or inside == beside:
+        return []
+    return [
+        BadInput(
+            f"{where} says rope_theta {inside:g}, and {key} beside it is {beside:g}: transformers "
+            "5 takes the first, transformers 4 and most engines the second",
+            "make them equal, or remove one",
+        )
+    ]
 
 
 def _rope_type(block: Mapping[str, Any], model_type: str, where: str) -> str:

@@ -21,6 +21,8 @@ DEFAULT_THETA_OTHERWISE: Final = 10_000.0
 THETA_KEY: Final = {"gpt_neox": "rotary_emb_base", "gpt_neox_japanese": "rotary_emb_base"}
 # So has the rotated share of a head, at the top level.
 PARTIAL_KEY: Final = {"gpt_neox": "rotary_pct", "gpt_neox_japanese": "rotary_pct"}
+# Another key that says the same in dims, where the share is not said.
+ROTARY_DIMS_KEY: Final = {"minimax_m2": "rotary_dim"}
 PARTIAL_WHEN_ABSENT: Final = {
     "bamba": 0.5, "fuyu": 0.5, "glm": 0.5, "glm4": 0.5, "glm4_moe": 0.5, "gpt_neox": 0.25,
     "nemotron": 0.5, "persimmon": 0.5, "phi": 0.5, "qwen3_5_moe_text": 0.25, "qwen3_5_text": 0.25,

@@ -83,6 +83,29 @@ def nested(block: object) -> bool:
     )
 
 
+def _check_blocks(block: object, where: str) -> None:
+    """Refuse a block that is one for all layers and one for each kind of layer at once.
+
+    Raises:
+        BadInput: it is, or the block of a kind of layer is none.
+    """
+    if not isinstance(block, dict):
+        return
+    kinds = [name for name in block if str(name).endswith("_attention")]
+    wrong = [name for name in kinds if not isinstance(block[name], dict | str | None)]
+    if wrong:
+        name = wrong[0]
+        raise BadInput(
+            f"{where}: {shown(name, 40)} is {shown(block[name])}, and has to be an object"
+        )
+    flat = [key for key in ("rope_type", "type", "rope_theta", "factor") if key in block]
+    if kinds and flat:
+        raise BadInput(
+            f"{where} has blocks by layer type, and {flat[0]} beside them",
+            f"remove {flat[0]}, or write it into the blocks",
+        )
+
+
 def far_rope(
     config: Mapping[str, Any], model_type: str, where: str, warnings: list[str]
 ) -> Mapping[str, Any] | None:
@@ -95,6 +118,15 @@ def far_rope(
         BadInput: their block is not there.
     """
     form, blocks = form_of(model_type), {key: config.get(key) or {} for key in _BLOCKS}
+    for key, block in blocks.items():
+        _check_blocks(block, f"{where}: {key}")
+    one = bool(blocks["rope_parameters"]) and not nested(blocks["rope_parameters"])
+    if one and model_type in families.FLAT_ROPE_OF_FULL_LAYERS:
+        raise BadInput(
+            f"{where}: rope_parameters is one block, and the class of {model_type} reads one for "
+            "each layer type there and passes over it",
+            f'put it under "{form.layer_type}"',
+        )
     by_layer = [key for key, block in blocks.items() if nested(block)]
     if not by_layer:
         return None if model_type in families.ROTARY_BY_LAYER_TYPE else config

@@ -13,7 +13,7 @@ from ctxext.checkpoints.config.rope_block import RopeBlock
 from ctxext.checkpoints.config.windows import Origin, Window
 from ctxext.encodings.rope import RopeSpec, inv_freq_of
 from ctxext.encodings.rope_types import rope_type_facts
-from ctxext.errors import BadInput
+from ctxext.errors import BadInput, shown
 from ctxext.methods.dynamic import dynamic_theta
 from ctxext.methods.llama3 import llama3_inv_freq
 from ctxext.methods.yarn import yarn_attention, yarn_inv_freq
@@ -91,6 +91,21 @@ def read_rope(
     )
 
 
+def check_sections(rope: Rope, where: str) -> list[BadInput]:
+    """Doubt an `mrope_section` that does not share out all pairs; interleaved ones need not."""
+    sections = rope.block.own.get("mrope_section")
+    if sections is None or rope.block.own.get("mrope_interleaved"):
+        return []
+    pairs = rope.spec.rotary_dim // 2
+    if isinstance(sections, list) and all(type(size) is int and size >= 0 for size in sections):
+        if sum(sections) == pairs:
+            return []
+        said = f"shares out {sum(sections)} rotary pairs, and there are {pairs}"
+    else:
+        said = f"is {shown(sections)}, and has to be a list of whole numbers"
+    return [BadInput(f"{where}: mrope_section {said}", "write that of the base model")]
+
+
 def _far_head_dim(config: Mapping[str, Any], model_type: str, where: str) -> int | None:
     """Read the width of a head in far-reaching layers, where windowed ones have another."""
     width = whole(config, "global_head_dim", where)
@@ -114,6 +129,9 @@ def _rotary_dim(
     fraction = block.numbers.get("partial_rotary_factor")
     if fraction is None:
         fraction = real(config, key, where, [])
+    dims = whole(config, rope_families.ROTARY_DIMS_KEY.get(model_type, ""), where)
+    if fraction is None and dims is not None:
+        fraction = dims / head_dim
     if fraction is None:
         fraction = rope_families.PARTIAL_WHEN_ABSENT.get(model_type, 1.0)
     if not 0 < fraction <= 1:

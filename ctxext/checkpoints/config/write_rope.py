@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from ctxext.checkpoints.config.detect import Position
-from ctxext.checkpoints.config.families import NEEDS_HEAD_DIM
+from ctxext.checkpoints.config.families import NEEDS_HEAD_DIM, ROPE_WHEN_ABSENT
 from ctxext.checkpoints.config.rope_families import (
     LONGROPE_ONLY,
     NEEDS_ORIGINAL,
@@ -44,8 +44,10 @@ def write_rope(config: dict[str, Any], extension: Extension, position: Position)
         both |= dict.fromkeys(("short_mscale", "long_mscale"), extension.attention_factor)
     _raise_window(config, position, extension.max_position_embeddings)
     blocks = config.get("rope_parameters")
-    # What only this class reads there has to stay for transformers 4, scaled or not.
-    old = None if rope_type == "default" and not rope.block.own else both
+    # What only this class reads there has to stay for transformers 4, scaled or not; and where the
+    # class scales by itself, an unscaled rope has to be said.
+    said = bool(rope.block.own) or position.model_type in ROPE_WHEN_ABSENT
+    old = None if rope_type == "default" and not said else both
     if position.model_type in LONGROPE_ONLY and old is not None and "attention_factor" not in old:
         # transformers 4 takes these three and refuses any other.
         old = {key: old[key] for key in ("type", "short_factor", "long_factor")}
@@ -61,6 +63,8 @@ def write_rope(config: dict[str, Any], extension: Extension, position: Position)
             config.pop("rope_scaling", None)
         if isinstance(blocks, dict) and nested(blocks):
             config["rope_parameters"] = {**blocks, form.layer_type: {**both, "rope_theta": theta}}
+        elif form.flat_too:  # an empty one, or one for all layers, would count in its place
+            config.pop("rope_parameters", None)
     if config.get("head_dim") is None and position.model_type in NEEDS_HEAD_DIM:
         config["head_dim"] = position.head_dim
     if "dtype" in config and "torch_dtype" not in config:

@@ -42,7 +42,10 @@ class LiveRope:
         ids = torch.tensor([[1, max(1, length - 1)]], device=place)
         named = {} if self.layer_type is None else {"layer_type": self.layer_type}
         with torch.no_grad():
-            cos, sin = self.module(torch.zeros(1, 2, 1, device=place), ids, **named)
+            turned = self.module(torch.zeros(1, 2, 1, device=place), ids, **named)
+        if isinstance(turned, torch.Tensor):  # cos + i sin of every pair (DeepSeek-V2, Llama 4)
+            turned = tuple(torch.cat([part, part], -1) for part in (turned.real, turned.imag))
+        cos, sin = turned
         x, y = cos[0, 0].double().cpu(), sin[0, 0].double().cpu()
         pairs = len(x) // 2
         # The two dims of a pair stand half a head apart, or side by side.

@@ -26,7 +26,10 @@ def small_decoder(config: Any, position: Position, dtype: "torch.dtype") -> Any:
     """
     from transformers import AutoModel
 
-    small = copy.deepcopy(config.get_text_config(decoder=True))
+    text = config.get_text_config(decoder=True)
+    if getattr(text, "is_heterogeneous", False):  # heads of another width in some layers
+        text = text.per_layer_config[_far_layer(position)]
+    small = copy.deepcopy(text)
     for name, size in _SIZES.items():
         if isinstance(getattr(small, name, None), int):
             setattr(small, name, size)
@@ -34,12 +37,18 @@ def small_decoder(config: Any, position: Position, dtype: "torch.dtype") -> Any:
         setattr(small, name, None)
     small.num_hidden_layers = 1
     types = getattr(small, "layer_types", None)
-    if isinstance(getattr(type(small), "layer_types", None), property):  # made of other keys
+    if _derives(small, "layer_types"):
         small.num_hidden_layers = _far_layer(position) + 1
     elif types:
         far = form_of(position.model_type).layer_type
         small.layer_types = [far if far in types else types[_far_layer(position)]]
     return AutoModel.from_config(small, dtype=dtype)
+
+
+def _derives(config: Any, name: str) -> bool:
+    """Tell whether a config class works a key out of others, and takes none."""
+    name = config.attribute_map.get(name, name)
+    return isinstance(getattr(type(config), name, None), property)
 
 
 def _far_layer(position: Position) -> int:

@@ -123,7 +123,9 @@ def _verdict(engine: Engine, written: Written) -> tuple[str, str]:
     if engine.releases and not written.old_keys:
         return "needs version", "from 5 on: rope_theta and rope_scaling do not say what it reads"
     if engine.releases:
-        since = first_transformers(name_of_scaling(written.rope_type), written.model_type)
+        since = first_transformers(
+            name_of_scaling(written.rope_type), written.model_type, written.keys
+        )
         if since != "any" and any(_before(release, since) for release in engine.releases):
             return "needs version", f"from {since} on"
     return "ok", ""

@@ -227,7 +227,8 @@ def _methods(position: Position, target: int | None) -> list[dict[str, Any]]:
         applies, why = reason is None, method.training if reason is None else str(reason)
         notes = []
         if applies:
-            notes = engine_notes(name, {}, target or position.window.original * 4)
+            length = target or position.window.original * 4
+            notes = engine_notes(name, {}, length, position.model_type)
         rows.append({"name": name, "applies": applies, "why": why, "engines": notes})
     return rows
 

@@ -1,15 +1,14 @@
 """Say what to know before a checkpoint is served, from what each engine reads."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from ctxext.engines import ENGINES, Engine, Reading
 from ctxext.engines._matrix import takes_attention
+from ctxext.engines._older import older_note, older_release
 from ctxext.methods import METHODS, Attention, Method
 
 _SINCE_YARN: Final = "4.51"
-# Its class in transformers ignored rope_scaling before.
-_FIRST_OF: Final = {"mistral": "4.48"}
 _NOTES: Final[dict[Reading, str]] = {
     "ignored": "{rope_type} scaling is ignored by {names}",
     "lost": "{rope_type} scaling is lost in {names}: use ntk or yarn to serve there",
@@ -20,20 +19,27 @@ _NOTES: Final[dict[Reading, str]] = {
 }
 
 
-def engine_notes(method: str, rope_block: Mapping[str, Any], target: int) -> list[str]:
+def engine_notes(
+    method: str, rope_block: Mapping[str, Any], target: int, model_type: str = ""
+) -> list[str]:
     """List what goes wrong, engines that err alike in one sentence.
 
     Args:
         method: what was written; an unknown one has no notes.
         rope_block: the block in the config, whose keys some engines pass over.
         target: the window in tokens, for their flags.
+        model_type: the family, which older transformers may read otherwise.
     """
     if method not in METHODS:
         return []
     if METHODS[method].top_key:
         return _top_key_notes(METHODS[method].top_key)
     rope_type = METHODS[method].rope_type
-    notes = []
+    # A family's class may have another name for it, or only longrope's.
+    written = rope_block.get("rope_type")
+    notes = older_note(
+        model_type, written if isinstance(written, str) else rope_type, list(rope_block)
+    )
     for reading, note in _NOTES.items():
         engines = [engine for engine in ENGINES if engine.reading(rope_type) == reading]
         if engines:
@@ -81,13 +87,22 @@ def _attention_notes(method: Method, block: Mapping[str, Any]) -> list[str]:
     return [f"{method.rope_type}'s attention_factor is not taken as it is said by {_listed(names)}"]
 
 
-def first_transformers(method: str, model_type: str) -> str:
-    """Name the first transformers release in which a family's class computes a method rightly."""
-    since = METHODS[method].since if method in METHODS else _SINCE_YARN
-    first = _FIRST_OF.get(model_type)
-    if first is None or since == "any":
+def first_transformers(method: str, model_type: str, keys: Collection[str] = ()) -> str:
+    """Name the first transformers release in which a family's class computes a method rightly.
+
+    Args:
+        keys: of the rope block, where they are known.
+    """
+    since, rope_type = _SINCE_YARN, "yarn"
+    if method in METHODS:
+        since, rope_type = METHODS[method].since, METHODS[method].rope_type
+    older = older_release(model_type, rope_type, keys)
+    if older is None:
         return since
-    return max(since, first, key=lambda release: [int(number) for number in release.split(".")])
+    if since == "any":
+        return older.first
+    releases = (since, older.first)
+    return max(releases, key=lambda release: [int(number) for number in release.split(".")])
 
 
 def serve_commands(repo_id: str, target: int) -> list[tuple[str, str]]:

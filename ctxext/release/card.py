@@ -236,7 +236,8 @@ class CardFacts:
     def engine_notes(self) -> list[str]:
         """What goes wrong in serving engines."""
         _, block = (self.record.config_diff or {}).get("rope_parameters") or [None, {}]
-        return engine_notes(self.method, block if isinstance(block, dict) else {}, self.target)
+        block = block if isinstance(block, dict) else {}
+        return engine_notes(self.method, block, self.target, str(self.record.model_type))
 
     @property
     def commands(self) -> list[str]:

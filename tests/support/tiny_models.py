@@ -12,7 +12,8 @@ _SIZES = {
     "n_group": 1, "topk_group": 1, "moe_topk": 2, "shared_expert_intermediate_size": 32,
     "expert_ffn_hidden_size": 32, "kv_lora_rank": 24, "q_lora_rank": 20, "qk_rope_head_dim": 8,
     "qk_nope_head_dim": 16, "v_head_dim": 16, "pad_token_id": 0, "bos_token_id": 1,
-    "eos_token_id": 2,
+    "eos_token_id": 2, "vocab_size_per_layer_input": 64, "mamba_chunk_size": 32,
+    "mamba_d_state": 16,
 }  # fmt: skip
 
 
@@ -30,6 +31,12 @@ _OF_A_TYPE = {
     "qwen4_exp_text": {
         "indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": 64,
         "indexer_compress_ratio": 4,
+    },
+    "phi4_multimodal": {
+        "vision_config": {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
+                          "num_attention_heads": 2},
+        "audio_config": {"hidden_size": 32, "intermediate_size": 32, "num_blocks": 1,
+                         "num_attention_heads": 2},
     },
     "zaya": {"num_experts_per_tok": 1},
 }  # fmt: skip

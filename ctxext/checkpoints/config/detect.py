@@ -268,6 +268,8 @@ def _count(config: Mapping[str, Any], model_type: str, where: str) -> int:
     blocks = config.get("layers_block_type") or config.get("hybrid_override_pattern")
     if model_type == "nemotron_h" and isinstance(blocks, list | str) and blocks:
         return len(blocks)  # its class takes no other number
+    if model_type in families.TWO_ATTENTIONS_A_LAYER and config.get("num_layers") is not None:
+        return first_of(config, ("num_layers",), where) or 0  # the other key counts attentions
     count = first_of(config, _LAYERS, where)
     if count is None:
         raise BadInput(f"{where} has no num_hidden_layers")

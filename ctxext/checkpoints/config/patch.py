@@ -172,7 +172,7 @@ def plan_patch(
         warnings.append(claims_more)
     warnings += _kept(chosen, kept)
     write_rope(new, extension, position)
-    warnings += engine_notes(method, extension.rope_block, target)
+    warnings += engine_notes(method, extension.rope_block, target, position.model_type)
     whole = with_decoder_part(config, position.part, new)
     return Patch(whole, extension, method, original, target, tuple(warnings))
 

@@ -53,6 +53,9 @@ ORIGINAL_WHEN_ABSENT: Final = {"phi3": 4096, "phi4_multimodal": 4096}
 LONGROPE_ONLY: Final = frozenset({"phi3", "phi4_multimodal"})
 LONGROPE_NAMES: Final = ("longrope", "yarn", "su")
 
+# transformers 4 takes a `rope_scaling` of `type` and `factor` there and refuses any other.
+TWO_FIELDS: Final = frozenset({"olmo", "olmo2"})
+
 # cos and sin are multiplied by `short_mscale` or `long_mscale`, and the short factors always count.
 OWN_MSCALE: Final = frozenset({"phimoe"})
 

@@ -78,7 +78,7 @@ def split_temperature(patch: Patch, position: Position, where: str) -> Split:
             "leave out the flag, or set another factor: --set attention_factor=N",
         )
     block = _plain(extension.rope_block)
-    warnings = _without_notes(patch, extension.rope_block, block)
+    warnings = _without_notes(patch, position.model_type, extension.rope_block, block)
     new = replace(extension, attention_factor=left, rope_block=block)
     return Split(
         replace(patch, config=config, extension=new, warnings=warnings), asked, asked / left
@@ -105,9 +105,9 @@ def _without_temperature(config: Mapping[str, Any], position: Position) -> dict[
 
 
 def _without_notes(
-    patch: Patch, before: Mapping[str, Any], after: Mapping[str, Any]
+    patch: Patch, model_type: str, before: Mapping[str, Any], after: Mapping[str, Any]
 ) -> tuple[str, ...]:
     """Take back what was said of engines that pass over the keys."""
-    stale = set(engine_notes(patch.method, before, patch.target))
-    stale -= set(engine_notes(patch.method, after, patch.target))
+    stale = set(engine_notes(patch.method, before, patch.target, model_type))
+    stale -= set(engine_notes(patch.method, after, patch.target, model_type))
     return tuple(warning for warning in patch.warnings if warning not in stale)

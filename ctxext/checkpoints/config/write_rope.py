@@ -8,9 +8,11 @@ from ctxext.checkpoints.config.rope_families import (
     LONGROPE_ONLY,
     NEEDS_ORIGINAL,
     OWN_MSCALE,
+    PARTIAL_KEY,
     PARTIAL_WHEN_ABSENT,
     THETA_BY_LAYER,
     THETA_KEY,
+    TWO_FIELDS,
 )
 from ctxext.checkpoints.config.rope_forms import form_of, nested
 from ctxext.checkpoints.config.rotation import Rope
@@ -38,6 +40,8 @@ def write_rope(config: dict[str, Any], extension: Extension, position: Position)
     fraction = _fraction(config, position, rope)
     if fraction is not None:
         both["partial_rotary_factor"] = fraction
+        if form.layer_type is None:  # transformers 4 looks for it at the top alone
+            config[PARTIAL_KEY.get(position.model_type, "partial_rotary_factor")] = fraction
     if position.model_type in NEEDS_ORIGINAL:
         both.setdefault(_ORIGINAL, rope.spec.original_max_position_embeddings)
     if position.model_type in OWN_MSCALE:
@@ -51,6 +55,8 @@ def write_rope(config: dict[str, Any], extension: Extension, position: Position)
     if position.model_type in LONGROPE_ONLY and old is not None and "attention_factor" not in old:
         # transformers 4 takes these three and refuses any other.
         old = {key: old[key] for key in ("type", "short_factor", "long_factor")}
+    if position.model_type in TWO_FIELDS and rope_type in ("linear", "dynamic"):
+        old = {"type": rope_type, "factor": float(both["factor"])}  # and here these two
     if form.layer_type is None:
         _write_theta(config, theta, position.model_type)
         config["rope_scaling"] = old

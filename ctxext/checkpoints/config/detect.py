@@ -111,10 +111,9 @@ def detect(
     encoding = _encoding(config, model_type, count, where, warnings)
     stated = _states_window(config, model_type, encoding)
     window = claimed_window(config, model_type, where, warnings) if stated else None
+    turns = window is not None and encoding in ROTARY
+    flat = _one_rope(config, model_type, where, warnings) if turns else None
     rope = None
-    flat = None
-    if window is not None and encoding in ROTARY:
-        flat = _one_rope(config, model_type, where, warnings)
     if window is not None and flat is not None:
         if heads.turning is None or heads.head_dim is None:
             raise BadInput(f"{where} has no qk_rope_head_dim or no qk_nope_head_dim")

@@ -145,6 +145,8 @@ def far_rope(
         if not isinstance(block, dict):
             raise BadInput(f"{where}: {key} has no block for {form.layer_type}")
         flat[key] = block
+        if "rope_theta" in block and model_type not in families.FLAT_ROPE_OF_FULL_LAYERS:
+            flat.pop("rope_theta", None)  # of other layers
     beside = blocks["rope_scaling"]
     if isinstance(beside, dict) and beside and "rope_scaling" not in by_layer:
         if not form.flat_too:

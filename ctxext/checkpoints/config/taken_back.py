@@ -52,8 +52,8 @@ def plan_taking_back(
     if not (rope.scaled or chunked):
         raise BadInput(
             f"{where}: there is no extension to take back: its rope is not scaled",
-            f"if its rope_theta of {rope.block.rope_theta:g} was raised, only a ctxext.json beside it "
-            "could tell: use the unscaled base",
+            f"if its rope_theta of {rope.block.rope_theta:g} was raised, only a ctxext.json could "
+            "tell: use the unscaled base",
         )
     _check_window_is_said(rope, position, where)
     original = position.window.original

@@ -4,7 +4,7 @@ import re
 
 from ctxext.errors import BadInput, shown
 
-_LENGTH = re.compile(r"([0-9]{1,12})([kKmM]?)")
+_LENGTH = re.compile(r"([0-9]{1,18})([kKmM]?)")
 
 
 def parse_length(text: str, *, flag: str = "length", least: int = 1) -> int:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 from ctxext.cli._output import out, table
@@ -74,7 +75,10 @@ def _lines(rows: Sequence[tuple[str, str]]) -> None:
     console = out()
     for name, value in rows:
         console.print(f"{name:<{width}}  ", style="bold", end="")
-        console.print(value)
+        lines = [value]
+        if console.is_terminal and not value.startswith("ctxext "):  # a command stays in one piece
+            lines = wrap(value, max(20, console.width - width - 2), break_on_hyphens=False)
+        console.print(f"\n{'':<{width}}  ".join(lines))
 
 
 def _said(result: "InspectResult") -> list[tuple[str, str]]:

@@ -102,7 +102,7 @@ def test_a_window_that_no_file_says_has_to_be_given(tmp_path, base):
 def test_a_raised_base_without_a_record_cannot_be_known(tmp_path, base, name):
     extended(base, name, 512, tmp_path / "one")
     (tmp_path / "one" / "ctxext.json").unlink()
-    with pytest.raises(BadInput, match="was raised is known from a"):
+    with pytest.raises(BadInput, match="its rope is not scaled"):
         extend(str(tmp_path / "one"), method="none", output_dir=tmp_path / "back")
     assert not (tmp_path / "back").exists()
 

@@ -103,8 +103,7 @@ def detect(
     doubts: list[BadInput] = []
     file, (config, part) = config, decoder_part(config, where)
     model_type = _decoder_type(config, where if part is None else f"{where}: {part}")
-    if part is not None:
-        config = with_left_out(config, where, warnings)
+    config = config if part is None else with_left_out(config, where, warnings)
     config = _as_its_class_reads(config, model_type, where)
     count = _count(config, model_type, where)
     heads = read_heads(config, model_type, where, warnings)

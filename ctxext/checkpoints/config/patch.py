@@ -79,13 +79,13 @@ def resolve_target(
         )
     if target is None:
         target = _target_of(original, factor or 0.0, flag)
-    if target % 2:
-        raise BadInput(f"{flag}target {target} is odd", f"nearest: {target + 1}")
     if target < original:
         raise BadInput(
             f"{flag}target {target} is below the trained window of {original} tokens",
             "give a larger one",
         )
+    if target % 2:
+        raise BadInput(f"{flag}target {target} is odd", f"nearest: {target + 1}")
     if round(original * (target / original)) != target or (target / original) * original != target:
         raise BadInput(
             f"{flag}target {target} / {original} has no exact factor, and some engines compute the "

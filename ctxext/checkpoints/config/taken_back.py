@@ -51,10 +51,9 @@ def plan_taking_back(
     chunked = [key for key in top_keys() if key in config]
     if not (rope.scaled or chunked):
         raise BadInput(
-            f"{where}: there is no extension to take back that it tells of: its rope is not "
-            f"scaled, and whether rope_theta {rope.block.rope_theta:g} was raised is known from a "
-            "ctxext.json only",
-            "use the unscaled base",
+            f"{where}: there is no extension to take back: its rope is not scaled",
+            f"if its rope_theta of {rope.block.rope_theta:g} was raised, only a ctxext.json could "
+            "tell: use the unscaled base",
         )
     _check_window_is_said(rope, position, where)
     original = position.window.original

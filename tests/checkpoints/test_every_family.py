@@ -8,9 +8,12 @@ from transformers import CONFIG_MAPPING
 
 from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import detect
+from ctxext.checkpoints.config.extendable import not_by_this
 from ctxext.checkpoints.live.rotary import live_ropes
+from ctxext.errors import BadInput
+from ctxext.methods import get_method
 from ctxext.methods.yarn import yarn_attention
-from support.every_family import FACTOR, TYPES, built, planned
+from support.every_family import FACTOR, TYPES, built, decoder, planned, read
 
 
 def turned(model, position, extension):
@@ -70,3 +73,14 @@ def test_what_is_extended_is_the_meant_model_and_the_rest_is_refused(name):
 @pytest.mark.parametrize("name", TYPES)
 def test_by_other_methods_too(name, method):
     check(name, method)
+
+
+def test_what_a_class_would_pass_over_is_refused():
+    """PhiMoE's asks for frequencies without a length."""
+    position = read(decoder("phimoe")[1])
+    assert "does not compute dynamic" in str(not_by_this(position, get_method("dynamic"), ""))
+    lists = {"long_factor": [2.0] * (position.rope.spec.rotary_dim // 2)}
+    with pytest.raises(BadInput, match="reads short_factor at every length"):
+        planned("phimoe", "longrope", lambda position: lists)
+    both = lists | {"short_factor": lists["long_factor"]}
+    assert planned("phimoe", "longrope", lambda position: both)[2].extension is not None

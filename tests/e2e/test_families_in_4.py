@@ -41,7 +41,10 @@ WORDS = {"linear_attention": "mamba", "full_attention": "attention"}
 def factors(position):
     """Two pairs slower, the rest as they were: unlike any other method."""
     pairs = position.rope.spec.rotary_dim // 2
-    return {"long_factor": [1.0] * (pairs - 1) + [3.0]}
+    long_factor = [1.0] * (pairs - 1) + [3.0]
+    if position.model_type == "phimoe":  # in 5 it reads the short list alone
+        return {"long_factor": long_factor, "short_factor": long_factor}
+    return {"long_factor": long_factor}
 
 
 def plan(name, method):

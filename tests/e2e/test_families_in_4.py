@@ -23,11 +23,9 @@ pytestmark = pytest.mark.slow
 
 VERSION = "4.57.6"
 METHODS = ("yarn", "linear", "ntk", "ntk-by-parts", "llama3", "dynamic", "longrope")
-# Their logits differ in the two releases without any extension.
-OTHERWISE = {
-    "moshi": "4.57 leaves sliding attention on",
-    "apertus": "parameters of its activation are rounded to bfloat16 in 4.57",
-}
+# Their logits differ in the two releases without any extension: only the ropes are compared.
+# Apertus' activation has bfloat16 parameters in 4.57; why Moshi's differ is not known.
+OTHERWISE = {"apertus", "moshi"}
 READER = support.read_by_transformers.__file__
 NAMES = """
 import json, sys

@@ -1,7 +1,8 @@
 """What the classes of some families make of a scaled rope in transformers before some release.
 
 Measured in 4.57.6 on configs as `ctxext extend` writes them, by inv_freq and logits past the
-window (`tests/e2e/test_families_in_4.py`); other families read there what they read in 5.
+window (`tests/e2e/test_families_in_4.py`); dbrx and llama4_text are read from their modeling files
+there. Other families read in 4.57 what they read in 5.
 """
 
 from collections.abc import Collection

@@ -6,52 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from huggingface_hub.errors import StrictDataclassError
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING
 
 from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import detect
 from ctxext.checkpoints.config.extendable import not_by_this
-from ctxext.checkpoints.config.patch import plan_patch
 from ctxext.checkpoints.live.rotary import live_ropes
-from ctxext.encodings.kinds import ROTARY
 from ctxext.errors import BadInput
 from ctxext.methods import get_method
 from ctxext.methods.yarn import yarn_attention
-from support.every_family import TYPES, decoder, read, table
-
-FACTOR = 4
-
-
-def built(config):
-    torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if not parameter.any():  # gates that begin closed
-                parameter.normal_(std=0.02)
-    return model
-
-
-def planned(name, method):
-    """(config, position, patch) of a type that is extended; skips where it is refused, with why."""
-    try:
-        config, document = decoder(name)
-    except (ValueError, AttributeError, NotImplementedError, StrictDataclassError) as error:
-        pytest.skip(f"no small one can be made: {error}"[:150])
-    try:
-        position = read(document)
-    except BadInput as refusal:
-        pytest.skip(f"refused: {refusal}")
-    if position.encoding not in ROTARY:
-        pytest.skip(f"does not rotate: {position.encoding}")
-    refusal = not_by_this(position, get_method(method), "config.json")
-    if refusal is not None:
-        pytest.skip(f"refused: {refusal}")
-    target = FACTOR * position.window.original
-    return config, position, plan_patch(
-        document, position, method=method, target=target, parameters={}
-    )  # fmt: skip
+from support.every_family import FACTOR, TYPES, built, decoder, planned, read, table
 
 
 def turned(model, position, extension):
@@ -119,3 +83,14 @@ def test_the_table_in_the_docs_is_what_is_done():
     if f"\n{transformers.__version__}:" not in said:
         pytest.skip(f"docs/families.md is of another transformers than {transformers.__version__}")
     assert table() == said
+
+
+def test_what_a_class_would_pass_over_is_refused():
+    """PhiMoE's asks for frequencies without a length."""
+    position = read(decoder("phimoe")[1])
+    assert "does not compute dynamic" in str(not_by_this(position, get_method("dynamic"), ""))
+    lists = {"long_factor": [2.0] * (position.rope.spec.rotary_dim // 2)}
+    with pytest.raises(BadInput, match="reads short_factor at every length"):
+        planned("phimoe", "longrope", lambda position: lists)
+    both = lists | {"short_factor": lists["long_factor"]}
+    assert planned("phimoe", "longrope", lambda position: both)[2].extension is not None

@@ -4,23 +4,16 @@ Run by `make test-slow`: needs the package index, and about 60 MB beside the tes
 """
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 
 from ctxext.api.extend import extend
 from support.checkpoints import build_tiny
+from support.old_transformers import OLD, install, python
 
 pytestmark = pytest.mark.slow
 
-OLD = {
-    "4.46.3": ("tokenizers==0.20.3", "huggingface_hub==0.26.5"),
-    "4.51.3": ("tokenizers==0.21.4", "huggingface_hub==0.36.0"),
-    "4.57.6": ("tokenizers==0.22.1", "huggingface_hub==0.36.0"),
-}
 # Where a class of `OLD` is not there yet, or computes the method otherwise whatever a file says.
 LACKS = {("4.46.3", "qwen3"): "no such class"}
 OTHERWISE = {  # (version, family, method): yarn takes max_position_embeddings for the original
@@ -50,23 +43,14 @@ for folder, out in zip(sys.argv[1::2], sys.argv[2::2]):
 @pytest.fixture(scope="module", params=sorted(OLD))
 def old_environment(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(f"transformers-{request.param}")
-    # Not the pins' own dependencies (they would bring an older torch); what those lack is named.
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", folder]
-    pins = [f"transformers=={request.param}", *OLD[request.param]]
-    subprocess.run([*pip, "--no-deps", *pins], check=True)
-    subprocess.run([*pip, "requests"], check=True)
-    return request.param, folder
+    return request.param, install(request.param, folder)
 
 
 def logits(folders, path=None):
     """What one version computes for each folder, in one process."""
-    env = {**os.environ, **({"PYTHONPATH": str(path)} if path else {})}
     outs = [folder.with_suffix(".pt") for folder in folders]
-    pairs = [str(x) for pair in zip(folders, outs, strict=True) for x in pair]
-    done = subprocess.run(
-        [sys.executable, "-c", CODE, *pairs], env=env, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    pairs = [each for pair in zip(folders, outs, strict=True) for each in pair]
+    python("-c", CODE, *pairs, path=path)
     return [torch.load(out, weights_only=True) for out in outs]
 
 

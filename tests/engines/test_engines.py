@@ -4,9 +4,12 @@ from typing import get_args
 
 import pytest
 
+from ctxext.api.extend import extend
+from ctxext.api.inspect import inspect
 from ctxext.engines import ENGINES, Engine, Verdict, cell
 from ctxext.engines.notes import engine_notes, first_transformers, serve_commands
 from ctxext.methods import METHODS
+from support.families import build_family
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -124,3 +127,36 @@ def test_each_says_where_it_was_read_and_who_is_served():
 )  # fmt: skip
 def test_since_which_transformers(method, model_type, release):
     assert first_transformers(method, model_type) == release
+
+
+@pytest.mark.parametrize(
+    ("method", "model_type", "keys", "note"),
+    [
+        ("yarn", "olmo2", {}, "yarn scaling of olmo2 needs transformers 5: older releases refuse"),
+        ("linear", "olmo2", {}, None),
+        ("linear", "nemotron", {}, "linear scaling of nemotron needs transformers 5: older"),
+        ("ntk", "nemotron", {}, None),
+        ("ntk", "olmo3", {}, "a new rope_theta of olmo3 needs transformers 5"),
+        ("longrope", "phi3", {}, None),
+        ("longrope", "phi3", {"attention_factor": 1.2}, "longrope scaling of phi3 needs"),
+        ("yarn", "deepseek_v2", {"mscale_all_dim": 1.0}, "leave its temperature out"),
+        ("yarn", "mistral", {}, None),
+    ],
+)
+def test_a_family_that_older_transformers_read_otherwise_is_said(method, model_type, keys, note):
+    notes = " ".join(engine_notes(method, keys, 8192, model_type))
+    if note is None:
+        assert "older releases" not in notes
+        assert first_transformers(method, model_type, keys) != "5"
+    else:
+        assert note in notes
+        assert first_transformers(method, model_type, keys) == "5"
+
+
+def test_extend_and_inspect_say_which_transformers_a_family_needs(tmp_path):
+    model = str(build_family(tmp_path / "olmo2", "olmo2"))
+    plan = extend(model, method="yarn", target=512, dry_run=True)
+    assert any("olmo2 needs transformers 5" in warning for warning in plan.warnings)
+    rows = {row["name"]: row for row in inspect(model).to_dict()["methods"]}
+    assert any("olmo2 needs transformers 5" in note for note in rows["yarn"]["engines"])
+    assert not any("needs transformers 5" in note for note in rows["linear"]["engines"])

@@ -5,8 +5,10 @@
 
 import sys
 
+import pytest
+import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ctxext.checkpoints.config import families
@@ -16,10 +18,11 @@ from ctxext.checkpoints.config.patch import plan_patch
 from ctxext.checkpoints.config.rope_forms import form_of
 from ctxext.encodings.kinds import ROTARY
 from ctxext.errors import BadInput
-from ctxext.methods import METHODS
+from ctxext.methods import METHODS, get_method
 from support.tiny_models import as_file, tiny_config
 
 WINDOW = 64
+FACTOR = 4
 # Of several parts, whose decoder has no class of its own for continuing text; or made of other
 # models' parts. `tests/e2e/test_families.py` takes whole ones.
 PARTS = {
@@ -57,6 +60,43 @@ def decoder(name):
 
 def read(document):
     return detect({**document, "is_encoder_decoder": False}, where="config.json")
+
+
+def built(config):
+    """A model of random weights; the same ones for configs that differ in their rope alone."""
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():  # gates that begin closed
+                parameter.normal_(std=0.02)
+    return model
+
+
+def planned(name, method, parameters=lambda position: {}):
+    """(config, position, patch) of a type that is extended; skips where it is refused, with why."""
+    try:
+        config, document = decoder(name)
+    except (ValueError, AttributeError, NotImplementedError, StrictDataclassError) as error:
+        pytest.skip(f"no small one can be made: {error}"[:150])
+    try:
+        position = read(document)
+    except BadInput as refusal:
+        pytest.skip(f"refused: {refusal}")
+    if position.encoding not in ROTARY:
+        pytest.skip(f"does not rotate: {position.encoding}")
+    refusal = not_by_this(position, get_method(method), "config.json")
+    if refusal is not None:
+        pytest.skip(f"refused: {refusal}")
+    target = FACTOR * position.window.original
+    try:
+        return config, position, plan_patch(
+            document, position, method=method, target=target, parameters=parameters(position)
+        )  # fmt: skip
+    except BadInput as refusal:
+        if "turns as the checkpoint does already" not in str(refusal):
+            raise
+        pytest.skip(f"refused: {refusal}")
 
 
 _HEAD = """# Every decoder type of transformers

@@ -349,9 +349,16 @@ def _in_form(
     """Write pair by pair what a family's class has no name for; the numbers stay the same.
 
     Raises:
-        BadInput: an attention factor, or `truncate: false`, where the class passes over it.
+        BadInput: an attention factor, `truncate: false` or a second list, where the class passes
+            over it.
     """
     form, model_type = form_of(position.model_type), position.model_type
+    lists = [extension.rope_block.get(key) for key in ("short_factor", "long_factor")]
+    if form.one_list and lists[0] != lists[1]:
+        raise BadInput(
+            f"{where}: the class of {model_type} reads short_factor at every length",
+            "give short_factor the numbers of long_factor",
+        )
     if extension.attention_factor != 1 and not form.temperature:
         raise BadInput(f"{where}: the class of {model_type} reads no attention factor")
     if extension.rope_block.get("truncate") is False and not form.truncate:

@@ -28,6 +28,7 @@ class RopeForm:
         written_as: the one name that the class has for all of them; None: their own.
         temperature: whether the class reads an attention factor.
         truncate: whether the class reads yarn's `truncate: false`.
+        one_list: of longrope's lists the class reads `short_factor` at every length.
     """
 
     layer_type: str | None = None
@@ -36,6 +37,7 @@ class RopeForm:
     written_as: str | None = None
     temperature: bool = True
     truncate: bool = True
+    one_list: bool = False
 
     def takes(self, rope_type: str) -> bool:
         """Tell whether the class computes a `rope_type`."""
@@ -65,6 +67,8 @@ _FORMS: Final[dict[str, RopeForm]] = {
     "phi3": _LONGROPE_ONLY,
     "phi4_multimodal": _LONGROPE_ONLY,
     "ministral3": RopeForm(rope_types=_ALL - {"dynamic"}),
+    # It asks for frequencies without a length: those of `dynamic` never change.
+    "phimoe": RopeForm(rope_types=_ALL - {"dynamic"}, one_list=True),
     "recurrent_gemma": RopeForm(rope_types=frozenset({"default"})),
 }
 

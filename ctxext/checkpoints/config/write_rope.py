@@ -55,7 +55,7 @@ def write_rope(config: dict[str, Any], extension: Extension, position: Position)
     if position.model_type in LONGROPE_ONLY and old is not None and "attention_factor" not in old:
         # transformers 4 takes these three and refuses any other.
         old = {key: old[key] for key in ("type", "short_factor", "long_factor")}
-    if position.model_type in TWO_FIELDS and rope_type in ("linear", "dynamic"):
+    if position.model_type in TWO_FIELDS and rope_type_facts(rope_type).keys == {"factor"}:
         old = {"type": rope_type, "factor": float(both["factor"])}  # and here these two
     if form.layer_type is None:
         _write_theta(config, theta, position.model_type)

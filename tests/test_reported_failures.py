@@ -234,3 +234,24 @@ def test_only_the_layers_that_reach_far_are_scaled():
     new = patched(config, 32768).config["rope_parameters"]
     assert new["sliding_attention"] == blocks["sliding_attention"]
     assert new["full_attention"]["rope_type"] == "yarn"
+
+
+def test_frequencies_that_a_cast_has_rounded_are_seen(tiny_llama):
+    import torch
+
+    from ctxext.checkpoints.live.check import check_live_rope
+    from ctxext.checkpoints.live.load import load_model
+    from ctxext.checkpoints.opened import open_checkpoint
+    from ctxext.errors import CtxextError
+
+    opened = open_checkpoint(str(tiny_llama))
+    model = load_model(opened.source, opened.position)
+    model.to(torch.bfloat16)  # as `.half()`, DeepSpeed and FSDP did
+    with pytest.raises(CtxextError, match="has to be float32"):
+        check_live_rope(model, opened.position, where="the model")
+
+
+def test_a_flag_that_changes_nothing_past_the_window_is_refused(tmp_path, tiny_llama):
+    extend(str(tiny_llama), target=512, output_dir=tmp_path / "once")
+    with pytest.raises(BadInput, match="nothing was extended"):
+        extend(str(tmp_path / "once"), target=512, output_dir=tmp_path / "twice")

@@ -31,7 +31,7 @@ from ctxext.encodings.turns import Bands, aliased, bands_of
 from ctxext.engines.notes import engine_notes
 from ctxext.errors import BadInput
 from ctxext.methods import METHODS, name_of_scaling
-from ctxext.runs.json_file import read_json_object
+from ctxext.runs.json_file import finite, read_json_object
 from ctxext.runs.rows.inspect import Serving, TargetTable
 
 
@@ -121,7 +121,7 @@ class InspectResult:
             },
             "methods": [dict(m) for m in self.methods],
             "serving": [row.to_dict() for row in self.serving],
-            "target": self.target.to_dict() if self.target else None,
+            "target": finite(self.target.to_dict()) if self.target else None,
             "probe": asdict(self.probe) if self.probe else None,
             "warnings": list(self.warnings),
         }

@@ -5,10 +5,12 @@ import fcntl
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from ctxext.errors import BadInput, CtxextError, about_its_path, is_disk_full
 
@@ -72,6 +74,9 @@ def check_output(
         raise BadInput(f"--output-dir {shown} cannot be used: {error.strerror}") from error
 
 
+_STOPPING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 @contextmanager
 def locked(output_dir: Path) -> Iterator[None]:
     """Hold an output folder against a second process; the lock ends with this one, however it ends.
@@ -91,7 +96,12 @@ def locked(output_dir: Path) -> Iterator[None]:
             # The holder before us may have removed the file between our open and our lock.
             if descriptor is not None:
                 os.close(descriptor)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            # A signal waits until we know our file: nobody else would remove it.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             if not _lock(descriptor):
                 raise BadInput(
                     f"another ctxext process is writing to {output_dir}",

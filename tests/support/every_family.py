@@ -24,7 +24,7 @@ from support.tiny_models import as_file, tiny_config
 WINDOW = 64
 FACTOR = 4
 # Of several parts, whose decoder has no class of its own for continuing text; or made of other
-# models' parts. `tests/e2e/test_families.py` takes whole ones.
+# models' parts. `tests/e2e/test_every_kind.py` takes whole ones.
 PARTS = {
     "emu3", "mllama", "musicgen", "musicgen_melody", "gemma4_assistant",
     "gemma4_unified_assistant", "dbrx",

@@ -58,11 +58,11 @@ def decoder_part(config: Mapping[str, Any], where: str) -> tuple[Mapping[str, An
     Raises:
         BadInput: `text_config` is there and is no object.
     """
-    outer = config.get("model_type")
-    part = config.get(PART)
+    model_type, part = config.get("model_type"), config.get(PART)
+    outer = model_type if isinstance(model_type, str) else ""  # which is refused later
     if part is None:
         if outer in FLAT:
-            return {**config, "model_type": DECODER_OF[str(outer)]}, None
+            return {**config, "model_type": DECODER_OF[outer]}, None
         return config, None
     if not isinstance(part, dict):
         raise BadInput(f"{where}: {PART} has to be an object")
@@ -72,10 +72,9 @@ def decoder_part(config: Mapping[str, Any], where: str) -> tuple[Mapping[str, An
             f"remove {PART}, or write the model_type of the whole",
         )
     inner = dict(part)
-    if inner.get("model_type") is None and isinstance(outer, str) and outer in DECODER_OF:
+    # Left out, or that of the whole: some files have it so.
+    if inner.get("model_type") in (None, outer) and outer in DECODER_OF:
         inner["model_type"] = DECODER_OF[outer]
-    if inner.get("model_type") == outer and outer in DECODER_OF:  # as some files have it
-        inner["model_type"] = DECODER_OF[str(outer)]
     for key in ("dtype", "torch_dtype", "architectures", "quantization_config"):
         if key in config:
             inner.setdefault(key, config[key])

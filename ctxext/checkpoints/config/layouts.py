@@ -299,6 +299,10 @@ def _flint(config: Mapping[str, Any], count: int, where: str) -> _Words:
     ]
 
 
+def _qwen4(config: Mapping[str, Any], count: int, where: str) -> _Words:
+    return ["linear_attention" if (i + 1) % 4 else "indexed_attention" for i in range(count)]
+
+
 def _minimax(config: Mapping[str, Any], count: int, where: str) -> _Words:
     return ["linear_attention" if i % 2 else "full_attention" for i in range(count)]
 
@@ -354,6 +358,7 @@ _LAYOUTS: dict[str, Callable[[Mapping[str, Any], int, str], _Words]] = {
     "qwen3_5_moe_text": _every(4, "full_attention_interval", others="linear_attention"),
     "qwen3_5_text": _every(4, "full_attention_interval", others="linear_attention"),
     "qwen3_next": _every(4, "full_attention_interval", others="linear_attention"),
+    "qwen4_exp_text": _qwen4,
     "recurrent_gemma": _recurrent_gemma,
     "smollm3": _smollm3,
     "vaultgemma": _every(2),

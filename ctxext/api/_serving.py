@@ -4,9 +4,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ctxext.checkpoints.config.decoder_part import stated_part
 from ctxext.checkpoints.config.detect import Position, reads_alike_in_transformers_4
 from ctxext.encodings.rope_types import ROPE_TYPES, rope_type_facts
-from ctxext.engines import ENGINES, Engine, takes_attention
+from ctxext.engines import ENGINES, Engine, before, takes_attention
 from ctxext.engines.notes import first_transformers
 from ctxext.methods import Attention, name_of_scaling, top_keys
 from ctxext.runs.rows.inspect import Serving
@@ -45,7 +46,7 @@ class Written:
         rope = position.rope
         if rope is None:
             return None
-        block, decoder = rope.block, config if position.part is None else config[position.part]
+        block, decoder = rope.block, stated_part(config, position.part)
         return cls(
             rope_type=block.rope_type,
             keys=[*block.numbers, *([] if block.truncate else ["truncate"])],
@@ -126,7 +127,7 @@ def _verdict(engine: Engine, written: Written) -> tuple[str, str]:
         since = first_transformers(
             name_of_scaling(written.rope_type), written.model_type, written.keys
         )
-        if since != "any" and any(_before(release, since) for release in engine.releases):
+        if since != "any" and any(before(release, since) for release in engine.releases):
             return "needs version", f"from {since} on"
     return "ok", ""
 
@@ -140,12 +141,6 @@ def _of_keys(engine: Engine, keys: Collection[str]) -> tuple[str, str] | None:
         releases = " and ".join(sorted(set(ignored.values())))
         return "needs version", f"{releases} releases ignore {' and '.join(ignored)}"
     return None
-
-
-def _before(release: str, other: str) -> bool:
-    """Tell whether a release came before another."""
-    numbers = [[int(part) for part in each.split(".")] for each in (release, other)]
-    return numbers[0] < numbers[1]
 
 
 def _how(engine: Engine, target: int, model: str, *, local: bool) -> str:

@@ -19,7 +19,6 @@ from ctxext.checkpoints.opened import Opened, open_checkpoint
 from ctxext.checkpoints.provenance import (
     base_terms,
     folded_terms,
-    read_record,
     record,
     write_record,
 )
@@ -253,7 +252,7 @@ def _write(folder: Path, plan: Plan, planned: ExtendResult, *, check: bool) -> E
         if check:
             checked = check_in_transformers(folder, patch.extension, patch.target)
     # What was changed first counts: an extension of an extension is taken back at once.
-    before = {key: pair[0] for key, pair in diff.items()} | unscaled(read_record(source.folder))
+    before = {key: pair[0] for key, pair in diff.items()} | unscaled(plan.recorded)
     write_record(
         folder,
         record(

@@ -45,6 +45,7 @@ class Plan:
         after: the new config, as it will be read.
         fold: what of the weights is multiplied; None = nothing.
         temperature: the part of the attention factor that goes into them.
+        recorded: the `ctxext.json` beside the base; None = there is none.
     """
 
     opened: Opened
@@ -53,6 +54,7 @@ class Plan:
     after: Position
     fold: Fold | None
     temperature: float | None
+    recorded: RunRecord | None
     warnings: tuple[str, ...]
 
 
@@ -88,7 +90,8 @@ def plan_extension(opened: Opened, wanted: Wanted, *, fold: bool = False) -> Pla
         notes = ["--fold-attention-factor puts the attention factor where none passes over it"]
     warnings = [*opened.warnings, *patch.warnings, *notes, *missing_tokenizer(source)]
     after = position_after(patch, opened.position)
-    return Plan(opened, held, patch, after, folded, rest, tuple(dict.fromkeys(warnings)))
+    told = tuple(dict.fromkeys(warnings))
+    return Plan(opened, held, patch, after, folded, rest, recorded, told)
 
 
 def _patch(

@@ -85,14 +85,5 @@ def _row(method: Method) -> MethodRow:
         since=method.since,
         parameters=method.parameters,
         required=method.required,
-        engines=tuple(
-            EngineCell(
-                engine=each.engine,
-                verdict=each.verdict,
-                sentence=each.sentence,
-                source=each.source,
-                releases=each.releases,
-            )
-            for each in cells
-        ),
+        engines=tuple(EngineCell(**vars(each)) for each in cells),
     )

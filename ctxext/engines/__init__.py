@@ -9,6 +9,7 @@ import pkgutil
 
 from ctxext.engines._matrix import Cell, Verdict, cell, takes_attention
 from ctxext.engines._registry import Engine, ListAttention, Reading
+from ctxext.engines._releases import before
 
 # Every file of this folder holds one `ENGINE`: a new engine is a new file, and no list to edit.
 ENGINES: tuple[Engine, ...] = tuple(
@@ -23,5 +24,6 @@ ENGINES: tuple[Engine, ...] = tuple(
 )
 
 __all__ = [
-    "ENGINES", "Cell", "Engine", "ListAttention", "Reading", "Verdict", "cell", "takes_attention",
+    "ENGINES", "Cell", "Engine", "ListAttention", "Reading", "Verdict", "before", "cell",
+    "takes_attention",
 ]  # fmt: skip

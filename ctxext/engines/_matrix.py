@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from ctxext.engines._registry import Engine
+from ctxext.engines._releases import before
 from ctxext.methods import Attention, Method
 
 Verdict = Literal["ok", "wrong", "refuses", "needs version"]
@@ -82,5 +83,4 @@ def _too_old(release: str, method: Method) -> bool:
     """Tell whether a release came before the first that computes a method rightly."""
     if method.since == "any" or method.top_key:
         return False
-    numbers = [[int(part) for part in each.split(".")] for each in (release, method.since)]
-    return numbers[0] < numbers[1]
+    return before(release, method.since)

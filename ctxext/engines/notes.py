@@ -6,6 +6,7 @@ from typing import Any, Final
 from ctxext.engines import ENGINES, Engine, Reading
 from ctxext.engines._matrix import takes_attention
 from ctxext.engines._older import older_note, older_release
+from ctxext.engines._releases import numbers_of
 from ctxext.methods import METHODS, Attention, Method
 
 _SINCE_YARN: Final = "4.51"
@@ -101,8 +102,7 @@ def first_transformers(method: str, model_type: str, keys: Collection[str] = ())
         return since
     if since == "any":
         return older.first
-    releases = (since, older.first)
-    return max(releases, key=lambda release: [int(number) for number in release.split(".")])
+    return max(since, older.first, key=numbers_of)
 
 
 def serve_commands(repo_id: str, target: int) -> list[tuple[str, str]]:

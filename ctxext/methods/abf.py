@@ -2,12 +2,12 @@
 
 import math
 from bisect import bisect_right
-from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
 from ctxext.encodings.rope import RopeSpec, inv_freq_of
 from ctxext.errors import BadInput
+from ctxext.methods._base import by_base
 from ctxext.methods._registry import Extension, method
 
 _LARGEST_THETA: Final = 3e38  # of a float32
@@ -51,7 +51,7 @@ def keeps_order(rotary_dim: int, rope_theta: float, target: int) -> bool:
     in the base, so each is tried as it is. Over k tokens a pair changes its cosine by at most k
     times its frequency, and by 2; where B is larger than all of that, k distances need no look.
     """
-    inv_freq = [rope_theta ** (-2 * i / rotary_dim) for i in range(rotary_dim // 2)]
+    inv_freq = inv_freq_of(RopeSpec(rotary_dim, rope_theta, target))
     change = [sum([min(2.0, k * f) for f in inv_freq]) for k in range(1, _FARTHEST)]
     cos, m = math.cos, target
     while m > 0:  # from the far end, where it fails first
@@ -142,15 +142,5 @@ def abf(spec: RopeSpec, target: int, *, rope_theta: float | None = None) -> Exte
         BadInput: rope_theta out of range; a window too short to choose from.
     """
     theta, notes = base_for(spec, target, rope_theta, "abf")
-    return Extension(
-        parameters={
-            "factor": target / spec.original_max_position_embeddings,
-            "rope_theta": theta,
-        },
-        inv_freq=inv_freq_of(replace(spec, rope_theta=theta)),
-        attention_factor=1.0,
-        rope_theta=theta,
-        rope_block={"rope_type": "default"},
-        max_position_embeddings=target,
-        notes=notes,
-    )
+    factor = target / spec.original_max_position_embeddings
+    return by_base(spec, target, theta, {"factor": factor, "rope_theta": theta}, notes=notes)

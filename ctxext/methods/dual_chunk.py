@@ -2,8 +2,9 @@
 
 from typing import Final
 
-from ctxext.encodings.rope import RopeSpec, inv_freq_of
+from ctxext.encodings.rope import RopeSpec
 from ctxext.errors import BadInput
+from ctxext.methods._base import by_base
 from ctxext.methods._registry import Extension, method
 
 CONFIG_KEY: Final = "dual_chunk_attention_config"
@@ -56,12 +57,7 @@ def dual_chunk(
             f"got {local} and {chunk}"
         )
     sizes = {"chunk_size": chunk, "local_size": local}
-    return Extension(
-        parameters={"factor": target / window, **sizes},
-        inv_freq=inv_freq_of(spec),
-        attention_factor=1.0,
-        rope_theta=spec.rope_theta,
-        rope_block={"rope_type": "default"},
-        max_position_embeddings=target,
-        beside={CONFIG_KEY: {**sizes, "original_max_position_embeddings": window}},
+    beside = {CONFIG_KEY: {**sizes, "original_max_position_embeddings": window}}
+    return by_base(
+        spec, target, spec.rope_theta, {"factor": target / window, **sizes}, beside=beside
     )

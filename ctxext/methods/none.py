@@ -1,6 +1,7 @@
 """None: take an earlier extension back."""
 
-from ctxext.encodings.rope import RopeSpec, inv_freq_of
+from ctxext.encodings.rope import RopeSpec
+from ctxext.methods._base import by_base
 from ctxext.methods._registry import Extension, method
 
 
@@ -28,11 +29,4 @@ def none(spec: RopeSpec, target: int) -> Extension:
     Returns:
         `inv_freq` (d/2,) unscaled, radians per token, float64; `attention_factor` 1.
     """
-    return Extension(
-        parameters={"factor": 1.0},
-        inv_freq=inv_freq_of(spec),
-        attention_factor=1.0,
-        rope_theta=spec.rope_theta,
-        rope_block={"rope_type": "default"},
-        max_position_embeddings=spec.original_max_position_embeddings,
-    )
+    return by_base(spec, spec.original_max_position_embeddings, spec.rope_theta, {"factor": 1.0})

@@ -1,11 +1,11 @@
 """NTK-aware scaling: a larger base, so that fast pairs stay and the slowest is interpolated."""
 
 import math
-from dataclasses import replace
 
-from ctxext.encodings.rope import RopeSpec, inv_freq_of
+from ctxext.encodings.rope import RopeSpec
 from ctxext.errors import BadInput
-from ctxext.methods._registry import Extension, method
+from ctxext.methods._base import by_base
+from ctxext.methods._registry import Extension, Value, method
 
 
 def ntk_theta(spec: RopeSpec, scale: float, pair: int | None = None) -> float:
@@ -84,16 +84,7 @@ def ntk(
     if critical_pair is not None:
         check_pair(spec, critical_pair)
     theta = ntk_theta(spec, scale, critical_pair)
-    return Extension(
-        parameters={
-            "factor": factor,
-            "alpha": scale,
-            "rope_theta": theta,
-            **({} if critical_pair is None else {"critical_pair": int(critical_pair)}),
-        },
-        inv_freq=inv_freq_of(replace(spec, rope_theta=theta)),
-        attention_factor=1.0,
-        rope_theta=theta,
-        rope_block={"rope_type": "default"},
-        max_position_embeddings=target,
-    )
+    parameters: dict[str, Value] = {"factor": factor, "alpha": scale, "rope_theta": theta}
+    if critical_pair is not None:
+        parameters["critical_pair"] = int(critical_pair)
+    return by_base(spec, target, theta, parameters)

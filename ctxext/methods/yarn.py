@@ -151,8 +151,7 @@ def _turns_of(spec: RopeSpec, critical_pair: int) -> float:
         BadInput: there is no such pair.
     """
     check_pair(spec, critical_pair)
-    frequency: float = spec.rope_theta ** (-2 * critical_pair / spec.rotary_dim)
-    window = spec.original_max_position_embeddings
+    window, frequency = spec.original_max_position_embeddings, inv_freq_of(spec)[critical_pair]
     return window * frequency / (2 * math.pi) * (1 + 1e-12)
 
 

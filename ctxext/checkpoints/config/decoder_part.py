@@ -99,6 +99,11 @@ def with_left_out(part: Mapping[str, Any], where: str, warnings: list[str]) -> M
     return {**part, **left_out}
 
 
+def stated_part(config: Mapping[str, Any], part: str | None) -> Mapping[str, Any]:
+    """Return the decoder's keys as the file states them, which `with_decoder_part` puts back."""
+    return config if part is None else config[part]
+
+
 def with_decoder_part(
     config: Mapping[str, Any], part: str | None, decoder: Mapping[str, Any]
 ) -> dict[str, Any]:

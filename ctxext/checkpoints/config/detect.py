@@ -6,7 +6,7 @@ from typing import Any
 
 from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.decoder_part import PART, decoder_part, with_left_out
-from ctxext.checkpoints.config.heads import HEADS, first_of, read_heads
+from ctxext.checkpoints.config.heads import Heads, first_of, read_heads
 from ctxext.checkpoints.config.layouts import Layer, read_layers, rotates_everywhere
 from ctxext.checkpoints.config.rope_block import Dialect, read_rope_block
 from ctxext.checkpoints.config.rope_families import FIXED_ALPHA, THETA_BY_LAYER, WINDOW_WHEN_ABSENT
@@ -23,7 +23,7 @@ from ctxext.checkpoints.config.windows import (
 from ctxext.encodings.kinds import ROTARY, PositionEncoding
 from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import BadInput, shown
-from ctxext.runs.numbers import real, whole
+from ctxext.runs.numbers import real
 
 _BLOCKS = ("rope_scaling", "rope_parameters")
 _ROPE_KEYS = (
@@ -104,14 +104,14 @@ def detect(
     file, (config, part) = config, decoder_part(config, where)
     model_type = _decoder_type(config, where if part is None else f"{where}: {part}")
     config = config if part is None else with_left_out(config, where, warnings)
-    config = _as_its_class_reads(config, model_type, where)
+    config = _as_its_class_reads(config, model_type)
     count = _count(config, model_type, where)
     heads = read_heads(config, model_type, where, warnings)
     encoding = _encoding(config, model_type, count, where, warnings)
     stated = _states_window(config, model_type, encoding)
     window = claimed_window(config, model_type, where, warnings) if stated else None
     turns = window is not None and encoding in ROTARY
-    flat = _one_rope(config, model_type, where, warnings) if turns else None
+    flat = _one_rope(config, model_type, heads, where, warnings) if turns else None
     rope = None
     if window is not None and flat is not None:
         if heads.turning is None or heads.head_dim is None:
@@ -160,7 +160,7 @@ def _decoder_type(config: Mapping[str, Any], where: str) -> str:
 
 
 def _one_rope(
-    config: Mapping[str, Any], model_type: str, where: str, warnings: list[str]
+    config: Mapping[str, Any], model_type: str, heads: Heads, where: str, warnings: list[str]
 ) -> Mapping[str, Any] | None:
     """Return the config with the rope of the far-reaching layers; None where it is not known."""
     if model_type in families.ROTARY_IN_CODE:
@@ -185,10 +185,14 @@ def _one_rope(
             f"{where}: {model_type} has a rope_theta for each layer: the rope is unknown"
         )
         return None
+    for theta in thetas:  # one, of all layers
+        held = {key: config[key] for key in _BLOCKS if isinstance(config.get(key), dict)}
+        blocks = {key: {**block, "rope_theta": theta} for key, block in held.items() if block}
+        config = {**config, **blocks, "rope_theta": theta}
+    if model_type in FIXED_ALPHA and heads.turning is not None:
+        alphas = {k: _with_alpha(config, k, heads.turning, where) for k in _BLOCKS if k in config}
+        config = {**config, **alphas}
     flat = far_rope(config, model_type, where, warnings)
-    for theta in thetas:
-        blocks = {key: {**(config.get(key) or {}), "rope_theta": theta} for key in _BLOCKS}
-        flat = {**config, **{k: v for k, v in blocks.items() if config.get(k)}, "rope_theta": theta}
     if flat is not None and form_of(model_type).layer_type is not None:
         warnings.append(
             f"{model_type} turns its windowed layers by a rope of their own, which stays: what is "
@@ -220,9 +224,7 @@ def _of_length(window: Window | None, length: int) -> Window:
     return replace(window, original=length)
 
 
-def _as_its_class_reads(
-    config: Mapping[str, Any], model_type: str, where: str
-) -> Mapping[str, Any]:
+def _as_its_class_reads(config: Mapping[str, Any], model_type: str) -> Mapping[str, Any]:
     """Put what a config's class calls by another name, or assumes, under the usual key."""
     key = families.WINDOW_KEY.get(model_type)
     if key is not None and config.get(key) is not None:
@@ -232,30 +234,22 @@ def _as_its_class_reads(
         theta = config.get("rope_theta") if model_type in families.THETA_BESIDE_ABSENT else None
         config = {k: v for k, v in config.items() if k not in ("rope_theta", *_BLOCKS)}
         config["rope_parameters"] = block if theta is None else {**block, "rope_theta": theta}
-    if model_type in FIXED_ALPHA:
-        blocks = {key: _with_alpha(config, key, where) for key in _BLOCKS if key in config}
-        config = {**config, **blocks}
     return config
 
 
-def _with_alpha(config: Mapping[str, Any], key: str, where: str) -> Any:
+def _with_alpha(config: Mapping[str, Any], key: str, head_dim: int, where: str) -> Any:
     """Put the base that a fixed `alpha` makes in place of a `dynamic` that follows no length."""
     block = config[key]
     if not isinstance(block, dict):
         return block
     rope_type = block.get("rope_type", block.get("type"))
-    if not rope_type_facts(rope_type).keeps_window:
-        return block
     alpha = real(block, "alpha", where, [])
-    theta = real(block, "rope_theta", where, []) or real(config, "rope_theta", where, []) or 1e4
-    d = whole(config, "head_dim", where)
-    if d is None:
-        d = (whole(config, "hidden_size", where) or 0) // (first_of(config, HEADS, where) or 1)
-    if not alpha or alpha < 0 or d <= 2:
+    if not rope_type_facts(rope_type).keeps_window or not alpha or alpha < 0 or head_dim <= 2:
         return block
+    theta = real(block, "rope_theta", where, []) or real(config, "rope_theta", where, []) or 1e4
     kept = {name: value for name, value in block.items() if name not in ("alpha", "factor", "type")}
     try:
-        theta *= alpha ** (d / (d - 2))
+        theta *= alpha ** (head_dim / (head_dim - 2))
     except OverflowError:
         raise BadInput(f"{where}: {key}: alpha {alpha:g} makes no rope_theta") from None
     return {**kept, "rope_type": "default", "rope_theta": theta}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ctxext.checkpoints.config import families
-from ctxext.checkpoints.config.decoder_part import PART, with_decoder_part
+from ctxext.checkpoints.config.decoder_part import PART, stated_part, with_decoder_part
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.extendable import not_by_this
 from ctxext.checkpoints.config.rope_forms import form_of
@@ -144,7 +144,7 @@ def plan_patch(
     method = chosen.name
     rope = extendable_rope(position, chosen, where)
     warnings: list[str] = []
-    new = dict(config if position.part is None else config[position.part])
+    new = dict(stated_part(config, position.part))
     _patch_sliding_window(new, position, target, sliding_window, warnings)
     original = position.window.original
     if target == original:
@@ -161,7 +161,7 @@ def plan_patch(
             f"the target of {target} tokens is shorter than the {position.window.current} that the "
             "checkpoint claims to read already"
         )
-    beside = extension.beside or any(key in config for key in top_keys())
+    beside = extension.beside or any(key in new for key in top_keys())
     if not beside and _rotates_alike(extension, position):
         warnings.append(_only_said(extension, position, method, target, where))
     elif rope.scaled:

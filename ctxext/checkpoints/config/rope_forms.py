@@ -135,9 +135,7 @@ def far_rope(
     if not by_layer:
         return None if model_type in families.ROTARY_BY_LAYER_TYPE else config
     if form.layer_type is None:
-        types = ", ".join(
-            shown(layer_type, 40) for layer_type in list(blocks[by_layer[0]] or {})[:8]
-        )
+        types = ", ".join(shown(layer_type, 40) for layer_type in list(blocks[by_layer[0]])[:8])
         warnings.append(
             f"{where}: {by_layer[0]} differs by layer type ({types}), which ctxext does not know "
             f"of {model_type}: the rope is unknown"

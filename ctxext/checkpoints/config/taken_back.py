@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ctxext.checkpoints.config.decoder_part import PART, with_decoder_part
+from ctxext.checkpoints.config.decoder_part import PART, stated_part, with_decoder_part
 from ctxext.checkpoints.config.detect import Position, detect
 from ctxext.checkpoints.config.patch import ABSENT, Patch, extendable_rope
 from ctxext.checkpoints.config.rotation import Rope
@@ -59,7 +59,7 @@ def plan_taking_back(
     original = position.window.original
     claimed = (position.window.current, position.window.max_position_embeddings)
     extension = chosen(rope.spec, original, **parameters)
-    decoder = dict(config if position.part is None else config[position.part])
+    decoder = dict(stated_part(config, position.part))
     write_rope(decoder, extension, position)
     new = with_decoder_part(config, position.part, decoder)
     warnings = (

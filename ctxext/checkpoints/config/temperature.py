@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ctxext.checkpoints.config import families
+from ctxext.checkpoints.config.decoder_part import stated_part, with_decoder_part
 from ctxext.checkpoints.config.detect import Position, detect
 from ctxext.checkpoints.config.patch import Patch
 from ctxext.checkpoints.config.rope_families import OWN_MSCALE
@@ -91,7 +92,7 @@ def _plain(block: Mapping[str, Any]) -> dict[str, Any]:
 
 def _without_temperature(config: Mapping[str, Any], position: Position) -> dict[str, Any]:
     """Drop the keys from the rope of the layers that were extended, in both dialects."""
-    decoder = dict(config if position.part is None else config[position.part])
+    decoder = dict(stated_part(config, position.part))
     layer_type = form_of(position.model_type).layer_type
     for key in ("rope_scaling", "rope_parameters"):
         block = decoder.get(key)
@@ -101,7 +102,7 @@ def _without_temperature(config: Mapping[str, Any], position: Position) -> dict[
             decoder[key] = {**block, layer_type: _plain(block[layer_type])}
         else:
             decoder[key] = _plain(block)
-    return decoder if position.part is None else {**config, position.part: decoder}
+    return with_decoder_part(config, position.part, decoder)
 
 
 def _without_notes(

@@ -54,8 +54,7 @@ def check_in_transformers(folder: Path, extension: Extension, target: int) -> fl
     position = detect(read_json_object(folder / CONFIG)[0], where=CONFIG)
     model = small_decoder(decoder_config(source), position, torch.float32)
     rope = one_live_rope(model, position.model_type)
-    with torch.no_grad():  # dynamic scaling shows itself only when asked for a long position
-        rope.at(target)
+    rope.at(target)  # dynamic scaling shows itself only when asked for a long position
     _check_float32(rope, "transformers")
     wanted, live = extension.inv_freq, rope.inv_freq.detach().cpu().tolist()
     worst = _compare("inv_freq in transformers", live, wanted, FLOAT32_TOLERANCE)

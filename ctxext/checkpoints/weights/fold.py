@@ -12,7 +12,7 @@ from ctxext.checkpoints.config.rope_forms import form_of
 from ctxext.checkpoints.weights.carry import WeightsMode, link_or_copy
 from ctxext.checkpoints.weights.files import INDEX, Weights
 from ctxext.checkpoints.weights.numbers import FLOATS, as_bytes, as_tensor
-from ctxext.checkpoints.weights.queries import QUERIES, Queries, another_norm, by_layer, is_plain
+from ctxext.checkpoints.weights.queries import QUERIES, Queries, another_norm, by_layer
 from ctxext.checkpoints.weights.rounding import Rounding, RoundingMeter
 from ctxext.checkpoints.weights.safetensors_file import (
     TensorInfo,
@@ -114,7 +114,7 @@ def _rows(queries: Queries, name: str, info: TensorInfo, position: Position) -> 
         BadInput: it is quantised, or does not fit the heads that the config says.
     """
     shown = printable(name)
-    if not is_plain(info):
+    if info.dtype not in FLOATS:
         raise BadInput(
             f"--fold-attention-factor: {shown} is quantised ({info.dtype})",
             "fold into the unquantised checkpoint",
@@ -189,7 +189,7 @@ def _folded(before: "torch.Tensor", fold: Fold, rows: list[bool]) -> "torch.Tens
 def _stored(name: str, exact: "torch.Tensor", dtype: str) -> "torch.Tensor":
     import torch
 
-    word = {code: known for known, code in FLOATS.items()}[dtype]
+    word = FLOATS[dtype]
     stored = exact.to(getattr(torch, word)).contiguous()
     if not stored.isfinite().all():
         raise CtxextError(

@@ -12,7 +12,7 @@ from ctxext.checkpoints.weights.adapter_fit import check_fits
 from ctxext.checkpoints.weights.carry import link_or_copy
 from ctxext.checkpoints.weights.files import EMBEDDING, HEAD, INDEX, Weights, read_tensor
 from ctxext.checkpoints.weights.low_rank import add_low_rank
-from ctxext.checkpoints.weights.numbers import FLOATS, as_bytes, as_tensor
+from ctxext.checkpoints.weights.numbers import CODES, FLOATS, as_bytes, as_tensor
 from ctxext.checkpoints.weights.rounding import Rounding, RoundingMeter
 from ctxext.checkpoints.weights.safetensors_file import (
     DTYPE_BYTES,
@@ -127,8 +127,7 @@ def _keeps(header: Header, dtype: str) -> bool:
 
 
 def _dtype(info: TensorInfo, dtype: str) -> str:
-    is_float = info.dtype in FLOATS.values()
-    return FLOATS[dtype] if is_float and dtype != "auto" else info.dtype
+    return CODES[dtype] if info.dtype in FLOATS and dtype != "auto" else info.dtype
 
 
 def _shapes(
@@ -197,7 +196,7 @@ def _stored(name: str, tensor: "torch.Tensor", dtype: str) -> "torch.Tensor":
     """Cast a tensor to the dtype of the file; refuse it where that makes an infinity."""
     import torch
 
-    word = {code: name for name, code in FLOATS.items()}[dtype]
+    word = FLOATS[dtype]
     stored = tensor.to(getattr(torch, word)).contiguous()
     if stored.numel() and not all(math.isfinite(float(end)) for end in stored.aminmax()):
         raise CtxextError(

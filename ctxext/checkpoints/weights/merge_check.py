@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from ctxext.checkpoints.weights.adapter import Adapter
 from ctxext.checkpoints.weights.files import EMBEDDING, HEAD, Weights, read_weights
+from ctxext.checkpoints.weights.numbers import CODES, FLOATS
 from ctxext.checkpoints.weights.safetensors_file import TensorInfo, printable
 from ctxext.errors import CtxextError
 
 if TYPE_CHECKING:
     import torch
 
-_FLOATS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 _UNIT = {"BF16": 2.0**-8, "F16": 2.0**-11, "F32": 2.0**-24}  # one rounding to nearest, relative
 # The merge's own float32 sums: of `rank` products, of a row's squares for DoRA.
 _SUMS = 64 * 2.0**-24
@@ -81,8 +81,7 @@ def _check_listing(base: Weights, written: Weights, dtype: str, tied: bool) -> N
         raise CtxextError(f"--verify: the output {'lacks' if lost else 'adds'} {name!r}")
     for name, (_, info) in new.items():
         _, source = old.get(name) or old[EMBEDDING]
-        is_float = source.dtype in _FLOATS.values()
-        want = _FLOATS[dtype] if is_float and dtype != "auto" else source.dtype
+        want = CODES[dtype] if source.dtype in FLOATS and dtype != "auto" else source.dtype
         if info.shape != source.shape or info.dtype != want:
             raise CtxextError(
                 f"--verify: {printable(name)!r} was written as {info.dtype} {list(info.shape)}, "

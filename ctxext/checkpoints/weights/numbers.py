@@ -8,8 +8,10 @@ from ctxext.errors import CtxextError
 if TYPE_CHECKING:
     import torch
 
-FLOATS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-"""The dtypes that are computed with: torch's name -> the file's."""
+FLOATS = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+"""The dtypes that are computed with: the file's name -> torch's."""
+CODES = {name: code for code, name in FLOATS.items()}
+"""The same the other way."""
 
 
 def as_tensor(raw: bytearray, info: TensorInfo) -> "torch.Tensor":
@@ -20,10 +22,9 @@ def as_tensor(raw: bytearray, info: TensorInfo) -> "torch.Tensor":
     """
     import torch
 
-    dtypes = {code: getattr(torch, name) for name, code in FLOATS.items()}
-    if info.dtype not in dtypes:
+    if info.dtype not in FLOATS:
         raise CtxextError(f"a tensor of dtype {info.dtype} cannot be merged into")
-    return torch.frombuffer(raw, dtype=dtypes[info.dtype]).reshape(info.shape)
+    return torch.frombuffer(raw, dtype=getattr(torch, FLOATS[info.dtype])).reshape(info.shape)
 
 
 def as_bytes(stored: "torch.Tensor") -> memoryview:

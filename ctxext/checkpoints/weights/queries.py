@@ -10,8 +10,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ctxext.checkpoints.weights.safetensors_file import TensorInfo
-
 Layout = Literal["heads", "then-keys", "grouped"]
 """Rows of a tensor: heads of queries alone; all of them, then keys and values; or groups of one key
 and one value head after the queries that share them."""
@@ -110,8 +108,3 @@ def by_layer(names: Iterable[str]) -> Iterator[tuple[int, str, str]]:
 def another_norm(below: str, queries: Queries) -> bool:
     """Tell whether a tensor norms queries after the one that is known of the family."""
     return bool(_OTHER_NORM.search(below)) and not below.startswith(queries.name)
-
-
-def is_plain(info: TensorInfo) -> bool:
-    """Tell whether a tensor holds numbers that can be computed with."""
-    return info.dtype in ("F32", "F16", "BF16")

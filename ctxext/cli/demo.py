@@ -9,6 +9,8 @@ from ctxext.cli import _options as options
 from ctxext.cli._output import out, print_json, table
 from ctxext.cli._progress import progress
 from ctxext.errors import BadInput
+from ctxext.report.tables.perplexity import by_position_table
+from ctxext.report.tables.retrieval import copying_table
 
 if TYPE_CHECKING:
     from ctxext.runs.rows.demo import DemoResult
@@ -84,8 +86,6 @@ def command(
 
 
 def _render(result: "DemoResult") -> None:
-    from ctxext.report.tables.perplexity import by_position_table
-    from ctxext.report.tables.retrieval import copying_table
 
     columns, rows = by_position_table(result.by_position)
     table("perplexity by position (trained window 256, target 2048, held-out text)", columns, rows)

@@ -10,6 +10,7 @@ from ctxext.cli._evaluation import say_begun, say_written
 from ctxext.cli._output import print_json, say_warnings, table
 from ctxext.cli._progress import progress
 from ctxext.lengths import parse_length, parse_lengths, show_length
+from ctxext.report.tables.harness import harness_table
 
 if TYPE_CHECKING:
     from ctxext.runs.rows.harness import HarnessResult
@@ -138,7 +139,6 @@ def command(
 
 
 def _render(result: "HarnessResult") -> None:
-    from ctxext.report.tables.harness import harness_table
 
     columns, rows = harness_table(result.tasks)
     few = "" if result.limit is None else f", the first {result.limit} documents"

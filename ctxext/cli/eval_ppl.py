@@ -11,6 +11,17 @@ from ctxext.cli._progress import progress
 from ctxext.cli._stopped import kept_in
 from ctxext.lengths import parse_length
 from ctxext.machine.launch import environment_rank
+from ctxext.report.findings.differences import by_nll, differences
+from ctxext.report.tables.perplexity import (
+    PERPLEXITY_NOTE,
+    bits_per_byte_table,
+    by_length_table,
+    by_position_table,
+    gain_table,
+    key_tokens_table,
+    nll_difference_note,
+    nll_difference_table,
+)
 from ctxext.runs.rows.perplexity import Bos, Protocol
 
 if TYPE_CHECKING:
@@ -180,17 +191,6 @@ def command(
 
 
 def _render(result: "PerplexityResult") -> None:
-    from ctxext.report.findings.differences import by_nll, differences
-    from ctxext.report.tables.perplexity import (
-        PERPLEXITY_NOTE,
-        bits_per_byte_table,
-        by_length_table,
-        by_position_table,
-        gain_table,
-        key_tokens_table,
-        nll_difference_note,
-        nll_difference_table,
-    )
 
     columns, rows = by_length_table(result.results)
     table(

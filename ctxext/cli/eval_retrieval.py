@@ -12,6 +12,17 @@ from ctxext.cli._stopped import kept_in
 from ctxext.errors import BadInput
 from ctxext.lengths import parse_length, show_length
 from ctxext.machine.launch import environment_rank
+from ctxext.report.findings.differences import by_accuracy, differences
+from ctxext.report.findings.groups import RetrievalGroup
+from ctxext.report.tables.retrieval import (
+    accuracy_difference_table,
+    accuracy_table,
+    choice_table,
+    effective_table,
+    share_note,
+    unsolved_note,
+)
+from ctxext.report.tables.text import percent
 from ctxext.runs.rows.retrieval import Score
 
 if TYPE_CHECKING:
@@ -152,18 +163,6 @@ def _depths(text: str) -> list[float]:
 
 
 def _render(result: "RetrievalResult") -> None:
-    from ctxext.report.findings.differences import by_accuracy, differences
-    from ctxext.report.findings.groups import RetrievalGroup
-    from ctxext.report.tables.retrieval import (
-        accuracy_difference_table,
-        accuracy_table,
-        choice_table,
-        effective_table,
-        share_note,
-        unsolved_note,
-    )
-    from ctxext.report.tables.text import percent
-
     group = RetrievalGroup(
         "", result.window, result.threshold,
         results=list(result.results), effective=list(result.effective),

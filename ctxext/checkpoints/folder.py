@@ -115,7 +115,8 @@ def check_repo_id(name: str) -> None:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        why = " ".join(str(error).split()).removesuffix(f": '{name}'.").removesuffix(".")
+        said, _, _ = " ".join(str(error).split()).partition(". Use `")  # an argument of Python's
+        why = said.removesuffix(".").removesuffix(f": '{name}'")
         raise BadInput(
             f"{printable(name)} does not exist, and is no Hub repository id either: {why[:200]}"
         ) from error

@@ -52,6 +52,12 @@ def test_what_can_be_no_repository(name):
     refused(run_ctxext("inspect", name), 2, name[:80], "no Hub repository id")
 
 
+def test_a_wrong_path_is_told_nothing_of_python(tmp_path):
+    done = run_ctxext("inspect", tmp_path / "nowhere")
+    refused(done, 2, "nowhere does not exist")
+    assert "repo_type" not in done.stderr
+
+
 def test_a_dataset_of_the_hub_is_no_folder_here(tmp_path, tiny_llama):
     script = tmp_path / "folder"
     script.mkdir()

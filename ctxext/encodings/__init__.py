@@ -1,4 +1,4 @@
-"""What position is: the words for each way a decoder is told where tokens sit, and their math.
+"""What position is: one file for each way a decoder is told where tokens sit, and its math.
 
-Imports nothing from the other rooms. The frequency math is plain floats, so it costs no import.
+Imports nothing from the other rooms, and no torch: what computes with tensors is given them.
 """

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ctxext.checkpoints.config.decoder_part import DECODER_OF, FLAT, PART
 from ctxext.checkpoints.folder import CONFIG, Source, read_config
+from ctxext.checkpoints.lab_decoder.registered import MODEL_TYPE, register
 from ctxext.checkpoints.live.quiet import quiet_transformers
 from ctxext.errors import BadInput, CtxextError, is_out_of_memory
 from ctxext.runs.numbers import whole
@@ -65,6 +66,8 @@ def decoder_config(source: Source, *, trust_remote_code: bool = False) -> "Pretr
     model_type = str(config.get("model_type"))
     if model_type == "mistral" and "layer_types" in config:
         model_type = "ministral"  # as AutoConfig does: its layers are not all alike
+    if model_type == MODEL_TYPE:
+        register()
     known = model_type in CONFIG_MAPPING and _reads_text(model_type)
     if brings_code and not known and not trust_remote_code:
         raise brings_its_own_code(source)
@@ -91,14 +94,14 @@ def _in_parts(config: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]
 
 
 def _reads_text(model_type: str) -> bool:
-    """Tell whether transformers has a class that continues text, alone or beside pictures."""
+    """Tell whether there is a class that continues text, alone or beside pictures."""
     from transformers.models.auto.modeling_auto import (
         MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     )
 
     names = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-    return any(model_type in mapping for mapping in names)
+    return model_type == MODEL_TYPE or any(model_type in mapping for mapping in names)
 
 
 def _made(family: Any, config: Mapping[str, Any]) -> "PretrainedConfig":

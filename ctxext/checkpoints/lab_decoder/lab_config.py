@@ -5,10 +5,11 @@ from typing import Any, Final, Literal, get_args
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from ctxext.checkpoints.lab_decoder.registered import MODEL_TYPE
+
 LabEncoding = Literal["sinusoidal", "learned", "rope", "alibi", "none"]
 LabBlock = Literal["llama", "gpt2"]
 
-MODEL_TYPE: Final = "ctxext_lab"
 ENCODINGS: Final[tuple[LabEncoding, ...]] = get_args(LabEncoding)
 
 

@@ -81,30 +81,35 @@ class Alibi:
             position_ids: (batch or 1, queries); distances are theirs where nothing is cached, and
                 a document that begins anew is not read from; None = 0, 1, 2, ...
         """
+        by_length = attention_mask is None and (position_ids is None or bool(past))
         key = (like.shape[1], past, keys, causal, like.dtype, like.device)
-        if attention_mask is None and (position_ids is None or past) and key == self._key:
+        if by_length and key == self._key:
             return self._kept
-        with torch.inference_mode(False):
-            at = torch.arange(past, past + like.shape[1], device=like.device)
-            mask = self._biased(like, at, keys, position_ids if not past else None)
-            visible = torch.arange(keys, device=like.device) <= at[:, None] if causal else None
         lowest = torch.finfo(like.dtype).min
-        if visible is not None:
-            mask = mask.masked_fill(~visible, lowest)
-        if attention_mask is None and position_ids is not None and not past:
-            documents = find_packed_sequence_indices(position_ids)
-            if documents is not None:
-                apart = documents[:, None, :, None] != documents[:, None, None, :]
-                mask = mask.masked_fill(apart, lowest)
-        elif attention_mask is None:
+        with torch.inference_mode(False):  # else no later step could differentiate through it
+            at = torch.arange(past, past + like.shape[1], device=like.device)
+            mask = self._biased(like, at, keys, None if past else position_ids)
+            if causal:
+                mask = mask.masked_fill(
+                    torch.arange(keys, device=like.device) > at[:, None], lowest
+                )
+        if by_length:
             if mask.numel() <= _KEPT:
                 self._key, self._kept = key, mask
+            return mask
+        if attention_mask is None:
+            documents = find_packed_sequence_indices(position_ids)
+            if documents is None:
+                return mask
+            attention_mask = documents[:, None, :, None] == documents[:, None, None, :]
         elif attention_mask.ndim == 4 and attention_mask.dtype != torch.bool:
-            mask = mask + attention_mask
-        else:
-            seen = attention_mask.bool()
-            mask = mask.masked_fill(~(seen if seen.ndim == 4 else seen[:, None, None]), lowest)
-        return mask
+            return mask + attention_mask
+        elif attention_mask.ndim == 2:  # a cache of fixed size has room that no token fills yet
+            room = keys - attention_mask.shape[1]
+            attention_mask = torch.nn.functional.pad(attention_mask.bool(), (0, room))[
+                :, None, None
+            ]
+        return mask.masked_fill(~attention_mask, lowest)
 
     def _biased(
         self, like: torch.Tensor, at: torch.Tensor, keys: int, position_ids: torch.Tensor | None

@@ -1,5 +1,9 @@
 """Tell transformers of the laboratory's decoder."""
 
+from typing import Final
+
+MODEL_TYPE: Final = "ctxext_lab"
+
 
 def register() -> None:
     """Let `AutoConfig`, `AutoModel` and `AutoModelForCausalLM` know it; again is no harm.
@@ -8,7 +12,7 @@ def register() -> None:
     """
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
-    from ctxext.checkpoints.lab_decoder.lab_config import MODEL_TYPE, LabConfig
+    from ctxext.checkpoints.lab_decoder.lab_config import LabConfig
     from ctxext.checkpoints.lab_decoder.lab_model import LabForCausalLM, LabModel
 
     AutoConfig.register(MODEL_TYPE, LabConfig, exist_ok=True)

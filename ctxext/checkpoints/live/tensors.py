@@ -109,8 +109,11 @@ def decoder_class(config: "PretrainedConfig") -> Any:
 
 
 def runs_own_code(config: "PretrainedConfig") -> bool:
-    """Tell whether a config comes from Python that the checkpoint brings, not from transformers."""
-    return not type(config).__module__.startswith("transformers.")
+    """Tell whether a config comes from Python that the checkpoint brings.
+
+    That is neither transformers nor ctxext, which has the laboratory's decoder.
+    """
+    return not type(config).__module__.startswith(("transformers.", "ctxext."))
 
 
 def check_report(report: Mapping[str, Any], weights: Weights, name: str) -> None:

@@ -31,6 +31,14 @@ def register_attention(
         AttentionMaskInterface.register(name, mask)
 
 
+def adds_to_scores(config: Any) -> bool:
+    """Tell whether a decoder hands its attention a bias where a mask would be.
+
+    The laboratory's does with ALiBi. What takes a window or nothing in that place would lose it.
+    """
+    return getattr(config, "position_encoding", None) == "alibi"
+
+
 def never_compile(name: str) -> None:
     """Keep torch.compile off what is registered under a name, if that is ours."""
     import torch

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from ctxext.checkpoints.live.attention import KNOWN_LAYERS, register_attention
+from ctxext.checkpoints.live.attention import KNOWN_LAYERS, adds_to_scores, register_attention
 from ctxext.errors import BadInput
 from ctxext.training.attention.blocks import Rows, block_attention
 from ctxext.training.attention.flex import FLEX
@@ -33,6 +33,8 @@ def separate_documents(model: Any, device: torch.device) -> None:
         odd.append("soft-capped attention")
     if getattr(config, "attention_dropout", 0) and getattr(config, "sliding_window", None):
         odd.append("attention_dropout in sliding windows")
+    if adds_to_scores(config):
+        odd.append("bias of the scores (ALiBi)")
     if odd:
         raise BadInput(
             f"data.documents: separate does not know the {', '.join(odd)} of this model",

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch.autograd.function import once_differentiable
 
-from ctxext.checkpoints.live.attention import KNOWN_LAYERS, register_attention
+from ctxext.checkpoints.live.attention import KNOWN_LAYERS, adds_to_scores, register_attention
 from ctxext.encodings.rope_types import follows_length
 from ctxext.errors import BadInput, CtxextError
 from ctxext.training.attention.blocks import Documents, Rows, block_attention, documents_of
@@ -182,6 +182,8 @@ def _check_model(model: Any) -> None:
         raise BadInput(f"--context-parallel does not know the {other[0]} layers of {name}", way_out)
     if getattr(config, "attn_logit_softcapping", None):
         raise BadInput(f"--context-parallel cannot cap the attention logits of {name}", way_out)
+    if adds_to_scores(config):
+        raise BadInput(f"--context-parallel cannot add ALiBi to the scores of {name}", way_out)
     if getattr(config, "attention_dropout", 0):
         raise BadInput("--context-parallel cannot drop attention (attention_dropout)", way_out)
     if getattr(config, "output_router_logits", False):

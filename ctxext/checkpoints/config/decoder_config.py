@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ctxext.checkpoints.config.decoder_part import DECODER_OF, FLAT, PART
 from ctxext.checkpoints.folder import CONFIG, Source, read_config
-from ctxext.checkpoints.lab_decoder.registered import MODEL_TYPE, register
+from ctxext.checkpoints.lab_decoder.model_type import MODEL_TYPE
+from ctxext.checkpoints.lab_decoder.registered import register
 from ctxext.checkpoints.live.quiet import quiet_transformers
 from ctxext.errors import BadInput, CtxextError, is_out_of_memory
 from ctxext.runs.numbers import whole

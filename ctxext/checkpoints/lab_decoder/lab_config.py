@@ -5,7 +5,7 @@ from typing import Any, Final, Literal, get_args
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from ctxext.checkpoints.lab_decoder.registered import MODEL_TYPE
+from ctxext.checkpoints.lab_decoder.model_type import MODEL_TYPE
 
 LabEncoding = Literal["sinusoidal", "learned", "rope", "alibi", "none"]
 LabBlock = Literal["llama", "gpt2"]

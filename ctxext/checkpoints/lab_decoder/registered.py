@@ -1,8 +1,6 @@
 """Tell transformers of the laboratory's decoder."""
 
-from typing import Final
-
-MODEL_TYPE: Final = "ctxext_lab"
+from ctxext.checkpoints.lab_decoder.model_type import MODEL_TYPE
 
 
 def register() -> None:

@@ -35,8 +35,8 @@ def pair_panels(result: LabResult) -> list[Panel]:
     ]
     far: list[_Series] = [("left_far", "all slowed but this pair", "left", _LEFT, "D")]
     panels = [
-        _pair_panel(result, "Near: what slowing a pair costs", near),
-        _pair_panel(result, "Far: what leaving a pair as it was costs", far),
+        _pair_panel(result, "Near: one pair slowed or stopped, the others as trained", near),
+        _pair_panel(result, "Far: one pair left as trained, all others slowed", far),
     ]
     return [panel for panel in panels if panel is not None]
 

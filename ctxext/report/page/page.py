@@ -83,8 +83,8 @@ def _title(findings: Findings) -> str:
 def _lead(findings: Findings) -> str:
     """Say in one sentence which models are what, the best first."""
     if not findings.verdicts:
-        said = " ".join(f"{headline(result)}." for _, result in findings.labs)
-        return said or f"From {_runs(findings)}."
+        headlines = " ".join(f"{headline(result)}." for _, result in findings.labs)
+        return headlines or f"From {_runs(findings)}."
     named: dict[str, list[str]] = {}
     for each in findings.verdicts:
         named.setdefault(each.word, []).append(each.model)

@@ -17,6 +17,7 @@ from ctxext.report.tables.lab import lab_tables
 from ctxext.runs.rows.lab import LabResult, LabStatement
 
 _LOOKS = {"holds": ("good", "✓"), "does not hold": ("bad", "✕"), "undecided": ("fair", "◐")}
+_P = "p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"
 _HOW = (
     "A statement is a sentence of the literature that can come out false here. Its difference is "
     "above 0 where it is true, taken pair by pair over seeds; ± and the bars in charts are one "
@@ -68,13 +69,14 @@ def _laboratory(result: LabResult, identity: str) -> list[Html]:
 
 def _card(statement: LabStatement, seeds: int) -> Html:
     look, sign = _LOOKS[statement.verdict]
+    strength = strength_words(statement, seeds)
     badge = tag("span", tag("span", sign, aria_hidden="true"), f" {statement.verdict}",
                 class_=f"badge {look}")  # fmt: skip
     return tag(
         "li",
         tag("strong", statement.claim),
         badge,
-        tag("p", f"{difference_words(statement)}: {strength_words(statement, seeds)}."),
+        tag("p", f"{difference_words(statement)}: {strength.replace('p = ', _P)}."),
         tag("p", f"Measured: {statement.measured}. After {statement.source}.", class_="note"),
     )
 

@@ -16,10 +16,12 @@ from ctxext.report.charts.lab import lab_charts, plot_lab
 from ctxext.report.charts.svg import inline_svg
 from ctxext.report.findings.lab import (
     both_ways,
+    curve_name,
     difference_words,
     headline,
     longest_recall,
     readings,
+    shown_variants,
     steps_to_target,
     strength_words,
     tally,
@@ -85,15 +87,21 @@ def test_verdicts_are_counted():
 @pytest.mark.parametrize(
     ("changes", "seeds", "difference", "strength"),
     [
-        ({}, 3, "+2.4 ± 0.25 nats a token", "9.6 standard errors over 3 seeds, p = 0.021"),
-        ({"p": 3e-6}, 5, "+2.4 ± 0.25 nats a token",
+        ({}, 3, "+2.40 ± 0.25 nats a token", "9.6 standard errors over 3 seeds, p = 0.021"),
+        ({"p": 3e-6}, 5, "+2.40 ± 0.25 nats a token",
          "9.6 standard errors over 5 seeds, p < 0.0001"),
         ({"stderr": None, "errors": None, "p": None}, 3, "+2.4 nats a token",
          "an exact check over 3 seeds"),
         ({"stderr": None, "errors": None, "p": None, "verdict": "undecided"}, 1,
          "+2.4 nats a token", "no standard error over 1 seed"),
+        ({"difference": None, "stderr": None, "errors": None, "unit": "exact"}, 3,
+         "exact", "an exact check over 3 seeds"),
         ({"difference": None, "stderr": None, "errors": None, "verdict": "undecided"}, 1,
-         "not measured", "nothing to test"),
+         "not measured", "no standard error over 1 seed"),
+        ({"difference": -5e-5, "stderr": 0.0049, "errors": -0.01, "p": 0.99}, 2,
+         "-0.0001 ± 0.0049 nats a token", "0.0 standard errors over 2 seeds, p = 0.99"),
+        ({"difference": 0.0, "stderr": 0.0, "errors": None, "p": 1.0}, 2,
+         "+0 nats a token", "no spread over 2 seeds"),
     ],
 )  # fmt: skip
 def test_what_a_verdict_rests_on(changes, seeds, difference, strength):
@@ -105,9 +113,12 @@ def test_what_a_verdict_rests_on(changes, seeds, difference, strength):
 def test_steps_are_compared_seed_by_seed():
     linear, yarn, drop = steps_to_target(result().steps_to_target)
     assert linear.ratio == 1
-    assert yarn.ratios == (120 / 40, 150 / 40, 130 / 30)
-    assert yarn.ratio == pytest.approx((3 * 3.75 * 13 / 3) ** (1 / 3))
+    assert yarn.ratios == (121 / 41, 151 / 41, 131 / 31)
+    assert yarn.ratio == pytest.approx(math.prod(yarn.ratios) ** (1 / 3))
     assert drop.ratio is None
+    at_once = [{"method": name, "seed": 0, "target": 2.5, "steps": steps}
+               for name, steps in (("linear", 60), ("yarn", 0))]  # fmt: skip
+    assert steps_to_target(result(steps_to_target=at_once).steps_to_target)[1].ratios == (61,)
 
 
 def test_methods_are_paired_and_the_best_stands_first():
@@ -121,9 +132,20 @@ def test_methods_are_paired_and_the_best_stands_first():
 
 def test_a_distance_is_drawn_once_in_the_longest_rows():
     rows = longest_recall(result().recall)
-    assert {row.length for row in rows} == {512}
+    assert {row.length for row in rows if row.encoding != "learned"} == {512}
+    assert [(r.length, r.distance) for r in rows if r.encoding == "learned"] == [(64, 16), (64, 32)]
     places = [(row.encoding, row.distance) for row in rows]
-    assert len(places) == len(set(places)) == 25
+    assert len(places) == len(set(places)) == 4 * 5 + 2
+
+
+def test_curves_that_stand_beside_each_other():
+    rows = result().by_position
+    assert list(dict.fromkeys(map(curve_name, shown_variants(rows)))) == [
+        "sinusoidal", "learned", "learned, untrained rows", "rope", "alibi", "none",
+    ]  # fmt: skip
+    assert list(dict.fromkeys(map(curve_name, shown_variants(rows, "none")))) == [
+        *ENCODINGS, "none, temperature",
+    ]  # fmt: skip
 
 
 def test_reading_joins_loss_and_copying():
@@ -142,7 +164,7 @@ def test_the_table_of_statements():
     assert columns[:4] == ["statement", "verdict", "difference", "rests on"]
     assert len(lines) == 12
     assert lines["Without position, it extrapolates further than RoPE."][:3] == [
-        "undecided", "+1.4 ± 0.8 nats a token", "1.7 standard errors over 3 seeds, p = 0.49",
+        "undecided", "+1.40 ± 0.80 nats a token", "1.7 standard errors over 3 seeds, p = 0.49",
     ]  # fmt: skip
 
 
@@ -161,8 +183,8 @@ def test_the_table_of_perplexity_marks_the_trained_window():
 def test_the_tables_of_copying_order_methods_pairs_and_steps():
     columns, rows = next(t.cells for t in lab_tables(result()) if t.title.startswith("Copying"))
     assert columns[:3] == ["encoding", "rows of", "16 back"]
-    assert rows[2][:3] == ["rope", "512", "+3.10 ± 0.06, 78 %"]
-    assert [row[1] for row in rows] == ["512"] * 5 + ["64"] * 5
+    assert rows[1][:3] == ["rope", "512", "+3.10 ± 0.06, 78 %"]
+    assert [row[1] for row in rows] == ["512"] * 4 + ["64"] * 5
 
     _, lines = cells("Words permuted")
     assert lines["none"] == ["3.0e-07 ± 1.0e-08", "0.400 ± 0.010"]
@@ -181,7 +203,7 @@ def test_the_tables_of_copying_order_methods_pairs_and_steps():
 
     columns, lines = cells("LoRA steps")
     assert columns[-1] == "linear's steps over its own"
-    assert lines["yarn"] == ["40", "40", "30", "3.65 times (3 to 4.33)"]
+    assert lines["yarn"] == ["40", "40", "30", "3.58 times (2.95 to 4.23)"]
     assert lines["drop"] == ["never", "never", "never", "–"]
 
 
@@ -210,7 +232,9 @@ def test_every_picture_is_written_and_says_its_numbers(tmp_path):
     said = (tmp_path / "lab-pairs.svg").read_text()
     assert "pair 6, 199 tokens a turn: +0.419 ± 0.025, more than the trained window of 64" in said
     assert "pair 0, 6 tokens a turn: +0.090 ± 0.008, less than the trained window of 64" in said
-    assert "linear needs 3.65 times (3 to 4.33) as many" in (tmp_path / "lab-steps.svg").read_text()
+    assert (
+        "linear needs 3.58 times (2.95 to 4.23) as many" in (tmp_path / "lab-steps.svg").read_text()
+    )
 
 
 def drawn(name):
@@ -286,19 +310,21 @@ def test_a_folder_with_a_laboratory_alone(page):
     assert "<title>Position laboratory</title>" in page
     assert "10 of 12 statements hold, 1 does not hold, 1 is undecided." in text
     for each in STATEMENTS:
-        assert each["claim"] in text
-        assert f"Measured: {each['measured']}. After {each['source']}." in text
+        assert each["claim"][1:] in text
+        assert f"Measured: {each['measured']}. Said by {each['source']}." in text
     assert "✓ holds +2.35 ± 0.12 nats a token: 19.6 standard errors over 3 seeds" in text
-    assert "✕ does not hold -0.18 ± 0.03 nats a token: -6.0 standard errors over 3 seeds" in text
-    assert "◐ undecided +1.4 ± 0.8 nats a token" in text
-    assert "1e-05 of the logits: an exact check over 3 seeds" in text
-    assert "3.65 times (3 to 4.33)" in text
+    assert "✕ does not hold -0.180 ± 0.030 nats a token: -6.0 standard errors over 3 seeds" in text
+    assert "◐ undecided +1.40 ± 0.80 nats a token" in text
+    assert "order is invisible ✓ holds An exact check over 3 seeds." in text
+    assert "3.58 times (2.95 to 4.23)" in text
     assert "600 steps of 2,048 tokens" in text
     assert "The budget was enough for 3 of 5 seeds." in text
     assert "decoders have up to 412,000 parameters" in text
     assert "eval-ppl" not in text  # nothing here is a checkpoint to measure
     assert "ctxext lab somewhere" in text
-    assert page.count("<svg") == 10
+    assert page.count("<svg") == 13
+    assert "What can be done without training" in text
+    assert "Perplexity by position: sinusoidal" in text
     assert "alibi, 256-512: 10.18 ± 1.73</title>" in page.replace("<ns0:", "<")
 
 
@@ -394,7 +420,7 @@ def test_the_command_prints_the_verdicts_and_the_tables(folder, tmp_path):
     assert "| YaRN needs fewer steps than linear. | holds | +1.28 ± 0.11 natural log |" in (
         done.stdout
     )
-    assert "| yarn | 40 | 40 | 30 | 3.65 times (3 to 4.33) |" in done.stdout
+    assert "| yarn | 40 | 40 | 30 | 3.58 times (2.95 to 4.23) |" in done.stdout
     assert f"note: The budget was enough for {len(SEEDS)} of 5 seeds." in done.stdout
 
 

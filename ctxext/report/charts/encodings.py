@@ -9,6 +9,8 @@ from ctxext.lengths import show_length
 from ctxext.report.charts.panels import Panel
 from ctxext.report.charts.perplexity import MOST_NATS, perplexity_axis
 from ctxext.report.charts.style import (
+    LINES,
+    MARKERS,
     NEUTRAL,
     PALE_NEUTRAL,
     error_bars,
@@ -18,7 +20,7 @@ from ctxext.report.charts.style import (
     short,
     side_by_side,
 )
-from ctxext.report.findings.lab import curve_name, longest_recall, readings
+from ctxext.report.findings.lab import curve_name, longest_recall, readings, shown_variants
 from ctxext.report.tables.text import measured, perplexity
 from ctxext.runs.rows.lab import LabOrder, LabPosition, LabRecall, LabResult
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 # A place in the style; the same in every run, whichever encodings it has.
 _LOOKS: Final = {"rope": 0, "sinusoidal": 1, "none": 3, "learned": 4, "alibi": 5}
-_LEAST: Final = 1e-9  # of a change on a logarithmic axis
+_LEAST: Final = 1e-17  # of a change on a logarithmic axis
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,20 @@ class _Curve:
     texts: Sequence[str]
 
 
-def encoding_style(encoding: str, *, changed: bool = False) -> dict[str, Any]:
-    """Give the look of an encoding, the same on all charts; dashed and hollow where changed."""
-    look = line_style(_LOOKS.get(encoding, 6))
-    return {**look, "linestyle": "--", "markerfacecolor": "none"} if changed else look
+def encoding_style(encoding: str, variant: int = 0) -> dict[str, Any]:
+    """Give the look of an encoding, the same on all charts.
+
+    Args:
+        variant: the how manieth thing that was done to it, from 1: hollow, and another mark and
+            line for each; 0 = as trained.
+    """
+    place = _LOOKS.get(encoding, 6)
+    look = line_style(place)
+    if not variant:
+        return look
+    mark = MARKERS[(place + variant - 1) % len(MARKERS)]
+    line = LINES[1 + (variant - 1) % (len(LINES) - 1)]
+    return {**look, "linestyle": line, "marker": mark, "markerfacecolor": "none"}
 
 
 def position_panel(result: LabResult, only: str = "") -> Panel | None:
@@ -52,21 +64,24 @@ def position_panel(result: LabResult, only: str = "") -> Panel | None:
     Args:
         only: an encoding in its colours; the others are pale, and have no names.
     """
-    rows = [row for row in result.by_position if row.nll is not None and abs(row.nll) < MOST_NATS]
+    chosen = shown_variants(result.by_position, only)
+    rows = [row for row in chosen if row.nll is not None and abs(row.nll) < MOST_NATS]
     places = sorted({row.end for row in rows})
     if len(places) < 2:
         return None
-    names = list(dict.fromkeys(curve_name(row) for row in result.by_position))
+    names = list(dict.fromkeys(curve_name(row) for row in rows))
     curves = []
     for name in names:
         own = sorted((row for row in rows if curve_name(row) == name), key=lambda row: row.end)
-        if own:
-            look = encoding_style(own[0].encoding, changed=bool(own[0].variant))
-            label = name + _ending(result, name, own[-1])
-            points = [_perplexity_point(row) for row in own]
-            texts = [f"{name}, {show_length(r.start)}-{show_length(r.end)}: {perplexity(r)}"
-                     for r in own]  # fmt: skip
-            curves.append((own[0].encoding, _Curve(label, look, points, texts)))
+        first = own[0]
+        variants = [n for n in names if n.startswith(f"{first.encoding}, ")]
+        look = encoding_style(first.encoding, variants.index(name) + 1 if first.variant else 0)
+        ends = own[-1].end < places[-1]
+        label = f"{name} (nothing past {show_length(own[-1].end)})" if ends else name
+        points = [_perplexity_point(row) for row in own]
+        texts = [f"{name}, {show_length(r.start)}-{show_length(r.end)}: {perplexity(r)}"
+                 for r in own]  # fmt: skip
+        curves.append((first.encoding, _Curve(label, look, points, texts)))
 
     def draw(axis: "Axes") -> None:
         _draw_curves(axis, "position", curves, places, only)
@@ -75,12 +90,6 @@ def position_panel(result: LabResult, only: str = "") -> Panel | None:
         mark_windows(axis, (places[0], places[-1]), result.train_length, None)
 
     return Panel("Perplexity by position", _said(curves, only), draw, _tips("position", curves))
-
-
-def _ending(result: LabResult, name: str, last: LabPosition) -> str:
-    """Say where a curve ends although others go on."""
-    beyond = [r for r in result.by_position if curve_name(r) == name and r.start >= last.end]
-    return f" (nothing past {show_length(last.end)})" if beyond else ""
 
 
 def _perplexity_point(row: LabPosition) -> tuple[float, float, float, float]:
@@ -95,23 +104,42 @@ def recall_panel(result: LabResult, only: str = "") -> Panel | None:
     places = sorted({row.distance for row in rows})
     if len(places) < 2:
         return None
-    lengths = {row.length for row in rows}
+    where = _rows_of(rows)
     curves = []
     for encoding in dict.fromkeys(row.encoding for row in rows):
         own = [row for row in rows if row.encoding == encoding]
         texts = [f"{encoding}, {row.distance} back: {_recalled(row)}" for row in own]
         points = [_recall_point(row) for row in own]
         curves.append((encoding, _Curve(encoding, encoding_style(encoding), points, texts)))
-    where = f" (rows of {show_length(lengths.pop())})" if len(lengths) == 1 else ""
 
     def draw(axis: "Axes") -> None:
         axis.axhline(0, color="#666666", linewidth=0.8, zorder=1)
         _draw_curves(axis, "recall", curves, places, only)
-        length_axis(axis, places, f"how far back the string stood, tokens{where}")
+        length_axis(axis, _apart(places), f"tokens back to the string ({where})")
         axis.set_ylabel("nats a token gained")
         mark_windows(axis, (places[0], places[-1]), result.train_length, None)
 
     return Panel("Copying by distance", _said(curves, only), draw, _tips("recall", curves))
+
+
+def _rows_of(rows: Sequence[LabRecall]) -> str:
+    """Write `rows of 512; learned 64`: the longest rows, and who was asked in shorter ones."""
+    lengths: dict[str, int] = {}
+    for row in rows:
+        lengths[row.encoding] = max(row.length, lengths.get(row.encoding, 0))
+    longest = max(lengths.values())
+    others = [f"{name} {show_length(n)}" for name, n in lengths.items() if n != longest]
+    return "; ".join([f"rows of {show_length(longest)}", *others])
+
+
+def _apart(places: Sequence[int]) -> list[int]:
+    """Leave out places whose names on a logarithmic axis would run into the one before."""
+    least = 0.08 * math.log2(places[-1] / places[0])
+    kept = [places[0]]
+    for place in places[1:]:
+        if math.log2(place / kept[-1]) >= least:
+            kept.append(place)
+    return kept
 
 
 def _recall_point(row: LabRecall) -> tuple[float, float, float, float]:
@@ -177,7 +205,7 @@ def order_panel(result: LabResult) -> Panel | None:
                 )  # fmt: skip
         axis.set_yticks(range(len(encodings)), [short(name, 22) for name in encodings])
         axis.set_ylim(-0.6, len(encodings) - 0.4)
-        axis.set_xlim(min([1e-8, *map(_change, rows)]) / 2, max([1.0, *map(_change, rows)]) * 2)
+        axis.set_xlim(min(map(_change, rows)) / 5, max([1.0, *map(_change, rows)]) * 2)
         axis.xaxis.set_major_locator(LogLocator(numticks=6))
         axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")  # no formula
         axis.minorticks_off()

@@ -168,9 +168,10 @@ def _mark_own(axis: "Axes", pairs: Sequence[BothWays], name: str) -> None:
         return
     axis.axvline(at, color="#666666", linewidth=1, linestyle="--", zorder=1)
     if name != "recall":
+        low, high = axis.get_xlim()
         axis.annotate(
             "near, as trained", (at, 1.01), xycoords=("data", "axes fraction"), fontsize=8,
-            color=LIGHT_TEXT, va="bottom", ha="left",
+            color=LIGHT_TEXT, va="bottom", ha="left" if at < (low + high) / 2 else "right",
         )  # fmt: skip
 
 
@@ -188,9 +189,10 @@ def _method_axis(axis: "Axes", names: Sequence[str]) -> None:
 def steps_panel(result: LabResult) -> Panel | None:
     """Draw the steps of each method to the same loss, a mark for each seed."""
     methods = steps_to_target(result.steps_to_target)
-    most = max((n for each in methods for n in each.steps.values() if n is not None), default=0)
-    if not most:
+    known = [n for each in methods for n in each.steps.values() if n is not None]
+    if not known:
         return None
+    most = max(*known, 1)
     lines = methods[::-1]
 
     def draw(axis: "Axes") -> None:

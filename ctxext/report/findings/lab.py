@@ -36,22 +36,25 @@ def tally(statements: Sequence[LabStatement]) -> str:
 
 
 def difference_words(statement: LabStatement) -> str:
-    """Write `+0.530 ± 0.020 nats a token`."""
+    """Write `+0.530 ± 0.020 nats a token`: two digits of the error, and as many places before."""
     if statement.difference is None:
-        return "not measured"
-    error = "" if statement.stderr is None else f" ± {statement.stderr:.3g}"
-    return f"{statement.difference:+.3g}{error} {statement.unit}".rstrip()
+        return "not measured" if statement.verdict == "undecided" else "exact"
+    if not statement.stderr:
+        return f"{statement.difference:+.3g} {statement.unit}"
+    form = f".{min(9, max(0, 1 - math.floor(math.log10(statement.stderr))))}f"
+    return f"{statement.difference:+{form}} ± {statement.stderr:{form}} {statement.unit}"
 
 
 def strength_words(statement: LabStatement, seeds: int) -> str:
     """Write what a verdict rests on: `7.8 standard errors over 3 seeds, p = 0.016`."""
     over = f"over {counted(seeds, 'seed')}"
-    if statement.difference is None:
-        return "nothing to test"
     if statement.errors is None:
+        if statement.stderr is not None:
+            return f"no spread {over}"
         exact = statement.verdict != "undecided"
         return f"an exact check {over}" if exact else f"no standard error {over}"
-    return f"{statement.errors:.1f} standard errors {over}{_chance(statement.p)}"
+    errors = round(statement.errors, 1) + 0.0  # never -0.0
+    return f"{errors} standard errors {over}{_chance(statement.p)}"
 
 
 def _chance(p: float | None) -> str:
@@ -66,17 +69,40 @@ def curve_name(row: LabPosition) -> str:
 
 
 def longest_recall(rows: Sequence[LabRecall]) -> list[LabRecall]:
-    """Choose the rows of the longest length, by distance; of any where it has one distance alone.
+    """Choose, of each encoding, the rows of the longest length that it was asked in, by distance.
 
-    Then each encoding has a distance once, in the longest rows that it was measured in.
+    Of any length where that has one distance alone. An encoding has each distance once.
     """
-    most = max((row.length for row in rows), default=0)
-    longest = [row for row in rows if row.length == most]
-    chosen = longest if len({row.distance for row in longest}) > 1 else list(rows)
     by_place: dict[tuple[str, int], LabRecall] = {}
-    for row in sorted(chosen, key=lambda row: row.length):
-        by_place[row.encoding, row.distance] = row
+    for encoding in dict.fromkeys(row.encoding for row in rows):
+        own = sorted((r for r in rows if r.encoding == encoding), key=lambda row: row.length)
+        longest = [row for row in own if row.length == own[-1].length]
+        for row in longest if len({row.distance for row in longest}) > 1 else own:
+            by_place[encoding, row.distance] = row
     return sorted(by_place.values(), key=lambda row: row.distance)
+
+
+def shown_variants(rows: Sequence[LabPosition], only: str = "") -> list[LabPosition]:
+    """Choose the curves that stand beside each other: decoders as trained.
+
+    Where one ends before the others do, what was done first to reach further stands beside it; of
+    the encoding `only`, everything that was done.
+    """
+    last = max((row.end for row in rows), default=0)
+    firsts: dict[str, str] = {}
+    ends: dict[str, int] = {}
+    for row in rows:
+        if row.variant:
+            firsts.setdefault(row.encoding, row.variant)
+        elif row.nll is not None:
+            ends[row.encoding] = max(row.end, ends.get(row.encoding, 0))
+    return [
+        row
+        for row in rows
+        if not row.variant
+        or row.encoding == only
+        or (not only and ends.get(row.encoding, 0) < last and row.variant == firsts[row.encoding])
+    ]
 
 
 @dataclass(frozen=True)
@@ -110,7 +136,8 @@ class StepsToTarget:
     """The steps of a method to the target, by seed; None where it never was there.
 
     Attributes:
-        ratios: steps of the first method of the document over its own, where both got there.
+        ratios: steps of the first method of the document over its own, where both got there; one
+            is added to each, since a method may need none.
     """
 
     method: str
@@ -138,7 +165,9 @@ def steps_to_target(rows: Sequence[LabSteps]) -> list[StepsToTarget]:
         StepsToTarget(
             method, against, own,
             tuple(
-                there / here for seed, here in own.items() if here and (there := first.get(seed))
+                (there + 1) / (here + 1)
+                for seed, here in own.items()
+                if here is not None and (there := first.get(seed)) is not None
             ),
         )
         for method, own in steps.items()

@@ -238,7 +238,10 @@ def _target(result: LabResult) -> str:
         return ""
     low, high = min(known), max(known)
     span = f"{low:.3f}" if math.isclose(low, high) else f"{low:.3f} to {high:.3f}, by seed"
-    return f"until the loss beyond the trained window is at {span} nats a token"
+    return (
+        f"until the loss beyond the trained window is at {span} nats a token; the ratio is of "
+        "steps plus one, since a method may need none"
+    )
 
 
 def model_table(rows: Sequence[LabTraining]) -> Table:

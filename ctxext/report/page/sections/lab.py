@@ -1,6 +1,7 @@
 """The laboratory: a card for each statement's verdict, then the pictures and tables behind it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ctxext.report.charts.encodings import (
     order_panel,
@@ -59,6 +60,7 @@ def _laboratory(result: LabResult, identity: str) -> list[Html]:
             position_panel(result), recall_panel(result), reading_panel(result),
             order_panel(result),
         ]),
+        *_charts("What can be done without training", identity, 3, _changed(result)),
         *_charts("RoPE pair by pair", identity, 1, pair_panels(result)),
         *_charts("RoPE extended", identity, 2, [*extension_panels(result), steps_panel(result)]),
         *([bullets(result.notes)] if result.notes else []),
@@ -67,17 +69,27 @@ def _laboratory(result: LabResult, identity: str) -> list[Html]:
     ]  # fmt: skip
 
 
+def _changed(result: LabResult) -> list[Panel | None]:
+    """Draw each encoding that something was done to, what was done beside as trained."""
+    changed = dict.fromkeys(row.encoding for row in result.by_position if row.variant)
+    panels = [(name, position_panel(result, name)) for name in changed]
+    return [panel and replace(panel, title=f"Perplexity by position: {name}")
+            for name, panel in panels]  # fmt: skip
+
+
 def _card(statement: LabStatement, seeds: int) -> Html:
     look, sign = _LOOKS[statement.verdict]
-    strength = strength_words(statement, seeds)
+    said = strength_words(statement, seeds).replace("p = ", _P)
+    if statement.difference is not None:
+        said = f"{difference_words(statement)}: {said}"
     badge = tag("span", tag("span", sign, aria_hidden="true"), f" {statement.verdict}",
                 class_=f"badge {look}")  # fmt: skip
     return tag(
         "li",
-        tag("strong", statement.claim),
+        tag("strong", statement.claim[:1].upper() + statement.claim[1:]),
         badge,
-        tag("p", f"{difference_words(statement)}: {strength.replace('p = ', _P)}."),
-        tag("p", f"Measured: {statement.measured}. After {statement.source}.", class_="note"),
+        tag("p", f"{said[:1].upper()}{said[1:]}."),
+        tag("p", f"Measured: {statement.measured}. Said by {statement.source}.", class_="note"),
     )
 
 

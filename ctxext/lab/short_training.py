@@ -52,9 +52,7 @@ def new_decoder(setting: LabSetting, encoding: str, seed: int) -> "LabForCausalL
     )
 
 
-def rows_at(
-    setting: LabSetting, rng: np.random.Generator, done: float
-) -> tuple[Rows, Weights]:
+def rows_at(setting: LabSetting, rng: np.random.Generator, done: float) -> tuple[Rows, Weights]:
     """Draw the rows of a step: strings alone at first, short before long, then text with strings.
 
     Copying appears when a string comes again after a few tokens, and never where rows begin long.

@@ -266,6 +266,20 @@ class Session:
         )
 
 
+def check_positions(checkpoint: Opened, name: str, length: int) -> None:
+    """Refuse a length at which a learned table has no rows: on a GPU the process would be lost.
+
+    Raises:
+        CtxextError: it is longer than the table.
+    """
+    rows = checkpoint.position.window.current
+    if checkpoint.position.encoding == "learned" and length > rows:
+        raise CtxextError(
+            f"{name} learned {rows:,} positions, and has none for {length:,} tokens",
+            "shorter --lengths, or more positions: ctxext extend --method interpolate",
+        )
+
+
 def default_lengths(checkpoints: Sequence[Opened]) -> list[int]:
     """Choose the lengths of an evaluation that names none, tokens.
 

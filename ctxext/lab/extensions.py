@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ctxext.encodings.rope import RopeSpec
-from ctxext.lab.measures import Measured, loss_by_position, recall, test_rows
+from ctxext.lab.measures import Measured, loss_by_position, recall, unseen_rows
 from ctxext.lab.setting import LabSetting
 from ctxext.lab.short_training import stream, weighted_loss
 from ctxext.lab.strings import planted_strings
@@ -91,7 +91,7 @@ def train_long(
 
 def far_loss(model: Any, setting: LabSetting, seed: int) -> float:
     """Average the loss beyond the trained window over text that nothing is chosen by, nats."""
-    rows = test_rows(setting, seed, calibration=True)[: max(8, setting.windows // 2)]
+    rows = unseen_rows(setting, seed, calibration=True)[: max(8, setting.windows // 2)]
     measured = Measured(loss_by_position(model, setting, rows))
     values = measured.bucket(*beyond(setting))
     return sum(values) / len(values)
@@ -109,8 +109,8 @@ def beyond(setting: LabSetting) -> tuple[int, ...]:
 
 def measure_extended(model: Any, setting: LabSetting, seed: int) -> Mapping[str, list[float]]:
     """Measure loss near and far, and recall from beyond the window, row by row."""
-    measured = Measured(loss_by_position(model, setting, test_rows(setting, seed)))
-    far = max(d for d in setting.distances if d <= setting.longest // 2)
+    measured = Measured(loss_by_position(model, setting, unseen_rows(setting, seed)))
+    far = max(d for d in setting.distances(setting.longest) if d <= setting.longest // 2)
     gains, _ = recall(model, setting, seed, length=setting.longest, distance=far)
     return {
         "near": measured.bucket(*within(setting)),

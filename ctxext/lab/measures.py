@@ -13,6 +13,8 @@ from ctxext.lab.setting import LabSetting
 from ctxext.lab.short_training import stream
 from ctxext.lab.strings import asked_strings
 
+Asked = tuple[int, int]
+"""Length of rows and distance, tokens."""
 _BATCH_TOKENS = 8192
 _UNKNOWN = 2  # letters of a string after which it is known which one comes again
 
@@ -22,21 +24,22 @@ class Measured:
     """What was measured of one decoder, row by row, so that decoders can be compared in pairs.
 
     Attributes:
-        nll: (windows, buckets) mean negative log-likelihood of the tokens in each range, nats.
-        gains: by distance, of each row, nats a token.
-        copied: by distance, of each row, share of tokens.
+        nll: (windows, buckets) mean negative log-likelihood of the tokens in each range, nats; only
+            of the ranges that could be read.
+        gains: by (length of the rows, distance), of each row, nats a token.
+        copied: by the same, of each row, share of tokens.
     """
 
     nll: list[list[float]]
-    gains: Mapping[int, list[float]] = field(default_factory=dict)
-    copied: Mapping[int, list[float]] = field(default_factory=dict)
+    gains: Mapping[Asked, list[float]] = field(default_factory=dict)
+    copied: Mapping[Asked, list[float]] = field(default_factory=dict)
 
     def bucket(self, *which: int) -> list[float]:
         """Average buckets of each window, (windows,)."""
         return [sum(row[i] for i in which) / len(which) for row in self.nll]
 
 
-def test_rows(setting: LabSetting, seed: int, *, calibration: bool = False) -> Rows:
+def unseen_rows(setting: LabSetting, seed: int, *, calibration: bool = False) -> Rows:
     """Cut the test rows of a seed from text that nothing is trained on.
 
     Args:
@@ -54,7 +57,7 @@ def token_nll(model: Any, rows: Rows) -> torch.Tensor:
     """Compute the negative log-likelihood of every token but the first, (rows, length - 1) nats."""
     ids = torch.from_numpy(rows.astype(np.int64))
     parts = []
-    for some in ids.split(max(1, _BATCH_TOKENS // ids.shape[1])):
+    for some in torch.split(ids, max(1, _BATCH_TOKENS // ids.shape[1])):
         logits = model(input_ids=some[:, :-1]).logits.float()
         nll = cross_entropy(logits.flatten(0, 1), some[:, 1:].flatten(), reduction="none")
         parts.append(nll.view(len(some), -1))
@@ -62,9 +65,16 @@ def token_nll(model: Any, rows: Rows) -> torch.Tensor:
 
 
 def loss_by_position(model: Any, setting: LabSetting, rows: Rows) -> list[list[float]]:
-    """Average the loss of each row over the ranges of positions, (rows, buckets) nats."""
+    """Average the loss of each row over the ranges of positions, (rows, buckets) nats.
+
+    Ranges that the rows do not fill are left out.
+    """
     nll = token_nll(model, rows)
-    return torch.stack([nll[:, a:b].mean(dim=1) for a, b in setting.buckets], dim=1).tolist()
+    read = [(start, end) for start, end in setting.buckets if end <= nll.shape[1]]
+    table: list[list[float]] = torch.stack(
+        [nll[:, start:end].mean(dim=1) for start, end in read], dim=1
+    ).tolist()
+    return table
 
 
 def recall(
@@ -90,7 +100,7 @@ def _of_strings(model: Any, rows: Rows, tokens: int) -> tuple[torch.Tensor, torc
     """Average loss and right answers over the last tokens of each row, (rows,) each."""
     ids = torch.from_numpy(rows.astype(np.int64))
     losses, rights = [], []
-    for some in ids.split(max(1, _BATCH_TOKENS // ids.shape[1])):
+    for some in torch.split(ids, max(1, _BATCH_TOKENS // ids.shape[1])):
         logits = model(input_ids=some[:, :-1]).logits[:, -tokens:].float()
         wanted = some[:, -tokens:]
         nll = cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
@@ -110,7 +120,7 @@ def order_change(model: Any, setting: LabSetting, seed: int, *, causal: bool) ->
         Of each row, |difference| / |logits|, Euclidean; float64 arithmetic, so that what is exact
         shows.
     """
-    rows = test_rows(setting, seed)[:, : setting.train_length]
+    rows = unseen_rows(setting, seed)[:, : setting.train_length]
     rng = np.random.default_rng([seed, 4])
     permuted = rows.copy()
     for row in permuted:
@@ -123,20 +133,28 @@ def order_change(model: Any, setting: LabSetting, seed: int, *, causal: bool) ->
         )
     finally:
         model.float()
-    return ((after - before).norm(dim=-1) / before.norm(dim=-1)).tolist()
+    changes: list[float] = ((after - before).norm(dim=-1) / before.norm(dim=-1)).tolist()
+    return changes
 
 
-def measure(model: Any, setting: LabSetting, seed: int, *, distances: bool = True) -> Measured:
-    """Measure losses by position, and recall at every distance in rows of the longest length."""
-    nll = loss_by_position(model, setting, test_rows(setting, seed))
-    if not distances:
-        return Measured(nll)
+def measure(
+    model: Any, setting: LabSetting, seed: int, *, length: int | None = None, ask: bool = True
+) -> Measured:
+    """Measure losses by position, and recall in rows of the trained window and of the longest.
+
+    Args:
+        length: of the rows at most, tokens; None = the longest of the setting.
+        ask: measure recall, too.
+    """
+    length = length or setting.longest
+    nll = loss_by_position(model, setting, unseen_rows(setting, seed)[:, : length + 1])
     asked = {
-        distance: recall(model, setting, seed, length=setting.longest, distance=distance)
-        for distance in setting.distances
+        (rows, distance): recall(model, setting, seed, length=rows, distance=distance)
+        for rows in (dict.fromkeys((setting.train_length, length)) if ask else ())
+        for distance in setting.distances(rows)
     }
     return Measured(
         nll,
-        {distance: gains for distance, (gains, _) in asked.items()},
-        {distance: copied for distance, (_, copied) in asked.items()},
+        {place: gains for place, (gains, _) in asked.items()},
+        {place: copied for place, (_, copied) in asked.items()},
     )

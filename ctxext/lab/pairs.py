@@ -1,10 +1,10 @@
-"""What each rotary pair does: slow it, stop it, or leave it as it is while the others are slowed."""
+"""What each rotary pair does: slow it, stop it, or leave it while the others are slowed."""
 
 from typing import Any
 
 from ctxext.encodings.rope import inv_freq_of, wavelengths
 from ctxext.lab.extensions import beyond, spec_of, turn, within
-from ctxext.lab.measures import Measured, loss_by_position, test_rows
+from ctxext.lab.measures import Measured, loss_by_position, unseen_rows
 from ctxext.lab.rows import Rows
 from ctxext.lab.setting import LabSetting
 
@@ -30,7 +30,7 @@ def ablate(model: Any, setting: LabSetting, seed: int) -> dict[str, Any]:
     """
     trained = inv_freq_of(spec_of(setting))
     slow = [f / setting.factor for f in trained]
-    rows = test_rows(setting, seed)
+    rows = unseen_rows(setting, seed)
     short = rows[:, : setting.train_length + 1]
     try:
         near = _losses(model, setting, short, trained).bucket(*within(setting))

@@ -1,6 +1,7 @@
 """What one run of the laboratory is: sizes, lengths, seeds; and the presets."""
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 from ctxext.choices import suggestion
@@ -19,7 +20,8 @@ class LabSetting:
         train_length: the trained window, tokens (bytes).
         test_lengths: tokens, ascending; the longest is what everything is extended to.
         seeds: of each encoding; data, initial weights and test rows follow from a seed.
-        steps, least_steps: optimizer steps of a decoder at most, and below which it is not worth it.
+        steps: of the optimizer, for a decoder, at most.
+        least_steps: below which a decoder is not worth measuring.
         tokens_per_step: of a batch.
         hidden_size, layers, heads: of the decoder.
         rope_theta: at which, as in Llama, most pairs complete a turn in the trained window.
@@ -60,15 +62,14 @@ class LabSetting:
         """Ranges of positions that are reported: half the window, the window, and each length."""
         edges = [0, self.train_length // 2, self.train_length]
         edges += [length for length in self.test_lengths if length > self.train_length]
-        return tuple(zip(edges, edges[1:], strict=False))
+        return tuple(pairwise(edges))
 
-    @property
-    def distances(self) -> tuple[int, ...]:
-        """How far back strings stand in rows of the longest length, tokens."""
-        window, string = self.train_length, self.string
-        near = [d for d in (window // 4, window // 2) if d >= string]
-        far = [length for length in self.test_lengths if length + string < self.longest]
-        return tuple(sorted({*near, window - string, *far, self.longest - string}))
+    def distances(self, length: int) -> tuple[int, ...]:
+        """List how far back strings stand in rows of a length, tokens."""
+        farthest = length - self.string
+        wanted = (self.train_length // 4, self.train_length // 2, *self.test_lengths)
+        inside = [distance for distance in wanted if self.string <= distance < farthest]
+        return tuple(sorted({*inside, min(farthest, self.train_length - self.string), farthest}))
 
     @property
     def string(self) -> int:

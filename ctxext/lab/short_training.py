@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PEAK_LR = 4e-3
 _BETAS, _CLIP = (0.9, 0.98), 1.0
+_INITIAL = 0.08  # of matrices of 64 columns; at transformers' 0.02 nothing is learned for long
 
 
 @cache
@@ -46,6 +47,8 @@ def new_decoder(setting: LabSetting, encoding: str, seed: int) -> "LabForCausalL
             num_hidden_layers=setting.layers,
             num_attention_heads=setting.heads,
             max_position_embeddings=setting.train_length,
+            initializer_range=_INITIAL,
+            sinusoid_scale=_INITIAL,
             position_encoding=encoding,
             rope_parameters=rope if encoding == "rope" else None,
         )

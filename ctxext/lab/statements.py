@@ -59,9 +59,9 @@ class Evidence:
         """Give the loss beyond the window, of each seed and row."""
         return [each.bucket(*beyond(self.setting)) for each in self.measured[encoding, variant]]
 
-    def gains(self, encoding: str, distance: int) -> list[list[float]]:
-        """Give the recall gain at a distance, of each seed and row."""
-        return [each.gains[distance] for each in self.measured[encoding, ""]]
+    def gains(self, encoding: str, length: int, distance: int) -> list[list[float]]:
+        """Give the recall gain at a distance in rows of a length, of each seed and row."""
+        return [each.gains[length, distance] for each in self.measured[encoding, ""]]
 
     def extended(self, method: str, when: str, what: str) -> list[list[float]]:
         """Give what was measured of an extended decoder, of each seed and row."""
@@ -210,14 +210,30 @@ def alibi_recall(evidence: Evidence) -> LabStatement | None:
     if ("alibi", "") not in evidence.measured:
         return None
     setting = evidence.setting
-    near, far = setting.distances[0], setting.distances[-1]
+    length = setting.longest
+    near, far = setting.distances(length)[0], setting.distances(length)[-1]
     return _stated(
         "alibi-recall",
         "ALiBi recalls a far string worse than a near one",
         _SEED,
-        f"gain of a string {near} tokens back less that of one {far} back, in rows of "
-        f"{setting.longest}",
-        less(evidence.gains("alibi", near), evidence.gains("alibi", far)),
+        f"gain of a string {near} tokens back less that of one {far} back, in rows of {length}",
+        less(evidence.gains("alibi", length, near), evidence.gains("alibi", length, far)),
+    )
+
+
+@_check
+def alibi_in_window(evidence: Evidence) -> LabStatement | None:
+    """Sharp recall, before any window is left."""
+    if not {("alibi", ""), ("rope", "")} <= set(evidence.measured):
+        return None
+    window = evidence.setting.train_length
+    far = evidence.setting.distances(window)[-1]
+    return _stated(
+        "alibi-in-window",
+        "in the trained window, RoPE recalls a far string better than ALiBi",
+        _SEED,
+        f"gain of a string {far} tokens back with RoPE less that with ALiBi, in rows of {window}",
+        less(evidence.gains("rope", window, far), evidence.gains("alibi", window, far)),
     )
 
 
@@ -344,5 +360,8 @@ def yarn_recalls(evidence: Evidence) -> LabStatement | None:
         "after the same few steps, YaRN recalls more from past the window than linear scaling",
         _YARN,
         "gain of a far string with YaRN less that with linear scaling",
-        less(*[evidence.extended(name, "after", "recall") for name in reversed(COMPARED)]),
+        less(
+            evidence.extended(COMPARED[1], "after", "recall"),
+            evidence.extended(COMPARED[0], "after", "recall"),
+        ),
     )

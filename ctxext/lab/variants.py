@@ -12,7 +12,7 @@ import torch
 from ctxext.encodings.learned import TableSpec, resampled
 from ctxext.encodings.none import temperature
 from ctxext.encodings.sinusoidal import sinusoids
-from ctxext.lab.measures import loss_by_position, test_rows
+from ctxext.lab.measures import loss_by_position, unseen_rows
 from ctxext.lab.setting import LabSetting
 from ctxext.methods import METHODS, TableExtension
 
@@ -89,7 +89,7 @@ def gentler_slopes(model: Any, setting: LabSetting, seed: int) -> Iterator[None]
 @contextmanager
 def sharper_scores(model: Any, setting: LabSetting, seed: int) -> Iterator[None]:
     """Multiply scores by 1 + c ln s, c chosen on other text."""
-    rows = test_rows(setting, seed, calibration=True)
+    rows = unseen_rows(setting, seed, calibration=True)
     losses = {}
     for c in (0.0, *_TRIED):
         with scores_times(model, temperature(c, setting.factor)):

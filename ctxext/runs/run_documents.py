@@ -9,6 +9,7 @@ from ctxext.runs.checked import read_checked
 from ctxext.runs.rows.demo import DemoResult
 from ctxext.runs.rows.fertility import FertilityResult
 from ctxext.runs.rows.harness import HarnessResult
+from ctxext.runs.rows.lab import LabResult
 from ctxext.runs.rows.perplexity import PerplexityResult
 from ctxext.runs.rows.retrieval import RetrievalResult
 from ctxext.runs.rows.row import Document
@@ -19,6 +20,7 @@ DOCUMENTS: Mapping[str, type[Document]] = {
     "eval-harness": HarnessResult,
     "fertility": FertilityResult,
     "demo": DemoResult,
+    "lab": LabResult,
 }
 """Commands whose runs leave a document, `<command>.json`."""
 

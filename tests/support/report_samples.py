@@ -8,6 +8,8 @@ import hashlib
 import json
 import math
 
+from support.lab_samples import lab_document
+
 LENGTHS = (256, 512, 1024, 2048)
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 PERPLEXITY = {
@@ -217,4 +219,5 @@ DOCUMENTS = {
         "by_position": perplexity_document()["by_position"],
         "copying": [{"model": "base", "distance": n, "accuracy": 0.5} for n in (64, 128)],
     },
+    "lab": lab_document(),
 }

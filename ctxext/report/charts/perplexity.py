@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MOST_NATS = 500  # of an axis; the ticks of a longer one are beyond what a float can hold
+MOST_NATS = 500  # of an axis; the ticks of a longer one are beyond what a float can hold
 
 
 def plot_perplexity(
@@ -105,13 +105,13 @@ def draw_perplexity(
         error_bars(axis, _bars(points, shift), style["color"])
     label = "position in the window, tokens (up to)" if by_position else "window length, tokens"
     length_axis(axis, places, label)
-    _perplexity_axis(axis)
+    perplexity_axis(axis)
     mark_windows(axis, (places[0], places[-1]), window, target)
 
 
 def _point(row: PerplexityRow) -> float | None:
     """Return the height of a point; None where a model exploded."""
-    known = row.perplexity is not None and row.perplexity < math.exp(_MOST_NATS)
+    known = row.perplexity is not None and row.perplexity < math.exp(MOST_NATS)
     return row.perplexity if known else None
 
 
@@ -124,12 +124,13 @@ def _bars(
         if row.stderr is not None:
             middle, spread = math.log(value), Z * row.stderr
             # Bars of a model that explodes end where the axis does.
-            low, high = max(middle - spread, -_MOST_NATS), min(middle + spread, _MOST_NATS)
+            low, high = max(middle - spread, -MOST_NATS), min(middle + spread, MOST_NATS)
             bars.append((row.at * shift, math.exp(low), math.exp(high)))
     return bars
 
 
-def _perplexity_axis(axis: "Axes") -> None:
+def perplexity_axis(axis: "Axes") -> None:
+    """Make the axis of perplexities logarithmic, with plain numbers."""
     axis.set_yscale("log")
     if not math.isfinite(axis.dataLim.minposy):
         axis.set_ylim(1, 10)  # every model exploded: a logarithmic axis wants some number

@@ -36,8 +36,8 @@ class LabPosition(Row):
     start: int = bounded(least=0, most=MOST_TOKENS)
     end: int = bounded(least=1, most=MOST_TOKENS)
     nll: float | None
-    stderr: float | None = None
-    perplexity: float | None
+    stderr: float | None = bounded(None, least=0)
+    perplexity: float | None = bounded(least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class LabRecall(Row):
     length: int = bounded(least=1, most=MOST_TOKENS)
     distance: int = bounded(least=1, most=MOST_TOKENS)
     gain: float | None
-    stderr: float | None = None
+    stderr: float | None = bounded(None, least=0)
     copied: float | None = bounded(None, least=0, most=1)
 
 
@@ -69,9 +69,9 @@ class LabOrder(Row):
 
     encoding: str
     mask: str = bounded("causal", words=("causal", "none"))
-    change: float | None
-    stderr: float | None = None
-    largest: float | None = None
+    change: float | None = bounded(least=0)
+    stderr: float | None = bounded(None, least=0)
+    largest: float | None = bounded(None, least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +88,11 @@ class LabExtension(Row):
     method: str
     steps: int = bounded(0, least=0, most=10**9)
     near: float | None
-    near_stderr: float | None = None
+    near_stderr: float | None = bounded(None, least=0)
     far: float | None
-    far_stderr: float | None = None
+    far_stderr: float | None = bounded(None, least=0)
     recall: float | None = None
-    recall_stderr: float | None = None
+    recall_stderr: float | None = bounded(None, least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,14 +106,14 @@ class LabPair(Row):
         left_far: all pairs interpolated but this one, beyond the window, against all of them.
     """
 
-    pair: int
-    wavelength: float
+    pair: int = bounded(least=0)
+    wavelength: float = bounded(above=0)
     slowed_near: float | None
-    slowed_near_stderr: float | None = None
+    slowed_near_stderr: float | None = bounded(None, least=0)
     stopped_near: float | None
-    stopped_near_stderr: float | None = None
+    stopped_near_stderr: float | None = bounded(None, least=0)
     left_far: float | None
-    left_far_stderr: float | None = None
+    left_far_stderr: float | None = bounded(None, least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,7 @@ class LabSteps(Row):
     method: str
     seed: int
     target: float | None
-    steps: int | None
+    steps: int | None = bounded(least=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,9 +148,9 @@ class LabStatement(Row):
     measured: str
     difference: float | None
     unit: str
-    stderr: float | None = None
+    stderr: float | None = bounded(None, least=0)
     errors: float | None = None
-    p: float | None = None
+    p: float | None = bounded(None, least=0, most=1)
     verdict: Verdict
 
 

@@ -58,10 +58,7 @@ def run_laboratory(
     try:
         timings = [pool.submit(seconds_per_step, setting) for _ in range(workers)]
         slowest = max(timing.result() for timing in timings)
-        planned = fitted(setting, slowest, workers, None if steps else budget)
-        planned = (
-            planned if steps is None else _with_steps(planned, steps, setting, slowest, workers)
-        )
+        planned = fitted(setting, slowest, workers, budget)
         on_plan(planned)
         trained, ropes = _all_jobs(pool, planned, models, on_progress)
     except BrokenProcessPool as error:

@@ -110,7 +110,7 @@ def _stated(
 
 def _exact(key: str, claim: str, source: str, measured: str, true: bool) -> LabStatement:
     return LabStatement(
-        key=key, claim=claim, source=source, measured=measured, unit="", difference=None,
+        key=key, claim=claim, source=source, measured=measured, unit="exact", difference=None,
         verdict="holds" if true else "does not hold",
     )  # fmt: skip
 

@@ -102,7 +102,8 @@ def position_table(rows: Sequence[LabPosition], window: int) -> Table:
     """Show one line for each encoding, one column for each range of positions."""
     down = Down(curve_name, ["encoding"])
     across = Across(
-        lambda row: (row.start, row.end), head=lambda place: _place(place, inside=place[1] <= window)
+        lambda row: (row.start, row.end),
+        head=lambda place: _place(place, inside=place[1] <= window),
     )
     return pivot(rows, down=down, across=across, cell=perplexity)
 

@@ -1,6 +1,7 @@
 """`ctxext lab`: train short, test long, one decoder for each position encoding."""
 
 import math
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -90,17 +91,13 @@ def run_lab(
         raise BadInput(f"--workers {workers} is less than one process")
     out = Path(output_dir)
     check_output(out, overwrite=overwrite)
-    out.mkdir(parents=True, exist_ok=True)
-    write_record(
-        out, {"schema": SCHEMA, "kind": "lab", "versions": versions(), "command": command_line()}
-    )
     planned, trained, evidence = run_laboratory(
         setting,
         allowed,
         out / "models",
         workers=workers or cores(),
         on_progress=on_progress,
-        on_plan=lambda plan: _say(plan, on_note),
+        on_plan=lambda plan: _begin(out, plan, on_note),
     )
     result = _result(output_dir, preset, planned, trained, evidence)
     result = replace(result, seconds=round(time.monotonic() - began, 1))
@@ -115,7 +112,14 @@ def run_lab(
     return result
 
 
-def _say(planned: Planned, on_note: Note) -> None:
+def _begin(out: Path, planned: Planned, on_note: Note) -> None:
+    """Mark the folder as ours, once it is known that there is something to do, and say how long."""
+    if out.exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True)
+    write_record(
+        out, {"schema": SCHEMA, "kind": "lab", "versions": versions(), "command": command_line()}
+    )
     setting = planned.setting
     on_note(
         f"{len(setting.encodings)} encodings x {len(setting.seeds)} seeds x {planned.steps} steps: "

@@ -24,6 +24,7 @@ class LabSetting:
         least_steps: below which a decoder is not worth measuring.
         tokens_per_step: of a batch.
         hidden_size, layers, heads: of the decoder.
+        block: of the decoder, `llama` or `gpt2`.
         rope_theta: at which, as in Llama, most pairs complete a turn in the trained window.
         windows: test rows of the longest length, for each seed.
         strings: rows in which recall is asked for, for each seed and distance.
@@ -42,6 +43,7 @@ class LabSetting:
     layers: int = 2
     heads: int = 2
     rope_theta: float = 100.0
+    block: str = "llama"
     windows: int = 32
     strings: int = 48
     lora_steps: int = 40

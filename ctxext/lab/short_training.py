@@ -49,6 +49,7 @@ def new_decoder(setting: LabSetting, encoding: str, seed: int) -> "LabForCausalL
             max_position_embeddings=setting.train_length,
             initializer_range=_INITIAL,
             sinusoid_scale=_INITIAL,
+            block=setting.block,
             position_encoding=encoding,
             rope_parameters=rope if encoding == "rope" else None,
         )

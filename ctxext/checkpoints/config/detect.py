@@ -14,6 +14,7 @@ from ctxext.checkpoints.config.rope_forms import far_rope, form_of
 from ctxext.checkpoints.config.rotation import Rope, check_sections, read_rope
 from ctxext.checkpoints.config.tables import TABLES, rows_before, rows_in_window
 from ctxext.checkpoints.config.windows import (
+    RECORDED,
     Origin,
     Window,
     believed,
@@ -82,7 +83,7 @@ class Position:
             raise BadInput(
                 f"the config of this {self.model_type} has no max_position_embeddings, so its "
                 "window is unknown",
-                "add the key, as the base model's card gives it",
+                "add the key, as the base model's card gives it, or say --original-length",
             )
         return self.stated_window
 
@@ -245,7 +246,7 @@ def _of_length(
             f"{window.current}: it is not believed"
         )
         return window
-    return replace(window, original=origin.window, source="ctxext.json")
+    return replace(window, original=origin.window, source=RECORDED)
 
 
 def _spec(

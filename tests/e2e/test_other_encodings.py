@@ -82,10 +82,19 @@ def test_from_inspect_to_four_times_the_window(tmp_path, book, bases, model_type
         before, after = loaded(base)(ids[:, :128]).logits, loaded(out)(ids).logits
     assert after.isfinite().all()
     assert torch.allclose(before, after[:, :128], atol=1e-4) == kept
-    measured = ran("eval-ppl", base, out, "--data", book, "--tokens", 1200, "--lengths",
-                   "128,512", "--names", "base,out", "-o", tmp_path / "ppl", "--json")  # fmt: skip
-    rows = {(row["model"], row["length"]) for row in json.loads(measured.stdout)["results"]}
-    assert ("out", 512) in rows
+    measured = run_ctxext(
+        "eval-ppl", base, out, "--data", book, "--tokens", 1200, "--lengths", "128,512",
+        "--names", "base,out", "-o", tmp_path / "ppl", "--json",
+    )  # fmt: skip
+    document = json.loads(measured.stdout)
+    rows = {(row["model"], row["length"]) for row in document["results"]}
+    assert {("base", 128), ("out", 128), ("out", 512)} <= rows
+    # What has no row for a position is said, and the rest is measured.
+    ends = [row["error"] for row in document["failed"] if row["model"] == "base"]
+    assert (("base", 512) in rows) == (not ends)
+    assert measured.returncode == (1 if ends else 0), measured.stderr
+    assert bool(ends) == (word == "learned" or model_type == "mpt")
+    assert all("has positions for 128 tokens" in error for error in ends)
     ran("eval-retrieval", out, "--lengths", "512", "--samples", 1, "--tasks", "passkey",
         "--data", book, "-o", tmp_path / "retrieval")  # fmt: skip
 

@@ -69,6 +69,7 @@ _OTHER_KEYS = {
 }
 _CHANGES = {
     "falcon": {"alibi": True},
+    "whisper": {"max_position_embeddings": None},
     "xmod": {"default_language": "en_XX"},
 }
 

@@ -22,7 +22,7 @@ from ctxext.errors import BadInput
 from ctxext.evaluation.earlier import Earlier, Kept, MeasuredBy, Settings, state_of
 from ctxext.evaluation.measuring import weights_state
 from ctxext.evaluation.perplexity.cautions import exploded, listed, strides, unlike
-from ctxext.evaluation.session import Loading, Session, check_positions, default_lengths
+from ctxext.evaluation.session import Loading, Session, default_lengths
 from ctxext.lengths import counted, show_length
 from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.report.charts.perplexity import plot_perplexity
@@ -355,7 +355,7 @@ class _Run:
         shortest: Measured | None = None
         for length in missing:
             with self.session.failing(name, length):
-                check_positions(checkpoint, name, length)
+                self.session.check_reach(name, checkpoint, length)
                 measured = by_length(
                     reading, documents, length, self.protocols, sizes=sizes, keys=masks,
                     keys_name=keys.name if keys else "", grid=grid,
@@ -372,7 +372,7 @@ class _Run:
         if not self.lacks_positions(name):
             return
         with self.session.failing(name, longest):
-            check_positions(checkpoint, name, longest)
+            self.session.check_reach(name, checkpoint, longest)
             whole = self.texts.grid(checkpoint, longest)
             self.positions += by_position(reading, documents, longest, grid=whole)
 

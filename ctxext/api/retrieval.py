@@ -18,7 +18,7 @@ from ctxext.data.tokens import check_top
 from ctxext.errors import BadInput
 from ctxext.evaluation.earlier import Earlier, Kept, MeasuredBy, Settings, state_of
 from ctxext.evaluation.measuring import weights_state
-from ctxext.evaluation.session import Loading, Session, check_positions, default_lengths
+from ctxext.evaluation.session import Loading, Session, default_lengths
 from ctxext.lengths import counted, show_length
 from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.report.charts.retrieval import plot_retrieval
@@ -298,7 +298,7 @@ class _Run:
         asking = self._asking(name, checkpoint, encode)
         for task, length in missing:
             with self.session.failing(name, length, task=task.name):
-                check_positions(checkpoint, name, length)
+                self.session.check_reach(name, checkpoint, length)
                 cells = asking.cells(
                     task, self.wordings[task.name], length, depths=asked.depths,
                     samples=asked.samples, seed=asked.seed,

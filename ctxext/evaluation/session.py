@@ -230,6 +230,19 @@ class Session:
             if what not in [(row.model, row.task, row.length) for row in self.failed]:
                 self.failed.append(Failed(model=name, task=task, length=length, error=str(error)))
 
+    def check_reach(self, name: str, checkpoint: Opened, length: int) -> None:
+        """Check that a checkpoint has positions for so many tokens; inside `failing`.
+
+        Raises:
+            CtxextError: they end before.
+        """
+        most = checkpoint.position.reads_at_most
+        if most is not None and length > most:
+            raise CtxextError(
+                f"{name} has positions for {most:,} tokens, and none for {length:,}",
+                "give shorter --lengths, or more positions: ctxext extend",
+            )
+
     def check_measured(self, rows: Sequence[Any]) -> None:
         """Raise the last failure where nothing was measured at all."""
         if self._failure is not None and not rows:
@@ -263,20 +276,6 @@ class Session:
         finished = not self.failed
         self.launch.on_main(
             lambda: self._folder.finish(document, plots, measured_by=measured_by, finished=finished)
-        )
-
-
-def check_positions(checkpoint: Opened, name: str, length: int) -> None:
-    """Refuse a length at which a learned table has no rows: on a GPU the process would be lost.
-
-    Raises:
-        CtxextError: it is longer than the table.
-    """
-    rows = checkpoint.position.window.current
-    if checkpoint.position.encoding == "learned" and length > rows:
-        raise CtxextError(
-            f"{name} learned {rows:,} positions, and has none for {length:,} tokens",
-            "shorter --lengths, or more positions: ctxext extend --method interpolate",
         )
 
 

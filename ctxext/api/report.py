@@ -45,6 +45,10 @@ class ReportResult:
             "output": self.output,
             "bytes": self.bytes,
             "runs": [{"name": run.name, "kind": run.kind} for run in shown.runs],
+            "laboratories": [
+                {"run": run, "statements": [each.to_dict() for each in result.statements]}
+                for run, result in shown.labs
+            ],
             "verdicts": [verdict.to_dict() for verdict in shown.verdicts],
             "differences": {name: [d.to_dict() for d in rows] for name, rows in compared.items()},
             "failed": [{"run": run, **row.to_dict()} for run, row in shown.failed],

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ctxext.report.findings.collected import Findings
     from ctxext.report.findings.differences import Difference
     from ctxext.report.tables.pivot import Table
+    from ctxext.runs.rows.lab import LabResult
 
 
 def command(
@@ -31,7 +32,8 @@ def command(
 ) -> None:
     """What runs measured, side by side, and one HTML file to share.
 
-    Takes folders of eval-ppl, eval-retrieval, eval-harness, fertility, finetune, extend and demo.
+    Takes folders of eval-ppl, eval-retrieval, eval-harness, fertility, finetune, extend, demo and
+    lab.
     Says for each model whether it is stable at a length and whether it uses it, and which
     differences exceed noise. The file needs no network and holds no script.
 
@@ -50,6 +52,8 @@ def _render(result: "ReportResult") -> None:
     from ctxext.report.tables.verdict import VERDICT_NOTE, verdict_table
 
     findings = result.findings
+    for name, laboratory in findings.labs:
+        say_laboratory(name, laboratory)
     if findings.verdicts:
         table("verdict, the best first", *verdict_table(findings.verdicts))
         out().print(VERDICT_NOTE)
@@ -64,6 +68,20 @@ def _render(result: "ReportResult") -> None:
     for _, row in findings.failed:
         out().print(f"failed: {row.model}: {row.error}")
     out().print(f"written: {result.output} ({result.bytes / 1024:,.0f} KiB)")
+
+
+def say_laboratory(name: str, result: "LabResult") -> None:
+    """Print what a laboratory measured: its verdicts, then what they rest on."""
+    from ctxext.report.findings.lab import headline
+    from ctxext.report.tables.lab import lab_tables
+
+    out().print(f"{name}: {headline(result)}")
+    for each in lab_tables(result):
+        table(each.title, *each.cells, words=each.words)
+        if each.note:
+            out().print(each.note)
+    for note in result.notes:
+        out().print(f"note: {note}")
 
 
 def _perplexity(findings: "Findings") -> None:

@@ -252,6 +252,8 @@ def _scalar(each: _Field, value: Any, place: _Place, *, missing: bool = False) -
 
 def _is_text(each: _Field, value: str) -> bool:
     """Tell whether a text is one that a field holds: a name, or with the default "" any text."""
+    if words := each.metadata.get("words"):
+        return value in words
     if pattern := each.metadata.get("matches"):
         return bool(pattern.fullmatch(value))
     if each.required or (each.types == (str,) and each.nullable):

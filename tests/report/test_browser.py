@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from ctxext.api.report import make_report
-from support.report_samples import every_kind
+from support.lab_samples import lab_document
+from support.report_samples import every_kind, write_run
 
 LONG = ("org/base", "runs/a-rather-long-name-of-a-checkpoint-that-somebody-chose/yarn", "lora")
 CHROMIUM = next(
@@ -59,7 +60,8 @@ CONTRAST = """
 def page_file(tmp_path_factory):
     root = tmp_path_factory.mktemp("browser")
     path = root / "report.html"
-    make_report(every_kind(root / "runs", LONG), output=path)
+    laboratory = write_run(root / "lab", "lab", lab_document())
+    make_report([*every_kind(root / "runs", LONG), laboratory], output=path)
     return path
 
 

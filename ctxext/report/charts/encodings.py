@@ -160,22 +160,27 @@ def order_panel(result: LabResult) -> Panel | None:
     if not rows:
         return None
     encodings = list(dict.fromkeys(row.encoding for row in rows))[::-1]
-    marks = {"none": ("no mask: every token reads every other", "none"),
-             "causal": ("causal mask: a token reads those before it", NEUTRAL)}  # fmt: skip
+    marks = {"none": ("no mask: every token reads every other", "none", 10),
+             "causal": ("causal mask: a token reads those before it", NEUTRAL, 5)}  # fmt: skip
 
     def draw(axis: "Axes") -> None:
+        from matplotlib.ticker import LogLocator
+
         axis.set_xscale("log")
-        for mask, (label, face) in marks.items():
+        for mask, (label, face, size) in marks.items():
             own = [row for row in rows if row.mask == mask]
             if own:
                 axis.plot(
                     [_change(row) for row in own], [encodings.index(r.encoding) for r in own],
-                    gid=f"order-{mask}", label=label, linestyle="none", marker="o", markersize=8,
-                    color=NEUTRAL, markerfacecolor=face, markeredgewidth=1.8,
+                    gid=f"order-{mask}", label=label, linestyle="none", marker="o", markersize=size,
+                    color=NEUTRAL, markerfacecolor=face, markeredgewidth=1.6,
                 )  # fmt: skip
         axis.set_yticks(range(len(encodings)), [short(name, 22) for name in encodings])
         axis.set_ylim(-0.6, len(encodings) - 0.4)
         axis.set_xlim(min([1e-8, *map(_change, rows)]) / 2, max([1.0, *map(_change, rows)]) * 2)
+        axis.xaxis.set_major_locator(LogLocator(numticks=6))
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")  # no formula
+        axis.minorticks_off()
         axis.set_xlabel("change of the last logits, of their own size")
         axis.tick_params(axis="y", length=0)
 
@@ -195,7 +200,10 @@ def _order(row: LabOrder) -> str:
 
 
 def reading_panel(result: LabResult) -> Panel | None:
-    """Draw, for each encoding, what it loses beyond the window and what it reads there."""
+    """Draw, for each encoding, a line from inside the window (hollow) to far beyond it (full).
+
+    To the right it becomes less fluent, downwards it reads less.
+    """
     rows = readings(result)
     if not rows:
         return None
@@ -204,17 +212,21 @@ def reading_panel(result: LabResult) -> Panel | None:
         axis.axhline(0, color="#666666", linewidth=0.8, zorder=1)
         axis.axvline(0, color="#666666", linewidth=0.8, zorder=1)
         for at, row in enumerate(rows):
-            look = {**encoding_style(row.name), "linestyle": "none", "markersize": 9}
+            look = {**encoding_style(row.name), "markersize": 8}
+            begin = {**look, "linestyle": "none", "markerfacecolor": "none"}
+            axis.plot([0, row.lost], [row.inside, row.gain], color=look["color"], linewidth=1.2)
+            axis.plot([0], [row.inside], **begin)
             axis.plot([row.lost], [row.gain], label=short(row.name), gid=f"reading-{at}", **look)
-        axis.margins(0.12)
-        low, high = axis.get_ylim()
-        axis.set_ylim(min(low, -0.2), max(high, 1.0))
+        axis.margins(0.08)
         axis.set_xlabel("nats a token lost past the window (0 = as fluent as inside)")
-        axis.set_ylabel(f"nats a token gained from {show_length(rows[0].at)} back")
+        axis.set_ylabel("nats a token gained by copying")
 
     said = [
-        f"{row.name}: {row.lost:+.2f} nats lost, {row.gain:+.2f} gained from {row.at} back"
+        f"{row.name}: {row.lost:+.2f} nats lost past the window; a string is worth "
+        f"{row.inside:+.2f} from {row.near} back and {row.gain:+.2f} from {row.at} back"
         for row in rows
     ]
     tips = {f"reading-{at}": [text] for at, text in enumerate(said)}
-    return Panel("Fluent, and does it read?", ". ".join(said) + ".", draw, tips)
+    return Panel(
+        "From inside (hollow) to past the window (full)", ". ".join(said) + ".", draw, tips
+    )

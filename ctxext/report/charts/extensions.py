@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Final
 from ctxext.lengths import show_length
 from ctxext.report.charts.panels import Panel
 from ctxext.report.charts.style import COLORS, LIGHT_TEXT, error_bars, mark_windows, short
-from ctxext.report.findings.lab import BothWays, StepsToTarget, both_ways, steps_to_target
+from ctxext.report.findings.lab import (
+    AS_TRAINED,
+    BothWays,
+    StepsToTarget,
+    both_ways,
+    steps_to_target,
+)
 from ctxext.report.tables.lab import ratio_words
 from ctxext.report.tables.text import measured
 from ctxext.runs.rows.lab import LabExtension, LabPair, LabResult
@@ -29,8 +35,8 @@ def pair_panels(result: LabResult) -> list[Panel]:
     ]
     far: list[_Series] = [("left_far", "all slowed but this pair", "left", _LEFT, "D")]
     panels = [
-        _pair_panel(result, "Near: what slowing a pair costs", near),
-        _pair_panel(result, "Far: what leaving a pair as it was costs", far),
+        _pair_panel(result, "Near: one pair slowed or stopped, the others as trained", near),
+        _pair_panel(result, "Far: one pair left as trained, all others slowed", far),
     ]
     return [panel for panel in panels if panel is not None]
 
@@ -63,8 +69,10 @@ def _pair_panel(result: LabResult, title: str, series: Sequence[_Series]) -> Pan
         gid: [_pair(row, name) for row in own]
         for (name, own), (_, _, gid, _, _) in zip(known, series, strict=True)
     }
-    words = " ".join(_worst(label, name, own, window)
-                     for (name, own), (_, label, *_) in zip(known, series, strict=True))  # fmt: skip
+    words = " ".join(
+        _worst(label, name, own, window)
+        for (name, own), (_, label, *_) in zip(known, series, strict=True)
+    )
     return Panel(title, words, draw, tips)
 
 
@@ -102,10 +110,11 @@ def _tokens(tokens: float) -> str:
 
 
 def extension_panels(result: LabResult) -> list[Panel]:
-    """Draw the loss of each method, before and after training: inside the window, and beyond."""
+    """Draw each method before and after training: the loss near and far, and far recall."""
     pairs = both_ways(result.extensions)
     asked: list[tuple[str, str]] = [
         ("near", "Near: loss in the trained window"), ("far", "Far: loss beyond it"),
+        ("recall", "Far: what copying from there gains"),
     ]  # fmt: skip
     return [
         _extension_panel(pairs, name, title)
@@ -143,11 +152,26 @@ def _extension_panel(pairs: Sequence[BothWays], name: str, title: str) -> Panel:
                 value, error = getattr(row, name), getattr(row, f"{name}_stderr") or 0.0
                 axis.hlines(at, value - error, value + error, color=_METHOD, linewidth=1)
         _method_axis(axis, [pair.method for pair in lines])
-        axis.set_xlabel("nats a token")
+        _mark_own(axis, pairs, name)
+        axis.set_xlabel("nats a token gained" if name == "recall" else "nats a token")
 
     tips = {gid: [_extended(row, name) for _, row in points(of)] for gid, _, _, of in marks}
     words = " ".join(f"{text}." for texts in tips.values() for text in texts[::-1])
     return Panel(title, words, draw, tips, height=1.2 + _ROW * len(lines))
+
+
+def _mark_own(axis: "Axes", pairs: Sequence[BothWays], name: str) -> None:
+    """Mark the loss inside the window of the decoder as it was trained; of a gain, nothing."""
+    untouched = next((p.before for p in pairs if p.method == AS_TRAINED), None)
+    at = 0.0 if name == "recall" else untouched.near if untouched else None
+    if at is None:
+        return
+    axis.axvline(at, color="#666666", linewidth=1, linestyle="--", zorder=1)
+    if name != "recall":
+        axis.annotate(
+            "near, as trained", (at, 1.01), xycoords=("data", "axes fraction"), fontsize=8,
+            color=LIGHT_TEXT, va="bottom", ha="left",
+        )  # fmt: skip
 
 
 def _extended(row: LabExtension, name: str) -> str:
@@ -183,6 +207,7 @@ def steps_panel(result: LabResult) -> Panel | None:
                           fontsize=8, color=LIGHT_TEXT, ha="center", va="bottom")  # fmt: skip
         _method_axis(axis, [each.method for each in lines])
         axis.set_xlim(0, most * (_NEVER + 0.07))
+        axis.set_xticks([tick for tick in axis.get_xticks() if tick <= most])
         axis.set_xlabel("LoRA steps, a mark for each seed")
 
     words = " ".join(_said(each) for each in methods)

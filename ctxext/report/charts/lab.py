@@ -57,14 +57,14 @@ def lab_charts(result: LabResult) -> dict[str, Chart]:
     asked: list[tuple[str, str, Sequence[Panel | None]]] = [
         (_OVERVIEW, f"Small decoders that differ in how they know positions, {trained}",
          [position_panel(result), recall_panel(result)]),
-        ("lab-order", f"What is left when words are permuted: decoders {trained}",
+        ("lab-order", f"Is order seen? Decoders {trained}",
          [order_panel(result)]),
         ("lab-pairs", f"Rotary pairs, one at a time: a RoPE decoder {trained}",
          pair_panels(result)),
         ("lab-extensions", f"RoPE {trained}, stretched by each method", extension_panels(result)),
-        ("lab-steps", "Training until the loss past the window is the same",
+        ("lab-steps", f"How soon a method reads far: RoPE {trained}",
          [steps_panel(result)]),
-        ("lab-reading", f"Fluent past the window is not reading: decoders {trained}",
+        ("lab-reading", f"Fluent is not reading: decoders {trained}",
          [reading_panel(result)]),
         *(
             (f"lab-{name}", f"{about} ({trained})",

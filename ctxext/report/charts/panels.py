@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_WIDTH, _NARROW = 5.2, 4.4  # inches of a panel, of up to two and of more
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -43,16 +45,18 @@ def alone(panel: Panel, *, width: float) -> Chart:
     return Chart(panel.title, panel.words, draw, panel.tips)
 
 
-def beside(title: str, panels: Sequence[Panel], *, width: float = 5.2) -> Chart:
+def beside(title: str, panels: Sequence[Panel]) -> Chart:
     """Make a chart of panels side by side, the legend of the first below, the title above."""
 
     def draw() -> "Figure":
         height = max(panel.height for panel in panels)
+        width = _WIDTH if len(panels) < 3 else _NARROW
         figure, axes = new_figure(len(panels), width=width, height=height)
         for axis, panel in zip(axes, panels, strict=True):
             panel.draw(axis)
-            if len(panels) > 1:
-                axis.set_title(panel.title, loc="left", fontsize=10, pad=18)
+        marked = any(axis.texts for axis in axes)  # names of marks stand over the axes
+        for axis, panel in zip(axes, panels, strict=True):
+            axis.set_title(panel.title, loc="left", fontsize=10, pad=18 if marked else 6)
         title_figure(figure, title)
         legend_below(figure, axes[0])
         return figure

@@ -24,6 +24,7 @@ from ctxext.report.findings.verdict import Evidence, Task, Verdict, copied_to, r
 from ctxext.runs.rows.demo import CopyRow, DemoResult
 from ctxext.runs.rows.fertility import FertilityResult
 from ctxext.runs.rows.harness import HarnessResult
+from ctxext.runs.rows.lab import LabResult
 from ctxext.runs.rows.perplexity import LengthRow, PerplexityResult
 from ctxext.runs.rows.retrieval import CellRow, PooledRow, RetrievalResult
 from ctxext.runs.rows.row import Failed, Identity, models_of
@@ -33,9 +34,10 @@ Measured = TypeVar("Measured", LengthRow, CellRow)
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything a report shows, in the order it shows it; `failed` and `warnings` name the run."""
+    """Everything a report shows; `failed`, `warnings` and `labs` name the run."""
 
     runs: Sequence[Run]
+    labs: Sequence[tuple[str, LabResult]]
     verdicts: Sequence[Verdict]
     perplexity: Sequence[PerplexityGroup]
     retrieval: Sequence[RetrievalGroup]
@@ -88,8 +90,16 @@ def findings(runs: Sequence[Run]) -> Findings:
     harness = _harness(runs)
     fertility = [run.document for run in runs if isinstance(run.document, FertilityResult)]
     measured = [(run, run.document) for run in runs if run.document is not None]
+    labs = [(run.name, document) for run, document in measured if isinstance(document, LabResult)]
+    # A page of laboratories alone is about no checkpoint.
+    not_measured = (
+        _not_measured(perplexity, retrieval, copying, harness, fertility)
+        if len(labs) < len(runs)
+        else []
+    )
     return Findings(
         runs=runs,
+        labs=labs,
         verdicts=sorted(
             (verdict(evidence) for evidence in _evidence(perplexity, retrieval, copying)),
             key=lambda each: each.rank,
@@ -107,7 +117,7 @@ def findings(runs: Sequence[Run]) -> Findings:
             for run in runs
             for text in (*run.notes, *(run.document.warnings if run.document else ()))
         ],
-        not_measured=_not_measured(perplexity, retrieval, copying, harness, fertility),
+        not_measured=[*not_measured, *_beyond_the_lab(labs)],
     )
 
 
@@ -306,6 +316,16 @@ def _chosen(group: RetrievalGroup, model: str, task: str) -> Task:
 
 def _best(rows: Sequence[PooledRow] | Sequence[CopyRow] | Sequence[Score]) -> float | None:
     return max((row.accuracy for row in rows if row.accuracy is not None), default=None)
+
+
+def _beyond_the_lab(labs: Sequence[tuple[str, LabResult]]) -> list[str]:
+    sizes = [result.parameters for _, result in labs]
+    if not sizes:
+        return []
+    return [
+        f"Large models: the laboratory's decoders have up to {max(sizes):,} parameters, trained on "
+        "one kind of text. What holds for them is a hint, not a law."
+    ]
 
 
 def _not_measured(

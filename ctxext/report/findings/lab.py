@@ -1,4 +1,4 @@
-"""What a laboratory's rows say: how many statements hold, by how much, and which rows go together."""
+"""What a laboratory's rows say: which statements hold, by how much, and which rows go together."""
 
 import math
 from collections import Counter
@@ -17,6 +17,8 @@ from ctxext.runs.rows.lab import (
 )
 
 VERDICTS: tuple[Verdict, ...] = ("holds", "does not hold", "undecided")
+AS_TRAINED = "as trained"
+"""The method of a row that nothing was done to."""
 _SURELY = 1e-4  # a smaller p is not written out
 
 
@@ -135,7 +137,9 @@ def steps_to_target(rows: Sequence[LabSteps]) -> list[StepsToTarget]:
     return [
         StepsToTarget(
             method, against, own,
-            tuple(there / here for seed, here in own.items() if here and (there := first.get(seed))),
+            tuple(
+                there / here for seed, here in own.items() if here and (there := first.get(seed))
+            ),
         )
         for method, own in steps.items()
     ]  # fmt: skip
@@ -147,14 +151,16 @@ class Reading:
 
     Attributes:
         lost: nats a token, the loss at the farthest positions minus that at the end of the window.
-        gain: nats a token that a string from the farthest distance is worth.
-        at: that distance, tokens.
+        gain: nats a token that a string from the farthest distance is worth, `at` tokens back.
+        inside: the same from `near` tokens back, in rows no longer than the window if there are.
     """
 
     name: str
     lost: float
     gain: float
     at: int
+    inside: float
+    near: int
 
 
 def readings(result: LabResult) -> list[Reading]:
@@ -165,18 +171,26 @@ def readings(result: LabResult) -> list[Reading]:
         own = [row for row in result.by_position if row.encoding == encoding]
         inside = [row for row in own if row.end <= window and row.nll is not None]
         beyond = [row for row in own if row.start >= window and row.nll is not None]
-        recall = [
-            row
-            for row in longest_recall(result.recall)
-            if row.encoding == encoding and row.distance > window and row.gain is not None
-        ]
-        if inside and beyond and recall:
+        last = _recalled(result, encoding, beyond=True)
+        first = _recalled(result, encoding, beyond=False)
+        if inside and beyond and first and last:
             # The largest end, and of several variants the first.
-            near, far = (max(rows, key=lambda row: row.end).nll for rows in (inside, beyond))
-            last = recall[-1]
-            if near is not None and far is not None and last.gain is not None:
-                out.append(Reading(encoding, far - near, last.gain, last.distance))
+            near, far = (max(rows, key=lambda row: row.end).nll or 0.0 for rows in (inside, beyond))
+            out.append(Reading(encoding, far - near, *last, *first))
     return out
+
+
+def _recalled(result: LabResult, encoding: str, *, beyond: bool) -> tuple[float, int] | None:
+    """Find the gain from farthest beyond the window, or from farthest inside it; and from where."""
+    window = result.train_length
+    rows = [row for row in result.recall if row.encoding == encoding]
+    if beyond:
+        rows = [row for row in longest_recall(rows) if row.distance > window]
+    else:
+        short = [row for row in rows if row.length <= window]
+        rows = short or [row for row in longest_recall(rows) if row.distance < window][:1]
+    known = [(row.gain, row.distance) for row in rows if row.gain is not None]
+    return max(known, key=lambda pair: pair[1], default=None)
 
 
 def setting(result: LabResult) -> list[tuple[str, str]]:

@@ -5,9 +5,11 @@ from importlib.resources import files
 
 from ctxext.lengths import show_length
 from ctxext.report.findings.collected import Findings
+from ctxext.report.findings.lab import headline
 from ctxext.report.page.html import Html, tag
 from ctxext.report.page.sections import (
     harness,
+    lab,
     languages,
     perplexity,
     provenance,
@@ -23,6 +25,7 @@ _NAMED = 4  # models by their names; the others are counted
 def page(findings: Findings) -> str:
     """Make the whole document; the same findings give the same text."""
     body = [
+        lab.lab_section(findings.labs),
         verdict.summary(findings),
         perplexity.perplexity_section(findings.perplexity, findings.models),
         perplexity.key_tokens_section(findings.perplexity, findings.models),
@@ -73,14 +76,15 @@ def _title(findings: Findings) -> str:
         document.model for document in findings.fertility
     ]
     if not models:
-        return "Context window report"
+        return "Position laboratory" if findings.labs else "Context window report"
     return f"Context window: {_few(models)}"
 
 
 def _lead(findings: Findings) -> str:
     """Say in one sentence which models are what, the best first."""
     if not findings.verdicts:
-        return f"From {_runs(findings)}."
+        headlines = " ".join(f"{headline(result)}." for _, result in findings.labs)
+        return headlines or f"From {_runs(findings)}."
     named: dict[str, list[str]] = {}
     for each in findings.verdicts:
         named.setdefault(each.word, []).append(each.model)
@@ -105,6 +109,7 @@ def _runs(findings: Findings) -> str:
 
 def _links(findings: Findings) -> list[Html]:
     present = (
+        ("lab", "Laboratory", findings.labs),
         ("verdict", "Verdict", findings.verdicts),
         ("perplexity", "Perplexity", findings.perplexity),
         ("longppl", "LongPPL", any(group.key_tokens for group in findings.perplexity)),

@@ -151,7 +151,7 @@ class LabStatement(Row):
     stderr: float | None = bounded(None, least=0)
     errors: float | None = None
     p: float | None = bounded(None, least=0, most=1)
-    verdict: Verdict
+    verdict: Verdict = bounded(words=("holds", "does not hold", "undecided"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +163,7 @@ class LabResult(Document):
     preset: str
     encodings: tuple[str, ...]
     train_length: int = bounded(least=1, most=MOST_TOKENS)
-    test_lengths: tuple[int, ...]
+    test_lengths: tuple[int, ...] = bounded(least=1, most=MOST_TOKENS)
     seeds: tuple[int, ...]
     steps: int
     tokens_per_step: int

@@ -335,16 +335,20 @@ def fast_pairs_alias(evidence: Evidence) -> LabStatement | None:
 @_check
 def yarn_needs_fewer_steps(evidence: Evidence) -> LabStatement | None:
     """YaRN's promise against linear scaling."""
-    counts = [each["steps"] for each in evidence.steps]
-    counts = [each for each in counts if None not in each.values()]
-    if not counts or len(counts) < len(evidence.steps):
+    if not evidence.steps:
         return None
-    ratios = [math.log((each[COMPARED[0]] + 1) / (each[COMPARED[1]] + 1)) for each in counts]
+    most = evidence.setting.most_lora_steps
+    ratios = []
+    for each in evidence.steps:
+        linear, yarn = (
+            most if each["steps"][name] is None else each["steps"][name] for name in COMPARED
+        )
+        ratios.append(math.log((linear + 1) / (yarn + 1)))
     return _stated(
         "yarn-needs-fewer-steps",
         "YaRN needs fewer steps than linear scaling for the same loss past the window",
         _YARN,
-        "logarithm of (steps of linear + 1) / (steps of YaRN + 1)",
+        f"logarithm of (steps of linear + 1) / (steps of YaRN + 1), {most} where it never was",
         [[ratio] for ratio in ratios],
         unit="of the ratio",
     )

@@ -144,6 +144,8 @@ def _write(
             "raised: ctxext.json says it, and the tokenizer's model_max_length"
         )
     if isinstance(extension, SlopesExtension):
-        config[SLOPE_FACTOR] = extension.factor
+        # What an earlier extension wrote is replaced; what the weights were trained with is not.
+        trained = 1.0 if position.window.source == RECORDED else config.get(SLOPE_FACTOR, 1.0)
+        config[SLOPE_FACTOR] = trained * extension.factor
     if "dtype" in config and "torch_dtype" not in config:
         config["torch_dtype"] = config["dtype"]  # its name in transformers 4

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ctxext.api.extend import extend
+from ctxext.api.inspect import inspect
 from ctxext.checkpoints.config.detect import detect
 from ctxext.encodings.alibi import AlibiSpec
 from ctxext.encodings.learned import TableSpec
@@ -70,6 +71,15 @@ def test_slopes_are_written_counted_from_the_base_and_taken_back(tmp_path):
         json.loads((folder / "config.json").read_text()) for folder in (base, tmp_path / "back")
     )
     assert before == after
+
+
+@pytest.mark.parametrize("factor", [0, -1, "two"])
+def test_a_slope_factor_that_is_none(tmp_path, factor):
+    base = checkpoint(tmp_path / "base", "alibi", alibi_slope_factor=factor)
+    with pytest.raises(BadInput, match="alibi_slope_factor"):
+        inspect(str(base)).to_dict()
+    with pytest.raises(BadInput, match="alibi_slope_factor"):
+        extend(str(base), method="slopes", target=512, dry_run=True)
 
 
 def test_an_encoding_that_there_is_not():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
+from ctxext.cli._laboratory import say_laboratory
 from ctxext.cli._output import out, print_json, table
 
 if TYPE_CHECKING:
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from ctxext.report.findings.collected import Findings
     from ctxext.report.findings.differences import Difference
     from ctxext.report.tables.pivot import Table
-    from ctxext.runs.rows.lab import LabResult
 
 
 def command(
@@ -53,7 +53,8 @@ def _render(result: "ReportResult") -> None:
 
     findings = result.findings
     for name, laboratory in findings.labs:
-        say_laboratory(name, laboratory)
+        out().print(f"{name}:")
+        say_laboratory(laboratory)
     if findings.verdicts:
         table("verdict, the best first", *verdict_table(findings.verdicts))
         out().print(VERDICT_NOTE)
@@ -68,20 +69,6 @@ def _render(result: "ReportResult") -> None:
     for _, row in findings.failed:
         out().print(f"failed: {row.model}: {row.error}")
     out().print(f"written: {result.output} ({result.bytes / 1024:,.0f} KiB)")
-
-
-def say_laboratory(name: str, result: "LabResult") -> None:
-    """Print what a laboratory measured: its verdicts, then what they rest on."""
-    from ctxext.report.findings.lab import headline
-    from ctxext.report.tables.lab import lab_tables
-
-    out().print(f"{name}: {headline(result)}")
-    for each in lab_tables(result):
-        table(each.title, *each.cells, words=each.words)
-        if each.note:
-            out().print(each.note)
-    for note in result.notes:
-        out().print(f"note: {note}")
 
 
 def _perplexity(findings: "Findings") -> None:

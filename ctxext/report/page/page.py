@@ -25,7 +25,6 @@ _NAMED = 4  # models by their names; the others are counted
 def page(findings: Findings) -> str:
     """Make the whole document; the same findings give the same text."""
     body = [
-        lab.lab_section(findings.labs),
         verdict.summary(findings),
         perplexity.perplexity_section(findings.perplexity, findings.models),
         perplexity.key_tokens_section(findings.perplexity, findings.models),
@@ -35,6 +34,7 @@ def page(findings: Findings) -> str:
         training.training_section(findings.trainings),
         languages.fertility_section(findings.fertility),
         harness.harness_section(findings.harness),
+        lab.lab_section(findings.labs),
         provenance.missing_section(findings),
         provenance.provenance_section(findings.runs),
     ]
@@ -109,7 +109,6 @@ def _runs(findings: Findings) -> str:
 
 def _links(findings: Findings) -> list[Html]:
     present = (
-        ("lab", "Laboratory", findings.labs),
         ("verdict", "Verdict", findings.verdicts),
         ("perplexity", "Perplexity", findings.perplexity),
         ("longppl", "LongPPL", any(group.key_tokens for group in findings.perplexity)),
@@ -119,6 +118,7 @@ def _links(findings: Findings) -> list[Html]:
         ("training", "Training", findings.trainings),
         ("fertility", "Languages", findings.fertility),
         ("harness", "Tasks", findings.harness),
+        ("lab", "Laboratory", findings.labs),
         ("missing", "Not measured", True),
         ("provenance", "Provenance", True),
     )

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ctxext.cli import _options as options
-from ctxext.cli._output import out, print_json, say_note, say_warnings, table
+from ctxext.cli._laboratory import say_laboratory
+from ctxext.cli._output import out, print_json, say_note
 from ctxext.cli._progress import progress
-from ctxext.report.tables.lab import lab_tables
 
 if TYPE_CHECKING:
     from ctxext.runs.rows.lab import LabResult
@@ -117,14 +117,9 @@ def command(
 
 
 def _render(result: "LabResult") -> None:
-    for each in lab_tables(result):
-        columns, rows = each.cells
-        table(each.title, columns, rows)
-        if each.note:
-            out().print(each.note, style="dim")
-    say_warnings(result.notes)
+    say_laboratory(result)
     out().print(
-        f"\n{len(result.models)} decoders of {result.parameters:,} parameters, {result.steps} "
+        f"{len(result.models)} decoders of {result.parameters:,} parameters, {result.steps} "
         f"steps of {result.tokens_per_step} tokens; {result.seconds or 0:.0f} s. Decoders: "
         f"{result.output_dir}/models, plot: {result.output_dir}/lab.png, report: "
         f"{result.output_dir}/report.html"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # `as` says to type checkers that a name is meant for others
         DifferenceResult as DifferenceResult,
         inspect_difference as inspect_difference,
     )
+    from ctxext.api.lab import run_lab as run_lab
     from ctxext.api.merge import MergeResult as MergeResult, merge as merge
     from ctxext.api.methods import MethodsResult as MethodsResult, list_methods as list_methods
     from ctxext.api.perplexity import KeyTokens as KeyTokens, perplexity as perplexity
@@ -44,6 +45,7 @@ if TYPE_CHECKING:  # `as` says to type checkers that a name is meant for others
     from ctxext.runs.rows.demo import DemoResult as DemoResult
     from ctxext.runs.rows.fertility import FertilityResult as FertilityResult
     from ctxext.runs.rows.harness import HarnessResult as HarnessResult
+    from ctxext.runs.rows.lab import LabResult as LabResult
     from ctxext.runs.rows.perplexity import PerplexityResult as PerplexityResult
     from ctxext.runs.rows.retrieval import RetrievalResult as RetrievalResult
 
@@ -56,6 +58,7 @@ _NAMES = {
     "api.harness": "harness",
     "api.inspect": "inspect InspectResult",
     "api.inspect_difference": "inspect_difference DifferenceResult",
+    "api.lab": "run_lab",
     "api.merge": "merge MergeResult",
     "api.methods": "list_methods MethodsResult",
     "api.perplexity": "perplexity KeyTokens",
@@ -73,6 +76,7 @@ _NAMES = {
     "runs.rows.demo": "DemoResult",
     "runs.rows.fertility": "FertilityResult",
     "runs.rows.harness": "HarnessResult",
+    "runs.rows.lab": "LabResult",
     "runs.rows.perplexity": "PerplexityResult",
     "runs.rows.retrieval": "RetrievalResult",
 }

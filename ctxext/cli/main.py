@@ -31,6 +31,7 @@ _PANELS = {
     "report": EVALUATE,
     "push": RELEASE,
     "demo": LEARN,
+    "lab": LEARN,
 }
 """Every command, with its panel in the help; its file has its name."""
 

@@ -1,6 +1,5 @@
-"""Small decoders from scratch: the byte-level Llama that ctxext ships, and its training rows; one
-decoder for five position encodings (`decoder`, the classes of `checkpoints/lab_decoder`).
+"""Small decoders from scratch: the laboratory of encodings, and the Llama that ctxext ships.
 
-May import `data` and what lies below it; not `evaluation` or `training`. `base/` holds the
-checkpoint that `ctxext demo --train-base` made.
+May import `training`, `evaluation` and what lies below them. `base/` holds the checkpoint that
+`ctxext demo --train-base` made.
 """

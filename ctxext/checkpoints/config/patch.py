@@ -20,6 +20,7 @@ from ctxext.methods import (
     METHODS,
     Extension,
     Method,
+    RopeExtension,
     Scaling,
     Value,
     get_method,
@@ -52,6 +53,11 @@ class Patch:
     target: int
     warnings: tuple[str, ...]
     restored: Mapping[str, tuple[Any, tuple[int, ...] | None]] | None = None
+
+    @property
+    def rope(self) -> RopeExtension | None:
+        """The extension, where it is a rope."""
+        return self.extension if isinstance(self.extension, RopeExtension) else None
 
 
 def resolve_target(
@@ -145,7 +151,7 @@ def plan_patch(
     rope = extendable_rope(position, chosen, where)
     warnings: list[str] = []
     new = dict(stated_part(config, position.part))
-    _patch_sliding_window(new, position, target, sliding_window, warnings)
+    patch_sliding_window(new, position, target, sliding_window, warnings)
     original = position.window.original
     if target == original:
         warnings.append(_unscaled(rope, position.window))
@@ -153,7 +159,7 @@ def plan_patch(
         return Patch(whole, None, method, original, target, tuple(warnings))
     kept = _kept_parameters(chosen, rope, position.window.current, target, parameters)
     asked = _family_parameters(chosen, position, parameters, warnings) | kept
-    extension = chosen(rope.spec, target, **asked, **parameters)
+    extension = chosen.rope(rope.spec, target, **asked, **parameters)
     extension = _in_form(extension, position, rope, target, where)
     warnings += extension.notes
     if target < position.window.current:
@@ -193,7 +199,7 @@ def _unscaled(rope: Rope, window: Window) -> str:
 
 
 def _only_said(
-    extension: Extension, position: Position, method: str, target: int, where: str
+    extension: RopeExtension, position: Position, method: str, target: int, where: str
 ) -> str:
     """Say what is left to change in a checkpoint that turns as an extension of it would.
 
@@ -262,7 +268,7 @@ def _kept_parameters(
     return {key: value for key, value in kept.items() if key not in given}
 
 
-def _rotates_alike(extension: Extension, position: Position) -> bool:
+def _rotates_alike(extension: RopeExtension, position: Position) -> bool:
     """Tell whether an extension turns every pair as the checkpoint does already, at any length."""
     rope = position.rope
     if rope is None or rope.inv_freq is None or rope.attention_factor is None:
@@ -299,7 +305,7 @@ def _replaced(position: Position, method: str, target: int, kept: Mapping[str, V
     return warnings
 
 
-def _dropped(config: Mapping[str, Any], rope: Rope, extension: Extension) -> list[str]:
+def _dropped(config: Mapping[str, Any], rope: Rope, extension: RopeExtension) -> list[str]:
     """Warn of what is dropped of the old rope, and of what else of the config acts on positions."""
     numbers = [k for k in rope.block.numbers if "mscale" in k or k == "attention_factor"]
     gone = [k[:40] for k in (*rope.block.other_keys, *numbers) if k not in extension.rope_block]
@@ -344,8 +350,8 @@ def _family_parameters(
 
 
 def _in_form(
-    extension: Extension, position: Position, rope: Rope, target: int, where: str
-) -> Extension:
+    extension: RopeExtension, position: Position, rope: Rope, target: int, where: str
+) -> RopeExtension:
     """Write pair by pair what a family's class has no name for; the numbers stay the same.
 
     Raises:
@@ -373,13 +379,18 @@ def _in_form(
     )
 
 
-def _patch_sliding_window(
+def patch_sliding_window(
     config: dict[str, Any],
     position: Position,
     target: int,
     wanted: int | str | None,
     warnings: list[str],
 ) -> None:
+    """Write what is asked of sliding attention, and warn of what it hides.
+
+    Raises:
+        BadInput: it hides the target in every layer, or cannot be switched off.
+    """
     sliding = [layer for layer in position.layers if layer.attention == "sliding"]
     if wanted == "keep":
         short = [layer for layer in sliding if layer.window and layer.window < target]

@@ -16,14 +16,14 @@ from ctxext.checkpoints.config.rope_families import (
 )
 from ctxext.checkpoints.config.rope_forms import form_of, nested
 from ctxext.checkpoints.config.rotation import Rope
-from ctxext.checkpoints.config.windows import STATED, window_key
+from ctxext.checkpoints.config.windows import raise_window
 from ctxext.encodings.rope_types import rope_type_facts
-from ctxext.methods import Extension, top_keys
+from ctxext.methods import RopeExtension, top_keys
 
 _ORIGINAL: Final = "original_max_position_embeddings"
 
 
-def write_rope(config: dict[str, Any], extension: Extension, position: Position) -> None:
+def write_rope(config: dict[str, Any], extension: RopeExtension, position: Position) -> None:
     """Put the rope where the family's class reads it, in both dialects where it reads both.
 
     Args:
@@ -46,12 +46,13 @@ def write_rope(config: dict[str, Any], extension: Extension, position: Position)
         both.setdefault(_ORIGINAL, rope.spec.original_max_position_embeddings)
     if position.model_type in OWN_MSCALE:
         both |= dict.fromkeys(("short_mscale", "long_mscale"), extension.attention_factor)
-    _raise_window(config, position, extension.max_position_embeddings)
+    said = position.window.max_position_embeddings
+    raise_window(config, position.model_type, said, extension.max_position_embeddings)
     blocks = config.get("rope_parameters")
     # What only this class reads there has to stay for transformers 4, scaled or not; and where the
     # class scales by itself, an unscaled rope has to be said.
-    said = bool(rope.block.own) or position.model_type in ROPE_WHEN_ABSENT
-    old = None if rope_type == "default" and not said else both
+    own = bool(rope.block.own) or position.model_type in ROPE_WHEN_ABSENT
+    old = None if rope_type == "default" and not own else both
     if position.model_type in LONGROPE_ONLY and old is not None and "attention_factor" not in old:
         # transformers 4 takes these three and refuses any other.
         old = {key: old[key] for key in ("type", "short_factor", "long_factor")}
@@ -83,7 +84,7 @@ def write_rope(config: dict[str, Any], extension: Extension, position: Position)
         config[_ORIGINAL] = block[_ORIGINAL]
 
 
-def _stated_theta(extension: Extension, rope: Rope) -> float:
+def _stated_theta(extension: RopeExtension, rope: Rope) -> float:
     """Return the base as the config states it: of a proportional rope, that of whole heads."""
     if not rope_type_facts(rope.block.rope_type).of_whole_heads:
         return float(extension.rope_theta)
@@ -109,12 +110,3 @@ def _write_theta(config: dict[str, Any], theta: float, model_type: str) -> None:
     by_layer = THETA_BY_LAYER.get(model_type)
     if by_layer is not None and isinstance(config.get(by_layer), list):
         config[by_layer] = [theta] * len(config[by_layer])
-
-
-def _raise_window(config: dict[str, Any], position: Position, tokens: int) -> None:
-    """Write the window under the key that the class reads, and under others that said the same."""
-    said = position.window.max_position_embeddings
-    config[window_key(config, position.model_type)] = tokens
-    for key in STATED:
-        if config.get(key) == said:
-            config[key] = tokens

@@ -23,7 +23,9 @@ class LabConfig(PreTrainedConfig):  # type: ignore[misc]
         rope_parameters: of rope, as in Llama; None = `default` at base 10,000.
         alibi_slope_factor: ALiBi's slopes are divided by it: m L / L' reads L'/L times as far.
         sinusoid_base: the longest wave of the sinusoids is nearly 2 pi times as many tokens long.
-        sinusoid_scale: root mean square of the sinusoids of a position; beside the embeddings.
+        sinusoid_scale: root mean square of the sinusoids of a position. The default is that of
+            fresh embeddings; waves 5 and more times as large drown the tokens (one seed, 400 steps
+            on text: 2.34 nats a byte with 0.02, 2.58 with 0.1, 2.74 with 0.7).
         block: `llama` has RMSNorm, SwiGLU and no biases; `gpt2` LayerNorm, gelu_new and biases.
         norm_eps: added to variances.
     """
@@ -41,7 +43,7 @@ class LabConfig(PreTrainedConfig):  # type: ignore[misc]
     rope_parameters: dict[str, Any] | None = None
     alibi_slope_factor: float | int = 1.0
     sinusoid_base: float | int = 10_000.0
-    sinusoid_scale: float | int = 0.1
+    sinusoid_scale: float | int = 0.02
     block: str = "llama"
     norm_eps: float = 1e-5
     initializer_range: float = 0.02

@@ -8,10 +8,11 @@ from typing import Any
 from ctxext.checkpoints.config.decoder_config import decoder_config
 from ctxext.checkpoints.config.detect import Position, detect, reads_alike_in_transformers_4
 from ctxext.checkpoints.config.rope_forms import form_of
+from ctxext.checkpoints.config.windows import states_window
 from ctxext.checkpoints.folder import CONFIG, Source
 from ctxext.checkpoints.live.rotary import LiveRope, live_ropes, one_live_rope
 from ctxext.errors import CtxextError
-from ctxext.methods import Extension
+from ctxext.methods import RopeExtension
 from ctxext.runs.json_file import read_json_object
 
 # What float32 costs transformers: the rounding of the exponent times ln(theta), below 1e-6, and
@@ -19,7 +20,7 @@ from ctxext.runs.json_file import read_json_object
 FLOAT32_TOLERANCE = 1e-5
 
 
-def check_written(folder: Path, extension: Extension, original: int) -> None:
+def check_written(folder: Path, extension: RopeExtension, original: int) -> None:
     """Read a written config.json back, in both dialects, and compare with the method's numbers.
 
     Raises:
@@ -37,7 +38,25 @@ def check_written(folder: Path, extension: Extension, original: int) -> None:
         raise CtxextError("the two rope dialects of the written config.json disagree")
 
 
-def check_in_transformers(folder: Path, extension: Extension, target: int) -> float:
+def check_window(folder: Path, planned: Position) -> None:
+    """Read a written config.json back, and compare its encoding and window with the plan's.
+
+    Raises:
+        CtxextError: they differ.
+    """
+    config, _ = read_json_object(folder / CONFIG)
+    window = planned.window
+    position = detect(config, where=CONFIG, original_length=window.original)
+    read = position.window
+    stated = states_window(config, position.model_type)
+    if position.encoding != planned.encoding or (stated and read.current != window.current):
+        raise CtxextError(
+            f"the written config.json says {position.encoding} and {read.current} tokens, and was "
+            f"to say {planned.encoding} and {window.current}"
+        )
+
+
+def check_in_transformers(folder: Path, extension: RopeExtension, target: int) -> float:
     """Build the checkpoint's rotary module in transformers and compare its frequencies.
 
     Returns:

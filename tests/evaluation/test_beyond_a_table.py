@@ -1,0 +1,38 @@
+"""A learned table of positions ends, and what is asked beyond it is said and passed over."""
+
+import json
+
+import pytest
+
+from support.command import run_ctxext
+from support.families import WINDOW, build_family
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("table") / "gpt2"
+    build_family(folder, "gpt2", n_positions=WINDOW, num_hidden_layers=1)
+    return folder
+
+
+def test_perplexity_is_measured_where_there_are_positions(gpt2, book):
+    done = run_ctxext("eval-ppl", gpt2, "--data", book, "--tokens", "600", "--json",
+                      "--lengths", f"{WINDOW},{WINDOW + 1}")  # fmt: skip
+    document = json.loads(done.stdout)
+    assert [row["length"] for row in document["results"]] == [WINDOW]
+    assert {row["length"] for row in document["failed"]} == {WINDOW + 1}
+    assert "gpt2 has positions for 128 tokens, and none for 129" in document["failed"][0]["error"]
+
+
+def test_nothing_but_lengths_beyond_it_is_an_error_with_a_way_out(gpt2, book):
+    done = run_ctxext("eval-ppl", gpt2, "--data", book, "--tokens", "600", "--lengths", "256")
+    assert done.returncode == 1
+    assert "gpt2 has positions for 128 tokens, and none for 256" in done.stderr
+    assert "ctxext extend" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_retrieval_too(gpt2):
+    done = run_ctxext("eval-retrieval", gpt2, "--lengths", "256", "--samples", "1", "--depths", "1")
+    assert done.returncode == 1
+    assert "and none for 256" in done.stderr

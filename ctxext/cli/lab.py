@@ -66,7 +66,7 @@ def command(
         typer.Option(
             "--seeds",
             metavar="N",
-            help="Of each encoding; verdicts need two or more. [default: 3]",
+            help="Of each encoding; verdicts need two or more. [default: 4]",
             rich_help_panel=_SIZE,
         ),
     ] = None,

@@ -35,9 +35,9 @@ class LabSetting:
     encodings: tuple[str, ...] = ENCODINGS
     train_length: int = 64
     test_lengths: tuple[int, ...] = (64, 128, 256, 512)
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[int, ...] = (0, 1, 2, 3)
     steps: int = 3000
-    least_steps: int = 1200
+    least_steps: int = 1500
     tokens_per_step: int = 1024
     hidden_size: int = 64
     layers: int = 2

@@ -36,11 +36,11 @@ def test_rows_that_ask_differ_in_the_first_string_alone():
 def test_seeds_before_steps_and_both_within_the_budget():
     setting = PRESETS["train-short-test-long"]
     everything = fitted(setting, 0.02, 2, None)
-    assert (everything.steps, everything.setting.seeds) == (3000, (0, 1, 2))
+    assert (everything.steps, everything.setting.seeds) == (3000, (0, 1, 2, 3))
     for budget in (400.0, 600.0, 900.0):
         planned = fitted(setting, 0.02, 2, budget)
         assert planned.seconds <= budget
         assert planned.steps >= setting.least_steps
-    assert len(fitted(setting, 0.02, 2, 300.0).setting.seeds) < 3
+    assert len(fitted(setting, 0.02, 2, 300.0).setting.seeds) < 4
     assert fitted(setting, 0.02, 2, 600.0).notes
     assert measuring(setting) > 0

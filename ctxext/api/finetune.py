@@ -484,6 +484,13 @@ def at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:
             f"{flag} {reach} is beyond the window of {name}, {window.current} tokens",
             f"add --method yarn --target {reach} to extend it first",
         )
+    encoding = planned_position(config, opened).encoding
+    if train.pose_target and encoding in ("alibi", "none"):
+        raise BadInput(
+            f"train.pose_target spreads positions, and {name} is told none (its encoding is "
+            f"{encoding})",
+            "leave it out, and train on rows as long as the window",
+        )
     config = replace(config, train=replace(train, seq_length=length))
     position_skips(config)
     return config
@@ -498,9 +505,14 @@ def check_targets(config: FinetuneConfig, weights: Weights) -> None:
     targets = config.lora.targets
     if config.train.what != "lora" or targets in ((ALL_LINEAR,), ATTENTION_OF_LLAMA):
         return
-    paths = [name.split(".") for name, (_, info) in weights.tensors.items() if len(info.shape) == 2]
-    known = {path[-2] for path in paths if path[-1] == "weight" and len(path) > 1}
-    known -= {"lm_head", "embed_tokens"}
+    paths = [
+        name.removesuffix(".weight").split(".")
+        for name, (_, info) in weights.tensors.items()
+        if len(info.shape) == 2 and name.endswith(".weight")
+    ]
+    known = {".".join(path[-2:] if path[-1].isdigit() else path[-1:]) for path in paths}
+    ends = [name.split(".")[-2] for name in (weights.embedding, weights.head)]
+    known -= {"lm_head", "embed_tokens", *ends}
     for target in targets:
         if target not in known:
             raise BadInput(

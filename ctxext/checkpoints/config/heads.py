@@ -10,11 +10,11 @@ from ctxext.runs.numbers import whole
 
 # Of layers, heads and widths. We keep a value for each, and no decoder comes near.
 MOST = 2**18
-_HEADS = (
+HEADS = (
     "decoder_attention_heads", "num_attention_heads", "n_head", "n_heads", "num_heads",
     "attention_heads",
 )  # fmt: skip
-_WIDTHS = ("hidden_size", "n_embd", "n_embed", "d_model", "emb_dim", "dim_model")
+WIDTHS = ("hidden_size", "n_embd", "n_embed", "d_model", "emb_dim", "dim_model")
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def read_heads(
         return Heads(None, None, None, 0)
     if model_type in families.LATENT or _looks_latent(config, model_type):
         return _latent(config, model_type, where, warnings)
-    heads = first_of(config, _HEADS, where)
-    hidden = first_of(config, _WIDTHS, where)
+    heads = first_of(config, HEADS, where)
+    hidden = first_of(config, WIDTHS, where)
     if model_type == "jetmoe" and heads is None:
         kv = whole(config, "num_key_value_heads", where) or 16
         heads = kv * (whole(config, "num_experts_per_tok", where) or 2)

@@ -37,7 +37,13 @@ from ctxext.training.run.failures import explained
 from ctxext.training.run.loop import Prepared, train_steps
 from ctxext.training.run.optimizer import make_optimizer
 from ctxext.training.run.resume import begin_or_resume
-from ctxext.training.run.self_check import check_loss, check_rope, first_tokens, plain_loss
+from ctxext.training.run.self_check import (
+    check_documents,
+    check_loss,
+    check_rope,
+    first_tokens,
+    plain_loss,
+)
 from ctxext.training.run.setting import Base, Listeners, StartReport, Where
 from ctxext.training.run.state import (
     best_file,
@@ -106,6 +112,8 @@ def train_adapter(
         plain = plain_loss(model, first) if train.self_check else None
         # Attention before the switches: how much memory is left for them depends on it.
         _use_attention(model, mesh, rows, config, loaded.accelerator.device)
+        if rows.separate and mesh.context_group is None:
+            check_documents(model, first)
         plan = fit_memory(model.model, config, launch, loaded.width)
         # Before a checkpoint is put back: the plain loss is that of what was initialised.
         difference = None if plain is None else check_loss(model, first, plain, mesh)
@@ -139,7 +147,7 @@ def _leave_adapter(
             best_file(where.out), model, where.launch, called="which holds the best step",
             way_out="--resume --keep-last merges the last step instead",
         )  # fmt: skip
-    write_adapter(model, where.out / "adapter", base.position, where.launch)
+    write_adapter(model, where.out / "adapter", base, where.launch)
     return where.out / "adapter"
 
 

@@ -1,4 +1,4 @@
-"""`ctxext methods`: every way to extend a rotary encoding, and what runs it."""
+"""`ctxext methods`: every way to extend a position encoding, and what runs it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,8 +33,11 @@ class MethodRow(Row):
     Attributes:
         summary: what it does, a sentence.
         since: the first transformers release that computes it rightly; `any` for all.
-        written_as: the `rope_type` of the config, or the key at its top that does the work.
+        written_as: the `rope_type` of the config, the key at its top that does the work, or what
+            else is written.
+        default_for: the encodings for which it is taken where no method is named.
         parameters: what `--set` takes, with the defaults; null = derived, or `required`.
+        engines: empty where no rope is written: an engine that runs the base runs the result.
     """
 
     name: str
@@ -43,6 +46,7 @@ class MethodRow(Row):
     training: str
     paper: str
     applies_to: tuple[str, ...]
+    default_for: tuple[str, ...]
     written_as: str
     since: str
     parameters: Mapping[str, Any]
@@ -73,7 +77,7 @@ def list_methods(name: str | None = None) -> MethodsResult:
 
 
 def _row(method: Method) -> MethodRow:
-    cells = (cell(engine, method) for engine in ENGINES)
+    cells = [cell(engine, method) for engine in ENGINES] if method.of_rope else []
     return MethodRow(
         name=method.name,
         summary=method.summary,
@@ -81,7 +85,8 @@ def _row(method: Method) -> MethodRow:
         training=method.training,
         paper=method.paper,
         applies_to=method.applies_to,
-        written_as=method.top_key or method.rope_type,
+        default_for=method.default_for,
+        written_as=method.written_as,
         since=method.since,
         parameters=method.parameters,
         required=method.required,

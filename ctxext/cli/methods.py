@@ -18,7 +18,7 @@ def command(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Every method that extends a rotary encoding: formula, training it needs, engines, paper.
+    """Every method that extends a position encoding: formula, training it needs, engines, paper.
 
     An engine runs a method rightly or not by what its source does with the config that is written.
     NAME shows one method with its parameters, and what each engine makes of it.
@@ -33,9 +33,17 @@ def command(
     elif name is None:
         table(
             "",
-            ("method", "formula", "training", "right in", "not in", "paper"),
+            ("method", "for", "formula", "training", "right in", "not in", "paper"),
             [
-                (row.name, row.formula, row.training, _right(row), _wrong(row), row.paper)
+                (
+                    row.name,
+                    ", ".join(row.applies_to),
+                    row.formula,
+                    row.training,
+                    _right(row),
+                    _wrong(row),
+                    row.paper,
+                )
                 for row in result.methods
             ],
             words=True,
@@ -46,6 +54,8 @@ def command(
 
 def _right(row: "MethodRow") -> str:
     """Name the engines that run a method, with the releases where not all do."""
+    if not row.engines:
+        return "all that run the base"
     right = [cell for cell in row.engines if cell.verdict in ("ok", "needs version")]
     names = {
         cell.engine: cell.sentence.removeprefix("runs it ")
@@ -85,6 +95,9 @@ def _render(row: "MethodRow") -> None:
             [(name, _default(row, name)) for name in row.parameters],
             words=True,
         )
+    if not row.engines:
+        console.print("engines: all that run the base: no rope is written")
+        return
     table(
         "engines",
         ("engine", "verdict", "what it does", "read in"),

@@ -6,6 +6,18 @@ than it ever had; a temperature on the scores sharpens it again (Wang et al., ar
 """
 
 import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """All that there is to say where nothing is added: how far a model was trained.
+
+    Attributes:
+        window: trained, tokens.
+    """
+
+    window: int
 
 
 def temperature(c: float, factor: float) -> float:

@@ -26,6 +26,11 @@ class RopeSpec:
     rope_theta: float
     original_max_position_embeddings: int
 
+    @property
+    def window(self) -> int:
+        """The trained window, by its name in the other encodings."""
+        return self.original_max_position_embeddings
+
 
 def inv_freq_of(spec: RopeSpec) -> list[float]:
     """Compute radians per token of each pair: rope_theta ** (-2 i / d), i = 0 .. d/2-1, float64.

@@ -31,7 +31,7 @@ def engine_notes(
         target: the window in tokens, for their flags.
         model_type: the family, which older transformers may read otherwise.
     """
-    if method not in METHODS:
+    if method not in METHODS or not METHODS[method].of_rope:
         return []
     if METHODS[method].top_key:
         return _top_key_notes(METHODS[method].top_key)
@@ -97,6 +97,8 @@ def first_transformers(method: str, model_type: str, keys: Collection[str] = ())
     since, rope_type = _SINCE_YARN, "yarn"
     if method in METHODS:
         since, rope_type = METHODS[method].since, METHODS[method].rope_type
+    if not rope_type:
+        return since
     older = older_release(model_type, rope_type, keys)
     if older is None:
         return since

@@ -1,4 +1,4 @@
-"""Ways to extend a rotary encoding: one file, one method; `--method yarn` is `yarn.py`, and
+"""Ways to extend a position encoding: one file, one method; `--method yarn` is `yarn.py`, and
 `--method p-rope` is `p_rope.py`.
 
 May import `encodings` only, and no torch: a method is a pure function of plain floats.
@@ -13,10 +13,18 @@ from ctxext.methods._registry import (
     Attention,
     Extension,
     Method,
+    RopeExtension,
     Scaling,
+    ScoreExtension,
+    SlopesExtension,
+    Spec,
+    TableExtension,
     Value,
+    WindowExtension,
     get_method,
+    methods_for,
     name_of_scaling,
+    rope_methods,
     top_keys,
 )
 
@@ -26,6 +34,7 @@ for _module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
-    "METHODS", "Attention", "Extension", "Method", "Scaling", "Value", "get_method",
-    "name_of_scaling", "pair_by_pair", "top_keys",
+    "METHODS", "Attention", "Extension", "Method", "RopeExtension", "Scaling", "ScoreExtension",
+    "SlopesExtension", "Spec", "TableExtension", "Value", "WindowExtension", "get_method",
+    "methods_for", "name_of_scaling", "pair_by_pair", "rope_methods", "top_keys",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from ctxext.encodings.rope import RopeSpec, inv_freq_of
-from ctxext.methods._registry import Extension, Value
+from ctxext.methods._registry import RopeExtension, Value
 
 
 def by_base(
@@ -16,7 +16,7 @@ def by_base(
     *,
     beside: Mapping[str, Any] | None = None,
     notes: tuple[str, ...] = (),
-) -> Extension:
+) -> RopeExtension:
     """Turn every pair by a base, the trained one or another: inv_freq'[i] = base ** (-2 i / d).
 
     Args:
@@ -25,7 +25,7 @@ def by_base(
         parameters: the method's numbers, as reported.
         beside: further keys at the top of the config.
     """
-    return Extension(
+    return RopeExtension(
         parameters=parameters,
         inv_freq=inv_freq_of(replace(spec, rope_theta=rope_theta)),
         attention_factor=1.0,

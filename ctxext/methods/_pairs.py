@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ctxext.encodings.rope import RopeSpec, inv_freq_of
-from ctxext.methods._registry import Extension, Value
+from ctxext.methods._registry import RopeExtension, Value
 
 STOPPED: Final = 1e9
 """The factor of a pair that no longer turns: a full turn in more than 6e9 tokens."""
@@ -51,7 +51,7 @@ def pair_by_pair(
     *,
     attention_factor: float = 1.0,
     notes: tuple[str, ...] = (),
-) -> Extension:
+) -> RopeExtension:
     """Write frequencies as longrope factors, the same at every length.
 
         short_factor[i] = long_factor[i] = inv_freq[i] / inv_freq'[i]
@@ -78,7 +78,7 @@ def pair_by_pair(
     # Said even where it is the readers' own, so that nobody takes the block for one that changes
     # with the length of the text.
     block.setdefault("attention_factor", float(attention_factor))
-    return Extension(
+    return RopeExtension(
         parameters={"factor": factor, **parameters},
         inv_freq=[f / s for f, s in zip(trained, factors, strict=True)],
         attention_factor=float(attention_factor),

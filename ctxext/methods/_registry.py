@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ctxext.choices import suggestion
+from ctxext.encodings.alibi import AlibiSpec
 from ctxext.encodings.kinds import PositionEncoding
+from ctxext.encodings.learned import TableSpec
+from ctxext.encodings.none import WindowSpec
 from ctxext.encodings.rope import RopeSpec
 from ctxext.encodings.rope_types import RopeType, rope_type_facts
 from ctxext.errors import BadInput
@@ -19,29 +22,81 @@ Attention = Literal["standard", "one", "own"]
 another number."""
 
 
-@dataclass(frozen=True)
+Spec = RopeSpec | TableSpec | AlibiSpec | WindowSpec
+"""What a checkpoint was trained with, by its encoding; each has a `window` in tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Extension:
-    """A rotary encoding that reaches further, and how a config file says so.
+    """An encoding that reaches further; what has to be written for it, a subclass says.
 
     Attributes:
         parameters: the method's numbers, as reported to the user.
-        inv_freq: (rotary_dim / 2,) radians per token, float64, at the full target.
-        attention_factor: multiplies cos and sin, so attention logits grow by its square.
-        rope_theta: what the config's `rope_theta` has to be.
-        rope_block: the config's rope keys beside `rope_theta`, `rope_type` first.
-        max_position_embeddings: what the config has to say for readers to compute this `inv_freq`.
-        beside: further keys at the top of the config.
+        max_position_embeddings: what the config has to say for readers to compute this encoding.
         notes: what the user has to know about these numbers, a sentence each.
     """
 
     parameters: Mapping[str, Value]
+    max_position_embeddings: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeExtension(Extension):
+    """Frequencies, and how a config file says them.
+
+    Attributes:
+        inv_freq: (rotary_dim / 2,) radians per token, float64, at the full target.
+        attention_factor: multiplies cos and sin, so attention logits grow by its square.
+        rope_theta: what the config's `rope_theta` has to be.
+        rope_block: the config's rope keys beside `rope_theta`, `rope_type` first.
+        beside: further keys at the top of the config.
+    """
+
     inv_freq: list[float]
     attention_factor: float
     rope_theta: float
     rope_block: Mapping[str, Any]
-    max_position_embeddings: int
     beside: Mapping[str, Any] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableExtension(Extension):
+    """Rows of a new position table.
+
+    Attributes:
+        source: (target,) for each new position the position of the trained table that its row is
+            made of, 0 to window - 1; between two it is their mean (`encodings.learned.resampled`).
+    """
+
+    source: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowExtension(Extension):
+    """Nothing but a larger window: the encoding is defined there already."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlopesExtension(Extension):
+    """Gentler ALiBi slopes.
+
+    Attributes:
+        factor: by which every slope is divided.
+    """
+
+    factor: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreExtension(Extension):
+    """Sharper attention: the same encoding, and queries that are multiplied.
+
+    Attributes:
+        scale: what attention scores are multiplied by.
+    """
+
+    scale: float
 
 
 Extend = Callable[..., Extension]
@@ -76,16 +131,20 @@ Keep = Callable[[Scaling, RopeSpec, int], dict[str, Value]]
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """A registered way to extend a rotary encoding.
+    """A registered way to extend a position encoding.
 
     Attributes:
         name: the `--method` value: its file's name with hyphens.
-        formula: what it does to the frequencies, one line.
+        formula: what it does to the encoding, one line.
         applies_to: position encodings it can extend.
         training: what it needs before it can be trusted, one phrase.
-        rope_type: what its result is written as.
+        rope_type: what its result is written as, where it is a rope.
+        writes: where its result is written, in words, where that is no rope.
         since: the first transformers release that computes it rightly; `any` for all.
-        extend: (spec, target, *, parameters) -> Extension; target in tokens >= the window.
+        extend: (spec, target, *, parameters) -> Extension; the spec is that of the encoding, target
+            in tokens >= the window.
+        default_for: encodings for which it is taken where no method is named.
+        keeps_short: texts within the trained window are read as before.
         keep: parameters that a checkpoint was trained with, where it is scaled so already.
         attention: the attention factor of its result.
         top_key: the key at the top of the config that does the work, where the rope does not.
@@ -99,14 +158,27 @@ class Method:
     applies_to: tuple[PositionEncoding, ...]
     paper: str
     training: str
-    rope_type: str
-    since: str
     extend: Extend
+    rope_type: str = ""
+    writes: str = ""
+    since: str = "any"
+    default_for: tuple[PositionEncoding, ...] = ()
+    keeps_short: bool = False
     keep: Keep = keep_nothing
     attention: Attention = "standard"
     top_key: str = ""
     takes_back: bool = False
     told_apart: bool = True
+
+    @property
+    def of_rope(self) -> bool:
+        """Whether its result is a rope, so that engines may read it rightly or not."""
+        return bool(self.rope_type)
+
+    @property
+    def written_as(self) -> str:
+        """The `rope_type` that is written, the key at the top of the config, or where else."""
+        return self.top_key or self.rope_type or self.writes
 
     @property
     def facts(self) -> RopeType:
@@ -116,7 +188,7 @@ class Method:
     @property
     def static(self) -> bool:
         """Whether texts within the trained window are read otherwise too."""
-        if self.top_key or self.takes_back:
+        if self.top_key or self.takes_back or self.keeps_short:
             return False
         return self.attention != "standard" or not self.facts.follows_length
 
@@ -146,7 +218,19 @@ class Method:
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY
         }
 
-    def __call__(self, spec: RopeSpec, target: int, **parameters: Value) -> Extension:
+    def rope(self, spec: RopeSpec, target: int, **parameters: Value) -> RopeExtension:
+        """Extend a rope, by a method of which that is known.
+
+        Raises:
+            BadInput: as a call does.
+            TypeError: it makes something else.
+        """
+        extension = self(spec, target, **parameters)
+        if not isinstance(extension, RopeExtension):
+            raise TypeError(f"{self.name} makes no rope")
+        return extension
+
+    def __call__(self, spec: Spec, target: int, **parameters: Value) -> Extension:
         """Extend, with `parameters` checked by name first.
 
         Raises:
@@ -212,8 +296,6 @@ def method(
     applies_to: tuple[PositionEncoding, ...],
     paper: str,
     training: str,
-    rope_type: str,
-    since: str,
     **facts: Any,
 ) -> Callable[[Extend], Extend]:
     """Register a function under the name of its file; `facts` are further fields of `Method`."""
@@ -224,11 +306,26 @@ def method(
             raise ValueError(f"{extend.__module__} registers two methods: one file, one method")
         METHODS[name] = Method(
             name=name, formula=formula, applies_to=applies_to, paper=paper, training=training,
-            rope_type=rope_type, since=since, extend=extend, **facts,
+            extend=extend, **facts,
         )  # fmt: skip
         return extend
 
     return register
+
+
+def methods_for(encoding: PositionEncoding | None) -> list[Method]:
+    """List the methods that extend an encoding: the one that is taken unasked first, then by name.
+
+    Args:
+        encoding: None = unknown, for which there is none.
+    """
+    fitting = [each for _, each in sorted(METHODS.items()) if encoding in each.applies_to]
+    return sorted(fitting, key=lambda each: encoding not in each.default_for)
+
+
+def rope_methods() -> list[Method]:
+    """List the methods that make a rope, by name."""
+    return [each for _, each in sorted(METHODS.items()) if each.of_rope]
 
 
 def name_of_scaling(rope_type: str) -> str:

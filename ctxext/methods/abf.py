@@ -8,7 +8,7 @@ from typing import Final
 from ctxext.encodings.rope import RopeSpec, inv_freq_of
 from ctxext.errors import BadInput
 from ctxext.methods._base import by_base
-from ctxext.methods._registry import Extension, method
+from ctxext.methods._registry import RopeExtension, method
 
 _LARGEST_THETA: Final = 3e38  # of a float32
 _STEP: Final = 2 ** (1 / 8)  # from one base that is tried to the next
@@ -118,7 +118,7 @@ def base_for(
     since="any",
     told_apart=False,
 )
-def abf(spec: RopeSpec, target: int, *, rope_theta: float | None = None) -> Extension:
+def abf(spec: RopeSpec, target: int, *, rope_theta: float | None = None) -> RopeExtension:
     """Raise the base of the frequencies ("adjusted base frequency").
 
         inv_freq'[i] = rope_theta' ** (-2 i / d)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from ctxext.encodings.rope import RopeSpec, inv_freq_of
 from ctxext.errors import BadInput
 from ctxext.methods._pairs import pair_by_pair
-from ctxext.methods._registry import Extension, method
+from ctxext.methods._registry import RopeExtension, method
 from ctxext.methods.abf import base_for
 
 
@@ -22,7 +22,7 @@ from ctxext.methods.abf import base_for
 )
 def cope(
     spec: RopeSpec, target: int, *, n: int | None = None, rope_theta: float | None = None
-) -> Extension:
+) -> RopeExtension:
     """Slow the last n pairs down on a cosine, the very last to a stop, on top of a larger base.
 
         inv_freq'[i] = rope_theta' ** (-2 i / d)                                 i < d/2 - n

@@ -5,7 +5,7 @@ from typing import Final
 from ctxext.encodings.rope import RopeSpec
 from ctxext.errors import BadInput
 from ctxext.methods._base import by_base
-from ctxext.methods._registry import Extension, method
+from ctxext.methods._registry import RopeExtension, method
 
 CONFIG_KEY: Final = "dual_chunk_attention_config"
 
@@ -26,7 +26,7 @@ def dual_chunk(
     *,
     chunk_size: int | None = None,
     local_size: int | None = None,
-) -> Extension:
+) -> RopeExtension:
     """Leave the rope as it was trained, and ask the engine for dual chunk attention.
 
     Keys count their position within a chunk of n = chunk_size - local_size tokens; queries count

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ctxext.encodings.rope import RopeSpec, inv_freq_of
-from ctxext.methods._registry import Extension, method
+from ctxext.methods._registry import RopeExtension, method
 from ctxext.methods.ntk import ntk_theta
 
 
@@ -23,7 +23,7 @@ def dynamic_theta(spec: RopeSpec, factor: float, length: float) -> float:
     rope_type="dynamic",
     since="4.31",
 )
-def dynamic(spec: RopeSpec, target: int) -> Extension:
+def dynamic(spec: RopeSpec, target: int) -> RopeExtension:
     """Raise the base as NTK scaling does, by a scale that follows the current length l > L.
 
         rope_theta(l) = rope_theta * (s l / L - (s - 1)) ** (d / (d - 2))
@@ -43,7 +43,7 @@ def dynamic(spec: RopeSpec, target: int) -> Extension:
     """
     factor = target / spec.original_max_position_embeddings
     at_target = replace(spec, rope_theta=dynamic_theta(spec, factor, target))
-    return Extension(
+    return RopeExtension(
         parameters={"factor": factor},
         inv_freq=inv_freq_of(at_target),
         attention_factor=1.0,

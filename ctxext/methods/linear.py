@@ -1,7 +1,7 @@
 """Linear, or position interpolation (PI): every pair turns `factor` times more slowly."""
 
 from ctxext.encodings.rope import RopeSpec, inv_freq_of
-from ctxext.methods._registry import Extension, method
+from ctxext.methods._registry import RopeExtension, method
 
 
 @method(
@@ -12,7 +12,7 @@ from ctxext.methods._registry import Extension, method
     rope_type="linear",
     since="4.31",
 )
-def linear(spec: RopeSpec, target: int) -> Extension:
+def linear(spec: RopeSpec, target: int) -> RopeExtension:
     """Divide every frequency by s, which is the same as dividing every position by s.
 
         inv_freq'[i] = inv_freq[i] / s
@@ -25,7 +25,7 @@ def linear(spec: RopeSpec, target: int) -> Extension:
         `inv_freq` (d/2,), radians per token, float64; `attention_factor` 1.
     """
     factor = target / spec.original_max_position_embeddings
-    return Extension(
+    return RopeExtension(
         parameters={"factor": factor},
         inv_freq=[f / factor for f in inv_freq_of(spec)],
         attention_factor=1.0,

@@ -4,7 +4,7 @@ import math
 
 from ctxext.encodings.rope import RopeSpec, inv_freq_of
 from ctxext.errors import BadInput
-from ctxext.methods._registry import Extension, Scaling, Value, method
+from ctxext.methods._registry import RopeExtension, Scaling, Value, method
 
 
 def llama3_inv_freq(
@@ -60,7 +60,7 @@ def llama3(
     factor: float | None = None,
     low_freq_factor: float = 1.0,
     high_freq_factor: float = 4.0,
-) -> Extension:
+) -> RopeExtension:
     """Keep pairs that turn often, slow down those that turn less than once, blend in between.
 
         turns[i] = L inv_freq[i] / (2 pi)
@@ -97,7 +97,7 @@ def llama3(
         "low_freq_factor": float(low_freq_factor),
         "high_freq_factor": float(high_freq_factor),
     }
-    return Extension(
+    return RopeExtension(
         parameters=numbers,
         inv_freq=inv_freq,
         attention_factor=1.0,

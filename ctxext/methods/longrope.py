@@ -6,7 +6,7 @@ from typing import Final
 from ctxext.encodings.rope import RopeSpec, inv_freq_of
 from ctxext.errors import BadInput
 from ctxext.methods._pairs import longrope_block, standard_attention
-from ctxext.methods._registry import Extension, method
+from ctxext.methods._registry import RopeExtension, method
 
 # What readers compute with, and no search leaves.
 _SMALLEST: Final = 1e-6
@@ -28,7 +28,7 @@ def longrope(
     long_factor: Sequence[float],
     short_factor: Sequence[float] | None = None,
     attention_factor: float | None = None,
-) -> Extension:
+) -> RopeExtension:
     """Divide the frequency of every pair by a factor of its own, given as a list.
 
         inv_freq'[i] = inv_freq[i] / long_factor[i]     in texts of more than L tokens
@@ -58,7 +58,7 @@ def longrope(
     attention = standard_attention(spec, factor) if attention_factor is None else attention_factor
     if not attention > 0:
         raise BadInput(f"attention_factor must be positive, and is {attention:g}")
-    return Extension(
+    return RopeExtension(
         parameters={
             "factor": factor,
             "long_factor": long,

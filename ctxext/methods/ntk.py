@@ -5,7 +5,7 @@ import math
 from ctxext.encodings.rope import RopeSpec
 from ctxext.errors import BadInput
 from ctxext.methods._base import by_base
-from ctxext.methods._registry import Extension, Value, method
+from ctxext.methods._registry import RopeExtension, Value, method
 
 
 def ntk_theta(spec: RopeSpec, scale: float, pair: int | None = None) -> float:
@@ -53,7 +53,7 @@ def check_pair(spec: RopeSpec, critical_pair: int) -> None:
 )
 def ntk(
     spec: RopeSpec, target: int, *, alpha: float | None = None, critical_pair: int | None = None
-) -> Extension:
+) -> RopeExtension:
     """Raise the base once and for all ("static" NTK).
 
         rope_theta' = rope_theta * alpha ** (d / 2c)

@@ -3,7 +3,7 @@
 from ctxext.encodings.rope import RopeSpec
 from ctxext.errors import BadInput
 from ctxext.methods._pairs import pair_by_pair
-from ctxext.methods._registry import Extension, method
+from ctxext.methods._registry import RopeExtension, method
 from ctxext.methods.llama3 import llama3_inv_freq
 
 
@@ -20,7 +20,7 @@ from ctxext.methods.llama3 import llama3_inv_freq
 )
 def ntk_by_parts(
     spec: RopeSpec, target: int, *, alpha: float = 1.0, beta: float = 32.0
-) -> Extension:
+) -> RopeExtension:
     """Keep pairs that turn often, interpolate slow ones, and ramp over turns in between.
 
         turns[i] = L inv_freq[i] / (2 pi)

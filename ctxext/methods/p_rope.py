@@ -3,7 +3,7 @@
 from ctxext.encodings.rope import RopeSpec, inv_freq_of
 from ctxext.errors import BadInput
 from ctxext.methods._pairs import pair_by_pair
-from ctxext.methods._registry import Extension, method
+from ctxext.methods._registry import RopeExtension, method
 
 
 @method(
@@ -16,7 +16,7 @@ from ctxext.methods._registry import Extension, method
     attention="one",
     told_apart=False,
 )
-def p_rope(spec: RopeSpec, target: int, *, p: float = 0.75) -> Extension:
+def p_rope(spec: RopeSpec, target: int, *, p: float = 0.75) -> RopeExtension:
     """Keep the fastest share p of the pairs as they are, and stop the others.
 
         inv_freq'[i] = inv_freq[i]     i < floor(p d / 2)

@@ -5,7 +5,7 @@ import math
 from ctxext.encodings.rope import RopeSpec
 from ctxext.errors import BadInput
 from ctxext.methods._pairs import pair_by_pair
-from ctxext.methods._registry import Extension, method
+from ctxext.methods._registry import RopeExtension, method
 from ctxext.methods.yarn import yarn_attention, yarn_inv_freq
 
 
@@ -26,7 +26,7 @@ def resonance(
     beta_fast: float = 32.0,
     beta_slow: float = 1.0,
     attention_factor: float | None = None,
-) -> Extension:
+) -> RopeExtension:
     """Round YaRN's wavelengths to whole tokens, so that fast pairs meet no new angle at all.
 
         inv_freq'[i] = 2 pi / round(2 pi / inv_freq_yarn[i])

@@ -4,7 +4,7 @@ import math
 
 from ctxext.encodings.rope import RopeSpec, inv_freq_of
 from ctxext.errors import BadInput
-from ctxext.methods._registry import Extension, Scaling, Value, method
+from ctxext.methods._registry import RopeExtension, Scaling, Value, method
 from ctxext.methods.ntk import check_pair
 
 _BETAS = {"beta_fast": 32.0, "beta_slow": 1.0}  # the defaults
@@ -70,6 +70,7 @@ def keep_yarn(scaling: Scaling, spec: RopeSpec, target: int) -> dict[str, Value]
     training="usable without; 200 to 400 steps make it the best of these",
     rope_type="yarn",
     since="4.51",
+    default_for=("rope", "partial-rope", "mixed"),
     keep=keep_yarn,
 )
 def yarn(
@@ -83,7 +84,7 @@ def yarn(
     mscale: float | None = None,
     mscale_all_dim: float | None = None,
     truncate: bool = True,
-) -> Extension:
+) -> RopeExtension:
     """Blend "no change" and linear interpolation, pair by pair.
 
         inv_freq'[i] = (1 - r[i]) * inv_freq[i] + r[i] * inv_freq[i] / s,    i = 0 .. d/2-1
@@ -132,7 +133,7 @@ def yarn(
     parameters = {"factor": factor, **betas, "attention_factor": attention}
     if critical_pair is not None:
         parameters["critical_pair"] = int(critical_pair)
-    return Extension(
+    return RopeExtension(
         parameters=parameters | said | {"attention_factor": attention, "truncate": truncate},
         inv_freq=yarn_inv_freq(spec, factor, beta_fast, beta_slow, truncate=truncate),
         attention_factor=attention,

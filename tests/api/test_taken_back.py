@@ -8,10 +8,10 @@ import pytest
 
 from ctxext.api.extend import extend
 from ctxext.errors import BadInput
-from ctxext.methods import METHODS
+from ctxext.methods import METHODS, rope_methods
 from support.checkpoints import build_tiny
 
-EXTENDING = sorted(name for name, method in METHODS.items() if not method.takes_back)
+EXTENDING = [method.name for method in rope_methods() if not method.takes_back]
 FILES = ("config.json", "tokenizer_config.json", "tokenizer.json", "generation_config.json")
 
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 from contextlib import contextmanager
+from typing import get_args
 
 import pytest
 import torch
@@ -10,14 +11,16 @@ from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from ctxext.encodings.kinds import PositionEncoding
 from ctxext.encodings.rope import RopeSpec, inv_freq_of
 from ctxext.errors import BadInput
-from ctxext.methods import METHODS, get_method
+from ctxext.methods import METHODS, get_method, methods_for, rope_methods
 
 HEAD_DIMS = (8, 16, 32, 64, 80, 96, 128, 192, 256)
 THETAS = (1e4, 5e5, 1e6, 1e7)
 FACTORS = (1.0, 2.0, 3.2, 4.0, 8.0, 32.0, 64.0)
 WINDOWS = (256, 4096, 40960)
+ROPE = [method.name for method in rope_methods()]
 GRID = list(itertools.product(HEAD_DIMS, THETAS, FACTORS, WINDOWS))
 # These act whatever the factor: on the base, on the slowest pairs, on every wavelength.
 ALWAYS = ("abf", "cope", "p-rope", "resonance")
@@ -63,7 +66,7 @@ def in_float64(monkeypatch):
         yield
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", ROPE)
 def test_transformers_formula_is_ours(name, monkeypatch):
     """transformers' code in float64 gives our numbers, so rounded to float32 they are identical."""
     for head_dim, theta, factor, window in GRID:
@@ -80,7 +83,7 @@ def test_transformers_formula_is_ours(name, monkeypatch):
         assert attention == ours.attention_factor
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", ROPE)
 def test_transformers_as_shipped_differs_by_rounding_only(name):
     """As it runs, in float32: the exponent i/d is rounded to 2**-24 and costs ln(theta) of that."""
     for head_dim, theta, factor, window in GRID:
@@ -101,7 +104,7 @@ def test_transformers_as_shipped_differs_by_rounding_only(name):
         assert attention == ours.attention_factor
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", ROPE)
 def test_what_every_method_holds(name):
     for head_dim, theta, factor, window in GRID:
         spec = RopeSpec(head_dim, theta, window)
@@ -134,6 +137,16 @@ def test_every_file_registers_under_its_name():
     assert set(METHODS) == {name.replace("_", "-") for name in files}
     assert {"linear", "ntk", "dynamic", "yarn", "ntk-by-parts", "p-rope"} <= set(METHODS)
     assert get_method("ntk_by_parts") is get_method("ntk-by-parts")
+
+
+def test_every_encoding_has_methods_and_one_that_is_taken_unasked():
+    for encoding in get_args(PositionEncoding):
+        first, *others = methods_for(encoding)
+        assert encoding in first.default_for
+        assert not any(encoding in other.default_for for other in others)
+        assert sorted(other.name for other in others) == [other.name for other in others]
+        assert all(encoding in other.applies_to for other in others)
+    assert methods_for(None) == []
 
 
 def test_unknown_names_offer_the_nearest():

@@ -2,13 +2,15 @@
 
 import ast
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import transformers
 
 import ctxext
+from ctxext.encodings.kinds import ROTARY, PositionEncoding
 from ctxext.encodings.rope_types import ROPE_TYPES, rope_type_facts
-from ctxext.methods import METHODS, name_of_scaling
+from ctxext.methods import METHODS, name_of_scaling, rope_methods
 
 ROOT = Path(ctxext.__file__).parent
 NAMES = set(METHODS) | set(ROPE_TYPES) - {"default"}
@@ -63,12 +65,20 @@ def test_rope_types_are_those_of_transformers():
     assert rope_type_facts("what") == ROPE_TYPES["default"]
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_method_writes_a_rope_type_that_has_facts(name):
-    method = METHODS[name]
+@pytest.mark.parametrize("method", rope_methods(), ids=lambda method: method.name)
+def test_a_rope_method_writes_a_rope_type_that_has_facts(method):
     assert method.rope_type in ROPE_TYPES
     assert method.facts == ROPE_TYPES[method.rope_type]
     assert name_of_scaling(method.rope_type) in METHODS
+    assert set(method.applies_to) & set(ROTARY)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_says_what_it_is(name):
+    method = METHODS[name]
+    assert bool(method.rope_type) != bool(method.writes)
+    assert method.written_as
+    assert set(method.default_for) <= set(method.applies_to) <= set(get_args(PositionEncoding))
     assert method.since == "any" or method.since.startswith("4.")
     assert method.formula
     assert "\n" not in method.formula

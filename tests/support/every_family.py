@@ -18,7 +18,7 @@ from ctxext.checkpoints.config.patch import plan_patch
 from ctxext.checkpoints.config.rope_forms import form_of
 from ctxext.encodings.kinds import ROTARY
 from ctxext.errors import BadInput
-from ctxext.methods import METHODS, get_method
+from ctxext.methods import METHODS, get_method, rope_methods
 from support.tiny_models import as_file, tiny_config
 
 WINDOW = 64
@@ -147,7 +147,7 @@ def row(name):
         word += ", latent attention"
     if form_of(position.model_type).layer_type is not None:
         word += ", by layer type"
-    every = len(methods) == len(METHODS)
+    every = len(methods) == len(rope_methods())
     return word, "yes", "every method" if every else ", ".join(sorted(methods))
 
 

@@ -18,8 +18,8 @@ from ctxext.engines.notes import engine_notes
 from ctxext.errors import BadInput
 from ctxext.methods import (
     METHODS,
-    Extension,
     Method,
+    RopeExtension,
     Scaling,
     Value,
     get_method,
@@ -46,7 +46,7 @@ class Patch:
     """
 
     config: dict[str, Any]
-    extension: Extension | None
+    extension: RopeExtension | None
     method: str
     original: int
     target: int
@@ -153,7 +153,7 @@ def plan_patch(
         return Patch(whole, None, method, original, target, tuple(warnings))
     kept = _kept_parameters(chosen, rope, position.window.current, target, parameters)
     asked = _family_parameters(chosen, position, parameters, warnings) | kept
-    extension = chosen(rope.spec, target, **asked, **parameters)
+    extension = chosen.rope(rope.spec, target, **asked, **parameters)
     extension = _in_form(extension, position, rope, target, where)
     warnings += extension.notes
     if target < position.window.current:
@@ -193,7 +193,7 @@ def _unscaled(rope: Rope, window: Window) -> str:
 
 
 def _only_said(
-    extension: Extension, position: Position, method: str, target: int, where: str
+    extension: RopeExtension, position: Position, method: str, target: int, where: str
 ) -> str:
     """Say what is left to change in a checkpoint that turns as an extension of it would.
 
@@ -262,7 +262,7 @@ def _kept_parameters(
     return {key: value for key, value in kept.items() if key not in given}
 
 
-def _rotates_alike(extension: Extension, position: Position) -> bool:
+def _rotates_alike(extension: RopeExtension, position: Position) -> bool:
     """Tell whether an extension turns every pair as the checkpoint does already, at any length."""
     rope = position.rope
     if rope is None or rope.inv_freq is None or rope.attention_factor is None:
@@ -299,7 +299,7 @@ def _replaced(position: Position, method: str, target: int, kept: Mapping[str, V
     return warnings
 
 
-def _dropped(config: Mapping[str, Any], rope: Rope, extension: Extension) -> list[str]:
+def _dropped(config: Mapping[str, Any], rope: Rope, extension: RopeExtension) -> list[str]:
     """Warn of what is dropped of the old rope, and of what else of the config acts on positions."""
     numbers = [k for k in rope.block.numbers if "mscale" in k or k == "attention_factor"]
     gone = [k[:40] for k in (*rope.block.other_keys, *numbers) if k not in extension.rope_block]
@@ -344,8 +344,8 @@ def _family_parameters(
 
 
 def _in_form(
-    extension: Extension, position: Position, rope: Rope, target: int, where: str
-) -> Extension:
+    extension: RopeExtension, position: Position, rope: Rope, target: int, where: str
+) -> RopeExtension:
     """Write pair by pair what a family's class has no name for; the numbers stay the same.
 
     Raises:

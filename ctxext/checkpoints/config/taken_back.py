@@ -58,7 +58,7 @@ def plan_taking_back(
     _check_window_is_said(rope, position, where)
     original = position.window.original
     claimed = (position.window.current, position.window.max_position_embeddings)
-    extension = chosen(rope.spec, original, **parameters)
+    extension = chosen.rope(rope.spec, original, **parameters)
     decoder = dict(stated_part(config, position.part))
     write_rope(decoder, extension, position)
     new = with_decoder_part(config, position.part, decoder)

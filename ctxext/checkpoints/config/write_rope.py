@@ -18,12 +18,12 @@ from ctxext.checkpoints.config.rope_forms import form_of, nested
 from ctxext.checkpoints.config.rotation import Rope
 from ctxext.checkpoints.config.windows import STATED, window_key
 from ctxext.encodings.rope_types import rope_type_facts
-from ctxext.methods import Extension, top_keys
+from ctxext.methods import RopeExtension, top_keys
 
 _ORIGINAL: Final = "original_max_position_embeddings"
 
 
-def write_rope(config: dict[str, Any], extension: Extension, position: Position) -> None:
+def write_rope(config: dict[str, Any], extension: RopeExtension, position: Position) -> None:
     """Put the rope where the family's class reads it, in both dialects where it reads both.
 
     Args:
@@ -83,7 +83,7 @@ def write_rope(config: dict[str, Any], extension: Extension, position: Position)
         config[_ORIGINAL] = block[_ORIGINAL]
 
 
-def _stated_theta(extension: Extension, rope: Rope) -> float:
+def _stated_theta(extension: RopeExtension, rope: Rope) -> float:
     """Return the base as the config states it: of a proportional rope, that of whole heads."""
     if not rope_type_facts(rope.block.rope_type).of_whole_heads:
         return float(extension.rope_theta)

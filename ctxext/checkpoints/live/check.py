@@ -11,7 +11,7 @@ from ctxext.checkpoints.config.rope_forms import form_of
 from ctxext.checkpoints.folder import CONFIG, Source
 from ctxext.checkpoints.live.rotary import LiveRope, live_ropes, one_live_rope
 from ctxext.errors import CtxextError
-from ctxext.methods import Extension
+from ctxext.methods import RopeExtension
 from ctxext.runs.json_file import read_json_object
 
 # What float32 costs transformers: the rounding of the exponent times ln(theta), below 1e-6, and
@@ -19,7 +19,7 @@ from ctxext.runs.json_file import read_json_object
 FLOAT32_TOLERANCE = 1e-5
 
 
-def check_written(folder: Path, extension: Extension, original: int) -> None:
+def check_written(folder: Path, extension: RopeExtension, original: int) -> None:
     """Read a written config.json back, in both dialects, and compare with the method's numbers.
 
     Raises:
@@ -37,7 +37,7 @@ def check_written(folder: Path, extension: Extension, original: int) -> None:
         raise CtxextError("the two rope dialects of the written config.json disagree")
 
 
-def check_in_transformers(folder: Path, extension: Extension, target: int) -> float:
+def check_in_transformers(folder: Path, extension: RopeExtension, target: int) -> float:
     """Build the checkpoint's rotary module in transformers and compare its frequencies.
 
     Returns:

@@ -1,0 +1,33 @@
+"""Group: neighbouring positions share one row of a learned table."""
+
+from ctxext.encodings.learned import TableSpec
+from ctxext.methods._registry import TableExtension, method
+
+
+@method(
+    formula="E'[p] = E[floor(p L / L')]",
+    applies_to=("learned",),
+    paper="Zhu et al., LongEmbed, arXiv:2404.12096, section 4 (grouped positions)",
+    training="needs it: the order of tokens within a group is told by nothing but the causal mask",
+    writes="rows of the position table",
+)
+def group(spec: TableSpec, target: int) -> TableExtension:
+    """Repeat each trained row s = L' / L times, so that s neighbours stand at one position.
+
+        E'[p] = E[floor(p L / L')],    p = 0 .. L'-1
+
+    Every row is one that was trained, which interpolation's are not.
+
+    Args:
+        spec: trained rows L.
+        target: L', rows to reach.
+
+    Returns:
+        `source` (L',), positions of the trained table, 0 to L - 1.
+    """
+    window = spec.window
+    return TableExtension(
+        parameters={"factor": target / window},
+        source=[float(p * window // target) for p in range(target)],
+        max_position_embeddings=target,
+    )

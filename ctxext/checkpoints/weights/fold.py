@@ -14,6 +14,7 @@ from ctxext.checkpoints.weights.files import INDEX, Weights
 from ctxext.checkpoints.weights.numbers import FLOATS, as_bytes, as_tensor
 from ctxext.checkpoints.weights.queries import QUERIES, Queries, another_norm, by_layer
 from ctxext.checkpoints.weights.rounding import Rounding, RoundingMeter
+from ctxext.checkpoints.weights.row_scales import RowScales
 from ctxext.checkpoints.weights.safetensors_file import (
     TensorInfo,
     printable,
@@ -177,13 +178,8 @@ def _tensors(
 
 
 def _folded(before: "torch.Tensor", fold: Fold, rows: list[bool]) -> "torch.Tensor":
-    """Multiply the rows in float32: s w, or s (1 + w) - 1 where 1 is added."""
-    import torch
-
-    exact, chosen = before.float().clone(), torch.tensor(rows)
-    by_row, added = exact.view(len(rows), -1), 1.0 if fold.one_plus else 0.0
-    by_row[chosen] = (by_row[chosen] + added) * fold.scale - added
-    return exact
+    """Multiply the rows in float32."""
+    return RowScales([fold.scale if row else 1.0 for row in rows], fold.one_plus).of(before)
 
 
 def _stored(name: str, exact: "torch.Tensor", dtype: str) -> "torch.Tensor":

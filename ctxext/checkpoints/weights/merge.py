@@ -174,6 +174,8 @@ def _tensors(
 def _merged(name: str, weight: "torch.Tensor", plan: Plan, updates: Any) -> "torch.Tensor | None":
     """Compute what a tensor of the base becomes, before it is rounded; None = itself."""
     adapter = plan.adapter
+    if scales := adapter.scaled.get(name):
+        return scales.of(weight)
     if bias := adapter.biases.get(name):
         new: torch.Tensor = weight.float() + updates.get_tensor(bias.key).float() * bias.scale
         return new

@@ -9,29 +9,11 @@ import json
 from pathlib import Path
 
 from ctxext.checkpoints.config.detect import Position
-from ctxext.checkpoints.weights.files import Weights, read_tensor, read_weights
-from ctxext.errors import BadInput
+from ctxext.checkpoints.weights.files import read_tensor, read_weights
+from ctxext.checkpoints.weights.position_table import position_table
 
 POSITION_KEY = "ctxext.position_sha256"
 """In the metadata of an adapter's safetensors: the encoding it was trained under, if no rope."""
-# Ends of the names that families give to their table of positions.
-_TABLES = (
-    "wpe.weight", "embed_positions.weight", "positions_embed.weight", "position_embeddings.weight",
-)  # fmt: skip
-
-
-def position_table(weights: Weights, model_type: str) -> str:
-    """Name the learned table of positions.
-
-    Raises:
-        BadInput: there is none, or there are several.
-    """
-    names = [name for name in weights.tensors if name.endswith(_TABLES)]
-    if len(names) != 1:
-        raise BadInput(
-            f"which tensor of this {model_type} is its table of positions is not known to ctxext"
-        )
-    return names[0]
 
 
 def position_sha256(position: Position, folder: Path) -> str:

@@ -19,7 +19,7 @@ from ctxext.training.attention.shifted import use_shifted_attention
 from ctxext.training.attention.windows import use_windows
 from ctxext.training.memory.compiled import compile_layers
 from ctxext.training.memory.switches import fit_memory, loss_chunk_of
-from ctxext.training.model.batch import TrainingRows
+from ctxext.training.model.batch import Batch, TrainingRows
 from ctxext.training.model.full import train_all
 from ctxext.training.model.lora import LossModel, add_adapters, trained_groups
 from ctxext.training.model.position_rows import train_rows
@@ -114,9 +114,7 @@ def train_adapter(
         inside(model, partial(check_head, ids=first.input_ids))
         plain = plain_loss(model, first) if train.self_check else None
         # Attention before the switches: how much memory is left for them depends on it.
-        _use_attention(model, mesh, rows, config, loaded.accelerator.device)
-        if rows.separate and mesh.context_group is None:
-            check_documents(model, first)
+        _use_attention(model, mesh, rows, config, first)
         plan = fit_memory(model.model, config, launch, loaded.width)
         # Before a checkpoint is put back: the plain loss is that of what was initialised.
         difference = None if plain is None else check_loss(model, first, plain, mesh)
@@ -258,18 +256,19 @@ def _share_out(model: LossModel, launch: Launch, shard: int, accelerator: Any) -
 
 
 def _use_attention(
-    model: LossModel, mesh: Mesh, rows: TrainingRows, config: FinetuneConfig, device: torch.device
+    model: LossModel, mesh: Mesh, rows: TrainingRows, config: FinetuneConfig, first: Batch
 ) -> None:
-    """Let the layers attend as the rows and the ranks want it.
+    """Let the layers attend as the rows and the ranks want it; `first` is the first row's begin.
 
     Raises:
         BadInput: the model's attention cannot be replaced so.
     """
-    decoder = without_peft(model.model)
+    decoder, device = without_peft(model.model), first.input_ids.device
     if mesh.context_group is not None:
         parallelize_context(decoder, mesh)  # which keeps documents apart by itself
     elif rows.separate:
         separate_documents(decoder, device)
+        check_documents(model, first)
     else:
         use_windows(decoder, device, config.train.seq_length)
     if config.train.attention == "s2":

@@ -8,13 +8,14 @@ from typing import Any, ClassVar, Literal
 
 from ctxext.api._arguments import checked, maybe_tokens
 from ctxext.api._serving import Written, serving
-from ctxext.api.extension_plan import Plan, Wanted, plan_extension
+from ctxext.api.extension_plan import Plan, Wanted, plan_extension, taken_unasked
 from ctxext.checkpoints.config.factors import with_factors
 from ctxext.checkpoints.config.patch import config_diff
 from ctxext.checkpoints.config.rope_block import Dialect
 from ctxext.checkpoints.config.taken_back import unscaled
 from ctxext.checkpoints.folder import CONFIG
-from ctxext.checkpoints.live.check import check_in_transformers, check_written
+from ctxext.checkpoints.live.check import check_in_transformers, check_window, check_written
+from ctxext.checkpoints.live.unchanged import logit_change
 from ctxext.checkpoints.opened import Opened, open_checkpoint
 from ctxext.checkpoints.provenance import (
     base_terms,
@@ -33,6 +34,7 @@ from ctxext.checkpoints.weights.carry import (
 )
 from ctxext.checkpoints.weights.fold import write_folded
 from ctxext.checkpoints.weights.gguf_file import GgufChange, plan_gguf, write_gguf
+from ctxext.checkpoints.weights.table import check_table, write_table
 from ctxext.choices import check_word
 from ctxext.errors import BadInput
 from ctxext.methods import get_method, name_of_scaling
@@ -46,7 +48,9 @@ from ctxext.runs.rows.row import Document, Windows
 class ExtendResult(Document):
     """What `ctxext extend` did, or would do (`dry_run`).
 
-    `checked_relative_difference` is the largest to transformers' own frequencies, where asked for.
+    `checked_relative_difference` is the largest to transformers' own frequencies, where asked for;
+    `checked_logit_change` of another encoding the largest change of a logit within the trained
+    window, as a share of the largest logit.
     `folded_attention_factor`: what of the attention factor is in the weights; the config's reader
     computes the rest. `gguf`: what was written into a GGUF file. `serving`: what each engine makes
     of the result, and how it is started.
@@ -63,6 +67,7 @@ class ExtendResult(Document):
     warnings: tuple[str, ...] = ()
     dry_run: bool
     checked_relative_difference: float | None = None
+    checked_logit_change: float | None = None
     folded_attention_factor: float | None = None
     gguf: GgufChange | None = None
     serving: tuple[Serving, ...] = ()
@@ -72,7 +77,7 @@ class ExtendResult(Document):
 def extend(
     model: str,
     *,
-    method: str = "yarn",
+    method: str | None = None,
     target: int | str | None = None,
     factor: float | None = None,
     output_dir: str | Path | None = None,
@@ -97,7 +102,8 @@ def extend(
 
     Args:
         model: folder or Hub repository id.
-        method: a name in `ctxext.METHODS`; `none` takes an earlier extension back.
+        method: a name in `ctxext.METHODS`; `none` takes an earlier extension back. None: `yarn` for
+            a rope, `interpolate` for a learned table, `extrapolate` for the others.
         target: window to reach, tokens or `128k`; or
         factor: times the original window. One of the two, and neither for `none`.
         output_dir: new folder; not needed for `dry_run`.
@@ -109,7 +115,8 @@ def extend(
         weights: `"copy"` never links.
         overwrite: replace an earlier output of ctxext.
         dry_run: plan and report only.
-        check: also build the rotary module in transformers and compare (needs torch).
+        check: also build the rotary module in transformers and compare; without a rope load both
+            checkpoints and compare their logits within the trained window (needs torch).
         fold_attention_factor: put what the method's attention factor has beyond the one that every
             reader computes by itself into the weights (needs torch).
         gguf: a file that llama.cpp converted, of this checkpoint or its base: the rope is written
@@ -129,18 +136,21 @@ def extend(
     if output_dir is None and gguf is None and not dry_run:
         raise BadInput("--output-dir is missing", "say where to write, or add --dry-run")
     check_word(weights, WeightsMode, "--weights")
-    chosen = get_method(method)
-    parameters = with_factors(chosen, parameters or {}, Path(factors) if factors else None)
+    named = None if method is None else get_method(method)
     opened = open_checkpoint(
         model, revision=revision, original_length=original_length, prefer=prefer
     )
+    chosen = named or taken_unasked(opened.position)
+    parameters = with_factors(chosen, parameters or {}, Path(factors) if factors else None)
     file = None if gguf is None else Path(gguf)
     if file is not None:
         if fold_attention_factor:
             raise BadInput("--gguf has a key for the factor: leave out --fold-attention-factor")
         if (target, factor, output_dir) == (None, None, None):
             return _into_gguf(file, opened, dry_run=dry_run)
-    wanted = Wanted(chosen, target, factor, parameters, sliding_window, flag="--")
+    wanted = Wanted(
+        chosen, target, factor, parameters, sliding_window, flag="--", unasked=named is None
+    )
     plan = plan_extension(opened, wanted, fold=fold_attention_factor)
     change = None if file is None else plan_gguf(file, plan.after)
     extended = replace(
@@ -160,14 +170,14 @@ def extend(
 def _result(
     plan: Plan, weights: WeightsMode, change: GgufChange | None, *, dry_run: bool
 ) -> ExtendResult:
-    patch = plan.patch
+    patch, anew = plan.patch, plan.table or plan.fold
     return ExtendResult(
         output_dir=None,
         method=patch.method,
         parameters=dict(patch.extension.parameters) if patch.extension else {"factor": 1.0},
         window=Windows(original=patch.original, target=patch.target),
         config_diff=config_diff(plan.opened.config, patch.config),
-        weights="rewritten" if plan.fold else "linked" if weights == "auto" else "copied",
+        weights="rewritten" if anew else "linked" if weights == "auto" else "copied",
         files=(),
         warnings=tuple(dict.fromkeys([*plan.warnings, *(change.warnings if change else ())])),
         dry_run=dry_run,
@@ -222,14 +232,17 @@ def _written(
 ) -> ExtendResult:
     """Write the new folder, weights first."""
     source, held, fold = plan.opened.source, plan.held, plan.fold
-    needed = held.bytes if mode == "copy" else fold.new_bytes(held) if fold else 0
+    anew = plan.table or fold
+    needed = held.bytes if mode == "copy" else anew.new_bytes(held) if anew else 0
     warnings = list(planned.warnings)
     with staged_folder(
         out, overwrite=overwrite, inputs=(source.folder,), needed_bytes=needed
     ) as folder:
         carry_side_files(source.folder, folder, warnings)
         how: Literal["linked", "copied", "rewritten"] = "rewritten"
-        if fold is None:
+        if plan.table is not None:
+            write_table(held, folder, plan.table, mode)
+        elif fold is None:
             how = carry_weights(held, folder, mode)
         else:
             rounding = write_folded(held, folder, fold, mode)
@@ -247,10 +260,18 @@ def _write(folder: Path, plan: Plan, planned: ExtendResult, *, check: bool) -> E
     (folder / CONFIG).write_text(dump_json(patch.config), encoding="utf-8")
     diff = dict(planned.config_diff) | _mend_lengths(folder, plan, warnings)
     checked = None
-    if patch.extension is not None:
-        check_written(folder, patch.extension, patch.original)
+    change = None
+    if patch.rope is not None:
+        check_written(folder, patch.rope, patch.original)
         if check:
-            checked = check_in_transformers(folder, patch.extension, patch.target)
+            checked = check_in_transformers(folder, patch.rope, patch.target)
+    elif patch.extension is not None:
+        check_window(folder, plan.after)
+        if plan.table is not None:
+            check_table(plan.held, folder, plan.table)
+        if check:
+            keeps = get_method(planned.method).keeps_short
+            change = logit_change(source.folder, folder, patch.original, keeps=keeps)
     # What was changed first counts: an extension of an extension is taken back at once.
     before = {key: pair[0] for key, pair in diff.items()} | unscaled(plan.recorded)
     write_record(
@@ -275,6 +296,7 @@ def _write(folder: Path, plan: Plan, planned: ExtendResult, *, check: bool) -> E
         files=tuple(listing(folder)),
         warnings=tuple(dict.fromkeys(warnings)),
         checked_relative_difference=checked,
+        checked_logit_change=change,
     )
 
 

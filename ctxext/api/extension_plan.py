@@ -1,15 +1,17 @@
 """Plan an extension: what the new config says, and what has to be written beside it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ctxext.checkpoints.config.detect import Position, detect
-from ctxext.checkpoints.config.patch import Patch, plan_patch, resolve_target
+from ctxext.checkpoints.config.extendable import not_by_this
+from ctxext.checkpoints.config.patch import Patch, resolve_target
+from ctxext.checkpoints.config.patch_window import extended_table, plan_extended
 from ctxext.checkpoints.config.quantised import refuse_quantised
 from ctxext.checkpoints.config.taken_back import plan_taking_back
 from ctxext.checkpoints.config.temperature import SAID_BY, Split, split_temperature
-from ctxext.checkpoints.config.windows import Origin
+from ctxext.checkpoints.config.windows import Origin, states_window
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.live.tokenizer import missing_tokenizer
 from ctxext.checkpoints.opened import Opened
@@ -17,8 +19,9 @@ from ctxext.checkpoints.provenance import read_record
 from ctxext.checkpoints.weights.files import Weights, read_weights
 from ctxext.checkpoints.weights.fold import Fold, plan_fold
 from ctxext.checkpoints.weights.queries import QUERIES
+from ctxext.checkpoints.weights.table import TableChange, plan_table
 from ctxext.errors import BadInput
-from ctxext.methods import Method, get_method
+from ctxext.methods import METHODS, Method, TableExtension, get_method, methods_for
 from ctxext.runs.output import MARK
 from ctxext.runs.recipe.extend_config import ExtendConfig
 from ctxext.runs.rows.record import RunRecord
@@ -26,7 +29,10 @@ from ctxext.runs.rows.record import RunRecord
 
 @dataclass(frozen=True)
 class Wanted:
-    """How far, and how; `flag` is what messages put before the names."""
+    """How far, and how.
+
+    `flag` is what messages put before the names; `unasked`: the method is the encoding's first.
+    """
 
     method: Method
     target: int | None
@@ -34,6 +40,15 @@ class Wanted:
     parameters: Mapping[str, Any]
     sliding_window: int | str | None
     flag: str
+    unasked: bool = False
+
+
+def taken_unasked(position: Position) -> Method:
+    """Choose the method where none is named: the first of the encoding, yarn where that is unknown.
+
+    The refusal of an unknown encoding is the method's.
+    """
+    return (methods_for(position.encoding) or methods_for("rope"))[0]
 
 
 @dataclass(frozen=True)
@@ -44,6 +59,7 @@ class Plan:
         held: the weights, of which nothing but the headers was read.
         after: the new config, as it will be read.
         fold: what of the weights is multiplied; None = nothing.
+        table: what of the weights is a longer table of positions; None = nothing.
         temperature: the part of the attention factor that goes into them.
         recorded: the `ctxext.json` beside the base; None = there is none.
     """
@@ -56,6 +72,7 @@ class Plan:
     temperature: float | None
     recorded: RunRecord | None
     warnings: tuple[str, ...]
+    table: TableChange | None = None
 
 
 def plan_extension(opened: Opened, wanted: Wanted, *, fold: bool = False) -> Plan:
@@ -73,6 +90,7 @@ def plan_extension(opened: Opened, wanted: Wanted, *, fold: bool = False) -> Pla
     if opened.position.doubts:
         raise opened.position.doubts[0]
     held, where = read_weights(source.folder), f"{source.name}/{CONFIG}"
+    _refuse_second_table(where, recorded)
     patch = _patch(opened.config, opened.position, wanted, recorded, where=where)
     folded, rest = None, None
     notes: list[str] = []
@@ -83,15 +101,22 @@ def plan_extension(opened: Opened, wanted: Wanted, *, fold: bool = False) -> Pla
         folded = plan_fold(held, opened.position, rest)
         notes = [_fold_note(split, folded)]
     elif (
-        patch.extension
+        patch.rope
         and opened.position.model_type in QUERIES
-        and SAID_BY & set(patch.extension.rope_block)
+        and SAID_BY & set(patch.rope.rope_block)
     ):
         notes = ["--fold-attention-factor puts the attention factor where none passes over it"]
+    if wanted.unasked and patch.rope is None and patch.extension is not None:
+        notes.append(_unasked_note(opened.position, wanted.method))
     warnings = [*opened.warnings, *patch.warnings, *notes, *missing_tokenizer(source)]
     after = position_after(patch, opened.position)
     told = tuple(dict.fromkeys(warnings))
-    return Plan(opened, held, patch, after, folded, rest, recorded, told)
+    table = (
+        plan_table(held, opened.position, patch.extension)
+        if isinstance(patch.extension, TableExtension)
+        else None
+    )
+    return Plan(opened, held, patch, after, folded, rest, recorded, told, table)
 
 
 def _patch(
@@ -104,11 +129,11 @@ def _patch(
 ) -> Patch:
     """Compute the new config: further than before, or back to what it was."""
     if not wanted.method.takes_back:
-        return plan_patch(
+        return plan_extended(
             config,
             position,
-            method=wanted.method.name,
-            target=resolve_target(position, wanted.target, wanted.factor, flag=wanted.flag),
+            wanted.method,
+            resolve_target(position, wanted.target, wanted.factor, flag=wanted.flag),
             parameters=wanted.parameters,
             sliding_window=wanted.sliding_window,
             where=where,
@@ -136,12 +161,34 @@ def _patch(
     )
 
 
+def _unasked_note(position: Position, method: Method) -> str:
+    fitting = [each for each in methods_for(position.encoding) if not each.takes_back]
+    others = [
+        each.name
+        for each in fitting
+        if each is not method and not_by_this(position, each, CONFIG) is None
+    ]
+    also = f" (there is also {', '.join(others)})" if others else ""
+    return f"--method {method.name} is taken for position encoding '{position.encoding}'{also}"
+
+
 def _fold_note(split: Split, fold: Fold) -> str:
     return (
         f"the attention factor of {split.asked:.6g} is {split.asked / split.rest:.6g}, which every "
         f"reader computes, times {split.rest:.6g} in the weights: {len(fold.rows)} tensors of "
         f"queries are multiplied by {fold.scale:.6g}"
     )
+
+
+def _refuse_second_table(where: str, recorded: RunRecord | None) -> None:
+    """Refuse a table that was extended already, which its record tells.
+
+    Raises:
+        BadInput: the trained rows are not in it.
+    """
+    method = METHODS.get(recorded.method or "") if recorded else None
+    if method is not None and method.makes is TableExtension and recorded and recorded.window:
+        raise extended_table(where, recorded.window.target)
 
 
 def _refuse_folded(name: str, recorded: RunRecord | None) -> None:
@@ -193,9 +240,14 @@ def planned_window(
 def position_after(patch: Patch, position: Position) -> Position:
     """Read a new config as `detect` will, told of the base as the record beside it will tell."""
     rope = position.rope
-    return detect(
+    after = detect(
         patch.config,
         where=CONFIG,
         original_length=patch.original,
         origin=Origin(patch.original, rope.spec.rope_theta) if rope else None,
     )
+    if patch.rope is not None or after.stated_window is None:
+        return after
+    if states_window(patch.config, after.model_type):
+        return after
+    return replace(after, stated_window=replace(after.stated_window, current=patch.target))

@@ -8,13 +8,14 @@ from ctxext.api._serving import Written, divided
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.extendable import not_by_this
 from ctxext.checkpoints.config.kv_cache import kv_bytes_by_dtype
-from ctxext.checkpoints.config.patch import plan_patch
+from ctxext.checkpoints.config.patch_window import plan_extended
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.encodings.rope import inv_freq_of
 from ctxext.encodings.rope_types import follows_length
 from ctxext.encodings.turns import Bands, bands_of, first_negative, slowed
+from ctxext.engines import ENGINES
 from ctxext.errors import BadInput
-from ctxext.methods import METHODS, Method
+from ctxext.methods import METHODS, Method, RopeExtension, methods_for
 from ctxext.runs.rows.inspect import MethodAtTarget, TargetTable
 
 
@@ -31,7 +32,10 @@ def target_table(
     rope, window = position.rope, position.stated_window
     bands = bands_of(inv_freq_of(rope.spec), window.original) if rope and window else None
     rows = tuple(
-        _row(method, config, position, target, bands) for _, method in sorted(METHODS.items())
+        _row(method, config, position, target, bands)
+        for method in sorted(
+            methods_for(position.encoding) or METHODS.values(), key=lambda each: each.name
+        )
     )
     now, negative = {}, None
     if rope is not None and rope.inv_freq is not None and bands is not None:
@@ -72,16 +76,23 @@ def _row(
             raise reason
         if method.takes_back:
             raise BadInput(f"--target: {method.name} takes an extension back, and has no target")
-        extension = plan_patch(
-            config, position, method=method.name, target=target, parameters={}, where=CONFIG,
+        extension = plan_extended(
+            config, position, method, target, parameters={}, where=CONFIG,
             # What the rope does is asked apart from windows, which would be refused.
             sliding_window=target if _all_windowed(position) else "keep",
         ).extension  # fmt: skip
     except BadInput as error:
         return MethodAtTarget(name=method.name, reason=str(error), training=method.training)
-    if extension is None or rope is None or bands is None:
+    if extension is None:
         said = f"{target} tokens is the trained window, so there is nothing to scale"
         return MethodAtTarget(name=method.name, reason=said, training=method.training)
+    if rope is None or bands is None or not isinstance(extension, RopeExtension):
+        return MethodAtTarget(
+            name=method.name,
+            training=method.training,
+            max_position_embeddings=extension.max_position_embeddings,
+            engines=tuple(engine.name for engine in ENGINES),
+        )
     factors = slowed(inv_freq_of(rope.spec), extension.inv_freq)
     right, wrong = divided(
         Written.as_block(extension.rope_block, extension.beside, position.model_type)

@@ -183,9 +183,11 @@ def origin_of(folder: Path, warnings: list[str] | None = None) -> Origin | None:
         BadInput: as `read_record`.
     """
     record = read_record(folder)
-    recorded = record.document.get("rope") if record is not None else None
-    if recorded is None:
+    if record is None:
         return None
+    recorded = record.document.get("rope")
+    if recorded is None:
+        return None if record.window is None else Origin(record.window.original)
     try:
         original = from_document(_Rope, recorded).original
     except Broken as error:

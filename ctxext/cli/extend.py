@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 def command(
     model: options.Model,
     method: Annotated[
-        str,
-        typer.Option("--method", metavar="NAME", help="One of those that ctxext methods lists."),
-    ] = "yarn",
+        str | None,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            help="One of those that ctxext methods lists. [default: yarn; learned tables: "
+            "interpolate; other encodings: extrapolate]",
+        ),
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option("--target", metavar="LENGTH", help="Window to reach, in tokens, e.g. 32k."),
@@ -48,7 +53,10 @@ def command(
         ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="Also compare with transformers' own rotary module.")
+        bool,
+        typer.Option(
+            "--check", help="Also compare with transformers' rotary module; without a rope, logits."
+        ),
     ] = False,
     fold_attention_factor: Annotated[
         bool,
@@ -77,7 +85,7 @@ def command(
         options.word_option("--weights", "auto (link where possible) or copy.", options.OUTPUT),
     ] = "auto",
 ) -> None:
-    """Write a checkpoint with a longer window; the weights stay as they are.
+    """Write a checkpoint with a longer window; of the weights a learned table alone changes.
 
     The factor counts from the trained window: 4k to 32k is 8. A checkpoint that is already scaled
     is extended from its original window, not scaled twice; --method none takes the scaling back.
@@ -147,6 +155,8 @@ def _render(result: "ExtendResult") -> None:
         (key, _short(before), _short(after)) for key, (before, after) in result.config_diff.items()
     ]
     table("config", ("key", "before", "after"), rows)
+    if (change := result.checked_logit_change) is not None:
+        console.print(f"logits within the trained window change by {change:.1e} of the largest one")
     if checked is not None:
         console.print(f"transformers' own inv_freq differs by at most {checked:.1e}")
     if result.gguf is not None:
@@ -156,7 +166,8 @@ def _render(result: "ExtendResult") -> None:
     elif result.output_dir is not None:
         console.print(f"{len(result.files)} files, weights {result.weights}: ", end="")
         console.print(str(result.output_dir))
-        show_serving(result.serving, "serve it with")
+        if result.serving:
+            show_serving(result.serving, "serve it with")
 
 
 def _render_gguf(change: "GgufChange") -> None:

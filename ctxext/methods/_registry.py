@@ -176,6 +176,12 @@ class Method:
         return bool(self.rope_type)
 
     @property
+    def makes(self) -> type[Extension]:
+        """What kind of extension it makes, by its annotation."""
+        made: type[Extension] = inspect.signature(self.extend).return_annotation
+        return made
+
+    @property
     def written_as(self) -> str:
         """The `rope_type` that is written, the key at the top of the config, or where else."""
         return self.top_key or self.rope_type or self.writes

@@ -6,23 +6,28 @@ from typing import Any
 
 from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.decoder_part import PART, decoder_part, with_left_out
-from ctxext.checkpoints.config.heads import Heads, first_of, read_heads
+from ctxext.checkpoints.config.heads import HEADS, Heads, first_of, read_heads
 from ctxext.checkpoints.config.layouts import Layer, read_layers, rotates_everywhere
 from ctxext.checkpoints.config.rope_block import Dialect, read_rope_block
-from ctxext.checkpoints.config.rope_families import FIXED_ALPHA, THETA_BY_LAYER, WINDOW_WHEN_ABSENT
+from ctxext.checkpoints.config.rope_families import FIXED_ALPHA, THETA_BY_LAYER
 from ctxext.checkpoints.config.rope_forms import far_rope, form_of
 from ctxext.checkpoints.config.rotation import Rope, check_sections, read_rope
+from ctxext.checkpoints.config.tables import TABLES, rows_before, rows_in_window
 from ctxext.checkpoints.config.windows import (
-    WINDOW_KEYS,
     Origin,
     Window,
     believed,
     claimed_window,
     read_windows,
+    states_window,
 )
+from ctxext.encodings.alibi import AlibiSpec
 from ctxext.encodings.kinds import ROTARY, PositionEncoding
+from ctxext.encodings.learned import TableSpec
+from ctxext.encodings.none import WindowSpec
 from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import BadInput, shown
+from ctxext.methods import Spec
 from ctxext.runs.numbers import real
 
 _BLOCKS = ("rope_scaling", "rope_parameters")
@@ -48,6 +53,7 @@ class Position:
         doubts: where the config contradicts itself; transformers reads it, and so do we, but no
             window is extended on such a ground.
         part: the key under which a multimodal checkpoint describes its decoder; None: it is one.
+        spec: what it was trained with, as methods are told; None where no window is stated.
     """
 
     model_type: str
@@ -63,6 +69,7 @@ class Position:
     warnings: tuple[str, ...]
     doubts: tuple[BadInput, ...] = ()
     part: str | None = None
+    spec: Spec | None = None
 
     @property
     def window(self) -> Window:
@@ -128,8 +135,9 @@ def detect(
             rope = replace(rope, head_dim=heads.head_dim)
         if rope.spec.rotary_dim < rope.head_dim and encoding == "rope":
             encoding = "partial-rope"
-    elif original_length is not None:
-        window = _of_length(window, original_length)
+    else:
+        window = _of_length(window, original_length, origin, where, warnings)
+    doubts += _looks_both_ways(config, model_type, where)
     layers = read_layers(config, model_type, encoding, count, where, warnings)
     dtype = config.get("dtype", config.get("torch_dtype"))
     return Position(
@@ -137,7 +145,7 @@ def detect(
         stated_window=window, rope=rope, layers=layers, kv_heads=heads.kv_heads,
         head_dim=heads.head_dim, kept=heads.kept, dtype=dtype if isinstance(dtype, str) else None,
         warnings=tuple(dict.fromkeys([*warnings, *map(str, doubts)])), doubts=tuple(doubts),
-        part=part,
+        part=part, spec=rope.spec if rope else _spec(config, model_type, encoding, window, where),
     )  # fmt: skip
 
 
@@ -214,14 +222,62 @@ def _states_window(
     """Tell whether a config, or its class, states a window; one that rotates has to."""
     if encoding in ROTARY and model_type not in families.NO_WINDOW:
         return True
-    stated = any(config.get(key) is not None for key in WINDOW_KEYS)
-    return stated or model_type in WINDOW_WHEN_ABSENT
+    return states_window(config, model_type)
 
 
-def _of_length(window: Window | None, length: int) -> Window:
-    if window is None:
-        return Window(length, length, "--original-length", length)
-    return replace(window, original=length)
+def _of_length(
+    window: Window | None,
+    length: int | None,
+    origin: Origin | None,
+    where: str,
+    warnings: list[str],
+) -> Window | None:
+    """Read the trained window of a checkpoint without a rope, where the config says another."""
+    if length is not None:
+        if window is None:
+            return Window(length, length, "--original-length", length)
+        return replace(window, original=length)
+    if window is None or origin is None:
+        return window
+    if origin.window > window.current:
+        warnings.append(
+            f"ctxext.json says a trained window of {origin.window} tokens, and {where} claims "
+            f"{window.current}: it is not believed"
+        )
+        return window
+    return replace(window, original=origin.window, source="ctxext.json")
+
+
+def _spec(
+    config: Mapping[str, Any],
+    model_type: str,
+    encoding: PositionEncoding | None,
+    window: Window | None,
+    where: str,
+) -> Spec | None:
+    """Say what a checkpoint without a rope was trained with, as methods are told."""
+    if window is None or encoding is None or encoding in ROTARY:
+        return None
+    heads = first_of(config, HEADS, where)
+    if encoding == "learned":
+        return TableSpec(window.original, rows_before(config, model_type))
+    if encoding == "alibi" and heads is not None:
+        return AlibiSpec(heads, window.original)
+    return WindowSpec(window.original)
+
+
+def _looks_both_ways(config: Mapping[str, Any], model_type: str, where: str) -> list[BadInput]:
+    """Say that a model of an encoder's class is an encoder, where its config does not deny it."""
+    form = TABLES.get(model_type)
+    if form is None or not form.of_encoders or config.get("is_decoder") is True:
+        return []
+    return [
+        BadInput(
+            f"{where} does not say is_decoder, so this {model_type} looks both ways: it is an "
+            "encoder",
+            "ctxext extends decoders",
+        )
+    ]
 
 
 def _as_its_class_reads(config: Mapping[str, Any], model_type: str) -> Mapping[str, Any]:
@@ -229,6 +285,9 @@ def _as_its_class_reads(config: Mapping[str, Any], model_type: str) -> Mapping[s
     key = families.WINDOW_KEY.get(model_type)
     if key is not None and config.get(key) is not None:
         config = {"max_position_embeddings": config[key], **config}
+    rows, stated = rows_in_window(config, model_type), config.get("max_position_embeddings")
+    if rows and type(stated) is int and stated > rows:
+        config = {**config, "max_position_embeddings": stated - rows}
     block = families.ROPE_WHEN_ABSENT.get(model_type)
     if block is not None and not any(isinstance(config.get(key), dict) for key in _BLOCKS):
         theta = config.get("rope_theta") if model_type in families.THETA_BESIDE_ABSENT else None
@@ -272,6 +331,8 @@ def _encoding(
     config: Mapping[str, Any], model_type: str, count: int, where: str, warnings: list[str]
 ) -> PositionEncoding | None:
     """Name how positions are told, by `model_type` and telling keys; None = unknown."""
+    if model_type == families.LAB:
+        return _lab_word(config, where)
     if model_type in families.ALIBI or config.get("alibi") is True:
         return "alibi"
     if model_type in families.LEARNED:
@@ -293,6 +354,21 @@ def _encoding(
     if _turns_nowhere(config, model_type):
         return "none"
     return _rotary_word(config, model_type, count, where, warnings)
+
+
+def _lab_word(config: Mapping[str, Any], where: str) -> PositionEncoding:
+    """Read the word of ctxext's own decoder.
+
+    Raises:
+        BadInput: it is none of its five.
+    """
+    words: tuple[PositionEncoding, ...] = ("sinusoidal", "learned", "rope", "alibi", "none")
+    word = config.get("position_encoding", "rope")
+    if word not in words:
+        raise BadInput(
+            f"{where}: position_encoding is {shown(word, 40)}, and there are {', '.join(words)}"
+        )
+    return words[words.index(word)]
 
 
 def _turns_nowhere(config: Mapping[str, Any], model_type: str) -> bool:

@@ -5,6 +5,9 @@ Read from the modeling files of transformers 5.23.
 
 from typing import Any, Final
 
+LAB: Final = "ctxext_lab"
+"""ctxext's own decoder, whose config says by which of five encodings it is told positions."""
+
 # One plain rope block for all layers, under the usual names alone.
 PLAIN_ROPE: Final = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 
@@ -192,7 +195,7 @@ NO_ROPE_BY_INTERVAL: Final = frozenset({"llama4_text", "smollm3"})
 KNOWN: Final = (
     ROTARY_TYPES | ROTARY_BY_LAYER_TYPE | ROTARY_IN_CODE | LEARNED | SINUSOIDAL | ALIBI
     | NO_ENCODING | ROTATES_BY_FLAG | NO_ATTENTION | RELATIVE | NO_ROPE_IN_FULL_LAYERS
-    | NO_ROPE_BY_INTERVAL | LATENT
+    | NO_ROPE_BY_INTERVAL | LATENT | {LAB}
 )  # fmt: skip
 """Every type of which the encoding is known; of others only what their config says is."""
 

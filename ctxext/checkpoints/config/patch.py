@@ -18,6 +18,7 @@ from ctxext.engines.notes import engine_notes
 from ctxext.errors import BadInput
 from ctxext.methods import (
     METHODS,
+    Extension,
     Method,
     RopeExtension,
     Scaling,
@@ -46,12 +47,17 @@ class Patch:
     """
 
     config: dict[str, Any]
-    extension: RopeExtension | None
+    extension: Extension | None
     method: str
     original: int
     target: int
     warnings: tuple[str, ...]
     restored: Mapping[str, tuple[Any, tuple[int, ...] | None]] | None = None
+
+    @property
+    def rope(self) -> RopeExtension | None:
+        """The extension, where it is a rope."""
+        return self.extension if isinstance(self.extension, RopeExtension) else None
 
 
 def resolve_target(
@@ -145,7 +151,7 @@ def plan_patch(
     rope = extendable_rope(position, chosen, where)
     warnings: list[str] = []
     new = dict(stated_part(config, position.part))
-    _patch_sliding_window(new, position, target, sliding_window, warnings)
+    patch_sliding_window(new, position, target, sliding_window, warnings)
     original = position.window.original
     if target == original:
         warnings.append(_unscaled(rope, position.window))
@@ -373,13 +379,18 @@ def _in_form(
     )
 
 
-def _patch_sliding_window(
+def patch_sliding_window(
     config: dict[str, Any],
     position: Position,
     target: int,
     wanted: int | str | None,
     warnings: list[str],
 ) -> None:
+    """Write what is asked of sliding attention, and warn of what it hides.
+
+    Raises:
+        BadInput: it hides the target in every layer, or cannot be switched off.
+    """
     sliding = [layer for layer in position.layers if layer.attention == "sliding"]
     if wanted == "keep":
         short = [layer for layer in sliding if layer.window and layer.window < target]

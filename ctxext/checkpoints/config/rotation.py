@@ -78,7 +78,7 @@ def read_rope(
     wave = _Wave(block, rotary_dim, theta, window.max_position_embeddings, model_type, where)
     effect = wave.at(window.current)
     trained = RopeSpec(rotary_dim, theta, window.original)
-    if origin is not None and block.rope_type == "default":
+    if origin is not None and origin.rope_theta is not None and block.rope_type == "default":
         trained = replace(trained, rope_theta=origin.rope_theta)
     return Rope(
         spec=trained,

@@ -5,12 +5,15 @@ from typing import Any, Final
 
 from ctxext.checkpoints.config.decoder_part import PART, stated_part, with_decoder_part
 from ctxext.checkpoints.config.detect import Position, detect
+from ctxext.checkpoints.config.extendable import not_by_this
 from ctxext.checkpoints.config.patch import ABSENT, Patch, extendable_rope
 from ctxext.checkpoints.config.rotation import Rope
 from ctxext.checkpoints.config.write_rope import write_rope
+from ctxext.encodings.kinds import ROTARY
+from ctxext.encodings.none import WindowSpec
 from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.errors import BadInput
-from ctxext.methods import get_method, top_keys
+from ctxext.methods import Method, get_method, top_keys
 from ctxext.runs.rows.record import RunRecord
 
 _FILES: Final = ("tokenizer_config.", "tokenizer.", "generation_config.")
@@ -36,6 +39,8 @@ def plan_taking_back(
         BadInput: it is not extended, or what it was before cannot be known.
     """
     chosen = get_method(method)
+    if position.encoding not in ROTARY:
+        return _window_taken_back(config, position, recorded, chosen, parameters, where)
     rope = extendable_rope(position, chosen, where)
     before = unscaled(recorded)
     if before:
@@ -75,6 +80,42 @@ def plan_taking_back(
         )
     }
     return Patch(new, extension, chosen.name, original, original, warnings, restored=lengths)
+
+
+def _window_taken_back(
+    config: Mapping[str, Any],
+    position: Position,
+    recorded: RunRecord | None,
+    method: Method,
+    parameters: Mapping[str, Any],
+    where: str,
+) -> Patch:
+    """Compute the config of a checkpoint without a rope as it was: by its record alone.
+
+    Raises:
+        BadInput: there is no record, or the config is not the one that it tells of.
+    """
+    if (reason := not_by_this(position, method, where)) is not None:
+        raise reason
+    before = unscaled(recorded)
+    if not before:
+        raise BadInput(
+            f"{where}: there is no extension to take back, or no ctxext.json tells of it",
+            "use the checkpoint that it was made of",
+        )
+    for key, pair in ((recorded.config_diff if recorded else None) or {}).items():
+        if not key.startswith(_FILES) and config.get(key, ABSENT) != pair[1]:
+            raise BadInput(
+                f"{where} was changed after ctxext wrote it ({key}), so what its ctxext.json says "
+                "of the original does not hold",
+                "use the checkpoint that it was made of",
+            )
+    restored = _restored(config, before)
+    window = detect(restored, where=where).stated_window
+    original = window.original if window else position.window.original
+    method(WindowSpec(original), original, **parameters)  # which says what is wrong with them
+    said = {key: (value, None) for key, value in before.items() if key.startswith(_FILES)}
+    return Patch(restored, None, method.name, original, original, (), restored=said)
 
 
 def _check_window_is_said(rope: Rope, position: Position, where: str) -> None:

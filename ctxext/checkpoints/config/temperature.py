@@ -50,7 +50,7 @@ def split_temperature(patch: Patch, position: Position, where: str) -> Split:
     Raises:
         BadInput: there is nothing to fold, or the family's attention factor is not of this kind.
     """
-    extension, model_type = patch.extension, position.model_type
+    extension, model_type = patch.rope, position.model_type
     if extension is None:
         raise BadInput(
             "--fold-attention-factor: the window stays, and so does the rope: there is no factor"

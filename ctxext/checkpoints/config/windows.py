@@ -45,10 +45,13 @@ class Window:
 
 @dataclass(frozen=True)
 class Origin:
-    """What an earlier `ctxext extend` wrote down: the base before any scaling."""
+    """What an earlier `ctxext extend` wrote down: the base before any scaling.
+
+    `rope_theta`: None where it had no rope.
+    """
 
     window: int
-    rope_theta: float
+    rope_theta: float | None = None
 
 
 def claimed_window(
@@ -84,12 +87,31 @@ def window_key(config: Mapping[str, Any], model_type: str) -> str:
     return next((key for key in WINDOW_KEYS if config.get(key) is not None), WINDOW_KEYS[0])
 
 
+def states_window(config: Mapping[str, Any], model_type: str) -> bool:
+    """Tell whether a config, or its class where it is silent, states a window."""
+    stated = any(config.get(key) is not None for key in (*WINDOW_KEYS, *_own_key(model_type)))
+    return stated or model_type in rope_families.WINDOW_WHEN_ABSENT
+
+
+def _own_key(model_type: str) -> tuple[str, ...]:
+    key = families.WINDOW_KEY.get(model_type)
+    return () if key is None else (key,)
+
+
+def raise_window(config: dict[str, Any], model_type: str, said: int, tokens: int) -> None:
+    """Write the window under the key that the class reads, and under others that said the same."""
+    config[window_key(config, model_type)] = tokens
+    for key in STATED:
+        if config.get(key) == said:
+            config[key] = tokens
+
+
 def believed(
     origin: Origin | None, block: RopeBlock, current: int, where: str, warnings: list[str]
 ) -> Origin | None:
     """Believe what a `ctxext.json` says of the base, unless the config beside it contradicts: it
     may be another checkpoint's, and an extension only ever makes window and base larger."""
-    if origin is None:
+    if origin is None or origin.rope_theta is None:
         return None
     said = ""
     if origin.window > current:

@@ -16,7 +16,7 @@ from ctxext.checkpoints.config.rope_families import (
 )
 from ctxext.checkpoints.config.rope_forms import form_of, nested
 from ctxext.checkpoints.config.rotation import Rope
-from ctxext.checkpoints.config.windows import STATED, window_key
+from ctxext.checkpoints.config.windows import raise_window
 from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.methods import RopeExtension, top_keys
 
@@ -46,12 +46,13 @@ def write_rope(config: dict[str, Any], extension: RopeExtension, position: Posit
         both.setdefault(_ORIGINAL, rope.spec.original_max_position_embeddings)
     if position.model_type in OWN_MSCALE:
         both |= dict.fromkeys(("short_mscale", "long_mscale"), extension.attention_factor)
-    _raise_window(config, position, extension.max_position_embeddings)
+    said = position.window.max_position_embeddings
+    raise_window(config, position.model_type, said, extension.max_position_embeddings)
     blocks = config.get("rope_parameters")
     # What only this class reads there has to stay for transformers 4, scaled or not; and where the
     # class scales by itself, an unscaled rope has to be said.
-    said = bool(rope.block.own) or position.model_type in ROPE_WHEN_ABSENT
-    old = None if rope_type == "default" and not said else both
+    own = bool(rope.block.own) or position.model_type in ROPE_WHEN_ABSENT
+    old = None if rope_type == "default" and not own else both
     if position.model_type in LONGROPE_ONLY and old is not None and "attention_factor" not in old:
         # transformers 4 takes these three and refuses any other.
         old = {key: old[key] for key in ("type", "short_factor", "long_factor")}
@@ -109,12 +110,3 @@ def _write_theta(config: dict[str, Any], theta: float, model_type: str) -> None:
     by_layer = THETA_BY_LAYER.get(model_type)
     if by_layer is not None and isinstance(config.get(by_layer), list):
         config[by_layer] = [theta] * len(config[by_layer])
-
-
-def _raise_window(config: dict[str, Any], position: Position, tokens: int) -> None:
-    """Write the window under the key that the class reads, and under others that said the same."""
-    said = position.window.max_position_embeddings
-    config[window_key(config, position.model_type)] = tokens
-    for key in STATED:
-        if config.get(key) == said:
-            config[key] = tokens

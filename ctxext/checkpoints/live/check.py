@@ -8,6 +8,7 @@ from typing import Any
 from ctxext.checkpoints.config.decoder_config import decoder_config
 from ctxext.checkpoints.config.detect import Position, detect, reads_alike_in_transformers_4
 from ctxext.checkpoints.config.rope_forms import form_of
+from ctxext.checkpoints.config.windows import states_window
 from ctxext.checkpoints.folder import CONFIG, Source
 from ctxext.checkpoints.live.rotary import LiveRope, live_ropes, one_live_rope
 from ctxext.errors import CtxextError
@@ -35,6 +36,24 @@ def check_written(folder: Path, extension: RopeExtension, original: int) -> None
     flat = form_of(position.model_type).flat_too  # others are not in transformers 4
     if flat and not reads_alike_in_transformers_4(config, rope):
         raise CtxextError("the two rope dialects of the written config.json disagree")
+
+
+def check_window(folder: Path, planned: Position) -> None:
+    """Read a written config.json back, and compare its encoding and window with the plan's.
+
+    Raises:
+        CtxextError: they differ.
+    """
+    config, _ = read_json_object(folder / CONFIG)
+    window = planned.window
+    position = detect(config, where=CONFIG, original_length=window.original)
+    read = position.window
+    stated = states_window(config, position.model_type)
+    if position.encoding != planned.encoding or (stated and read.current != window.current):
+        raise CtxextError(
+            f"the written config.json says {position.encoding} and {read.current} tokens, and was "
+            f"to say {planned.encoding} and {window.current}"
+        )
 
 
 def check_in_transformers(folder: Path, extension: RopeExtension, target: int) -> float:

@@ -1,13 +1,9 @@
 """Find the learned table of positions among the tensors of a checkpoint."""
 
 from ctxext.checkpoints.config.detect import Position
+from ctxext.checkpoints.config.tables import TABLES
 from ctxext.checkpoints.weights.files import Weights
 from ctxext.errors import BadInput
-
-# Ends of the names that families give to their table of positions.
-_TABLES = (
-    "wpe.weight", "embed_positions.weight", "positions_embed.weight", "position_embeddings.weight",
-)  # fmt: skip
 
 
 def check_table(position: Position, name: str) -> None:
@@ -30,7 +26,9 @@ def position_table(weights: Weights, model_type: str) -> str:
     Raises:
         BadInput: there is none, or there are several.
     """
-    names = [name for name in weights.tensors if name.endswith(_TABLES)]
+    form = TABLES.get(model_type)
+    end = f".{form.name}" if form is not None else "?"
+    names = [name for name in weights.tensors if f".{name}".endswith(end)]
     if len(names) != 1:
         raise BadInput(
             f"which tensor of this {model_type} is its table of positions is not known to ctxext"

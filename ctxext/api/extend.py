@@ -32,7 +32,7 @@ from ctxext.checkpoints.weights.carry import (
     raise_generation_length,
     restore_lengths,
 )
-from ctxext.checkpoints.weights.fold import write_folded
+from ctxext.checkpoints.weights.fold import check_folded, write_folded
 from ctxext.checkpoints.weights.gguf_file import GgufChange, plan_gguf, write_gguf
 from ctxext.checkpoints.weights.table import check_table, write_table
 from ctxext.choices import check_word
@@ -269,6 +269,8 @@ def _write(folder: Path, plan: Plan, planned: ExtendResult, *, check: bool) -> E
         check_window(folder, plan.after)
         if plan.table is not None:
             check_table(plan.held, folder, plan.table)
+        if plan.fold is not None:
+            check_folded(plan.held, folder, plan.fold)
         if check:
             keeps = get_method(planned.method).keeps_short
             change = logit_change(source.folder, folder, patch.original, keeps=keeps)

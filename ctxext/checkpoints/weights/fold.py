@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.rope_forms import form_of
 from ctxext.checkpoints.weights.carry import WeightsMode, link_or_copy
-from ctxext.checkpoints.weights.files import INDEX, Weights
+from ctxext.checkpoints.weights.files import INDEX, Weights, read_tensor, read_weights
 from ctxext.checkpoints.weights.numbers import FLOATS, as_bytes, as_tensor
 from ctxext.checkpoints.weights.queries import QUERIES, Queries, another_norm, by_layer
 from ctxext.checkpoints.weights.rounding import Rounding, RoundingMeter
@@ -32,7 +32,8 @@ class Fold:
     """Which rows of which tensors are multiplied.
 
     Attributes:
-        scale: of the queries that turn: the square of what is folded.
+        scale: of the queries: the square of what is folded of an attention factor, which is on
+            cos and sin of queries and keys; of all scores, that itself.
         one_plus: whether 1 is added to what is stored before it is used.
         rows: tensor -> for each of its rows, whether it is multiplied.
     """
@@ -158,6 +159,23 @@ def write_folded(weights: Weights, folder: Path, fold: Fold, mode: WeightsMode) 
     if weights.index is not None:
         shutil.copyfile(weights.folder / INDEX, folder / INDEX)
     return meter.worst
+
+
+def check_folded(weights: Weights, folder: Path, fold: Fold) -> None:
+    """Read what was folded back, and compare each of its numbers with the product.
+
+    Raises:
+        CtxextError: they differ.
+    """
+    import torch
+
+    written = read_weights(folder)
+    for name, rows in fold.rows.items():
+        info, other = weights.tensors[name][1], written.tensors[name][1]
+        exact = _folded(as_tensor(read_tensor(weights, name), info), fold, rows)
+        stored = as_tensor(read_tensor(written, name), other)
+        if not torch.equal(stored, _stored(name, exact, info.dtype)):
+            raise CtxextError(f"{printable(name)} does not read back as it was to be written")
 
 
 def _tensors(

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ctxext.checkpoints.config.detect import Position
+from ctxext.checkpoints.config.still import still_layers
 from ctxext.checkpoints.weights.files import Weights
+from ctxext.checkpoints.weights.fold import Fold
 from ctxext.checkpoints.weights.numbers import FLOATS
 from ctxext.checkpoints.weights.queries import (
     QUERIES,
@@ -20,11 +22,8 @@ from ctxext.checkpoints.weights.queries import (
 )
 from ctxext.checkpoints.weights.row_scales import RowScales
 from ctxext.checkpoints.weights.safetensors_file import printable
-from ctxext.encodings.kinds import ROTARY
 from ctxext.errors import BadInput
 from ctxext.runs.recipe.config import HEADS
-
-_STILL = 1e-3  # radians over the whole window, below which a pair does not turn
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,11 @@ class StillQueries:
 
     heads: Mapping[str, list[int | None]]
     one_plus: bool
+
+    def folded(self, scale: float) -> Fold:
+        """Multiply the rows of all queries by one number."""
+        rows = {name: [head is not None for head in heads] for name, heads in self.heads.items()}
+        return Fold(scale, self.one_plus, rows)
 
     @property
     def count(self) -> int:
@@ -63,24 +67,6 @@ class StillQueries:
         return RowScales(
             [1.0 if h is None else by_head[h] for h in self.heads[name]], self.one_plus
         )
-
-
-def stands_still(position: Position) -> bool:
-    """Tell whether a checkpoint has a rope of which no pair turns (`--method drop`)."""
-    rope = position.rope
-    if rope is None or rope.inv_freq is None:
-        return False
-    return max(rope.inv_freq) * position.window.current < _STILL
-
-
-def still_layers(position: Position) -> set[int]:
-    """List the layers whose attention is told no positions."""
-    still = ("none", *ROTARY) if stands_still(position) else ("none",)
-    return {
-        layer.index
-        for layer in position.layers
-        if layer.position_encoding in still and layer.attention not in (None, "linear")
-    }
 
 
 def find_still_queries(weights: Weights, position: Position, *, what: str) -> StillQueries:

@@ -73,6 +73,15 @@ def command(
             help="Write the rope into a file that llama.cpp converted, too or alone.",
         ),
     ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            "--calibrate",
+            metavar="TEXT",
+            help="With --method temperature: choose c by perplexity at the target on this "
+            "held-out text.",
+        ),
+    ] = None,
     output_dir: options.OutputDir = None,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
@@ -114,6 +123,7 @@ def command(
         check=check,
         fold_attention_factor=fold_attention_factor,
         gguf=gguf,
+        calibrate=calibrate,
     )
     if json:
         print_json(result)
@@ -155,6 +165,12 @@ def _render(result: "ExtendResult") -> None:
         (key, _short(before), _short(after)) for key, (before, after) in result.config_diff.items()
     ]
     table("config", ("key", "before", "after"), rows)
+    if result.calibration:
+        lines = [
+            (f"{row.c:g}", f"{row.scale:.4f}", f"{row.perplexity:.4g}")
+            for row in result.calibration
+        ]
+        table("temperatures", ("c", "scores times", "perplexity"), lines)
     if (change := result.checked_logit_change) is not None:
         console.print(f"logits within the trained window change by {change:.1e} of the largest one")
     if checked is not None:

@@ -92,6 +92,20 @@ def _nothing_to_scale(position: Position, target: int, model: str) -> Recommenda
     return Recommendation(reason=f"{reason}{hint}")
 
 
+def _of_still_attention(position: Position, target: int, model: str) -> Recommendation | None:
+    """Recommend a temperature where no pair of the rope turns."""
+    sharper = next((each for each in METHODS.values() if each.makes is ScoreExtension), None)
+    if sharper is None or not stands_still(position):
+        return None
+    return Recommendation(
+        method=sharper.name,
+        reason=f"{sharper.name}: no pair of the rope turns, so attention is told no positions; "
+        "beyond the trained window it spreads, and is sharpened on a held-out text",
+        command=f"ctxext extend {model} --method {sharper.name} --target {target} "
+        "--calibrate TEXT -o OUT",
+    )
+
+
 def _reaches(row: MethodAtTarget, target: int) -> bool:
     return row.follows_length or (row.max_position_embeddings or 0) >= target
 

@@ -13,11 +13,12 @@ from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.extendable import not_extendable
 from ctxext.checkpoints.config.patch import resolve_target
+from ctxext.checkpoints.config.still import stands_still
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.encodings.kinds import ROTARY
 from ctxext.engines import ENGINES
 from ctxext.errors import BadInput
-from ctxext.methods import name_of_scaling
+from ctxext.methods import METHODS, ScoreExtension, methods_for, name_of_scaling
 from ctxext.runs.rows.inspect import MethodAtTarget, Recommendation
 
 _UNTRAINED: Final = 4.0
@@ -37,6 +38,10 @@ def recommended(
     """
     if (said := _nothing_to_scale(position, target, model)) is not None:
         return said
+    if position.encoding not in ROTARY:
+        return _without_rope(position, target, rows, model)
+    if (still := _of_still_attention(position, target, model)) is not None:
+        return still
     if (held := _held_by_its_scaling(position, rows)) is not None:
         return held
     usable = [row for row in rows if row.reason is None and _reaches(row, target)]
@@ -64,14 +69,33 @@ def recommended(
     )
 
 
+def _without_rope(
+    position: Position, target: int, rows: Sequence[MethodAtTarget], model: str
+) -> Recommendation:
+    """Name the encoding's first method, and what is known of it."""
+    reasons = {row.name: row.reason for row in rows}
+    first = methods_for(position.encoding)[0]
+    if (reason := reasons.get(first.name)) is not None:
+        return Recommendation(reason=f"no method: {reason}")
+    return Recommendation(
+        method=first.name,
+        reason=f"{first.name}: {first.training}",
+        command=f"ctxext extend {model} --method {first.name} --target {target} -o OUT",
+    )
+
+
 def _nothing_to_scale(position: Position, target: int, model: str) -> Recommendation | None:
     """Say why no method is the answer, where none is."""
-    if position.encoding not in ROTARY:
-        encoding = position.encoding or "unknown"
+    if position.encoding is None:
         return Recommendation(
-            reason=f"position encoding is '{encoding}': there are no frequencies to scale"
+            reason="position encoding is 'unknown': there are no frequencies to scale"
         )
     reason = not_extendable(position, CONFIG)
+    if reason is None and position.stated_window is None:
+        reason = BadInput(
+            f"no key of the config of this {position.model_type} states its window",
+            "give it with --original-length",
+        )
     if reason is None and position.doubts:
         reason = position.doubts[0]
     if reason is None and target <= position.window.current:

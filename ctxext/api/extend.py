@@ -35,7 +35,7 @@ from ctxext.checkpoints.weights.carry import (
 )
 from ctxext.checkpoints.weights.fold import check_folded, write_folded
 from ctxext.checkpoints.weights.gguf_file import GgufChange, plan_gguf, write_gguf
-from ctxext.checkpoints.weights.table import check_table, write_table
+from ctxext.checkpoints.weights.table import TableRow, check_table, write_table
 from ctxext.choices import check_word
 from ctxext.errors import BadInput
 from ctxext.methods import get_method, name_of_scaling
@@ -51,7 +51,7 @@ class ExtendResult(Document):
 
     `checked_relative_difference` is the largest to transformers' own frequencies, where asked for;
     `checked_logit_change` of another encoding the largest change of a logit within the trained
-    window, as a share of the largest logit.
+    window, as a share of the largest logit. `table`: what becomes of a learned table.
     `folded_attention_factor`: what of the attention factor is in the weights; the config's reader
     computes the rest. `gguf`: what was written into a GGUF file. `serving`: what each engine makes
     of the result, and how it is started. `calibration`: what each temperature came to.
@@ -71,6 +71,7 @@ class ExtendResult(Document):
     checked_logit_change: float | None = None
     folded_attention_factor: float | None = None
     gguf: GgufChange | None = None
+    table: TableRow | None = None
     serving: tuple[Serving, ...] = ()
     calibration: tuple[Calibrated, ...] = ()
 
@@ -200,6 +201,7 @@ def _result(
         dry_run=dry_run,
         folded_attention_factor=plan.temperature,
         gguf=change,
+        table=plan.table.row if plan.table else None,
     )
 
 

@@ -14,6 +14,7 @@ from ctxext.checkpoints.config.detect import Position, reads_alike_in_transforme
 from ctxext.checkpoints.config.extendable import not_by_this
 from ctxext.checkpoints.config.kv_cache import kv_bytes
 from ctxext.checkpoints.config.layouts import Layer
+from ctxext.checkpoints.config.patch_window import SLOPE_FACTOR
 from ctxext.checkpoints.config.quantised import quantised_by
 from ctxext.checkpoints.config.rope_block import Dialect
 from ctxext.checkpoints.config.still import stands_still
@@ -25,7 +26,9 @@ from ctxext.checkpoints.opened import Opened, open_checkpoint
 from ctxext.checkpoints.weights.carry import TOKENIZER_CONFIG, fixed_lengths
 from ctxext.checkpoints.weights.files import Weights, read_weights, tied_head
 from ctxext.checkpoints.weights.safetensors_file import DTYPE_NAMES, dtype_bytes
+from ctxext.encodings.alibi import AlibiSpec, slopes_of
 from ctxext.encodings.kinds import ROTARY
+from ctxext.encodings.learned import TableSpec
 from ctxext.encodings.rope import inv_freq_of, wavelengths
 from ctxext.encodings.rope_types import rope_type_facts
 from ctxext.encodings.turns import Bands, aliased, bands_of
@@ -64,6 +67,23 @@ class InspectResult:
         if rope is None or window is None:
             return None
         return bands_of(inv_freq_of(rope.spec), window.original)
+
+    @property
+    def table(self) -> dict[str, int] | None:
+        """The learned table: `rows` in all, of which `offset` stand before position 0."""
+        spec, window = self.position.spec, self.position.stated_window
+        if not isinstance(spec, TableSpec) or window is None:
+            return None
+        return {"rows": spec.offset + window.max_position_embeddings, "offset": spec.offset}
+
+    @property
+    def slopes(self) -> list[float] | None:
+        """ALiBi's slope of each head, logits per token."""
+        spec = self.position.spec
+        if not isinstance(spec, AlibiSpec):
+            return None
+        factor = self.opened.config.get(SLOPE_FACTOR, 1.0)
+        return [slope / factor for slope in slopes_of(spec)]
 
     @property
     def position(self) -> Position:
@@ -107,6 +127,8 @@ class InspectResult:
                 "sha256": rope.sha256,
                 "dialects": {name: dict(d) for name, d in rope.block.dialects.items()},
             },
+            "table": self.table,
+            "slopes": self.slopes,
             "layers": [
                 {
                     "index": layer.index,
@@ -228,7 +250,8 @@ def _methods(position: Position, target: int | None) -> list[dict[str, Any]]:
         applies, why = reason is None, method.training if reason is None else str(reason)
         notes = []
         if applies:
-            length = target or position.window.original * 4
+            window = position.stated_window
+            length = target or (window.original * 4 if window else 0)
             notes = engine_notes(name, {}, length, position.model_type)
         rows.append({"name": name, "applies": applies, "why": why, "engines": notes})
     return rows

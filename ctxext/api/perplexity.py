@@ -355,6 +355,7 @@ class _Run:
         shortest: Measured | None = None
         for length in missing:
             with self.session.failing(name, length):
+                self.session.check_reach(name, checkpoint, length)
                 measured = by_length(
                     reading, documents, length, self.protocols, sizes=sizes, keys=masks,
                     keys_name=keys.name if keys else "", grid=grid,
@@ -371,6 +372,7 @@ class _Run:
         if not self.lacks_positions(name):
             return
         with self.session.failing(name, longest):
+            self.session.check_reach(name, checkpoint, longest)
             whole = self.texts.grid(checkpoint, longest)
             self.positions += by_position(reading, documents, longest, grid=whole)
 

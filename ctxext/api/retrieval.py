@@ -298,6 +298,7 @@ class _Run:
         asking = self._asking(name, checkpoint, encode)
         for task, length in missing:
             with self.session.failing(name, length, task=task.name):
+                self.session.check_reach(name, checkpoint, length)
                 cells = asking.cells(
                     task, self.wordings[task.name], length, depths=asked.depths,
                     samples=asked.samples, seed=asked.seed,

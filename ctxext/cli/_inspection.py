@@ -1,7 +1,7 @@
 """How `ctxext inspect` shows what it found: lines of a checkpoint, and its tables."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +31,23 @@ def show_inspection(result: "InspectResult") -> None:
     table(
         "methods",
         ("method", "applies", "needs"),
-        [(str(m["name"]), "yes" if m["applies"] else "no", str(m["why"])) for m in result.methods],
+        [
+            (str(m["name"]), "yes" if m["applies"] else "no", str(m["why"]))
+            for m in _of_the_encoding(result)
+        ],
     )
     if result.serving:
         show_serving(result.serving, "engines, as it is")
     if result.target is not None:
         _show_target(result.target)
+
+
+def _of_the_encoding(result: "InspectResult") -> list[Mapping[str, Any]]:
+    """Leave out methods that are for other encodings; an unknown encoding has all of them."""
+    from ctxext.methods import methods_for
+
+    names = {method.name for method in methods_for(result.position.encoding)}
+    return [row for row in result.methods if not names or row["name"] in names]
 
 
 def show_serving(rows: Sequence["Serving"], title: str) -> None:
@@ -99,8 +110,18 @@ def _said(result: "InspectResult") -> list[tuple[str, str]]:
 
 
 def _rope_lines(result: "InspectResult") -> list[tuple[str, str]]:
-    """List what is known of the rotary pairs; nothing of a checkpoint without them."""
+    """List what is known of the rotary pairs, or of the table or slopes that are in their place."""
     rope, bands = result.position.rope, result.bands
+    if result.table is not None:
+        before = (
+            f", {result.table['offset']} of them before position 0"
+            if result.table["offset"]
+            else ""
+        )
+        return [("position table", f"{result.table['rows']:,} rows{before}")]
+    if slopes := result.slopes:
+        least, most = min(slopes), max(slopes)
+        return [("ALiBi slopes", f"{len(slopes)} heads, {least:.3g} to {most:.3g} logits a token")]
     if rope is None:
         return []
     block = rope.block
@@ -163,6 +184,13 @@ def _show_target(target: "TargetTable") -> None:
 
 def _show_methods_at(target: "TargetTable") -> None:
     """Print one row for each method: what it does to each band of pairs, or why it does not."""
+    if not target.pairs:
+        rows_of = [
+            (row.name, "no" if row.reason else "yes", row.reason or row.training)
+            for row in target.methods
+        ]
+        table(f"at {target.tokens:,} tokens", ("method", "applies", "needs, or why not"), rows_of)
+        return
     factor = f", {target.factor:g} times the trained window" if target.factor else ""
     heads = [f"{name} pairs ({target.pairs[name]})" for name in target.pairs]
     rows = [_method_row(row, target) for row in target.methods]

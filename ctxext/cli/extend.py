@@ -54,9 +54,7 @@ def command(
     ] = None,
     check: Annotated[
         bool,
-        typer.Option(
-            "--check", help="Also compare with transformers' rotary module; without a rope, logits."
-        ),
+        typer.Option("--check", help="Also compare with transformers: its rope, or its logits."),
     ] = False,
     fold_attention_factor: Annotated[
         bool,
@@ -171,6 +169,12 @@ def _render(result: "ExtendResult") -> None:
             for row in result.calibration
         ]
         table("temperatures", ("c", "scores times", "perplexity"), lines)
+    if result.table is not None:
+        made, left = result.table, len(result.table.left_out)
+        console.print(
+            f"{made.tensor}: {made.rows_before:,} -> {made.rows_after:,} rows"
+            + (f"; {left} stored masks and position ids are left out" if left else "")
+        )
     if (change := result.checked_logit_change) is not None:
         console.print(f"logits within the trained window change by {change:.1e} of the largest one")
     if checked is not None:

@@ -230,6 +230,19 @@ class Session:
             if what not in [(row.model, row.task, row.length) for row in self.failed]:
                 self.failed.append(Failed(model=name, task=task, length=length, error=str(error)))
 
+    def check_reach(self, name: str, checkpoint: Opened, length: int) -> None:
+        """Check that a checkpoint has positions for so many tokens; inside `failing`.
+
+        Raises:
+            CtxextError: they end before.
+        """
+        most = checkpoint.position.reads_at_most
+        if most is not None and length > most:
+            raise CtxextError(
+                f"{name} has positions for {most} tokens and stops beyond, at {length} tokens too",
+                "ctxext extend gives it more",
+            )
+
     def check_measured(self, rows: Sequence[Any]) -> None:
         """Raise the last failure where nothing was measured at all."""
         if self._failure is not None and not rows:

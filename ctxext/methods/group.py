@@ -8,7 +8,7 @@ from ctxext.methods._registry import TableExtension, method
     formula="E'[p] = E[floor(p L / L')]",
     applies_to=("learned",),
     paper="Zhu et al., LongEmbed, arXiv:2404.12096, section 4 (grouped positions)",
-    training="needs it: the order of tokens within a group is told by nothing but the causal mask",
+    training="hundreds of steps: within a group only the causal mask tells the order of tokens",
     writes="rows of the position table",
 )
 def group(spec: TableSpec, target: int) -> TableExtension:

@@ -9,7 +9,7 @@ from ctxext.methods._registry import TableExtension, method
     applies_to=("learned",),
     paper="Zhu et al., LongEmbed, arXiv:2404.12096, section 4; after Chen et al., Position "
     "Interpolation, arXiv:2306.15595",
-    training="needs it: every row but the first has moved; the position rows alone may be enough",
+    training="hundreds of steps: every row but the first moves; the position rows alone may do",
     writes="rows of the position table",
     default_for=("learned",),
 )

@@ -9,7 +9,7 @@ from ctxext.methods._registry import TableExtension, method
     applies_to=("learned",),
     paper="Beltagy et al., Longformer, arXiv:2004.05150, section 5; 'recurrent' in Zhu et al., "
     "LongEmbed, arXiv:2404.12096",
-    training="needs it beyond L, where positions are told twice; texts within L are untouched",
+    training="hundreds of steps beyond L, where positions are told twice; short texts stay as is",
     writes="rows of the position table",
     keeps_short=True,
 )

@@ -11,6 +11,7 @@ from transformers import CONFIG_MAPPING
 from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import detect
 from ctxext.checkpoints.config.extendable import not_by_this
+from ctxext.checkpoints.config.patch_window import plan_extended
 from ctxext.checkpoints.live.rotary import live_ropes
 from ctxext.errors import BadInput
 from ctxext.methods import get_method
@@ -75,6 +76,32 @@ def test_what_is_extended_is_the_meant_model_and_the_rest_is_refused(name):
 @pytest.mark.parametrize("name", TYPES)
 def test_by_other_methods_too(name, method):
     check(name, method)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["mpt", "falcon+alibi", "xglm", "ctrl", "jamba", "zamba", "granitemoehybrid",
+     "nemotron_h", "kimi_linear"],
+)  # fmt: skip
+def test_a_raised_window_is_read_to_its_end_and_short_texts_as_before(name):
+    config, document = decoder(name)
+    position = read(document)
+    window, method = position.window.original, get_method("extrapolate")
+    patch = plan_extended(document, position, method, FACTOR * window, parameters={})
+    after = read(patch.config)
+    assert after.window.current == FACTOR * window
+    keys = {key: value for key, value in patch.config.items() if key != "model_type"}
+    extended = built(CONFIG_MAPPING[position.model_type](**copy.deepcopy(keys)))
+    plain = built(config)
+    plain.load_state_dict(extended.state_dict())
+    ids = torch.randint(3, 60, (1, FACTOR * window))
+    with torch.no_grad():
+        long, short = (
+            model(part, use_cache=False).logits
+            for model, part in ((extended, ids), (plain, ids[:, :window]))
+        )
+    assert long.isfinite().all()
+    assert torch.allclose(long[:, :window], short, atol=1e-5, rtol=1e-4)
 
 
 def test_the_table_in_the_docs_is_what_is_done():

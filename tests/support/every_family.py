@@ -15,10 +15,11 @@ from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import detect
 from ctxext.checkpoints.config.extendable import not_by_this
 from ctxext.checkpoints.config.patch import plan_patch
+from ctxext.checkpoints.config.patch_window import plan_extended
 from ctxext.checkpoints.config.rope_forms import form_of
 from ctxext.encodings.kinds import ROTARY
 from ctxext.errors import BadInput
-from ctxext.methods import METHODS, get_method, rope_methods
+from ctxext.methods import METHODS, get_method, methods_for, rope_methods
 from support.tiny_models import as_file, tiny_config
 
 WINDOW = 64
@@ -108,6 +109,8 @@ and logits with those of the meant model.
 
 - **rope** and **partial-rope** turn whole heads or a share of them; of **mixed** some layers do not
   turn. **by layer type**: windowed layers have a rope of their own, which stays as it is.
+- Without a rope other methods extend: **learned** tables get rows, of **alibi**, **sinusoidal** and
+  **none** the window is raised (each table is built by `tests/checkpoints/test_tables.py`).
 - A multimodal checkpoint is read and extended where its decoder stands, in `text_config`.
 
 | type | position | extended | by, or why not |
@@ -133,16 +136,19 @@ def row(name):
     except (ValueError, AttributeError, NotImplementedError, StrictDataclassError):
         return "unknown", "no", "its class makes no small model, so nothing was measured"
     word = position.encoding or "relative"
-    if position.encoding not in ROTARY:
-        return word, "no", "no rope to scale"
-    reasons = {each: not_by_this(position, method, "") for each, method in METHODS.items()}
+    if position.encoding is None:
+        return word, "no", "no method for its bias"
+    fitting = methods_for(position.encoding)
+    reasons = {method.name: not_by_this(position, method, "") for method in fitting}
     methods = [
         each
         for each, reason in reasons.items()
         if reason is None and _plans(document, position, each)
     ]
     if not methods:
-        return word, "no", _reason(reasons["yarn"])
+        return word, "no", _reason(reasons[fitting[0].name])
+    if position.encoding not in ROTARY:
+        return word, "yes", ", ".join(name for name in methods if not METHODS[name].takes_back)
     if position.model_type in families.LATENT:
         word += ", latent attention"
     if form_of(position.model_type).layer_type is not None:
@@ -154,12 +160,10 @@ def row(name):
 def _plans(document, position, name):
     """Whether a method gives a config; one that needs more than a target is taken at its word."""
     method = METHODS[name]
-    if method.required or method.takes_back:
+    if method.required or method.takes_back or position.stated_window is None:
         return True
     try:
-        plan_patch(
-            document, position, method=name, target=4 * position.window.current, parameters={}
-        )
+        plan_extended(document, position, method, 4 * position.window.current, parameters={})
     except BadInput:
         return False
     return True

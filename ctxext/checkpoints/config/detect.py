@@ -14,6 +14,7 @@ from ctxext.checkpoints.config.rope_forms import far_rope, form_of
 from ctxext.checkpoints.config.rotation import Rope, check_sections, read_rope
 from ctxext.checkpoints.config.tables import TABLES, rows_before, rows_in_window
 from ctxext.checkpoints.config.windows import (
+    RECORDED,
     Origin,
     Window,
     believed,
@@ -72,6 +73,12 @@ class Position:
     spec: Spec | None = None
 
     @property
+    def reads_at_most(self) -> int | None:
+        """The tokens after which its class stops with an error; None: it reads on."""
+        ends = self.encoding == "learned" or self.model_type in families.ENDS_WITH_WINDOW
+        return self.stated_window.max_position_embeddings if ends and self.stated_window else None
+
+    @property
     def window(self) -> Window:
         """The window, for what cannot do without one.
 
@@ -82,7 +89,7 @@ class Position:
             raise BadInput(
                 f"the config of this {self.model_type} has no max_position_embeddings, so its "
                 "window is unknown",
-                "add the key, as the base model's card gives it",
+                "add the key, as the base model's card gives it, or say --original-length",
             )
         return self.stated_window
 
@@ -245,7 +252,7 @@ def _of_length(
             f"{window.current}: it is not believed"
         )
         return window
-    return replace(window, original=origin.window, source="ctxext.json")
+    return replace(window, original=origin.window, source=RECORDED)
 
 
 def _spec(
@@ -284,7 +291,8 @@ def _as_its_class_reads(config: Mapping[str, Any], model_type: str) -> Mapping[s
     """Put what a config's class calls by another name, or assumes, under the usual key."""
     key = families.WINDOW_KEY.get(model_type)
     if key is not None and config.get(key) is not None:
-        config = {"max_position_embeddings": config[key], **config}
+        stated = config.get("max_position_embeddings")
+        config = {**config, "max_position_embeddings": config[key] if stated is None else stated}
     rows, stated = rows_in_window(config, model_type), config.get("max_position_embeddings")
     if rows and type(stated) is int and stated > rows:
         config = {**config, "max_position_embeddings": stated - rows}

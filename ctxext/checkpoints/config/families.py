@@ -178,6 +178,10 @@ NO_ATTENTION: Final = frozenset({"falcon_mamba", "mamba", "mamba2", "rwkv", "xls
 RELATIVE: Final = frozenset(
     {"cpmant", "inkling2_loop_text", "inkling2_text", "inkling_text", "xlnet"}
 )
+# What tells positions was computed for the window and ends there, as a learned table does.
+ENDS_WITH_WINDOW: Final = frozenset(
+    {"codegen", "ctrl", "gptj", "marian", "mpt", "pegasus", "roformer"}
+)
 # Rotary without a rope block in the config; the fraction that rotates stands in other keys.
 ROTARY_IN_CODE: Final = frozenset({"codegen", "gptj", "roformer"})
 # Full-attention layers carry no position in code; nothing in the config says so.

@@ -9,7 +9,7 @@ from ctxext.checkpoints.config.extendable import not_by_this
 from ctxext.checkpoints.config.patch import Patch, patch_sliding_window, plan_patch
 from ctxext.checkpoints.config.patch_scores import plan_scores
 from ctxext.checkpoints.config.tables import rows_in_window
-from ctxext.checkpoints.config.windows import Window, raise_window, states_window
+from ctxext.checkpoints.config.windows import RECORDED, Window, raise_window, states_window
 from ctxext.encodings.kinds import ROTARY, PositionEncoding
 from ctxext.errors import BadInput
 from ctxext.methods import Extension, Method, ScoreExtension, SlopesExtension, TableExtension
@@ -88,7 +88,7 @@ def plan_window(
     window, warnings = position.window, list[str]()
     if target == window.original:
         return _nothing(config, window, method, warnings)
-    if method.makes is TableExtension and window.current > window.original:
+    if method.makes is TableExtension and window.source == RECORDED:
         raise extended_table(where, window.current)
     new = dict(stated_part(config, position.part))
     patch_sliding_window(new, position, target, sliding_window, warnings)

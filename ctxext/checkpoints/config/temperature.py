@@ -51,6 +51,10 @@ def split_temperature(patch: Patch, position: Position, where: str) -> Split:
         BadInput: there is nothing to fold, or the family's attention factor is not of this kind.
     """
     extension, model_type = patch.rope, position.model_type
+    if extension is None and patch.extension is not None:
+        raise BadInput(
+            f"--fold-attention-factor: method {patch.method} writes no rope, so there is no factor"
+        )
     if extension is None:
         raise BadInput(
             "--fold-attention-factor: the window stays, and so does the rope: there is no factor"

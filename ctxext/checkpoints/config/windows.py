@@ -28,6 +28,8 @@ STATED: Final = (
 # means that max_position_embeddings was never multiplied.
 _SHORTEST_TRAINED: Final = 2048
 _TOO_LONG: Final = 2**31
+RECORDED: Final = "ctxext.json"
+"""The source of a trained window that an earlier extension wrote down."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,7 @@ def _of_linear(
     if stated is not None:
         return Window(stated, max(stated, tokens, round(stated * factor)), _ORIGINAL, tokens)
     if origin is not None:
-        return Window(origin.window, max(tokens, origin.window), "ctxext.json", tokens)
+        return Window(origin.window, max(tokens, origin.window), RECORDED, tokens)
     if factor <= 1:
         return said
     lengths, quotient, reached = _stated_lengths(config), tokens / factor, round(tokens * factor)
@@ -269,7 +271,7 @@ def _of_unscaled(
 ) -> Window:
     tokens, stated = said.max_position_embeddings, block.original_max_position_embeddings
     if origin is not None:
-        return replace(said, original=origin.window, source="ctxext.json")
+        return replace(said, original=origin.window, source=RECORDED)
     if stated is not None and stated < tokens:
         return replace(said, original=stated, source=_ORIGINAL)
     chunked = config.get(CONFIG_KEY)

@@ -28,12 +28,31 @@ from ctxext.encodings.learned import TableSpec, resampled
 from ctxext.errors import BadInput, CtxextError
 from ctxext.methods import TableExtension
 from ctxext.runs.json_file import dump_json
+from ctxext.runs.rows.row import Row
 
 if TYPE_CHECKING:
     import torch
 
 # GPT-2's `h.0.attn.bias` and `masked_bias`, GPT-Neo's `attn.attention.bias`, BERT's position_ids.
 _BUFFERS: Final = re.compile(r"(?:^|\.)(?:bias|masked_bias|position_ids)$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRow(Row):
+    """What was, or would be, written of a learned table.
+
+    Attributes:
+        tensor: its name.
+        rows_before, rows_after: in all.
+        offset: of them before position 0, which stay.
+        left_out: tensors that the class computes by itself, of the trained window.
+    """
+
+    tensor: str
+    rows_before: int
+    rows_after: int
+    offset: int
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,6 +72,17 @@ class TableChange:
     spec: TableSpec
     source: Sequence[float]
     dropped: frozenset[str]
+
+    @property
+    def row(self) -> TableRow:
+        """What is reported of it."""
+        return TableRow(
+            tensor=self.name,
+            rows_before=self.info.shape[0],
+            rows_after=self.shape[0],
+            offset=self.spec.offset,
+            left_out=tuple(sorted(self.dropped)),
+        )
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -16,6 +16,10 @@ from ctxext.errors import BadInput
 from ctxext.methods import Method, get_method, top_keys
 from ctxext.runs.rows.record import RunRecord
 
+_LENGTHS: Final = (
+    "tokenizer_config.model_max_length", "tokenizer.truncation.max_length",
+    "generation_config.max_length",
+)  # fmt: skip
 _FILES: Final = ("tokenizer_config.", "tokenizer.", "generation_config.")
 
 
@@ -71,14 +75,7 @@ def plan_taking_back(
         f"no ctxext.json tells what was changed: {original} tokens and rope_theta "
         f"{extension.rope_theta:g} are what the rope block says, and other keys stay as they are",
     )
-    lengths = {
-        key: (original, claimed)
-        for key in (
-            "tokenizer_config.model_max_length",
-            "tokenizer.truncation.max_length",
-            "generation_config.max_length",
-        )
-    }
+    lengths = {key: (original, claimed) for key in _LENGTHS}
     return Patch(new, extension, chosen.name, original, original, warnings, restored=lengths)
 
 

@@ -38,9 +38,7 @@ def temperature(spec: WindowSpec | RopeSpec, target: int, *, c: float = 0.1) -> 
     factor = target / spec.window
     beta = scale_of(c, factor)
     if not beta > 0:
-        raise BadInput(
-            f"method temperature: c {c:g} at factor {factor:g} makes scores vanish or turn over"
-        )
+        raise BadInput(f"--set c={c:g}: at factor {factor:g} scores vanish or turn over")
     return ScoreExtension(
         parameters={"factor": factor, "c": float(c)}, scale=beta, max_position_embeddings=target
     )

@@ -14,7 +14,7 @@ from ctxext.checkpoints.config.detect import Position, reads_alike_in_transforme
 from ctxext.checkpoints.config.extendable import not_by_this
 from ctxext.checkpoints.config.kv_cache import kv_bytes
 from ctxext.checkpoints.config.layouts import Layer
-from ctxext.checkpoints.config.patch_window import SLOPE_FACTOR
+from ctxext.checkpoints.config.patch_window import slope_factor
 from ctxext.checkpoints.config.quantised import quantised_by
 from ctxext.checkpoints.config.rope_block import Dialect
 from ctxext.checkpoints.config.still import stands_still
@@ -82,7 +82,7 @@ class InspectResult:
         spec = self.position.spec
         if not isinstance(spec, AlibiSpec):
             return None
-        factor = self.opened.config.get(SLOPE_FACTOR, 1.0)
+        factor = slope_factor(self.opened.config, f"{self.opened.source.name}/{CONFIG}")
         return [slope / factor for slope in slopes_of(spec)]
 
     @property

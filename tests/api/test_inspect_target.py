@@ -7,7 +7,7 @@ import pytest
 
 from ctxext.api.extend import extend
 from ctxext.api.inspect import inspect
-from ctxext.methods import METHODS
+from ctxext.methods import rope_methods
 from support.checkpoints import build_tiny
 from support.command import run_ctxext
 
@@ -38,7 +38,7 @@ def test_the_table_has_a_row_for_every_method_and_its_bands(stories):
     assert (target["tokens"], target["factor"]) == (2048, 4.0)
     assert target["pairs"] == {"fast": 1, "middle": 1, "slow": 2}
     rows = {row["name"]: row for row in target["methods"]}
-    assert list(rows) == sorted(METHODS)
+    assert list(rows) == sorted(method.name for method in rope_methods())
     assert rows["linear"]["slowed"] == {"fast": [4, 4], "middle": [4, 4], "slow": [4, 4]}
     # base 4 ** (d / (d - 2)) for d = 8: pair i is slowed by 4 ** (i / 3)
     assert rows["ntk"]["slowed"]["middle"] == pytest.approx([4 ** (1 / 3)] * 2)
@@ -128,8 +128,10 @@ def test_windows_come_before_the_rope(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "target", "said"),
     [
-        ({"model_type": "gpt2", "n_positions": 1024, "n_layer": 3, "n_head": 2, "n_embd": 256},
-         "8k", "position encoding is 'learned': there are no frequencies to scale"),
+        ({"model_type": "cpmant", "dim_model": 256, "num_heads": 2},
+         "8k", "position encoding is 'unknown': there are no frequencies to scale"),
+        ({"model_type": "reformer"}, "8k", "sums of two axes"),
+        ({"model_type": "bloom", "max_position_embeddings": None}, "8k", "--original-length"),
         ({}, "4k", "trained to 4096 tokens already"),
         ({}, "2k", "trained to 4096 tokens already"),
         ({}, "5001", "is odd"),

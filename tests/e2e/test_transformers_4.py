@@ -7,9 +7,11 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ctxext.api.extend import extend
 from support.checkpoints import build_tiny
+from support.families import build_other
 from support.old_transformers import OLD, install, python
 
 pytestmark = pytest.mark.slow
@@ -84,3 +86,29 @@ def test_logits_are_those_of_transformers_4(tmp_path, old_environment, family, k
         assert before["version"] == version
         assert after["version"].startswith("5.")
         assert torch.equal(after["logits"], before["logits"]), method
+
+
+OTHER = ("gpt2", "gpt_neo", "opt", "roberta", "bloom", "falcon", "mpt", "xglm")
+
+
+def test_other_encodings_are_read_alike(tmp_path, old_environment):
+    """Tables with more rows, and windows that were raised; GPT-2 with the masks of old files."""
+    version, path = old_environment
+    folders = []
+    for model_type in OTHER:
+        base = build_other(tmp_path / f"{model_type}-base", model_type)
+        if model_type == "gpt2":
+            tensors = load_file(base / "model.safetensors")
+            tensors |= {
+                f"transformer.h.{layer}.attn.bias": torch.ones(1, 1, 128, 128).tril()
+                for layer in range(8)
+            }
+            save_file(tensors, base / "model.safetensors", {"format": "pt"})
+        extend(str(base), target=1024, output_dir=tmp_path / model_type)
+        folders.append(tmp_path / model_type)
+    for model_type, before, after in zip(
+        OTHER, logits(folders, path), logits(folders), strict=True
+    ):
+        assert before["version"] == version
+        assert after["logits"].shape[1] > 512
+        assert torch.allclose(after["logits"], before["logits"], atol=1e-4), model_type

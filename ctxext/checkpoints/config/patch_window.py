@@ -13,6 +13,7 @@ from ctxext.checkpoints.config.windows import RECORDED, Window, raise_window, st
 from ctxext.encodings.kinds import ROTARY, PositionEncoding
 from ctxext.errors import BadInput
 from ctxext.methods import Extension, Method, ScoreExtension, SlopesExtension, TableExtension
+from ctxext.runs.numbers import real
 
 SLOPE_FACTOR: Final = "alibi_slope_factor"
 _CAUTIONS: Final[dict[PositionEncoding, str]] = {
@@ -106,6 +107,18 @@ def plan_window(
     return Patch(whole, extension, method.name, window.original, target, tuple(warnings))
 
 
+def slope_factor(config: Mapping[str, Any], where: str) -> float:
+    """Read by what ctxext's own decoder divides ALiBi's slopes; 1 where the config says nothing.
+
+    Raises:
+        BadInput: no number above 0.
+    """
+    factor = real(config, SLOPE_FACTOR, where, [])
+    if factor is not None and not factor > 0:
+        raise BadInput(f"{where}: {SLOPE_FACTOR} is {factor:g}, and has to be above 0")
+    return 1.0 if factor is None else factor
+
+
 def extended_table(where: str, reached: int) -> BadInput:
     """Write the error for a table that was extended already: its trained rows are gone."""
     return BadInput(
@@ -147,6 +160,8 @@ def _write(
             "raised: ctxext.json says it, and the tokenizer's model_max_length"
         )
     if isinstance(extension, SlopesExtension):
-        config[SLOPE_FACTOR] = extension.factor
+        # What an earlier extension wrote is replaced; what the weights were trained with is not.
+        trained = 1.0 if position.window.source == RECORDED else slope_factor(config, "config.json")
+        config[SLOPE_FACTOR] = trained * extension.factor
     if "dtype" in config and "torch_dtype" not in config:
         config["torch_dtype"] = config["dtype"]  # its name in transformers 4

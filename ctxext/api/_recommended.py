@@ -13,11 +13,12 @@ from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.extendable import not_extendable
 from ctxext.checkpoints.config.patch import resolve_target
+from ctxext.checkpoints.config.still import stands_still
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.encodings.kinds import ROTARY
 from ctxext.engines import ENGINES
 from ctxext.errors import BadInput
-from ctxext.methods import methods_for, name_of_scaling
+from ctxext.methods import METHODS, ScoreExtension, methods_for, name_of_scaling
 from ctxext.runs.rows.inspect import MethodAtTarget, Recommendation
 
 _UNTRAINED: Final = 4.0
@@ -39,6 +40,8 @@ def recommended(
         return said
     if position.encoding not in ROTARY:
         return _without_rope(position, target, rows, model)
+    if (still := _of_still_attention(position, target, model)) is not None:
+        return still
     if (held := _held_by_its_scaling(position, rows)) is not None:
         return held
     usable = [row for row in rows if row.reason is None and _reaches(row, target)]
@@ -111,6 +114,20 @@ def _nothing_to_scale(position: Position, target: int, model: str) -> Recommenda
         return None
     hint = f"; {reason.hint}" if reason.hint else ""
     return Recommendation(reason=f"{reason}{hint}")
+
+
+def _of_still_attention(position: Position, target: int, model: str) -> Recommendation | None:
+    """Recommend a temperature where no pair of the rope turns."""
+    sharper = next((each for each in METHODS.values() if each.makes is ScoreExtension), None)
+    if sharper is None or not stands_still(position):
+        return None
+    return Recommendation(
+        method=sharper.name,
+        reason=f"{sharper.name}: no pair of the rope turns, so attention is told no positions; "
+        "beyond the trained window it spreads, and is sharpened on a held-out text",
+        command=f"ctxext extend {model} --method {sharper.name} --target {target} "
+        "--calibrate TEXT -o OUT",
+    )
 
 
 def _reaches(row: MethodAtTarget, target: int) -> bool:

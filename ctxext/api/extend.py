@@ -8,9 +8,10 @@ from typing import Any, ClassVar, Literal
 
 from ctxext.api._arguments import checked, maybe_tokens
 from ctxext.api._serving import Written, serving
+from ctxext.api.calibration import Calibrated, best, calibrate as calibrate_on
 from ctxext.api.extension_plan import Plan, Wanted, plan_extension, taken_unasked
 from ctxext.checkpoints.config.factors import with_factors
-from ctxext.checkpoints.config.patch import config_diff
+from ctxext.checkpoints.config.patch import config_diff, resolve_target
 from ctxext.checkpoints.config.rope_block import Dialect
 from ctxext.checkpoints.config.taken_back import unscaled
 from ctxext.checkpoints.folder import CONFIG
@@ -32,7 +33,7 @@ from ctxext.checkpoints.weights.carry import (
     raise_generation_length,
     restore_lengths,
 )
-from ctxext.checkpoints.weights.fold import write_folded
+from ctxext.checkpoints.weights.fold import check_folded, write_folded
 from ctxext.checkpoints.weights.gguf_file import GgufChange, plan_gguf, write_gguf
 from ctxext.checkpoints.weights.table import TableRow, check_table, write_table
 from ctxext.choices import check_word
@@ -53,7 +54,7 @@ class ExtendResult(Document):
     window, as a share of the largest logit. `table`: what becomes of a learned table.
     `folded_attention_factor`: what of the attention factor is in the weights; the config's reader
     computes the rest. `gguf`: what was written into a GGUF file. `serving`: what each engine makes
-    of the result, and how it is started.
+    of the result, and how it is started. `calibration`: what each temperature came to.
     """
 
     schema: ClassVar[str] = "ctxext.extend/1"
@@ -72,6 +73,7 @@ class ExtendResult(Document):
     gguf: GgufChange | None = None
     table: TableRow | None = None
     serving: tuple[Serving, ...] = ()
+    calibration: tuple[Calibrated, ...] = ()
 
 
 @checked
@@ -94,6 +96,7 @@ def extend(
     check: bool = False,
     fold_attention_factor: bool = False,
     gguf: str | Path | None = None,
+    calibrate: str | None = None,
 ) -> ExtendResult:
     """Write a checkpoint whose position encoding reaches `target` tokens.
 
@@ -123,6 +126,8 @@ def extend(
         gguf: a file that llama.cpp converted, of this checkpoint or its base: the rope is written
             into it as well, or alone without `output_dir`. Without `target` and `factor`: the rope
             that the checkpoint has.
+        calibrate: a held-out text, as `data` of `perplexity`: the temperature's `c` is the one of a
+            grid with the lowest perplexity there, at the target (needs torch).
 
     Raises:
         BadInput: anything the user can mend.
@@ -152,10 +157,15 @@ def extend(
     wanted = Wanted(
         chosen, target, factor, parameters, sliding_window, flag="--", unasked=named is None
     )
+    grid = () if calibrate is None else _calibrated(opened, wanted, calibrate)
+    if grid:
+        wanted = replace(wanted, parameters={**parameters, "c": best(grid)})
     plan = plan_extension(opened, wanted, fold=fold_attention_factor)
     change = None if file is None else plan_gguf(file, plan.after)
     extended = replace(
-        _result(plan, weights, change, dry_run=dry_run), serving=_serving(plan, output_dir)
+        _result(plan, weights, change, dry_run=dry_run),
+        serving=_serving(plan, output_dir),
+        calibration=grid,
     )
     if dry_run:
         return extended
@@ -166,6 +176,13 @@ def extend(
     if file is not None and change is not None:
         write_gguf(file, change)
     return extended
+
+
+def _calibrated(opened: Opened, wanted: Wanted, text: str) -> tuple[Calibrated, ...]:
+    """Measure the grid of temperatures, after all that is wrong with the extension is said."""
+    plan_extension(opened, wanted)
+    target = resolve_target(opened.position, wanted.target, wanted.factor)
+    return calibrate_on(opened, wanted.method, target, text, wanted.parameters)
 
 
 def _result(
@@ -271,6 +288,8 @@ def _write(folder: Path, plan: Plan, planned: ExtendResult, *, check: bool) -> E
         check_window(folder, plan.after)
         if plan.table is not None:
             check_table(plan.held, folder, plan.table)
+        if plan.fold is not None:
+            check_folded(plan.held, folder, plan.fold)
         if check:
             keeps = get_method(planned.method).keeps_short
             change = logit_change(source.folder, folder, patch.original, keeps=keeps)

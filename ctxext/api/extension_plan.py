@@ -1,5 +1,6 @@
 """Plan an extension: what the new config says, and what has to be written beside it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,9 +20,10 @@ from ctxext.checkpoints.provenance import read_record
 from ctxext.checkpoints.weights.files import Weights, read_weights
 from ctxext.checkpoints.weights.fold import Fold, plan_fold
 from ctxext.checkpoints.weights.queries import QUERIES
+from ctxext.checkpoints.weights.still_queries import find_still_queries
 from ctxext.checkpoints.weights.table import TableChange, plan_table
 from ctxext.errors import BadInput
-from ctxext.methods import METHODS, Method, TableExtension, get_method, methods_for
+from ctxext.methods import METHODS, Method, ScoreExtension, TableExtension, get_method, methods_for
 from ctxext.runs.output import MARK
 from ctxext.runs.recipe.extend_config import ExtendConfig
 from ctxext.runs.rows.record import RunRecord
@@ -100,6 +102,12 @@ def plan_extension(opened: Opened, wanted: Wanted, *, fold: bool = False) -> Pla
         patch, rest = split.patch, split.rest
         folded = plan_fold(held, opened.position, rest)
         notes = [_fold_note(split, folded)]
+    elif isinstance(patch.extension, ScoreExtension):
+        refuse_quantised(opened.config, source, "fold", held)
+        scale = patch.extension.scale
+        queries = find_still_queries(held, opened.position, what=f"--method {patch.method}")
+        folded, rest = queries.folded(scale), math.sqrt(scale)
+        notes = [f"{len(folded.rows)} tensors of queries are multiplied by {scale:.6g}"]
     elif (
         patch.rope
         and opened.position.model_type in QUERIES

@@ -31,8 +31,10 @@ from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.live.tensors import check_tensors
 from ctxext.checkpoints.opened import Opened, open_checkpoint
 from ctxext.checkpoints.provenance import origin_of, read_record, write_record
-from ctxext.checkpoints.weights.files import Weights, sample_sha256
+from ctxext.checkpoints.weights.files import Weights, read_weights, sample_sha256
+from ctxext.checkpoints.weights.position_table import check_table, position_table
 from ctxext.checkpoints.weights.safetensors_file import dtype_bytes
+from ctxext.checkpoints.weights.still_queries import find_still_queries
 from ctxext.checkpoints.weights.trained import read_trained
 from ctxext.errors import BadInput, shown
 from ctxext.evaluation.texts import check_text, evaluation_text, of_eval_data
@@ -47,7 +49,15 @@ from ctxext.runs.recipe.begun import (
     settle,
     write_begun,
 )
-from ctxext.runs.recipe.config import ALL_LINEAR, ATTENTION_OF_LLAMA, FinetuneConfig
+from ctxext.runs.recipe.config import (
+    ALL_LINEAR,
+    ATTENTION_OF_LLAMA,
+    HEADS,
+    LORA,
+    ROWS,
+    TEMPERATURE,
+    FinetuneConfig,
+)
 from ctxext.runs.rows.record import RunRecord
 from ctxext.runs.rows.row import Document
 from ctxext.runs.rows.training import ValidationSummary, recent_loss, summarised
@@ -170,6 +180,7 @@ def finetune(
                 check_output(out, overwrite=overwrite or resume, inputs=inputs, begun=RECIPE)
             weights = read_unquantised(opened.source, "train")
             check_targets(checked[0].config, weights)
+            check_what(checked[0].config, opened, weights)
             if launch.main:
                 held.enter_context(locked(out))
             return opened, checked
@@ -349,7 +360,7 @@ def _finish(
         warnings += _merge(run, now, home, merged, summary).warnings
         drop_checkpoints(stages[:-1])
     write_record(out, run_record("finetune", trained_on(run, home), summary))
-    adapter = home.folder / "adapter" if home.config.train.what == "lora" else None
+    adapter = home.folder / "adapter" if home.config.train.what == LORA else None
     last = log[-1] if log else None
     return FinetuneResult(
         output_dir=str(out),
@@ -407,21 +418,26 @@ def _stage_summary(stage: Stage, texts: Texts, done: Mapping[str, Any]) -> dict[
 def _merge(
     run: Run, stage: Stage, home: Stage, merged: Path, summary: Mapping[str, Any]
 ) -> MergeResult:
-    """Write the adapter, or after full fine-tuning every weight, as a checkpoint like the base.
+    """Write what was trained, adapter or weights themselves, as a checkpoint like the base.
 
     Args:
         stage: the last one; `home`: the same, where its adapter and its base lie in the end.
     """
     opened = trained_on(run, home)
-    if stage.config.train.what == "lora":
+    if stage.config.train.what == LORA:
         return merge(
             home.folder / "adapter", base=str(opened.source.folder), output_dir=merged,
             dtype=run.merge_dtype, overwrite=True, training=summary, on_progress=run.on_progress,
             tokenizer=str(opened.tokenizer.folder) if opened.tokenizer else None,
         )  # fmt: skip
     from ctxext.training.model.full import PREFIX
+    from ctxext.training.model.temperature import read_temperature
 
-    tensors = read_trained(trained_path(stage), PREFIX)
+    if stage.config.train.what in (TEMPERATURE, HEADS):
+        weights = read_weights(opened.source.folder)
+        tensors = read_temperature(trained_path(stage), weights, opened.position)
+    else:
+        tensors = read_trained(trained_path(stage), PREFIX)
     return write_merged(
         opened, tensors, merged, adapter=None, dtype=run.merge_dtype, overwrite=True,
         verify=False, training=summary, warnings=[], on_progress=run.on_progress,
@@ -484,9 +500,35 @@ def at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:
             f"{flag} {reach} is beyond the window of {name}, {window.current} tokens",
             f"add --method yarn --target {reach} to extend it first",
         )
+    encoding = planned_position(config, opened).encoding
+    if train.pose_target and encoding in ("alibi", "none"):
+        raise BadInput(
+            f"train.pose_target spreads positions, and {name} is told none (its encoding is "
+            f"{encoding})",
+            "leave it out, and train on rows as long as the window",
+        )
     config = replace(config, train=replace(train, seq_length=length))
     position_skips(config)
     return config
+
+
+def check_what(config: FinetuneConfig, opened: Opened, weights: Weights) -> None:
+    """Check that the checkpoint has what `train.what` trains, as far as its files tell.
+
+    Args:
+        weights: of the base, which section `extend` leaves alone but for a table's rows.
+
+    Raises:
+        BadInput: it has none.
+    """
+    what = config.train.what
+    if what in (TEMPERATURE, HEADS):
+        position = planned_position(config, opened)
+        queries = find_still_queries(weights, position, what=f"train.what: {what}")
+        queries.check(what)
+    if what == ROWS:
+        check_table(opened.position, opened.source.name)
+        position_table(weights, opened.position.model_type)
 
 
 def check_targets(config: FinetuneConfig, weights: Weights) -> None:
@@ -496,11 +538,16 @@ def check_targets(config: FinetuneConfig, weights: Weights) -> None:
         BadInput: one is none.
     """
     targets = config.lora.targets
-    if config.train.what != "lora" or targets in ((ALL_LINEAR,), ATTENTION_OF_LLAMA):
+    if config.train.what != LORA or targets in ((ALL_LINEAR,), ATTENTION_OF_LLAMA):
         return
-    paths = [name.split(".") for name, (_, info) in weights.tensors.items() if len(info.shape) == 2]
-    known = {path[-2] for path in paths if path[-1] == "weight" and len(path) > 1}
-    known -= {"lm_head", "embed_tokens"}
+    paths = [
+        name.removesuffix(".weight").split(".")
+        for name, (_, info) in weights.tensors.items()
+        if len(info.shape) == 2 and name.endswith(".weight")
+    ]
+    known = {".".join(path[-2:] if path[-1].isdigit() else path[-1:]) for path in paths}
+    ends = [name.split(".")[-2] for name in (weights.embedding, weights.head)]
+    known -= {"lm_head", "embed_tokens", *ends}
     for target in targets:
         if target not in known:
             raise BadInput(

@@ -17,6 +17,7 @@ from ctxext.checkpoints.config.layouts import Layer
 from ctxext.checkpoints.config.patch_window import slope_factor
 from ctxext.checkpoints.config.quantised import quantised_by
 from ctxext.checkpoints.config.rope_block import Dialect
+from ctxext.checkpoints.config.still import stands_still
 from ctxext.checkpoints.config.windows import Window
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.live.probe import Probe, probe as ask_a_random_model
@@ -281,7 +282,12 @@ def _suspicions(opened: Opened, target: int | None) -> list[str]:
             )
         if rope.inv_freq is None:
             doubts.append(f"rope_type '{rope.block.rope_type}' is not known to ctxext")
-        if rope.scaled and window.current > window.original:
+        if stands_still(position):
+            doubts.append(
+                "no pair of its rope turns within the window: attention is told no positions (as "
+                "after --method drop); --method temperature sharpens it beyond the trained window"
+            )
+        elif rope.scaled and window.current > window.original:
             doubts.append(_scaling_words(window, rope.block.rope_type))
     claims_more = families.trained_shorter(position.model_type, window.original)
     if claims_more:

@@ -18,10 +18,15 @@ from ctxext.checkpoints.weights.carry import (
     carry_tokenizer,
     patch_tokenizer,
 )
-from ctxext.checkpoints.weights.files import stale_weights, stray_adapter
+from ctxext.checkpoints.weights.files import (
+    stale_weights,
+    stray_adapter,
+    tied_head,
+)
 from ctxext.checkpoints.weights.live_names import by_stored_names
 from ctxext.checkpoints.weights.merge import merge_into
 from ctxext.checkpoints.weights.merge_check import verify_merge
+from ctxext.checkpoints.weights.position_hash import POSITION_KEY, position_sha256
 from ctxext.checkpoints.weights.rounding import Rounding
 from ctxext.checkpoints.weights.safetensors_file import printable
 from ctxext.errors import BadInput
@@ -145,7 +150,7 @@ def write_merged(
             carry_tokenizer(opened.tokenizer.folder, new, warnings)
             window = opened.position.window.current
             patch_tokenizer(opened.tokenizer.folder, new, window, warnings)
-        tied = _tied(opened)
+        tied = tied_head(opened.config)
         done = merge_into(
             weights, changes, new, tie_word_embeddings=tied, dtype=dtype, on_progress=on_progress
         )
@@ -209,24 +214,20 @@ def _names(name: str | None, base: str, opened: Opened) -> bool:
 
 
 def _check_rope(adapter: Adapter, base: Opened) -> list[str]:
-    trained = adapter.header.metadata.get(ROPE_KEY)
-    now = base.position.rope.sha256 if base.position.rope else None
+    """Refuse an adapter that was trained under another position encoding than the base has."""
+    position, metadata = base.position, adapter.header.metadata
+    trained = metadata.get(ROPE_KEY) or metadata.get(POSITION_KEY)
+    what = "rope" if position.rope is not None else "position encoding"
     if trained is None:
         return [
-            "the adapter does not say under which rope it was trained; make sure it is this one"
+            f"the adapter does not say under which {what} it was trained; make sure it is this one"
         ]
-    if trained != now:
+    if trained != position_sha256(position, base.source.folder):
         raise BadInput(
-            f"the adapter was trained under another rope than {base.source.name} has",
+            f"the adapter was trained under another {what} than {base.source.name} has",
             "give the extended checkpoint it was trained on with --base",
         )
     return []
-
-
-def _tied(base: Opened) -> bool:
-    """Read `tie_word_embeddings`, or what transformers assumes for the family (seldom true)."""
-    flag = base.config.get("tie_word_embeddings")
-    return bool(flag) if flag is not None else False
 
 
 def _targets(names: str | list[str]) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ctxext.checkpoints.opened import Opened
 from ctxext.checkpoints.provenance import read_record
+from ctxext.runs.recipe.config import FULL, LORA, ROWS
 
 
 def names_of(models: Sequence[str], opened: Sequence[Opened]) -> list[str]:
@@ -44,8 +45,9 @@ def made_by(folder: Path) -> str | None:
     if record.training is None or record.kind == "extend":
         return extended
     recipe = record.training.recipe
-    full = recipe is not None and recipe.train.what == "full"
-    return f"{extended} + {'full fine-tuning' if full else 'LoRA'}"
+    what = str(recipe.train.what or LORA) if recipe is not None else LORA
+    words = {LORA: "LoRA", FULL: "full fine-tuning", ROWS: "position rows"}
+    return f"{extended} + {words.get(what, what)}"
 
 
 def shortest_ends(paths: Sequence[Path]) -> list[str]:

@@ -71,6 +71,15 @@ def command(
             help="Write the rope into a file that llama.cpp converted, too or alone.",
         ),
     ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            "--calibrate",
+            metavar="TEXT",
+            help="With --method temperature: choose c by perplexity at the target on this "
+            "held-out text.",
+        ),
+    ] = None,
     output_dir: options.OutputDir = None,
     overwrite: options.Overwrite = False,
     dry_run: options.DryRun = False,
@@ -112,6 +121,7 @@ def command(
         check=check,
         fold_attention_factor=fold_attention_factor,
         gguf=gguf,
+        calibrate=calibrate,
     )
     if json:
         print_json(result)
@@ -153,6 +163,12 @@ def _render(result: "ExtendResult") -> None:
         (key, _short(before), _short(after)) for key, (before, after) in result.config_diff.items()
     ]
     table("config", ("key", "before", "after"), rows)
+    if result.calibration:
+        lines = [
+            (f"{row.c:g}", f"{row.scale:.4f}", f"{row.perplexity:.4g}")
+            for row in result.calibration
+        ]
+        table("temperatures", ("c", "scores times", "perplexity"), lines)
     if result.table is not None:
         made, left = result.table, len(result.table.left_out)
         console.print(

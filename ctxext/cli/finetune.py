@@ -121,6 +121,17 @@ def command(
     ] = None,
     revision: options.Revision = None,
     tokenizer: options.Tokenizer = None,
+    train: Annotated[
+        str | None,
+        _setting(
+            "--train",
+            "train.what",
+            "lora, full, position-rows (of a learned table), temperature or head-temperature (of "
+            "attention without positions).",
+            "WHAT",
+            options.TRAINED,
+        ),
+    ] = None,
     lora_rank: Annotated[
         int | None, _setting("--lora-rank", "lora.rank", "Rank r.", "N", options.TRAINED)
     ] = None,
@@ -391,6 +402,7 @@ def command(
         "train.seq_length": parse_length(seq_length, flag="--seq-length", least=2)
         if seq_length
         else None,
+        "train.what": train,
         "train.steps": steps,
         "train.batch_size": batch_size,
         "train.gradient_accumulation": gradient_accumulation,

@@ -149,6 +149,7 @@ class Method:
         attention: the attention factor of its result.
         top_key: the key at the top of the config that does the work, where the rope does not.
         takes_back: it undoes another method; there is no target to give.
+        at_factor_one: it changes the encoding where the window stays, too.
         told_apart: whether a config alone tells its results from those of other methods that are
             written as the same `rope_type`.
     """
@@ -168,6 +169,7 @@ class Method:
     attention: Attention = "standard"
     top_key: str = ""
     takes_back: bool = False
+    at_factor_one: bool = False
     told_apart: bool = True
 
     @property

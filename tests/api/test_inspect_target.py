@@ -7,7 +7,7 @@ import pytest
 
 from ctxext.api.extend import extend
 from ctxext.api.inspect import inspect
-from ctxext.methods import rope_methods
+from ctxext.methods import METHODS
 from support.checkpoints import build_tiny
 from support.command import run_ctxext
 
@@ -38,7 +38,7 @@ def test_the_table_has_a_row_for_every_method_and_its_bands(stories):
     assert (target["tokens"], target["factor"]) == (2048, 4.0)
     assert target["pairs"] == {"fast": 1, "middle": 1, "slow": 2}
     rows = {row["name"]: row for row in target["methods"]}
-    assert list(rows) == sorted(method.name for method in rope_methods())
+    assert list(rows) == sorted(n for n, each in METHODS.items() if "rope" in each.applies_to)
     assert rows["linear"]["slowed"] == {"fast": [4, 4], "middle": [4, 4], "slow": [4, 4]}
     # base 4 ** (d / (d - 2)) for d = 8: pair i is slowed by 4 ** (i / 3)
     assert rows["ntk"]["slowed"]["middle"] == pytest.approx([4 ** (1 / 3)] * 2)

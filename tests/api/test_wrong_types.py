@@ -28,7 +28,7 @@ TAKES = {
     "text": "model data score field device repo_id weights method protocol dtype merge_dtype what "
     "bos source first second quantize attention schedule offload documents reference run adapter "
     "output_dir",
-    "text none": "finetune.model plan_finetune.model revision tokenizer base_model token "
+    "text none": "calibrate finetune.model plan_finetune.model revision tokenizer base_model token "
     "commit_message gpu report_to prefer start factors list_methods.name "
     "include_path output base gguf fertility.reference perplexity.output_dir retrieval.output_dir "
     "harness.output_dir extend.output_dir extend.method fertility.output_dir retrieval.data",

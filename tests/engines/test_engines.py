@@ -41,7 +41,7 @@ def verdicts(verdict):
     }
 
 
-PAIRS = ("cope", "ntk-by-parts", "p-rope", "resonance")
+PAIRS = ("cope", "drop", "ntk-by-parts", "p-rope", "resonance")
 
 
 def test_what_was_read_in_their_sources():

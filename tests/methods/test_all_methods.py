@@ -23,7 +23,7 @@ WINDOWS = (256, 4096, 40960)
 ROPE = [method.name for method in rope_methods()]
 GRID = list(itertools.product(HEAD_DIMS, THETAS, FACTORS, WINDOWS))
 # These act whatever the factor: on the base, on the slowest pairs, on every wavelength.
-ALWAYS = ("abf", "cope", "p-rope", "resonance")
+ALWAYS = ("abf", "cope", "drop", "p-rope", "resonance")
 
 
 def target_of(window: int, factor: float) -> int:

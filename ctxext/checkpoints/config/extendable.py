@@ -7,10 +7,11 @@ from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.layouts import Layer
 from ctxext.checkpoints.config.rope_forms import form_of
+from ctxext.checkpoints.config.still import still_layers
 from ctxext.checkpoints.config.tables import TABLES
 from ctxext.encodings.kinds import ROTARY, PositionEncoding
 from ctxext.errors import BadInput
-from ctxext.methods import Method, SlopesExtension, methods_for
+from ctxext.methods import Method, ScoreExtension, SlopesExtension, methods_for
 
 # What stands between a family and the scaling of its rope, where no key of the config says it.
 _IN_CODE: Final = "its class turns by a table in its code, which no key of the config moves"
@@ -83,6 +84,8 @@ def not_by_this(position: Position, method: Method, where: str) -> BadInput | No
     """Give the reason why this method does not extend a checkpoint; None = it does."""
     if position.encoding not in method.applies_to:
         return _another_method(position, method, where)
+    if method.makes is ScoreExtension:
+        return _nothing_still(position, method, where)
     reason = not_extendable(position, where)
     if reason is not None:
         return reason
@@ -106,6 +109,17 @@ def not_by_this(position: Position, method: Method, where: str) -> BadInput | No
     return None
 
 
+def _nothing_still(position: Position, method: Method, where: str) -> BadInput | None:
+    """Say that no layer of a checkpoint is without positions."""
+    if still_layers(position):
+        return None
+    return BadInput(
+        f"{where}: {method.name} sharpens attention that is told no positions, and every layer of "
+        f"this {position.model_type} that attends is told them: its rope turns",
+        f"stop it first, or choose among: {', '.join(_others(position, method))}",
+    )
+
+
 def _another_method(position: Position, method: Method, where: str) -> BadInput:
     """Write the reason for a method of another encoding, with those that fit."""
     encoding = position.encoding
@@ -127,6 +141,7 @@ def _others(position: Position, method: Method) -> list[str]:
         each.name
         for each in methods_for(position.encoding)
         if not (each is method or each.takes_back or _of_another_family(position, each))
+        and not (each.makes is ScoreExtension and not still_layers(position))
     ]
 
 

@@ -14,7 +14,7 @@ HEADS = (
     "decoder_attention_heads", "num_attention_heads", "n_head", "n_heads", "num_heads",
     "attention_heads",
 )  # fmt: skip
-_WIDTHS = ("hidden_size", "n_embd", "n_embed", "d_model", "emb_dim", "dim_model")
+WIDTHS = ("hidden_size", "n_embd", "n_embed", "d_model", "emb_dim", "dim_model")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def read_heads(
     if model_type in families.LATENT or _looks_latent(config, model_type):
         return _latent(config, model_type, where, warnings)
     heads = first_of(config, HEADS, where)
-    hidden = first_of(config, _WIDTHS, where)
+    hidden = first_of(config, WIDTHS, where)
     if model_type == "jetmoe" and heads is None:
         kv = whole(config, "num_key_value_heads", where) or 16
         heads = kv * (whole(config, "num_experts_per_tok", where) or 2)

@@ -153,7 +153,7 @@ def plan_patch(
     new = dict(stated_part(config, position.part))
     patch_sliding_window(new, position, target, sliding_window, warnings)
     original = position.window.original
-    if target == original:
+    if target == original and not chosen.at_factor_one:
         warnings.append(_unscaled(rope, position.window))
         whole = with_decoder_part(config, position.part, new)
         return Patch(whole, None, method, original, target, tuple(warnings))

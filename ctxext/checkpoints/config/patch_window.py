@@ -7,11 +7,12 @@ from ctxext.checkpoints.config.decoder_part import stated_part, with_decoder_par
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.extendable import not_by_this
 from ctxext.checkpoints.config.patch import Patch, patch_sliding_window, plan_patch
+from ctxext.checkpoints.config.patch_scores import plan_scores
 from ctxext.checkpoints.config.tables import rows_in_window
 from ctxext.checkpoints.config.windows import RECORDED, Window, raise_window, states_window
-from ctxext.encodings.kinds import PositionEncoding
+from ctxext.encodings.kinds import ROTARY, PositionEncoding
 from ctxext.errors import BadInput
-from ctxext.methods import Extension, Method, SlopesExtension, TableExtension
+from ctxext.methods import Extension, Method, ScoreExtension, SlopesExtension, TableExtension
 from ctxext.runs.numbers import real
 
 SLOPE_FACTOR: Final = "alibi_slope_factor"
@@ -50,6 +51,8 @@ def plan_extended(
             config, position, method=method.name, target=target, parameters=parameters,
             sliding_window=sliding_window, where=where,
         )  # fmt: skip
+    if method.makes is ScoreExtension and position.encoding in ROTARY:
+        return plan_scores(config, position, method, target, parameters, where)
     return plan_window(
         config, position, method=method, target=target, parameters=parameters,
         sliding_window=sliding_window, where=where,

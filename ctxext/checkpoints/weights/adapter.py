@@ -14,6 +14,7 @@ from typing import Any
 from ctxext.checkpoints.config.patterns import ByPattern
 from ctxext.checkpoints.weights.files import ADAPTER_CONFIG
 from ctxext.checkpoints.weights.low_rank import BiasUpdate, LowRank
+from ctxext.checkpoints.weights.row_scales import RowScales
 from ctxext.checkpoints.weights.safetensors_file import Header, printable, read_header
 from ctxext.errors import BadInput, about_its_path
 from ctxext.runs.json_file import read_json_object
@@ -45,6 +46,7 @@ class Adapter:
         biases: base tensor name -> update of a bias.
         copies: base tensor name -> key of the base's own matrix, which peft saves beside LoRA on
             embeddings and heads; where it is not what the base has, the adapter saw another.
+        scaled: base tensor name -> what its rows are multiplied by (`--train temperature`).
     """
 
     file: Path
@@ -54,10 +56,13 @@ class Adapter:
     replaced: Mapping[str, str]
     biases: Mapping[str, BiasUpdate] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)
+    scaled: Mapping[str, RowScales] = field(default_factory=dict)
 
     def changes(self, name: str) -> bool:
         """Tell whether a tensor of the base becomes another."""
-        return name in self.low_rank or name in self.replaced or name in self.biases
+        return any(
+            name in changes for changes in (self.low_rank, self.replaced, self.biases, self.scaled)
+        )
 
     @property
     def base_name(self) -> str | None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ctxext.checkpoints.weights.adapter import CONFIG, Adapter
-from ctxext.checkpoints.weights.files import EMBEDDING, HEAD, Weights
+from ctxext.checkpoints.weights.files import Weights
 from ctxext.checkpoints.weights.safetensors_file import printable
 from ctxext.errors import BadInput
 
@@ -25,13 +25,14 @@ def check_fits(adapter: Adapter, base: Weights, *, tied: bool) -> list[str]:
         BadInput: a tensor has no place, or a whole one that was trained is missing; it is named.
     """
     shapes = {name: info.shape for name, (_, info) in base.tensors.items()}
-    together = bool(adapter.config.get("ensure_weight_tying")) and (tied or HEAD not in shapes)
-    if EMBEDDING in shapes:  # a head that is not stored
-        shapes.setdefault(HEAD, shapes[EMBEDDING])
-    _check_low_rank(adapter, shapes)
-    _check_whole(adapter, shapes)
+    embedding, head = base.embedding, base.head
+    together = bool(adapter.config.get("ensure_weight_tying")) and (tied or head not in shapes)
+    if embedding in shapes:  # a head that is not stored
+        shapes.setdefault(head, shapes[embedding])
+    _check_low_rank(adapter, shapes, base)
+    _check_whole(adapter, shapes, base)
     saved = dict(_saved(adapter, shapes))
-    twins = {HEAD: EMBEDDING, EMBEDDING: HEAD} if together else {}
+    twins = {head: embedding, embedding: head} if together else {}
     for name, entry in saved.items():
         # One matrix in training may be held under one of its two names.
         if name not in adapter.replaced and twins.get(name) not in adapter.replaced:
@@ -53,11 +54,11 @@ def check_fits(adapter: Adapter, base: Weights, *, tied: bool) -> list[str]:
     ]
 
 
-def _check_low_rank(adapter: Adapter, shapes: Shapes) -> None:
+def _check_low_rank(adapter: Adapter, shapes: Shapes, base: Weights) -> None:
     tensors = adapter.header.tensors
     for name, update in adapter.low_rank.items():
         if name not in shapes:
-            why = ": it is tied to an embedding of another name" if name == HEAD else ""
+            why = ": it is tied to an embedding of another name" if name == base.head else ""
             raise BadInput(
                 f"the adapter changes {printable(name)!r}, which the base does not have{why}",
                 _ELSEWHERE,
@@ -70,7 +71,7 @@ def _check_low_rank(adapter: Adapter, shapes: Shapes) -> None:
             raise BadInput(
                 f"the adapter's {printable(update.b)!r} {list(b)} x {list(a)} does not fit "
                 f"{printable(name)!r} {list(shapes[name])} of the base",
-                _way_out(name, want or (), shapes[name]),
+                _way_out(base, name, want or (), shapes[name]),
             )
         m = None if update.magnitude is None else tensors[update.magnitude].shape
         if m not in (None, (b[0],)):
@@ -80,7 +81,7 @@ def _check_low_rank(adapter: Adapter, shapes: Shapes) -> None:
             )
 
 
-def _check_whole(adapter: Adapter, shapes: Shapes) -> None:
+def _check_whole(adapter: Adapter, shapes: Shapes, base: Weights) -> None:
     """Check tensors as large as the base's: replacements, biases, and the copies that peft adds."""
     biases = {name: bias.key for name, bias in adapter.biases.items()}
     for name, key in (*adapter.replaced.items(), *adapter.copies.items(), *biases.items()):
@@ -95,14 +96,14 @@ def _check_whole(adapter: Adapter, shapes: Shapes) -> None:
             raise BadInput(
                 f"the adapter's {printable(key)!r} has shape {list(shape)}, and "
                 f"{printable(name)!r} of the base has {list(shapes[name])}",
-                _way_out(name, shape, shapes[name]),
+                _way_out(base, name, shape, shapes[name]),
             )
 
 
-def _way_out(name: str, shape: tuple[int, ...], base: tuple[int, ...]) -> str:
-    if name in (EMBEDDING, HEAD) and shape and shape[1:] == base[1:]:
+def _way_out(base: Weights, name: str, shape: tuple[int, ...], stored: tuple[int, ...]) -> str:
+    if name in (base.embedding, base.head) and shape and shape[1:] == stored[1:]:
         return (
-            f"the vocabulary had {shape[0]} tokens in training and has {base[0]} in the base: "
+            f"the vocabulary had {shape[0]} tokens in training and has {stored[0]} in the base: "
             "resize the base's in the same way (transformers: resize_token_embeddings), and give "
             "that with --base"
         )

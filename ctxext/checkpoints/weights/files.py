@@ -24,7 +24,15 @@ SINGLE = "model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-"""Names of the two matrices that are one where a model is tied."""
+"""Names of the two matrices that are one where a model is tied; `Weights.embedding` and `head` for
+those of any family."""
+_EMBEDDING_NAMES = (
+    EMBEDDING, "transformer.wte.weight", "wte.weight", "transformer.word_embeddings.weight",
+    "word_embeddings.weight", "model.decoder.embed_tokens.weight", "decoder.embed_tokens.weight",
+    "gpt_neox.embed_in.weight", "biogpt.embed_tokens.weight", "transformer.tokens_embed.weight",
+    "tokens_embed.weight", "transformer.w.weight", "w.weight",
+)  # fmt: skip
+_HEAD_NAMES = (HEAD, "embed_out.weight", "output_projection.weight")
 # Ends of the names that families give to the token embedding and to the head.
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight", "word_embeddings.weight")
 _HEADS = ("lm_head.weight", "embed_out.weight")
@@ -48,6 +56,18 @@ class Weights:
             for file, header in self.shards.items()
             for name, info in header.tensors.items()
         }
+
+    @property
+    def embedding(self) -> str:
+        """The name of the token embedding; Llama's where it has none that is known."""
+        held = self.tensors
+        return next((name for name in _EMBEDDING_NAMES if name in held), EMBEDDING)
+
+    @property
+    def head(self) -> str:
+        """The name of the head, stored or not; `lm_head` where none that is known is stored."""
+        held = self.tensors
+        return next((name for name in _HEAD_NAMES if name in held), HEAD)
 
     @property
     def parameters(self) -> int:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.rope_forms import form_of
 from ctxext.checkpoints.weights.carry import WeightsMode, link_or_copy
-from ctxext.checkpoints.weights.files import INDEX, Weights
+from ctxext.checkpoints.weights.files import INDEX, Weights, read_tensor, read_weights
 from ctxext.checkpoints.weights.numbers import FLOATS, as_bytes, as_tensor
 from ctxext.checkpoints.weights.queries import QUERIES, Queries, another_norm, by_layer
 from ctxext.checkpoints.weights.rounding import Rounding, RoundingMeter
+from ctxext.checkpoints.weights.row_scales import RowScales
 from ctxext.checkpoints.weights.safetensors_file import (
     TensorInfo,
     printable,
@@ -31,7 +32,8 @@ class Fold:
     """Which rows of which tensors are multiplied.
 
     Attributes:
-        scale: of the queries that turn: the square of what is folded.
+        scale: of the queries: the square of what is folded of an attention factor, which is on
+            cos and sin of queries and keys; of all scores, that itself.
         one_plus: whether 1 is added to what is stored before it is used.
         rows: tensor -> for each of its rows, whether it is multiplied.
     """
@@ -159,6 +161,23 @@ def write_folded(weights: Weights, folder: Path, fold: Fold, mode: WeightsMode) 
     return meter.worst
 
 
+def check_folded(weights: Weights, folder: Path, fold: Fold) -> None:
+    """Read what was folded back, and compare each of its numbers with the product.
+
+    Raises:
+        CtxextError: they differ.
+    """
+    import torch
+
+    written = read_weights(folder)
+    for name, rows in fold.rows.items():
+        info, other = weights.tensors[name][1], written.tensors[name][1]
+        exact = _folded(as_tensor(read_tensor(weights, name), info), fold, rows)
+        stored = as_tensor(read_tensor(written, name), other)
+        if not torch.equal(stored, _stored(name, exact, info.dtype)):
+            raise CtxextError(f"{printable(name)} does not read back as it was to be written")
+
+
 def _tensors(
     weights: Weights, file: str, fold: Fold, meter: RoundingMeter
 ) -> Iterator[tuple[str, bytearray | memoryview]]:
@@ -177,13 +196,8 @@ def _tensors(
 
 
 def _folded(before: "torch.Tensor", fold: Fold, rows: list[bool]) -> "torch.Tensor":
-    """Multiply the rows in float32: s w, or s (1 + w) - 1 where 1 is added."""
-    import torch
-
-    exact, chosen = before.float().clone(), torch.tensor(rows)
-    by_row, added = exact.view(len(rows), -1), 1.0 if fold.one_plus else 0.0
-    by_row[chosen] = (by_row[chosen] + added) * fold.scale - added
-    return exact
+    """Multiply the rows in float32."""
+    return RowScales([fold.scale if row else 1.0 for row in rows], fold.one_plus).of(before)
 
 
 def _stored(name: str, exact: "torch.Tensor", dtype: str) -> "torch.Tensor":

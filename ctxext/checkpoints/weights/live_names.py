@@ -16,6 +16,10 @@ _PREFIXES: Final = (
     ("model.language_model.", "language_model."),
     ("model.language_model.", "model."),
     ("lm_head.", "language_model.lm_head."),
+    # Older files hold a decoder without its head, as it was saved alone (gpt2, bloom, opt).
+    ("model.", "backbone."),  # nemotron_h
+    ("transformer.", ""),
+    ("model.", ""),
 )
 Change = TypeVar("Change")
 

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 from ctxext.checkpoints.weights.adapter import Adapter
 from ctxext.checkpoints.weights.adapter_fit import check_fits
 from ctxext.checkpoints.weights.carry import link_or_copy
-from ctxext.checkpoints.weights.files import EMBEDDING, HEAD, INDEX, Weights, read_tensor
+from ctxext.checkpoints.weights.files import INDEX, Weights, read_tensor
 from ctxext.checkpoints.weights.low_rank import add_low_rank
 from ctxext.checkpoints.weights.numbers import CODES, FLOATS, as_bytes, as_tensor
 from ctxext.checkpoints.weights.rounding import Rounding, RoundingMeter
@@ -136,8 +136,8 @@ def _shapes(
     """List the output shard's tensors in order: name -> (dtype, shape)."""
     out = {name: (_dtype(info, dtype), info.shape) for name, info in header.tensors.items()}
     if extra:
-        _, embedding = base.tensors[EMBEDDING]
-        out[HEAD] = (_dtype(embedding, dtype), embedding.shape)
+        _, embedding = base.tensors[base.embedding]
+        out[base.head] = (_dtype(embedding, dtype), embedding.shape)
     return out
 
 
@@ -155,8 +155,8 @@ def _tensors(
     for name, (dtype, _) in shapes.items():
         info = header.tensors.get(name)
         if info is None:  # the new head
-            raw = read_tensor(base, EMBEDDING)
-            before = as_tensor(raw, base.tensors[EMBEDDING][1])
+            raw = read_tensor(base, base.embedding)
+            before = as_tensor(raw, base.tensors[base.embedding][1])
         else:
             raw = read_bytes(source, header, info)
             if dtype == info.dtype and not plan.adapter.changes(name):
@@ -174,6 +174,8 @@ def _tensors(
 def _merged(name: str, weight: "torch.Tensor", plan: Plan, updates: Any) -> "torch.Tensor | None":
     """Compute what a tensor of the base becomes, before it is rounded; None = itself."""
     adapter = plan.adapter
+    if scales := adapter.scaled.get(name):
+        return scales.of(weight)
     if bias := adapter.biases.get(name):
         new: torch.Tensor = weight.float() + updates.get_tensor(bias.key).float() * bias.scale
         return new
@@ -217,8 +219,8 @@ def _write_index(
     total = sum(
         info.elements * DTYPE_BYTES[_dtype(info, dtype)] for _, info in base.tensors.values()
     )
-    if HEAD in where and HEAD not in base.tensors:
-        _, info = base.tensors[EMBEDDING]
+    if base.head in where and base.head not in base.tensors:
+        _, info = base.tensors[base.embedding]
         total += info.elements * DTYPE_BYTES[_dtype(info, dtype)]
     metadata = {**base.index.get("metadata", {}), "total_size": total}
     index = {**base.index, "metadata": metadata, "weight_map": dict(where)}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ctxext.checkpoints.weights.adapter import Adapter
-from ctxext.checkpoints.weights.files import EMBEDDING, HEAD, Weights, read_weights
+from ctxext.checkpoints.weights.files import Weights, read_weights
 from ctxext.checkpoints.weights.numbers import CODES, FLOATS
 from ctxext.checkpoints.weights.safetensors_file import TensorInfo, printable
 from ctxext.errors import CtxextError
@@ -58,7 +58,7 @@ def verify_merge(
     chosen = _choose(base, written, adapter, sample, seed)
     with safe_open(adapter.file, framework="pt") as updates:
         for name in chosen:
-            source = name if name in base.tensors else EMBEDDING  # a head that was untied
+            source = name if name in base.tensors else base.embedding  # a head that was untied
             old_file, old = base.tensors[source]
             new_file, new = written.tensors[name]
             with (
@@ -76,11 +76,11 @@ def _check_listing(base: Weights, written: Weights, dtype: str, tied: bool) -> N
         raise CtxextError("--verify: the output's shards are not those of the base")
     old, new = base.tensors, written.tensors
     added, lost = set(new) - set(old), set(old) - set(new)
-    if lost or added - ({HEAD} if not tied else set()):
+    if lost or added - ({base.head} if not tied else set()):
         name = printable(sorted(lost or added)[0])
         raise CtxextError(f"--verify: the output {'lacks' if lost else 'adds'} {name!r}")
     for name, (_, info) in new.items():
-        _, source = old.get(name) or old[EMBEDDING]
+        _, source = old.get(name) or old[base.embedding]
         want = CODES[dtype] if source.dtype in FLOATS and dtype != "auto" else source.dtype
         if info.shape != source.shape or info.dtype != want:
             raise CtxextError(

@@ -41,20 +41,36 @@ class Queries:
             rows: of the tensor.
             rotary_dim: dims of a head that turn, the first of them.
         """
-        heads, rest = divmod(rows, head_dim)
-        if rest or not heads:
+        heads = self.heads(rows, head_dim, kv_heads)
+        if heads is None:
             return None
-        turns = [dim < rotary_dim for dim in range(head_dim)]
-        still = [False] * head_dim
+        return [head is not None and r % head_dim < rotary_dim for r, head in enumerate(heads)]
+
+    def heads(self, rows: int, head_dim: int, kv_heads: int) -> list[int | None] | None:
+        """Tell the query head of every row, from 0; None = a row of keys or values.
+
+        Returns:
+            (rows,), all 0 for a norm that all heads share; None where they do not fit the heads.
+        """
+        count, rest = divmod(rows, head_dim)
+        if rest or not count:
+            return None
+        still = [None]
         if self.layout == "heads":
-            return turns * heads
-        if self.layout == "then-keys":
-            queries = heads - 2 * kv_heads
-            return turns * queries + still * 2 * kv_heads if queries > 0 else None
-        group, rest = divmod(heads, kv_heads)
-        if rest or group < 3:
-            return None
-        return (turns * (group - 2) + still * 2) * kv_heads
+            order: list[int | None] = list(range(count))
+        elif self.layout == "then-keys":
+            queries = count - 2 * kv_heads
+            if queries <= 0:
+                return None
+            order = [*range(queries), *still * 2 * kv_heads]
+        else:
+            group, rest = divmod(count, kv_heads)
+            if rest or group < 3:
+                return None
+            order = []
+            for first in range(0, kv_heads * (group - 2), group - 2):
+                order += [*range(first, first + group - 2), *still * 2]
+        return [head for head in order for _ in range(head_dim)]
 
 
 QUERIES: Final[dict[str, Queries]] = {
@@ -90,9 +106,17 @@ QUERIES: Final[dict[str, Queries]] = {
 }  # fmt: skip
 """By `model_type`; of others it was not measured."""
 
+STILL_QUERIES: Final[dict[str, Queries]] = {
+    **dict.fromkeys(("granitemoehybrid", "jamba"), Queries()),
+    "ctxext_lab": Queries(),
+    "nemotron_h": Queries("mixer.q_proj"),
+}
+"""The same, of types whose attention is told no positions: `tests/training/test_temperature.py`."""
+
 # The decoder's layers, and not those of a vision or audio part.
 _LAYER: Final = re.compile(
-    r"(?:(?:model|language_model|text_model|transformer|gpt_neox|decoder)\.)*(?:layers|h)\.(\d+)\.(.+)"
+    r"(?:(?:model|language_model|text_model|transformer|gpt_neox|decoder|backbone)\.)*"
+    r"(?:layers|h)\.(\d+)\.(.+)"
 )
 # A norm of queries is one more tensor that could scale them.
 _OTHER_NORM: Final = re.compile(r"\b(?:q_norm|qk_norm|q_layernorm|query_layernorm)\b")

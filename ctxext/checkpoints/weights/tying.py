@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ctxext.checkpoints.weights.adapter import Adapter
-from ctxext.checkpoints.weights.files import EMBEDDING, HEAD, Weights, read_tensor
+from ctxext.checkpoints.weights.files import Weights, read_tensor
 
 if TYPE_CHECKING:
     import torch
@@ -42,9 +42,10 @@ def plan_head(base: Weights, adapter: Adapter, updates: Any, *, tied: bool) -> P
     """
     warnings: list[str] = []
     adapter = _on_its_base(base, adapter, updates, warnings)
-    has_head, known = HEAD in base.tensors, EMBEDDING in base.tensors
+    pair = embedding, head = base.embedding, base.head
+    has_head, known = head in base.tensors, embedding in base.tensors
     if has_head and tied and known:
-        same = read_tensor(base, HEAD) == read_tensor(base, EMBEDDING)
+        same = read_tensor(base, head) == read_tensor(base, embedding)
         warnings.append(
             "the base says tie_word_embeddings and also holds an lm_head; the two are "
             + ("equal" if same else "different, so the flag is set to false")
@@ -55,12 +56,12 @@ def plan_head(base: Weights, adapter: Adapter, updates: Any, *, tied: bool) -> P
         warnings.append("the base has no lm_head, so tie_word_embeddings is set to true")
     elif has_head or not known:
         return Plan(adapter, False, None, tuple(warnings))
-    changed = [name for name in (EMBEDDING, HEAD) if adapter.changes(name)]
-    together = _trained_together(changed, adapter, updates)
+    changed = [name for name in pair if adapter.changes(name)]
+    together = _trained_together(changed, pair, adapter, updates)
     if together is not None:
-        stored = [EMBEDDING, HEAD] if has_head else [EMBEDDING]
+        stored = [embedding, head] if has_head else [embedding]
         return Plan(
-            _renamed(adapter, changed, together, stored),
+            _renamed(adapter, pair, together, stored) if changed else adapter,
             False,
             None if tied else True,
             tuple(warnings),
@@ -72,7 +73,9 @@ def plan_head(base: Weights, adapter: Adapter, updates: Any, *, tied: bool) -> P
     return Plan(adapter, not has_head, False, tuple(warnings))
 
 
-def _trained_together(changed: list[str], adapter: Adapter, updates: Any) -> str | None:
+def _trained_together(
+    changed: list[str], pair: tuple[str, str], adapter: Adapter, updates: Any
+) -> str | None:
     """Name the tensor whose change is the one matrix's ("" = none is); None = two matrices."""
     if not changed:
         return ""
@@ -85,7 +88,7 @@ def _trained_together(changed: list[str], adapter: Adapter, updates: Any) -> str
     replaced = [adapter.replaced.get(name) for name in changed]
     factors = [adapter.low_rank.get(name) for name in changed]
     if all(replaced) and not any(factors):
-        return EMBEDDING if bool((read(replaced[0]) == read(replaced[1])).all()) else None
+        return pair[0] if bool((read(replaced[0]) == read(replaced[1])).all()) else None
     embedding, head = factors
     if any(replaced) or embedding is None or head is None or embedding.scale != head.scale:
         return None
@@ -94,18 +97,16 @@ def _trained_together(changed: list[str], adapter: Adapter, updates: Any) -> str
     # B A of the head is the transpose of that of the embedding.
     pairs = [(read(embedding.a).T, read(head.b)), (read(embedding.b).T, read(head.a))]
     same = all(x.shape == y.shape and bool((x == y).all()) for x, y in pairs)
-    return EMBEDDING if same else None
+    return pair[0] if same else None
 
 
-def _renamed(adapter: Adapter, changed: list[str], name: str, stored: list[str]) -> Adapter:
+def _renamed(adapter: Adapter, pair: tuple[str, str], name: str, stored: list[str]) -> Adapter:
     """Put the adapter's change of `name` under every name that is stored."""
 
     def of(entries: Mapping[str, Any]) -> dict[str, Any]:
-        others = {key: value for key, value in entries.items() if key not in (EMBEDDING, HEAD)}
+        others = {key: value for key, value in entries.items() if key not in pair}
         return others | (dict.fromkeys(stored, entries[name]) if name in entries else {})
 
-    if not changed:
-        return adapter
     return replace(adapter, replaced=of(adapter.replaced), low_rank=of(adapter.low_rank))
 
 
@@ -118,7 +119,7 @@ def _on_its_base(base: Weights, adapter: Adapter, updates: Any, warnings: list[s
     replaced = {
         name: key
         for name, key in adapter.replaced.items()
-        if name not in (EMBEDDING, HEAD) or not _is_the_bases(base, name, key, updates)
+        if name not in (base.embedding, base.head) or not _is_the_bases(base, name, key, updates)
     }
     for name, key in adapter.copies.items():
         if not _is_the_bases(base, name, key, updates):
@@ -134,7 +135,7 @@ def _is_the_bases(base: Weights, name: str, key: str, updates: Any) -> bool:
     """Tell whether an adapter's tensor is the base's, perhaps rounded to the adapter's dtype."""
     from safetensors import safe_open
 
-    stored = name if name in base.tensors else EMBEDDING
+    stored = name if name in base.tensors else base.embedding
     if stored not in base.tensors:
         return False
     file, info = base.tensors[stored]

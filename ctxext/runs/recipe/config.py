@@ -16,6 +16,8 @@ ALL_LINEAR = "all-linear"
 ATTENTION_OF_LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj")
 """The matrices of attention, by the names that most families have for them."""
 LLAMA_MATRICES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+LORA, FULL, ROWS = "lora", "full", "position-rows"
+TEMPERATURE, HEADS = "temperature", "head-temperature"
 # Far above what anybody means, and far below what an estimate or a library stumbles over.
 _MOST_STEPS, _MOST_ROWS, _MOST_TEXT = 10**9, 10**6, 10**15
 
@@ -132,7 +134,10 @@ class TrainConfig:
     """How a model is trained.
 
     Attributes:
-        what: `lora`: adapters (section `lora`); `full`: every weight, in float32.
+        what: `lora`: adapters (section `lora`); `full`: every weight, in float32; `position-rows`:
+            the rows of a learned position table that an extension made anew (all rows where none
+            is recorded); `temperature`: one number by which all attention without positions is
+            sharpened; `head-temperature`: one for each head of each such layer.
         quantize: `4bit`: the frozen base in NF4 (QLoRA); merged against the base as it is stored.
         attention: `s2`: LongLoRA's shifted sparse attention, in training only.
         seq_length: tokens in a row; 0 = the checkpoint's whole window.
@@ -160,7 +165,7 @@ class TrainConfig:
         pose_chunks: pieces that a row is cut into for that.
     """
 
-    what: str = bounded("lora", words=("lora", "full"))
+    what: str = bounded("lora", words=(LORA, FULL, ROWS, TEMPERATURE, HEADS))
     quantize: str = bounded("none", words=("none", "4bit"))
     attention: str = bounded("sdpa", words=("sdpa", "s2"))
     seq_length: int = bounded(0, least=0, most=MOST_TOKENS, unit=TOKENS)
@@ -199,7 +204,13 @@ class TrainConfig:
                 f"{self.seq_length}",
                 f"e.g. --seq-length {max(self.seq_length // 8, 1) * 8}",
             )
-        if self.what == "full" and self.quantize != "none":
+        if self.what not in (LORA, FULL) and self.weight_decay:
+            raise BadInput(
+                f"train.what: {self.what} knows no weight decay, and train.weight_decay is "
+                f"{self.weight_decay:g}",
+                "leave it out: it would pull to zero what has to stay",
+            )
+        if self.what == FULL and self.quantize != "none":
             raise BadInput(
                 "train.what: full trains every weight, and --quantize freezes them in 4 bits",
                 "leave out one of the two",
@@ -286,12 +297,18 @@ class FinetuneConfig:
                 "--shard cannot cut the 4-bit weights of --quantize",
                 "leave out one of the two",
             )
-        if self.train.what != "full":
+        if self.train.what not in (LORA, FULL) and self.parallel.shard > 1:
+            raise BadInput(
+                f"train.what: {self.train.what} trains too little to be shared out, and --shard is "
+                "given",
+                "leave --shard out",
+            )
+        if self.train.what == LORA:
             return
         for option in fields(self.lora):
             if getattr(self.lora, option.name) != option.default:
                 raise BadInput(
-                    f"train.what: full has no adapters, and lora.{option.name} is set",
+                    f"train.what: {self.train.what} has no adapters, and lora.{option.name} is set",
                     "leave section lora out, or train.what",
                 )
 

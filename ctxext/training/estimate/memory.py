@@ -9,14 +9,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ctxext.checkpoints.config.heads import HEADS, WIDTHS, first_of
 from ctxext.runs.numbers import whole
 
 _FLOAT = 4
 LOGITS_AT_ONCE = 128 * 2**20  # bytes, for `auto_loss_chunk`
 _MOST_CHUNK, _LEAST_CHUNK = 1024, 64
-EAGER = ("gemma2", "gpt_oss")  # soft-capped or with sinks: no fused attention on a CPU
+# Soft-capped or with sinks, so that attention is not fused on a CPU; or never fused.
+EAGER = ("gemma2", "gpt_oss", "bloom", "gpt_neo", "mpt", "xglm")
 _QK_NORMS = ("qwen3", "qwen3_moe", "gemma3", "gemma3_text")
 _FOUR_NORMS = ("gemma2", "gemma3", "gemma3_text")
+_LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+_INNER = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
+# Their MLP is four times as wide as the model where no key says so.
+_FOUR_TIMES = ("bloom", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "mpt")
 
 
 @dataclass(frozen=True)
@@ -60,25 +66,25 @@ class Shape:
             BadInput: one is no positive whole number.
         """
 
-        def size(name: str) -> int:
-            number = whole(config, name, where)
+        def size(*names: str) -> int:
+            number = first_of(config, names, where)
             if number is None:
-                raise KeyError(name)
+                raise KeyError(names[0])
             return number
 
         model_type = config.get("model_type", "")
-        heads = size("num_attention_heads")
+        heads, hidden = size("num_attention_heads", *HEADS), size("hidden_size", *WIDTHS)
+        inner = _maybe(config, "moe_intermediate_size", where) or first_of(config, _INNER, where)
         window = _maybe(config, "sliding_window", where)
         if config.get("use_sliding_window") is False:  # Qwen2 has a window that it does not use
             window = None
         return cls(
-            hidden=size("hidden_size"),
-            intermediate=_maybe(config, "moe_intermediate_size", where)
-            or size("intermediate_size"),
-            layers=size("num_hidden_layers"),
+            hidden=hidden,
+            intermediate=inner or (4 * hidden if model_type in _FOUR_TIMES else size(*_INNER)),
+            layers=size(*_LAYERS),
             heads=heads,
             kv_heads=_maybe(config, "num_key_value_heads", where) or heads,
-            head_dim=_maybe(config, "head_dim", where) or size("hidden_size") // heads,
+            head_dim=_maybe(config, "head_dim", where) or hidden // heads,
             vocabulary=size("vocab_size"),
             experts_used=_maybe(config, "num_experts_per_tok", where) or 1,
             window=window,

@@ -1,6 +1,6 @@
 """One forward and backward pass of a run, as estimates see it."""
 
-from ctxext.runs.recipe.config import LLAMA_MATRICES, FinetuneConfig
+from ctxext.runs.recipe.config import FULL, LLAMA_MATRICES, LORA, FinetuneConfig
 from ctxext.training.estimate.memory import Pass, auto_loss_chunk
 
 
@@ -13,13 +13,13 @@ def pass_from(config: FinetuneConfig, *, vocabulary: int, width: int) -> Pass:
         width: bytes of a number in the weights.
     """
     train, lora = config.train, config.lora
-    full = train.what == "full"
+    full, adapted = train.what == FULL, train.what == LORA
     return Pass(
         batch=train.batch_size,
         length=train.seq_length // config.parallel.context,
         width=width,
-        targets=LLAMA_MATRICES if full else lora.matrices,
-        rank=0 if full else lora.rank,
+        targets=LLAMA_MATRICES if full else lora.matrices if adapted else (),
+        rank=lora.rank if adapted else 0,
         dropout=lora.dropout > 0,
         train_norms=full or lora.train_norms,
         train_head=full or lora.train_embeddings,

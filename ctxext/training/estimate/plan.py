@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from ctxext.machine.host_memory import parked_bytes
 from ctxext.machine.memory import USABLE
-from ctxext.runs.recipe.config import FinetuneConfig
+from ctxext.runs.recipe.config import FULL, HEADS, ROWS, TEMPERATURE, FinetuneConfig
 from ctxext.training.estimate.flops import Flops, pass_flops
 from ctxext.training.estimate.memory import (
     Pass,
@@ -130,8 +130,12 @@ class Switch:
 def trained_parameters(base: Base, config: FinetuneConfig) -> int:
     """Count the numbers that the optimizer moves."""
     shape, lora = base.shape, config.lora
-    if config.train.what == "full":
+    if config.train.what == FULL:
         return base.parameters
+    if config.train.what == ROWS:
+        return shape.hidden * max(config.train.seq_length, config.train.pose_target)
+    if config.train.what in (TEMPERATURE, HEADS):
+        return shape.layers * shape.heads if config.train.what == HEADS else 1
     count = adapter_parameters(shape, lora.matrices, lora.rank)
     if lora.train_norms:
         count += shape.hidden * (shape.norms * shape.layers + 1)
@@ -145,7 +149,7 @@ def base_bytes(base: Base, config: FinetuneConfig) -> int:
     """Count the bytes of frozen weights; when all are trained, of the copies that autocast keeps of
     the layers' (`head_bytes` has the head's, and an embedding needs none)."""
     tables = base.shape.vocabulary * base.shape.hidden * (1 if base.tied else 2)
-    if config.train.what == "full":
+    if config.train.what == FULL:
         return 0 if base.width == 4 else weights_bytes(base.parameters - tables, base.width)
     if config.train.quantize == "4bit":
         return int((base.parameters - tables) * _NF4_BYTES) + tables * base.width
@@ -159,7 +163,7 @@ def planned_gathered(base: Base, config: FinetuneConfig) -> int:
     """
     if config.parallel.shard == 1:
         return 0
-    full = config.train.what == "full"
+    full = config.train.what == FULL
     width = 4 if full else base.width
     tables = base.shape.vocabulary * base.shape.hidden * (1 if base.tied else 2)
     layer = (base.parameters - tables) // base.shape.layers
@@ -215,7 +219,7 @@ def fits(memory: Memory, machine: Machine) -> bool:
 
 def planned_flops(base: Base, config: FinetuneConfig, recomputed: int) -> Flops:
     """Count the arithmetic of one pass on one process."""
-    full = config.train.what == "full"
+    full = config.train.what == FULL
     return pass_flops(base.shape, planned_pass(base, config), recomputed, full=full)
 
 

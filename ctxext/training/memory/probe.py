@@ -78,7 +78,7 @@ def _one_layer(config: Any, lora: LoraConfig, device: torch.device, dtype: torch
     small.num_hidden_layers, small.vocab_size = 1, _FEWEST
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):  # of a vocabulary that is gone
         setattr(small, name, None)
-    if getattr(small, "layer_types", None):
+    if getattr(small, "layer_types", None) and not hasattr(type(small), "layer_types"):
         small.layer_types = small.layer_types[:1]
     model = transformers.AutoModelForCausalLM.from_config(small, dtype=dtype).to(device)
     return add_adapters(model, replace(lora, train_embeddings=False), "probe").train()

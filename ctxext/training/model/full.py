@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from ctxext.checkpoints.weights.files import Weights
+from ctxext.checkpoints.weights.live_names import stored_name
 from ctxext.errors import BadInput
 
 PREFIX = "model."
@@ -30,7 +31,7 @@ def train_all(model: Any, weights: Weights) -> Any:
     """
     stored = {name: info.shape for name, (_, info) in weights.tensors.items()}
     for name, parameter in model.named_parameters():
-        if stored.get(name) != tuple(parameter.shape):
+        if stored.get(stored_name(name, stored)) != tuple(parameter.shape):
             raise BadInput(
                 f"train.what: full cannot write {name!r} back: the checkpoint has no such tensor",
                 "train adapters instead: train.what=lora",

@@ -65,27 +65,15 @@ def add_adapters(model: Any, config: LoraConfig, base_name: str) -> Any:
         base_name: what the adapter calls its base; never an absolute path.
 
     Raises:
-        BadInput: a name in `config.targets` that matches no linear layer.
+        BadInput: a name in `config.targets` that matches no linear layer, or tied embeddings that
+            peft cannot train.
     """
     import peft
+    from peft.utils.constants import EMBEDDING_LAYER_NAMES
 
     decoder = text_decoder(model)
-    paths = [name for name, m in decoder.named_modules() if isinstance(m, nn.Linear)]
-    linear = {name.rpartition(".")[2] for name in paths}
-    head = {"lm_head", "embed_tokens"}
-    every = ALL_LINEAR in config.targets
-    if config.targets == ATTENTION_OF_LLAMA and not linear.issuperset(ATTENTION_OF_LLAMA):
-        every = True  # nobody asked for these names, and the model has others
-    left_out = head | (_OF_EXPERTS if _fuses_experts(decoder) else set())
-    targets = sorted(linear - left_out) if every else list(config.targets)
-    for target in targets:
-        if target not in linear or target in head:
-            raise BadInput(
-                f"lora.targets names '{target}', which is no linear layer of this model",
-                f"it has: {', '.join(sorted(linear - head))}",
-            )
-    if decoder is not model:  # names alone would match the parts that see and hear, too
-        targets = _paths(model, decoder, targets)
+    ends = _embedding_and_head(model)
+    targets, turned = _targets(model, decoder, config, ends)
     tied = bool(getattr(model.config, "tie_word_embeddings", False))
     saved: list[str] = []
     if config.train_norms:
@@ -93,7 +81,13 @@ def add_adapters(model: Any, config: LoraConfig, base_name: str) -> Any:
         if decoder is not model:
             saved = _paths(model, decoder, saved)
     if config.train_embeddings:
-        saved += ["embed_tokens"] if tied else ["embed_tokens", "lm_head"]
+        if tied and ends[0] not in EMBEDDING_LAYER_NAMES:
+            raise BadInput(
+                f"lora.train_embeddings: peft would part this model's {ends[0]} from its head, "
+                "which is tied to it",
+                "leave it out, or train every weight: train.what=full",
+            )
+        saved += ends[:1] if tied else ends
     lora = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
@@ -102,6 +96,7 @@ def add_adapters(model: Any, config: LoraConfig, base_name: str) -> Any:
         modules_to_save=saved or None,
         use_rslora=config.rslora,
         use_dora=config.dora,
+        fan_in_fan_out=turned,
         # Without it a trained tied embedding parts from its head, and the merge is wrong.
         ensure_weight_tying=config.train_embeddings and tied,
         task_type="CAUSAL_LM",
@@ -117,6 +112,58 @@ def add_adapters(model: Any, config: LoraConfig, base_name: str) -> Any:
     return wrapped
 
 
+def _targets(
+    model: Any, decoder: Any, config: LoraConfig, ends: list[str]
+) -> tuple[list[str], bool]:
+    """List the layers that get an adapter, and tell whether they keep matrices as (in, out).
+
+    Args:
+        ends: names of the embedding and the head.
+
+    Raises:
+        BadInput: a name in `config.targets` that matches no linear layer.
+    """
+    from transformers.pytorch_utils import Conv1D
+
+    kinds = {_short(n): type(m) for n, m in decoder.named_modules() if _is_linear(m)}
+    linear, head = set(kinds), {"lm_head", "embed_tokens", *ends}
+    every = ALL_LINEAR in config.targets
+    if config.targets == ATTENTION_OF_LLAMA and not linear.issuperset(ATTENTION_OF_LLAMA):
+        every = True  # nobody asked for these names, and the model has others
+    left_out = head | (_OF_EXPERTS if _fuses_experts(decoder) else set())
+    targets = sorted(linear - left_out) if every else list(config.targets)
+    for target in targets:
+        if target not in linear or target in head:
+            raise BadInput(
+                f"lora.targets names '{target}', which is no linear layer of this model",
+                f"it has: {', '.join(sorted(linear - head))}",
+            )
+    turned = any(issubclass(kinds[target], Conv1D) for target in targets)
+    if decoder is not model:  # names alone would match the parts that see and hear, too
+        targets = _paths(model, decoder, targets)
+    return targets, turned
+
+
+def _is_linear(module: Any) -> bool:
+    """Tell whether a module multiplies by a matrix; GPT-2 has a class of its own for it."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def _short(path: str) -> str:
+    """Name a module by the last word of its path, or the last two where that is a number."""
+    words = path.split(".")
+    return ".".join(words[-2:] if words[-1].isdigit() else words[-1:])
+
+
+def _embedding_and_head(model: Any) -> list[str]:
+    """Name the token embedding and the head, by the last words of their paths."""
+    modules = model.get_input_embeddings(), model.get_output_embeddings()
+    paths = {id(module): path for path, module in model.named_modules()}
+    return [paths[id(module)].rpartition(".")[2] for module in modules]
+
+
 def _fuses_experts(decoder: Any) -> bool:
     """Tell whether experts stand in one tensor, which is no linear layer."""
     return any(
@@ -130,7 +177,7 @@ def _paths(model: Any, decoder: Any, names: list[str]) -> list[str]:
     return [
         path
         for path, module in model.named_modules()
-        if id(module) in inside and path.rpartition(".")[2] in names
+        if id(module) in inside and _short(path) in names
     ]
 
 

@@ -1,36 +1,34 @@
-"""The adapter that a run leaves: peft's files, and the rope that it was trained under."""
+"""The adapter that a run leaves: peft's files, and the position encoding it was trained under."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.weights.adapter import ROPE_KEY
 from ctxext.checkpoints.weights.files import ADAPTER_CONFIG
+from ctxext.checkpoints.weights.position_hash import POSITION_KEY, position_sha256
 from ctxext.checkpoints.weights.safetensors_file import set_metadata
-from ctxext.errors import CtxextError
 from ctxext.machine.launch import Launch
 from ctxext.runs.json_file import dump_json, read_json_object
 from ctxext.runs.output import beside
 from ctxext.training.model.lora import LossModel, trained_tensors
+from ctxext.training.run.setting import Base
 from ctxext.training.run.state import whole_trained
 
 
-def write_adapter(model: LossModel, folder: Path, position: Position, launch: Launch) -> None:
-    """Write a peft adapter whose metadata carries the hash of the rope it was trained under.
+def write_adapter(model: LossModel, folder: Path, base: Base, launch: Launch) -> None:
+    """Write a peft adapter whose metadata carries the hash of the encoding it was trained under.
 
     All ranks call this together; rank 0 writes.
     """
     trained = whole_trained(model, keep=launch.main)
-    launch.on_main(lambda: _write(model, trained, folder, position))
+    launch.on_main(lambda: _write(model, trained, folder, base))
 
 
-def _write(
-    model: LossModel, trained: Mapping[str, torch.Tensor], folder: Path, position: Position
-) -> None:
-    if position.rope is None:
-        raise CtxextError("an adapter needs a rotary checkpoint")
+def _write(model: LossModel, trained: Mapping[str, torch.Tensor], folder: Path, base: Base) -> None:
+    key = ROPE_KEY if base.position.rope is not None else POSITION_KEY
+    sha256 = position_sha256(base.position, base.source.folder)
     names = {id(parameter): name for name, parameter in trained_tensors(model).items()}
     with beside(folder) as staging:
         model.model.save_pretrained(
@@ -45,9 +43,7 @@ def _write(
         )
         (staging / "README.md").unlink(missing_ok=True)  # peft's template; push writes a real card
         _sort_sets(staging / ADAPTER_CONFIG)
-        set_metadata(
-            staging / "adapter_model.safetensors", {"format": "pt", ROPE_KEY: position.rope.sha256}
-        )
+        set_metadata(staging / "adapter_model.safetensors", {"format": "pt", key: sha256})
 
 
 def _sort_sets(file: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.live.check import check_live_rope
 from ctxext.checkpoints.live.tiling import smaller_tiles
-from ctxext.errors import CtxextError
+from ctxext.errors import BadInput, CtxextError
 from ctxext.training.model.batch import Batch
 from ctxext.training.model.lora import LossModel
 from ctxext.training.model.loss import IGNORED
@@ -18,6 +18,7 @@ from ctxext.training.parallel.sharding import evaluated, inside
 
 _SLICE = 256  # tokens of the first row on which both losses are computed
 _TOLERANCE = 1e-3
+_APART = 16  # tokens of each of the two documents that have to stay apart
 
 
 def check_rope(model: Any, position: Position) -> None:
@@ -93,6 +94,44 @@ def check_loss(model: LossModel, batch: Batch, plain: float, mesh: Mesh | None =
             "this is a bug of ctxext with this model; please report it",
         )
     return difference
+
+
+@torch.no_grad()
+def check_documents(model: LossModel, batch: Batch) -> None:
+    """Check that a document reads nothing of the one before it in its row.
+
+    Not every class attends through transformers' interface, and some find out from the ids' order
+    alone where tokens sit: what was asked of them they pass over in silence.
+
+    Args:
+        model: as trained.
+        batch: from whose first row two short documents are cut.
+
+    Raises:
+        BadInput: the documents are read as one text.
+    """
+    ids = batch.input_ids[:1, : 2 * _APART]
+    half = ids.shape[1] // 2
+    if not half:
+        return
+    # As different as two texts can be: what comes first must not matter.
+    other = torch.cat([(ids[:, :half].flip(1) - 1).clamp(min=0), ids[:, half:]], dim=1)
+    places = torch.arange(half, device=ids.device)
+    positions = torch.cat([places, places[: ids.shape[1] - half]])[None]
+    labels = ids.roll(-1, 1).index_fill(1, places, IGNORED)
+    training = model.training
+    model.eval()
+    first, second = (
+        float(evaluated(model, Batch(each, labels, positions))) for each in (ids, other)
+    )
+    model.train(training)
+    # The same sums but for what is masked: in half precision kernels may still add in other order.
+    exact = not torch.is_autocast_enabled(ids.device.type)
+    if not abs(first - second) <= (1e-5 if exact else _TOLERANCE) * max(abs(first), 1e-12):
+        raise BadInput(
+            "data.documents: separate: the attention of this model reads across documents",
+            "use data.documents: stream",
+        )
 
 
 def _transformers_loss(model: Any, batch: Batch) -> float:

@@ -12,16 +12,17 @@ from ctxext.checkpoints.live.load import device_of, load_model
 from ctxext.checkpoints.weights.files import read_weights
 from ctxext.machine.launch import Launch
 from ctxext.runs.log import StepLog
-from ctxext.runs.recipe.config import FinetuneConfig
+from ctxext.runs.recipe.config import FULL, HEADS, LORA, ROWS, TEMPERATURE, FinetuneConfig
 from ctxext.runs.rows.training import RunState, StepRow
 from ctxext.training.attention.documents import separate_documents
 from ctxext.training.attention.shifted import use_shifted_attention
 from ctxext.training.attention.windows import use_windows
 from ctxext.training.memory.compiled import compile_layers
 from ctxext.training.memory.switches import fit_memory, loss_chunk_of
-from ctxext.training.model.batch import TrainingRows
+from ctxext.training.model.batch import Batch, TrainingRows
 from ctxext.training.model.full import train_all
 from ctxext.training.model.lora import LossModel, add_adapters, trained_groups
+from ctxext.training.model.position_rows import train_rows
 from ctxext.training.model.precision import (
     dtype_of_run,
     narrow_embeddings,
@@ -29,6 +30,7 @@ from ctxext.training.model.precision import (
     under_autocast,
 )
 from ctxext.training.model.quantize import quantization
+from ctxext.training.model.temperature import train_temperature
 from ctxext.training.parallel.context import parallelize_context
 from ctxext.training.parallel.mesh import Mesh, make_mesh
 from ctxext.training.parallel.sharding import inside, shard_model
@@ -37,7 +39,13 @@ from ctxext.training.run.failures import explained
 from ctxext.training.run.loop import Prepared, train_steps
 from ctxext.training.run.optimizer import make_optimizer
 from ctxext.training.run.resume import begin_or_resume
-from ctxext.training.run.self_check import check_loss, check_rope, first_tokens, plain_loss
+from ctxext.training.run.self_check import (
+    check_documents,
+    check_loss,
+    check_rope,
+    first_tokens,
+    plain_loss,
+)
 from ctxext.training.run.setting import Base, Listeners, StartReport, Where
 from ctxext.training.run.state import (
     best_file,
@@ -57,7 +65,7 @@ class Trained:
     """How a run ended.
 
     Attributes:
-        adapter: its folder; None after full fine-tuning.
+        adapter: its folder; None where none was trained.
         tensors: what was trained, in the newest checkpoint of the run.
         log: its lines, on rank 0.
     """
@@ -78,7 +86,8 @@ def train_adapter(
 ) -> Trained:
     """Train on packed rows and write `out/adapter`, `out/log.jsonl`, `out/checkpoints`.
 
-    With `train.what: full` there is no adapter; the newest checkpoint of the run holds the weights.
+    Unless adapters are what is trained (`train.what`) there is none; the newest checkpoint of the
+    run holds the weights.
 
     Args:
         rows: the data, of `config.train.seq_length` tokens each.
@@ -96,7 +105,7 @@ def train_adapter(
     torch.manual_seed(train.seed)
     loaded = _load(base, config, where)
     parameters = sum(p.numel() for p in loaded.model.parameters())
-    model = _attach(loaded, base, config)
+    model, about = _attach(loaded, base, config)
     # First of all the weights go where they stay: no device may hold a sharded model before.
     shared = _share_out(model, launch, config.parallel.shard, loaded.accelerator)
     with explained(config, launch, half=loaded.half), loaded.accelerator.autocast():
@@ -105,7 +114,7 @@ def train_adapter(
         inside(model, partial(check_head, ids=first.input_ids))
         plain = plain_loss(model, first) if train.self_check else None
         # Attention before the switches: how much memory is left for them depends on it.
-        _use_attention(model, mesh, rows, config, loaded.accelerator.device)
+        _use_attention(model, mesh, rows, config, first)
         plan = fit_memory(model.model, config, launch, loaded.width)
         # Before a checkpoint is put back: the plain loss is that of what was initialised.
         difference = None if plain is None else check_loss(model, first, plain, mesh)
@@ -115,7 +124,7 @@ def train_adapter(
     if train.compile:  # after the self-check, whose short row would be compiled too
         compile_layers(model.model)
     if listeners.start is not None and launch.main:
-        notes = (*loaded.notes, *plan.notes, *_cost(rows, config, state))
+        notes = (*loaded.notes, *about, *plan.notes, *_cost(rows, config, state))
         groups = tuple(trained_groups(model))
         listeners.start(StartReport(
             groups, parameters, train.steps, state.rows_per_step, rows.rows.seq_length,
@@ -131,15 +140,15 @@ def train_adapter(
 def _leave_adapter(
     model: LossModel, config: FinetuneConfig, state: RunState, base: Base, where: Where
 ) -> Path | None:
-    """Write the adapter of the last step, or of the best; None after full fine-tuning."""
-    if config.train.what != "lora":
+    """Write the adapter of the last step, or of the best; None where none was trained."""
+    if config.train.what != LORA:
         return None
     if config.validation.keep_best and state.step == config.train.steps:
         start_from(
             best_file(where.out), model, where.launch, called="which holds the best step",
             way_out="--resume --keep-last merges the last step instead",
         )  # fmt: skip
-    write_adapter(model, where.out / "adapter", base.position, where.launch)
+    write_adapter(model, where.out / "adapter", base, where.launch)
     return where.out / "adapter"
 
 
@@ -215,17 +224,24 @@ def _load(base: Base, config: FinetuneConfig, where: Where) -> _Loaded:
     return _Loaded(model, accelerator, half, width, dtypes.notes)
 
 
-def _attach(loaded: _Loaded, base: Base, config: FinetuneConfig) -> LossModel:
-    """Make trainable what the recipe trains, adapters or every weight, and put the loss on top."""
+def _attach(loaded: _Loaded, base: Base, config: FinetuneConfig) -> tuple[LossModel, list[str]]:
+    """Make trainable what the recipe trains, and put the loss on top; with sentences about it."""
     model = loaded.model
-    if config.train.what == "full":
+    what, notes = config.train.what, []
+    if what == FULL:
         wrapped = train_all(model, read_weights(base.source.folder))
+    elif what == ROWS:
+        wrapped, note = train_rows(model, base.source, base.position, half=loaded.half)
+        notes.append(note)
+    elif what in (TEMPERATURE, HEADS):
+        weights = read_weights(base.source.folder)
+        wrapped = train_temperature(model, weights, base.position, per_head=what == HEADS)
     else:
         wrapped = add_adapters(model, config.lora, base.name)
     if loaded.half:
         share_adapter_inputs(wrapped)
         narrow_embeddings(model)
-    return LossModel(wrapped, loss_chunk_of(wrapped, config)).train()
+    return LossModel(wrapped, loss_chunk_of(wrapped, config)).train(), notes
 
 
 def _share_out(model: LossModel, launch: Launch, shard: int, accelerator: Any) -> Any:
@@ -240,18 +256,19 @@ def _share_out(model: LossModel, launch: Launch, shard: int, accelerator: Any) -
 
 
 def _use_attention(
-    model: LossModel, mesh: Mesh, rows: TrainingRows, config: FinetuneConfig, device: torch.device
+    model: LossModel, mesh: Mesh, rows: TrainingRows, config: FinetuneConfig, first: Batch
 ) -> None:
-    """Let the layers attend as the rows and the ranks want it.
+    """Let the layers attend as the rows and the ranks want it; `first` is the first row's begin.
 
     Raises:
         BadInput: the model's attention cannot be replaced so.
     """
-    decoder = without_peft(model.model)
+    decoder, device = without_peft(model.model), first.input_ids.device
     if mesh.context_group is not None:
         parallelize_context(decoder, mesh)  # which keeps documents apart by itself
     elif rows.separate:
         separate_documents(decoder, device)
+        check_documents(model, first)
     else:
         use_windows(decoder, device, config.train.seq_length)
     if config.train.attention == "s2":

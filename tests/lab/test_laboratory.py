@@ -2,7 +2,11 @@
 
 import json
 import math
+import signal
+import subprocess
+import sys
 
+import psutil
 import pytest
 
 from ctxext.lab.setting import ENCODINGS
@@ -99,3 +103,27 @@ def test_a_budget_too_small_for_one_seed_says_what_one_takes(tmp_path):
     assert ran.returncode == 2
     assert "too small for one seed, which takes" in " ".join(ran.stderr.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_signal_ends_every_process_and_the_run_can_be_begun_anew(tmp_path):
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ctxext", "lab", "--preset", "smoke", "-o", str(out)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    # The note of what is going to be done comes once all processes are at work.
+    for line in process.stderr:
+        if "encodings x" in line:
+            break
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert children
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=60)
+    process.stderr.close()
+    assert process.returncode == 143
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive
+    assert not (out / "lab.json").exists()
+    refused = run_ctxext("lab", "--preset", "smoke", "-o", str(out))
+    assert refused.returncode == 2
+    assert "--overwrite" in refused.stderr

@@ -596,7 +596,7 @@ def _say_start(report: Any) -> None:
     if report.loss_difference is not None:
         console.print(
             f"self-check: the loss agrees with transformers' own to {report.loss_difference:.1e}, "
-            "rope is exact"
+            "and so do frequencies where there is a rope"
         )
     for note in report.notes:
         console.print(note)

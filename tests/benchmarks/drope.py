@@ -1,6 +1,6 @@
 """DroPE against YaRN at equal tokens: the demo's base (window 256) read at 8 times its window.
 
-    python tests/benchmarks/drope.py                       (six minutes of one core)
+    python tests/benchmarks/drope.py                       (about ten minutes of one core)
     python tests/benchmarks/drope.py --steps 1200
 
 Three runs of all weights on the built-in corpus with planted repeats, 4096 tokens a step:

@@ -1,4 +1,4 @@
-"""Checkpoints that are told of positions by no rope: from inspect to what is read at four times."""
+"""Checkpoints that are told of positions by no rope: from inspect to training at four times."""
 
 import json
 import re
@@ -10,6 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from ctxext.api.extend import extend
 from ctxext.errors import BadInput
+from ctxext.lab.decoder import LabConfig, LabForCausalLM
+from ctxext.lab.saved import save_decoder
 from support.command import run_ctxext
 from support.families import build_other
 
@@ -23,8 +25,8 @@ KINDS = {
     "falcon": ("alibi", "extrapolate", True),
     "xglm": ("sinusoidal", "extrapolate", True),
     "jamba": ("none", "extrapolate", True),
+    "ctxext_lab": ("none", "extrapolate", True),
 }
-SLOW = ("mpt", "falcon", "opt")
 CONFIG = "config.json"
 
 
@@ -40,6 +42,17 @@ def refused(*arguments):
     return json.loads(done.stdout)
 
 
+def build_lab(folder, model_type):
+    """Save the laboratory's own decoder without positions."""
+    torch.manual_seed(0)
+    config = LabConfig(
+        position_encoding="none", max_position_embeddings=128, hidden_size=32,
+        intermediate_size=64, num_hidden_layers=2,
+    )  # fmt: skip
+    save_decoder(LabForCausalLM(config), folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory):
     """A checkpoint of each type, built when it is asked for."""
@@ -47,7 +60,8 @@ def bases(tmp_path_factory):
 
     def base(model_type):
         if model_type not in made:
-            made[model_type] = build_other(root / model_type, model_type)
+            build = build_lab if model_type == "ctxext_lab" else build_other
+            made[model_type] = build(root / model_type, model_type)
         return made[model_type]
 
     return base
@@ -59,10 +73,7 @@ def loaded(folder):
     return model.eval()
 
 
-@pytest.mark.parametrize(
-    "model_type",
-    [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in KINDS],
-)
+@pytest.mark.parametrize("model_type", KINDS)
 def test_from_inspect_to_four_times_the_window(tmp_path, book, bases, model_type):
     base, (word, method, kept) = bases(model_type), KINDS[model_type]
     inspected = json.loads(ran("inspect", base, "--target", 512, "--json").stdout)
@@ -97,6 +108,11 @@ def test_from_inspect_to_four_times_the_window(tmp_path, book, bases, model_type
     assert all("has positions for 128 tokens" in error for error in ends)
     ran("eval-retrieval", out, "--lengths", "512", "--samples", 1, "--tasks", "passkey",
         "--data", book, "-o", tmp_path / "retrieval")  # fmt: skip
+    ran("finetune", out, "--data", book, "--seq-length", 512, "--steps", 5, "--batch-size", 1,
+        "-o", tmp_path / "run")  # fmt: skip
+    trained = loaded(tmp_path / "run" / "merged")
+    with torch.no_grad():
+        assert not torch.equal(trained(ids).logits, after)
 
 
 def test_a_dry_run_says_what_would_change(tmp_path, bases):

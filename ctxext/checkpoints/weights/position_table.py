@@ -3,6 +3,7 @@
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.tables import TABLES
 from ctxext.checkpoints.weights.files import Weights
+from ctxext.checkpoints.weights.safetensors_file import printable
 from ctxext.errors import BadInput
 
 
@@ -26,11 +27,14 @@ def position_table(weights: Weights, model_type: str) -> str:
     Raises:
         BadInput: there is none, or there are several.
     """
-    form = TABLES.get(model_type)
-    end = f".{form.name}" if form is not None else "?"
+    if model_type not in TABLES:
+        raise BadInput(f"where {model_type} keeps its table of positions is not known to ctxext")
+    end = f".{TABLES[model_type].name}"
     names = [name for name in weights.tensors if f".{name}".endswith(end)]
     if len(names) != 1:
+        shown = ", ".join(map(printable, names[:3])) or "none"
         raise BadInput(
-            f"which tensor of this {model_type} is its table of positions is not known to ctxext"
+            f"the weights have {len(names)} tables of positions ({shown}), and a {model_type} has "
+            f"one, *{end}"
         )
     return names[0]

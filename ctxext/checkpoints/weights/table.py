@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from ctxext.checkpoints.config.detect import Position
-from ctxext.checkpoints.config.tables import TABLES
 from ctxext.checkpoints.weights.carry import WeightsMode, link_or_copy
 from ctxext.checkpoints.weights.files import INDEX, Weights, read_tensor, read_weights
 from ctxext.checkpoints.weights.numbers import FLOATS, as_bytes, as_tensor
+from ctxext.checkpoints.weights.position_table import position_table
 from ctxext.checkpoints.weights.safetensors_file import (
     Header,
     TensorInfo,
@@ -114,27 +114,20 @@ def plan_table(weights: Weights, position: Position, extension: TableExtension) 
     Raises:
         BadInput: there is none, or two; it is quantised, or has other rows than the config says.
     """
-    form, spec, window = TABLES[position.model_type], position.spec, position.window
+    spec, window = position.spec, position.window
     if not isinstance(spec, TableSpec):
         raise TypeError("a checkpoint without a table is extended otherwise")
-    tensors = weights.tensors
-    names = [name for name in tensors if f".{name}".endswith(f".{form.name}")]
-    if len(names) != 1:
-        shown = ", ".join(map(printable, names[:3])) or "none"
-        raise BadInput(
-            f"the weights have {len(names)} tables of positions ({shown}), and a "
-            f"{position.model_type} has one, *.{form.name}"
-        )
-    info = tensors[names[0]][1]
+    tensors, name = weights.tensors, position_table(weights, position.model_type)
+    info = tensors[name][1]
     if info.dtype not in FLOATS:
         raise BadInput(
-            f"{printable(names[0])} is of dtype {info.dtype}, of which no rows can be made",
+            f"{printable(name)} is of dtype {info.dtype}, of which no rows can be made",
             "extend the unquantised checkpoint",
         )
     rows = spec.offset + window.max_position_embeddings
     if len(info.shape) != 2 or info.shape[0] != rows:
         raise BadInput(
-            f"{printable(names[0])} has the shape {list(info.shape)}, and the config says "
+            f"{printable(name)} has the shape {list(info.shape)}, and the config says "
             f"{window.max_position_embeddings} positions: {rows} rows"
         )
     if spec.window > window.max_position_embeddings:
@@ -143,11 +136,11 @@ def plan_table(weights: Weights, position: Position, extension: TableExtension) 
             f"{window.max_position_embeddings} positions only"
         )
     dropped = frozenset(
-        name
-        for name, (_, other) in tensors.items()
-        if _is_buffer(name, other.shape, window.max_position_embeddings)
+        each
+        for each, (_, other) in tensors.items()
+        if _is_buffer(each, other.shape, window.max_position_embeddings)
     )
-    return TableChange(names[0], info, spec, extension.source, dropped)
+    return TableChange(name, info, spec, extension.source, dropped)
 
 
 def _is_buffer(name: str, shape: tuple[int, ...], window: int) -> bool:

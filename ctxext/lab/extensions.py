@@ -30,6 +30,7 @@ def rope_methods() -> list[Method]:
         method
         for method in METHODS.values()
         if "rope" in method.applies_to
+        and method.of_rope
         and not (method.takes_back or method.required or method.top_key)
     ]
 

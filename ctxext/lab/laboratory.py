@@ -2,7 +2,7 @@
 
 import multiprocessing
 import os
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -22,7 +22,7 @@ from ctxext.lab.setting import LabSetting
 from ctxext.lab.statements import Evidence
 from ctxext.progress import Progress
 
-ROPE = "rope"
+ROPE, EXTENDED = "rope", "rope extended"
 
 
 def cores() -> int:
@@ -60,7 +60,7 @@ def run_laboratory(
         slowest = max(timing.result() for timing in timings)
         planned = fitted(setting, slowest, workers, budget)
         on_plan(planned)
-        trained, ropes = _all_jobs(pool, planned, models, on_progress)
+        trained, ropes = _all_jobs(pool, planned, models, workers, on_progress)
     except BrokenProcessPool as error:
         raise CtxextError(
             "a process of the laboratory was killed, or could not start",
@@ -83,34 +83,36 @@ def _every(setting: LabSetting) -> list[tuple[str, int]]:
 
 
 def _all_jobs(
-    pool: ProcessPoolExecutor, planned: Planned, models: Path, on_progress: Progress
+    pool: ProcessPoolExecutor, planned: Planned, models: Path, workers: int, on_progress: Progress
 ) -> tuple[list[Trained], dict[int, dict[str, Any]]]:
-    """Do every job; those that others wait for come first."""
+    """Do every job, at most one for each worker at a time: what others wait for, and what takes
+    longest, comes first, so that no core is idle at the end."""
     setting = planned.setting
-    jobs = sorted(_every(setting), key=lambda job: job[0] != ROPE)
-    total = len(jobs) + (len(setting.seeds) if ROPE in setting.encodings else 0)
-    running: dict[Future[Any], tuple[str, int]] = {
-        pool.submit(
-            train_and_measure, setting, encoding, seed, planned.steps, models / f"{encoding}-{seed}"
-        ): (encoding, seed)
-        for encoding, seed in jobs
-    }
+    waiting = deque(sorted(_every(setting), key=lambda job: job[0] != ROPE))
+    total = len(waiting) + (len(setting.seeds) if ROPE in setting.encodings else 0)
+    running: dict[Future[Any], tuple[str, int]] = {}
     trained: list[Trained] = []
     ropes: dict[int, dict[str, Any]] = {}
     on_progress("lab", 0, total, "")
-    while running:
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
-        for future in done:
-            encoding, seed = running.pop(future)
-            result = future.result()
-            if isinstance(result, Trained):
-                trained.append(result)
-                if encoding == ROPE:
-                    folder = models / f"{encoding}-{seed}"
-                    job = pool.submit(extend_rope, setting, seed, folder)
-                    running[job] = ("rope extended", seed)
+    while waiting or running:
+        while waiting and len(running) < workers:
+            encoding, seed = job = waiting.popleft()
+            if encoding == EXTENDED:
+                future: Future[Any] = pool.submit(extend_rope, setting, seed, models / f"{ROPE}-{seed}")
             else:
-                ropes[seed] = result
+                folder = models / f"{encoding}-{seed}"
+                future = pool.submit(
+                    train_and_measure, setting, encoding, seed, planned.steps, folder
+                )
+            running[future] = job
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            encoding, seed = running.pop(future)
+            if encoding == EXTENDED:
+                ropes[seed] = future.result()
+            else:
+                trained.append(future.result())
+                if encoding == ROPE:
+                    waiting.appendleft((EXTENDED, seed))
             on_progress("lab", len(trained) + len(ropes), total, f"{encoding}, seed {seed}")
     return trained, ropes
 

@@ -25,7 +25,7 @@ class LabSetting:
         tokens_per_step: of a batch.
         hidden_size, layers, heads: of the decoder.
         block: of the decoder, `llama` or `gpt2`.
-        rope_theta: at which, as in Llama, most pairs complete a turn in the trained window.
+        rope_theta: base of the rope's frequencies.
         windows: test rows of the longest length, for each seed.
         strings: rows in which recall is asked for, for each seed and distance.
         lora_steps: of every RoPE method at the longest length.
@@ -42,9 +42,9 @@ class LabSetting:
     hidden_size: int = 64
     layers: int = 2
     heads: int = 2
-    rope_theta: float = 100.0
+    rope_theta: float = 10_000.0
     block: str = "llama"
-    windows: int = 32
+    windows: int = 64
     strings: int = 48
     lora_steps: int = 40
     most_lora_steps: int = 120
@@ -67,11 +67,15 @@ class LabSetting:
         return tuple(pairwise(edges))
 
     def distances(self, length: int) -> tuple[int, ...]:
-        """List how far back strings stand in rows of a length, tokens."""
-        farthest = length - self.string
+        """List how far back strings stand in rows of a length, tokens.
+
+        None stands at the very beginning of a row, where every position is a trained one, and
+        where decoders find a string by its place.
+        """
+        farthest = length - 2 * self.string
         wanted = (self.train_length // 4, self.train_length // 2, *self.test_lengths)
         inside = [distance for distance in wanted if self.string <= distance < farthest]
-        return tuple(sorted({*inside, min(farthest, self.train_length - self.string), farthest}))
+        return tuple(sorted({*inside, farthest}))
 
     @property
     def string(self) -> int:

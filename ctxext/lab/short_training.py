@@ -21,7 +21,7 @@ from ctxext.lab.strings import Weights, planted_strings, tiled_strings
 if TYPE_CHECKING:
     from ctxext.lab.decoder import LabForCausalLM
 
-PEAK_LR = 4e-3
+PEAK_LR = 3e-3
 _BETAS, _CLIP = (0.9, 0.98), 1.0
 _INITIAL = 0.08  # of matrices of 64 columns; at transformers' 0.02 nothing is learned for long
 

@@ -97,8 +97,9 @@ def _all_jobs(
     while waiting or running:
         while waiting and len(running) < workers:
             encoding, seed = job = waiting.popleft()
+            future: Future[Any]
             if encoding == EXTENDED:
-                future: Future[Any] = pool.submit(extend_rope, setting, seed, models / f"{ROPE}-{seed}")
+                future = pool.submit(extend_rope, setting, seed, models / f"{ROPE}-{seed}")
             else:
                 folder = models / f"{encoding}-{seed}"
                 future = pool.submit(

@@ -20,7 +20,7 @@ EXACT: Final = 1e-9
 """Relative change of float64 logits that is rounding."""
 _FLAT = 0.1  # nats: a tenth of the perplexity
 _COLLAPSE = math.log(4 / 3)
-_NOTICED = 0.01  # relative change of logits that is no rounding
+_NOTICED = 0.001  # relative change of logits that is no rounding
 
 _SEED = "Positional Encodings"
 _ALIBI = "Press et al. 2022"

@@ -16,10 +16,10 @@ from ctxext.lab.measures import Measured, measure, order_change
 from ctxext.lab.pairs import ablate
 from ctxext.lab.saved import save_decoder
 from ctxext.lab.setting import LabSetting
-from ctxext.lab.short_training import train_decoder
+from ctxext.lab.short_training import stream, train_decoder
 from ctxext.lab.variants import VARIANTS
 
-_TIMED_STEPS = 10
+_TIMED_STEPS = 21
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,16 @@ def begin_worker() -> None:
 
 def seconds_per_step(setting: LabSetting) -> float:
     """Time the training steps of a run, the mean over its encodings."""
+    stream(held_out=False)
     total = 0.0
     for encoding in setting.encodings:
-        train_decoder(setting, encoding, 0, 2)
-        began = time.monotonic()
-        train_decoder(setting, encoding, 0, _TIMED_STEPS)
-        total += (time.monotonic() - began) / _TIMED_STEPS
+        ends: list[float] = []
+
+        def note(step: int, ends: list[float] = ends) -> None:
+            ends.append(time.monotonic())
+
+        train_decoder(setting, encoding, 0, _TIMED_STEPS, on_step=note)
+        total += (ends[-1] - ends[0]) / (_TIMED_STEPS - 1)
     return total / len(setting.encodings)
 
 

@@ -37,17 +37,17 @@ class LabSetting:
     test_lengths: tuple[int, ...] = (64, 128, 256, 512)
     seeds: tuple[int, ...] = (0, 1, 2, 3)
     steps: int = 3000
-    least_steps: int = 1500
+    least_steps: int = 1100
     tokens_per_step: int = 1024
     hidden_size: int = 64
     layers: int = 2
     heads: int = 2
     rope_theta: float = 10_000.0
     block: str = "llama"
-    windows: int = 64
-    strings: int = 48
-    lora_steps: int = 40
-    most_lora_steps: int = 120
+    windows: int = 48
+    strings: int = 32
+    lora_steps: int = 30
+    most_lora_steps: int = 100
 
     @property
     def longest(self) -> int:

@@ -9,6 +9,7 @@ from ctxext.errors import BadInput
 
 ENCODINGS: Final = ("sinusoidal", "learned", "rope", "alibi", "none")
 """The encodings of the laboratory's decoder, in the order in which they were invented."""
+_LONGEST: Final = 8192  # ALiBi's bias of so many tokens is half a gigabyte
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +138,10 @@ def chosen(
             f"--test-lengths: {', '.join(map(str, lengths))} do not fit a train length of {window}",
             f"give lengths from {window} on, the longest 2 to 64 times that",
         )
+    if lengths[-1] > _LONGEST:
+        raise BadInput(f"--test-lengths: {lengths[-1]} is more than {_LONGEST} tokens")
+    if not 0 <= first_seed < 2**31:
+        raise BadInput(f"--seed {first_seed} is not between 0 and 2**31")
     count = len(setting.seeds) if seeds is None else seeds
     if not 1 <= count <= 32:
         raise BadInput(f"--seeds {count} is not between 1 and 32")

@@ -82,6 +82,8 @@ def test_report_and_pictures_lie_beside(smoke):
         (["--train-length", "8"], ("--train-length", "32")),
         (["--test-lengths", "16,64"], ("--test-lengths", "64")),
         (["--test-lengths", "64"], ("--test-lengths", "2 to 64 times")),
+        (["--train-length", "512", "--test-lengths", "16k"], ("--test-lengths", "8192")),
+        (["--seed", "-1"], ("--seed",)),
         (["--budget", "soon"], ("--budget", "10m")),
         (["--budget", "1m", "--steps", "5"], ("--steps", "--budget")),
         (["--steps", "0"], ("--steps",)),

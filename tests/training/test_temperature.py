@@ -8,10 +8,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import ctxext
+import ctxext.lab.decoder
 from ctxext.checkpoints.live.load import load_model
 from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.checkpoints.weights.files import read_weights
 from ctxext.errors import BadInput
+from ctxext.runs.recipe.reader import find_recipe, read_recipe
 from ctxext.training.model.temperature import train_temperature
 from support.checkpoints import build_tiny
 from support.command import run_ctxext
@@ -25,6 +27,7 @@ STILL = {
                          "num_hidden_layers": 2},
     "nemotron_h": {"time_step_limit": [0.0, 1e9]},
     "smollm3": {"num_hidden_layers": 4, "no_rope_layers": [1, 1, 1, 0]},
+    "ctxext_lab": {"position_encoding": "none", "num_hidden_layers": 2},
 }  # fmt: skip
 
 
@@ -157,3 +160,14 @@ def test_what_turns_is_refused(tmp_path, book, tiny_llama):
     bloom = build_not_rotary(tmp_path / "bloom", "bloom")
     with pytest.raises(BadInput, match="its encoding is alibi"):
         ctxext.finetune(str(bloom), output_dir=tmp_path / "run", recipe=recipe(book, "temperature"))
+
+
+def test_the_shipped_recipe_trains(tmp_path, book):
+    base = built(tmp_path / "jamba", "jamba")
+    shipped = read_recipe(find_recipe("head-temperature"))
+    shipped["data"] = {"source": str(book)}
+    shipped["train"] |= {
+        "seq_length": 64, "steps": 2, "gradient_accumulation": 1, "warmup_steps": 0
+    }  # fmt: skip
+    done = ctxext.finetune(str(base), output_dir=tmp_path / "run", recipe=shipped)
+    assert (done.steps, done.adapter) == (2, None)

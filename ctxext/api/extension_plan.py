@@ -88,7 +88,7 @@ def plan_extension(opened: Opened, wanted: Wanted, *, fold: bool = False) -> Pla
     """
     source = opened.source
     recorded = read_record(source.folder)
-    _refuse_folded(source.name, recorded)
+    refuse_folded(source.name, recorded)
     if opened.position.doubts:
         raise opened.position.doubts[0]
     held, where = read_weights(source.folder), f"{source.name}/{CONFIG}"
@@ -204,7 +204,7 @@ def _refuse_second_table(where: str, recorded: RunRecord | None) -> None:
         raise extended_table(where, window.target)
 
 
-def _refuse_folded(name: str, recorded: RunRecord | None) -> None:
+def refuse_folded(name: str, recorded: RunRecord | None) -> None:
     """Refuse a checkpoint whose weights hold a part of an attention factor already.
 
     Raises:

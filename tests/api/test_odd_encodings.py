@@ -13,6 +13,7 @@ from ctxext.errors import BadInput, CtxextError
 from ctxext.lab.decoder import LabConfig, LabForCausalLM
 from ctxext.runs.recipe.extend_config import ExtendConfig
 from support.checkpoints import write_byte_tokenizer
+from support.command import run_ctxext
 from support.families import build_family
 from support.not_rotary import WINDOW, build_not_rotary
 
@@ -151,3 +152,22 @@ def test_the_card_of_a_table_speaks_of_no_rope(tmp_path):
     assert "fine-tuned in rows of its position table alone" in card
     assert "LoRA" not in card
     assert "| train.what | position-rows |" in card
+
+
+def test_inspect_recommends_nothing_that_extend_refuses(tmp_path):
+    base = lab(tmp_path / "base", "none")
+    sharp = extended(base, tmp_path / "4", method="temperature", factor=4)
+    target = ctxext.inspect(str(sharp), target=1024).target
+    assert target.recommendation.method is None
+    assert "folded into its weights" in target.recommendation.reason
+    assert ctxext.inspect(str(base), target=1024).target.recommendation.method
+
+
+def test_a_stopped_rope_is_not_said_to_turn(tmp_path):
+    base = build_family(tmp_path / "base", "llama", num_hidden_layers=1)
+    stopped = extended(base, tmp_path / "stopped", method="drop", factor=1)
+    for folder, words in ((base, "complete a turn"), (stopped, "none turns")):
+        said = run_ctxext("inspect", folder)
+        assert said.returncode == 0, said.stderr
+        (line,) = [x for x in said.stdout.splitlines() if x.startswith("rotary pairs")]
+        assert words in line

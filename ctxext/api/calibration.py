@@ -97,12 +97,18 @@ def best(rows: tuple[Calibrated, ...]) -> float:
 
 def _windows(opened: Opened, target: int, text: str) -> list[Tokens]:
     """Cut windows out of the documents that fill one, the first of each before any second."""
+    if not text:
+        raise BadInput("--calibrate is empty", "give a held-out text")
     source = Source(text)
-    source.check()
-    file = stored_tokens(
-        source, tokenizer_of(opened, trust_remote_code=False),
-        tokenizer_digest(opened.tokens_from.folder), None, _READ * target,
-    )  # fmt: skip
+    try:
+        source.check()
+        file = stored_tokens(
+            source, tokenizer_of(opened, trust_remote_code=False),
+            tokenizer_digest(opened.tokens_from.folder), None, _READ * target,
+        )  # fmt: skip
+    except BadInput as error:  # the readers' word for a text
+        said = str(error).replace("--data", "--calibrate", 1)
+        raise BadInput(said, error.hint, path=error.path) from error
     try:
         chosen = readable(file.lengths, target, source=file.source)
     except BadInput as error:

@@ -8,9 +8,9 @@ from typing import Any
 from ctxext.checkpoints.config.detect import Position, detect
 from ctxext.checkpoints.config.extendable import not_by_this
 from ctxext.checkpoints.config.patch import Patch, resolve_target
-from ctxext.checkpoints.config.patch_window import extended_table, plan_extended
+from ctxext.checkpoints.config.patch_window import SLOPE_FACTOR, extended_table, plan_extended
 from ctxext.checkpoints.config.quantised import refuse_quantised
-from ctxext.checkpoints.config.taken_back import plan_taking_back
+from ctxext.checkpoints.config.taken_back import plan_taking_back, unscaled
 from ctxext.checkpoints.config.temperature import SAID_BY, Split, split_temperature
 from ctxext.checkpoints.config.windows import Origin, states_window
 from ctxext.checkpoints.folder import CONFIG
@@ -88,7 +88,7 @@ def plan_extension(opened: Opened, wanted: Wanted, *, fold: bool = False) -> Pla
     """
     source = opened.source
     recorded = read_record(source.folder)
-    _refuse_folded(source.name, recorded)
+    refuse_folded(source.name, recorded)
     if opened.position.doubts:
         raise opened.position.doubts[0]
     held, where = read_weights(source.folder), f"{source.name}/{CONFIG}"
@@ -102,7 +102,7 @@ def plan_extension(opened: Opened, wanted: Wanted, *, fold: bool = False) -> Pla
         patch, rest = split.patch, split.rest
         folded = plan_fold(held, opened.position, rest)
         notes = [_fold_note(split, folded)]
-    elif isinstance(patch.extension, ScoreExtension):
+    elif isinstance(patch.extension, ScoreExtension) and patch.extension.scale != 1:
         refuse_quantised(opened.config, source, "fold", held)
         scale = patch.extension.scale
         queries = find_still_queries(held, opened.position, what=f"--method {patch.method}")
@@ -137,6 +137,8 @@ def _patch(
 ) -> Patch:
     """Compute the new config: further than before, or back to what it was."""
     if not wanted.method.takes_back:
+        if (slopes := unscaled(recorded).get(SLOPE_FACTOR)) is not None:  # the trained ones count
+            config = {**config, SLOPE_FACTOR: slopes}
         return plan_extended(
             config,
             position,
@@ -195,11 +197,14 @@ def _refuse_second_table(where: str, recorded: RunRecord | None) -> None:
         BadInput: the trained rows are not in it.
     """
     method = METHODS.get(recorded.method or "") if recorded else None
-    if method is not None and method.makes is TableExtension and recorded and recorded.window:
-        raise extended_table(where, recorded.window.target)
+    window = recorded.window if recorded else None
+    if window is None or method is None or method.makes is not TableExtension:
+        return
+    if window.target > window.original:  # at factor 1 every trained row is there
+        raise extended_table(where, window.target)
 
 
-def _refuse_folded(name: str, recorded: RunRecord | None) -> None:
+def refuse_folded(name: str, recorded: RunRecord | None) -> None:
     """Refuse a checkpoint whose weights hold a part of an attention factor already.
 
     Raises:
@@ -237,10 +242,10 @@ def planned_window(
         BadInput: as `extend`; the keys of the section are named.
     """
     position = detect(config, where=where, original_length=wanted.original_length, origin=origin)
+    chosen = taken_unasked(position) if wanted.method is None else get_method(wanted.method)
     asked = Wanted(
-        get_method(wanted.method), wanted.target, wanted.factor, wanted.parameters, wanted.sliding,
-        flag="extend.",
-    )  # fmt: skip
+        chosen, wanted.target, wanted.factor, wanted.parameters, wanted.sliding, flag="extend."
+    )
     patch = _patch(config, position, asked, None, where=where)
     return position_after(patch, position)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ctxext.api._arguments import checked
-from ctxext.api.extension_plan import planned_window
+from ctxext.api.extension_plan import planned_window, taken_unasked
 from ctxext.api.merge import MergeResult, merge, write_merged
 from ctxext.api.resumed_run import check_resumed
 from ctxext.api.stage_run import (
@@ -498,7 +498,8 @@ def at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:
             )
         raise BadInput(
             f"{flag} {reach} is beyond the window of {name}, {window.current} tokens",
-            f"add --method yarn --target {reach} to extend it first",
+            f"add --method {taken_unasked(opened.position).name} --target {reach} to extend it "
+            "first",
         )
     encoding = planned_position(config, opened).encoding
     if train.pose_target and encoding in ("alibi", "none"):

@@ -1,13 +1,14 @@
 """`ctxext inspect`: how a checkpoint encodes position, and what is suspicious about it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
 from ctxext.api._arguments import checked, maybe_tokens
 from ctxext.api._serving import Written, serving
+from ctxext.api.extension_plan import refuse_folded
 from ctxext.api.inspect_target import target_table
 from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import Position, reads_alike_in_transformers_4
@@ -23,6 +24,7 @@ from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.live.probe import Probe, probe as ask_a_random_model
 from ctxext.checkpoints.live.tokenizer import TOKENIZER, missing_tokenizer
 from ctxext.checkpoints.opened import Opened, open_checkpoint
+from ctxext.checkpoints.provenance import read_record
 from ctxext.checkpoints.weights.carry import TOKENIZER_CONFIG, fixed_lengths
 from ctxext.checkpoints.weights.files import Weights, read_weights, tied_head
 from ctxext.checkpoints.weights.safetensors_file import DTYPE_NAMES, dtype_bytes
@@ -36,7 +38,7 @@ from ctxext.engines.notes import engine_notes
 from ctxext.errors import BadInput
 from ctxext.methods import METHODS, name_of_scaling
 from ctxext.runs.json_file import finite, read_json_object
-from ctxext.runs.rows.inspect import Serving, TargetTable
+from ctxext.runs.rows.inspect import Recommendation, Serving, TargetTable
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ def inspect(
         methods=tuple(_methods(position, target)),
         warnings=tuple(dict.fromkeys(warnings)),
         serving=_serving(opened, model),
-        target=target_table(opened.config, position, target, quote(model)) if target else None,
+        target=_target(opened, target, quote(model)) if target else None,
         probe=probed,
     )
 
@@ -360,3 +362,15 @@ def _cut_suspicion(folder: Path, window: int) -> list[str]:
     if padded is not None:
         doubts.append(f"{TOKENIZER} pads every text to {padded} tokens (padding)")
     return doubts
+
+
+def _target(opened: Opened, target: int, model: str) -> TargetTable:
+    """Ask the methods, and recommend none where `extend` would refuse the weights."""
+    table = target_table(opened.config, opened.position, target, model)
+    try:
+        refuse_folded(opened.source.name, read_record(opened.source.folder))
+    except BadInput as error:
+        if table.recommendation.method is None:
+            return table
+        return replace(table, recommendation=Recommendation(reason=f"no method: {error}"))
+    return table

@@ -134,9 +134,13 @@ def _rope_lines(result: "InspectResult") -> list[tuple[str, str]]:
     if rope.attention_factor is not None and rope.attention_factor != 1:
         rows.append(("attention factor", f"{rope.attention_factor:.6g}"))
     if bands is not None:
+        from ctxext.checkpoints.config.still import stands_still
+
         fold = aliased(rope.inv_freq or [])
         alias = f", {fold} alias" if fold else ""
         said = f"{bands.complete} complete a turn in the trained window, {len(bands.slow)} never do"
+        if stands_still(result.position):
+            said = "none turns"
         rows.append(("rotary pairs", f"{bands.complete + len(bands.slow)}: {said}{alias}"))
     return rows
 

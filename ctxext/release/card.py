@@ -25,6 +25,7 @@ from ctxext.report.tables.retrieval import (
 )
 from ctxext.report.tables.text import perplexity, shown
 from ctxext.report.tables.training import config_value
+from ctxext.runs.recipe.config import FULL, HEADS, LORA, ROWS, TEMPERATURE
 from ctxext.runs.rows.perplexity import LengthRow, PerplexityResult
 from ctxext.runs.rows.record import (
     BaseCheckpoint,
@@ -39,6 +40,14 @@ if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
 _TEMPLATE = "card.md.jinja"
+# What `train.what` trained, to follow "fine-tuned".
+_TRAINED = {
+    LORA: "with LoRA",
+    FULL: "in all its weights",
+    ROWS: "in rows of its position table alone",
+    TEMPERATURE: "in one factor on its attention scores alone",
+    HEADS: "in one factor on the scores of each attention head alone",
+}
 
 
 @dataclass(frozen=True)
@@ -100,6 +109,29 @@ class CardFacts:
         return method is None or method.static
 
     @property
+    def of_rope(self) -> bool:
+        """Whether the method scales a rope; an unknown one is taken for such."""
+        method = METHODS.get(self.method)
+        return method is None or method.of_rope
+
+    @property
+    def writes(self) -> str:
+        """What of the checkpoint a method changed, beside the config of a rope; "" = nothing."""
+        if not self.of_rope:
+            return METHODS[self.method].writes
+        return "" if self.record.folded_attention_factor is None else "the weights of the queries"
+
+    @property
+    def trained_how(self) -> str:
+        """What was trained, to follow "fine-tuned"."""
+        return _TRAINED.get(self._what, _TRAINED[LORA])
+
+    @property
+    def _what(self) -> str:
+        recipe = self.trained.recipe if self.trained else None
+        return str(recipe.train.what) if recipe and recipe.train.what else LORA
+
+    @property
     def trained(self) -> Training | None:
         """The training, where there was a step of it."""
         training = self.record.training
@@ -128,8 +160,14 @@ class CardFacts:
             ["tokens", f"{training.tokens:,}"],
             ["nats/token", training.headline],
             ["learning rate", f"{train.lr} ({train.schedule})"],
-            ["LoRA", f"rank {lora.rank}, alpha {lora.alpha}"],
-            ["on", ", ".join([*lora.targets, *also])],
+            *(
+                [
+                    ["LoRA", f"rank {lora.rank}, alpha {lora.alpha}"],
+                    ["on", ", ".join([*lora.targets, *also])],
+                ]
+                if self._what == LORA
+                else [["train.what", self._what]]
+            ),
             ["seed", str(train.seed)],
         ]
         return ["what", "value"], lines
@@ -262,7 +300,7 @@ class CardFacts:
     def papers(self) -> list[str]:
         method = METHODS.get(self.method)
         papers = [f"{method.name}: {method.paper}"] if method else []
-        if self.trained:
+        if self.trained and self._what == LORA:
             papers.append("LoRA: arXiv:2106.09685; LongLoRA (norms, embeddings): arXiv:2309.12307")
         return papers
 
@@ -310,7 +348,8 @@ def _card_data(facts: CardFacts) -> "ModelCardData":
         if facts.is_this(row) and row.perplexity is not None  # else it exploded there
     ]
     license: Mapping[str, str] = facts.record.license
-    tags = ["long-context", "context-extension", "rope-scaling", facts.record.method, CARD_TAG]
+    scaled = "rope-scaling" if facts.of_rope else None
+    tags = ["long-context", "context-extension", scaled, facts.record.method, CARD_TAG]
     data = ModelCardData(
         base_model=facts.base_model,
         language=list(facts.record.language) or None,

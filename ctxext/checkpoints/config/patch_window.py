@@ -89,9 +89,17 @@ def plan_window(
     window, warnings = position.window, list[str]()
     if target == window.original:
         return _nothing(config, window, method, warnings)
-    if method.makes is TableExtension and window.source == RECORDED:
+    if (
+        method.makes is TableExtension
+        and window.source == RECORDED
+        and window.current > window.original
+    ):
         raise extended_table(where, window.current)
     new = dict(stated_part(config, position.part))
+    if sliding_window != "keep" and not any(x.attention == "sliding" for x in position.layers):
+        raise BadInput(
+            f"--sliding-window: no layer of this {position.model_type} slides", "leave it out"
+        )
     patch_sliding_window(new, position, target, sliding_window, warnings)
     extension = method(position.spec, target, **parameters)
     warnings += extension.notes
@@ -160,8 +168,6 @@ def _write(
             "raised: ctxext.json says it, and the tokenizer's model_max_length"
         )
     if isinstance(extension, SlopesExtension):
-        # What an earlier extension wrote is replaced; what the weights were trained with is not.
-        trained = 1.0 if position.window.source == RECORDED else slope_factor(config, "config.json")
-        config[SLOPE_FACTOR] = trained * extension.factor
+        config[SLOPE_FACTOR] = slope_factor(config, "config.json") * extension.factor
     if "dtype" in config and "torch_dtype" not in config:
         config["torch_dtype"] = config["dtype"]  # its name in transformers 4

@@ -207,7 +207,7 @@ def _stored(name: str, exact: "torch.Tensor", dtype: str) -> "torch.Tensor":
     stored = exact.to(getattr(torch, word)).contiguous()
     if not stored.isfinite().all():
         raise CtxextError(
-            f"--fold-attention-factor: {printable(name)!r} times the factor holds NaN, infinity "
-            f"or a number beyond {word}"
+            f"the attention factor in the weights: {printable(name)!r} times it holds NaN, "
+            f"infinity or a number beyond {word}"
         )
     return stored

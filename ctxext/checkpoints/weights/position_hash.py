@@ -1,7 +1,7 @@
 """Identify how a checkpoint tells positions, so that an adapter is merged under no other way.
 
 Of a rope it is the hash of the rotation (`Rope.sha256`). What does not turn is identified by its
-word and its window, and a learned table by its rows besides.
+word and its window, a learned table by its rows besides, and ALiBi by what divides its slopes.
 """
 
 import hashlib
@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 
 from ctxext.checkpoints.config.detect import Position
+from ctxext.checkpoints.config.patch_window import SLOPE_FACTOR, slope_factor
+from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.weights.files import read_tensor, read_weights
 from ctxext.checkpoints.weights.position_table import position_table
 
@@ -30,6 +32,8 @@ def position_sha256(position: Position, folder: Path) -> str:
     stated = position.stated_window
     window = None if stated is None else [stated.original, stated.current]
     digest = hashlib.sha256(json.dumps([position.encoding, window]).encode())
+    if position.encoding == "alibi" and (slopes := _slope_factor(folder)) != 1:
+        digest.update(json.dumps([SLOPE_FACTOR, slopes]).encode())
     if position.encoding == "learned":
         weights = read_weights(folder)
         name = position_table(weights, position.model_type)
@@ -37,3 +41,8 @@ def position_sha256(position: Position, folder: Path) -> str:
         digest.update(json.dumps([info.dtype, list(info.shape)]).encode())
         digest.update(read_tensor(weights, name))
     return digest.hexdigest()
+
+
+def _slope_factor(folder: Path) -> float:
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return slope_factor(config, CONFIG)

@@ -128,7 +128,8 @@ def plan_table(weights: Weights, position: Position, extension: TableExtension) 
     if len(info.shape) != 2 or info.shape[0] != rows:
         raise BadInput(
             f"{printable(name)} has the shape {list(info.shape)}, and the config says "
-            f"{window.max_position_embeddings} positions: {rows} rows"
+            f"{window.max_position_embeddings} positions: {rows} rows",
+            "write the number of positions that the table has into the config",
         )
     if spec.window > window.max_position_embeddings:
         raise BadInput(
@@ -221,7 +222,7 @@ def check_table(weights: Weights, folder: Path, change: TableChange) -> None:
     _, info = written.tensors[change.name]
     table = as_tensor(read_tensor(written, change.name), info)
     wanted = _longer(read_tensor(weights, change.name), change)
+    if not wanted.isfinite().all():
+        raise CtxextError(f"{printable(change.name)} holds NaN or infinity")
     if info.shape != change.shape or not torch.equal(table, wanted):
         raise CtxextError(f"{printable(change.name)} does not read back as it was to be written")
-    if not table.isfinite().all():
-        raise CtxextError(f"{printable(change.name)} holds NaN or infinity")

@@ -16,7 +16,8 @@ class ExtendConfig:
     """What `ctxext extend` would be told.
 
     Attributes:
-        method: a name in `ctxext.methods`.
+        method: a name in `ctxext.methods`; None = what `ctxext extend` takes for the encoding
+            where none is named: `yarn` for a rope.
         target: window to reach, tokens; or
         factor: times the original window. One of the two, in the end: neither is fine where the
             stages of a recipe say it.
@@ -25,7 +26,7 @@ class ExtendConfig:
         sliding_window: `keep`, `off` (which YAML reads as false), or a length.
     """
 
-    method: str = "yarn"
+    method: str | None = None
     target: int | None = bounded(None, least=1, most=MOST_TOKENS, unit=TOKENS)
     factor: float | None = bounded(None, above=0, most=1e6)
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -34,7 +35,8 @@ class ExtendConfig:
 
     def __post_init__(self) -> None:
         as_written(self, "extend")
-        get_method(self.method)
+        if self.method is not None:
+            get_method(self.method)
         if self.target is not None and self.factor is not None:
             raise BadInput(
                 "extend.target and extend.factor contradict each other", "give one of them"

@@ -27,13 +27,13 @@ VALUES = {
 TAKES = {
     "text": "model data score field device repo_id weights method protocol dtype merge_dtype what "
     "bos source first second quantize attention schedule offload documents reference run adapter "
-    "output_dir",
+    "output_dir preset",
     "text none": "calibrate finetune.model plan_finetune.model revision tokenizer base_model token "
     "commit_message gpu report_to prefer start factors list_methods.name "
     "include_path output base gguf fertility.reference perplexity.output_dir retrieval.output_dir "
-    "harness.output_dir extend.output_dir extend.method fertility.output_dir retrieval.data",
+    "harness.output_dir extend.output_dir extend.method ExtendConfig.method fertility.output_dir retrieval.data",
     "text texts": "models tasks runs evaluations targets",
-    "text texts none": "names",
+    "text texts none": "names encodings",
     "flag": "overwrite resume dry_run check probe verify private create_pr trust_remote_code "
     "aligned train_norms train_embeddings rslora dora compile gradient_checkpointing self_check "
     "keep_best fold_attention_factor",
@@ -43,11 +43,13 @@ TAKES = {
     "loss_chunk pose_target mlp_tile harness.lengths min_tokens max_tokens tokens every rows",
     "whole none": "perplexity.batch_size num_fewshot limit gpus harness.seed target "
     "original_length max_length lengths "
-    "perplexity.tokens KeyTokens.context extend.sliding_window",
+    "perplexity.tokens KeyTokens.context extend.sliding_window train_length test_lengths seeds "
+    "run_lab.steps workers",
     "whole number": "gain loss alpha dropout plus_ratio lr weight_decay max_grad_norm spike_factor "
     "weight limit_gib depths",
     "whole number none": "factor budget",
     "whole number text": "threshold",
+    "whole number text none": "run_lab.budget",
     "whole flag": "sliding_window",
     "whole text": "recompute",
     "function": "on_progress on_note",

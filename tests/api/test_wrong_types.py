@@ -31,7 +31,8 @@ TAKES = {
     "text none": "calibrate finetune.model plan_finetune.model revision tokenizer base_model token "
     "commit_message gpu report_to prefer start factors list_methods.name "
     "include_path output base gguf fertility.reference perplexity.output_dir retrieval.output_dir "
-    "harness.output_dir extend.output_dir extend.method ExtendConfig.method fertility.output_dir retrieval.data",
+    "harness.output_dir extend.output_dir extend.method ExtendConfig.method "
+    "fertility.output_dir retrieval.data",
     "text texts": "models tasks runs evaluations targets",
     "text texts none": "names encodings",
     "flag": "overwrite resume dry_run check probe verify private create_pr trust_remote_code "

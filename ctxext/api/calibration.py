@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from ctxext.checkpoints.opened import Opened, tokenizer_of
@@ -13,7 +12,7 @@ from ctxext.errors import BadInput
 from ctxext.evaluation.reading.windows import readable
 from ctxext.machine.launch import Launch
 from ctxext.methods import Method, ScoreExtension
-from ctxext.runs.rows.row import Row
+from ctxext.runs.rows.calibration import Calibrated
 
 if TYPE_CHECKING:
     import torch
@@ -21,15 +20,6 @@ if TYPE_CHECKING:
 GRID: Final = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
 _WINDOWS: Final = 16
 _READ: Final = 64  # windows' worth of text, of which documents that fill one are taken
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibrated(Row):
-    """What one candidate came to: scores times `scale`, and the perplexity of the windows."""
-
-    c: float
-    scale: float
-    perplexity: float
 
 
 def calibrate(
@@ -88,11 +78,6 @@ def _mean_nll(model: Any, windows: list[Tokens], device: "torch.device") -> floa
             total += float(LossModel(model, chunk)(plain_batch(ids)))
             scored += ids.shape[1] - 1
     return total / scored
-
-
-def best(rows: tuple[Calibrated, ...]) -> float:
-    """Return the c with the lowest perplexity."""
-    return min(rows, key=lambda row: row.perplexity).c
 
 
 def _windows(opened: Opened, target: int, text: str) -> list[Tokens]:

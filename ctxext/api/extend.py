@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 
 from ctxext.api._arguments import checked, maybe_tokens
 from ctxext.api._serving import Written, serving
-from ctxext.api.calibration import Calibrated, best, calibrate as calibrate_on
 from ctxext.api.extension_plan import Plan, Wanted, plan_extension, taken_unasked
 from ctxext.checkpoints.config.factors import with_factors
 from ctxext.checkpoints.config.patch import config_diff, resolve_target
@@ -41,6 +40,7 @@ from ctxext.errors import BadInput
 from ctxext.methods import get_method, name_of_scaling
 from ctxext.runs.json_file import dump_json
 from ctxext.runs.output import staged_folder
+from ctxext.runs.rows.calibration import Calibrated
 from ctxext.runs.rows.inspect import Serving
 from ctxext.runs.rows.row import Document, Windows
 
@@ -159,7 +159,8 @@ def extend(
     )
     grid = () if calibrate is None else _calibrated(opened, wanted, calibrate)
     if grid:
-        wanted = replace(wanted, parameters={**parameters, "c": best(grid)})
+        c = min(grid, key=lambda row: row.perplexity).c
+        wanted = replace(wanted, parameters={**parameters, "c": c})
     plan = plan_extension(opened, wanted, fold=fold_attention_factor)
     change = None if file is None else plan_gguf(file, plan.after)
     extended = replace(
@@ -180,6 +181,8 @@ def extend(
 
 def _calibrated(opened: Opened, wanted: Wanted, text: str) -> tuple[Calibrated, ...]:
     """Measure the grid of temperatures, after all that is wrong with the extension is said."""
+    from ctxext.api.calibration import calibrate as calibrate_on  # which reads texts with numpy
+
     plan_extension(opened, wanted)
     target = resolve_target(opened.position, wanted.target, wanted.factor)
     return calibrate_on(opened, wanted.method, target, text, wanted.parameters)

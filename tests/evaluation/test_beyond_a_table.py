@@ -36,3 +36,12 @@ def test_retrieval_too(gpt2):
     done = run_ctxext("eval-retrieval", gpt2, "--lengths", "256", "--samples", "1", "--depths", "1")
     assert done.returncode == 1
     assert "and none for 256" in done.stderr
+
+
+def test_a_window_shorter_than_what_a_model_is_tried_on(tmp_path, book):
+    build_family(tmp_path / "gpt2", "gpt2", n_positions=16, num_hidden_layers=2)
+    for flags in ((), ("--prefill-chunk", "8")):
+        done = run_ctxext("eval-ppl", tmp_path / "gpt2", "--data", book, "--tokens", "200",
+                          "--lengths", "8,16", "--json", *flags)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert [row["length"] for row in json.loads(done.stdout)["results"]] == [8, 16]

@@ -49,7 +49,7 @@ class Scorer:
         embeddings = getattr(model, "get_output_embeddings", lambda: None)()
         if embeddings is not None:
             vocabulary = embeddings.weight.shape[0]
-            probe = torch.arange(_PROBE, device=self.device)[None] % vocabulary
+            probe = torch.arange(_probe_length(model), device=self.device)[None] % vocabulary
             self._at_once = max(16, _LOGITS // vocabulary)
             with suppress(CtxextError):  # of a head unknown to us: the model's own forward does it
                 check_head(model, probe)
@@ -145,12 +145,13 @@ class Scorer:
 
         With attention that needs no mask; else with a dense one, of few positions.
         """
-        whole = self._hidden(probe, _PROBE_CHUNK)
+        kept = _part(probe)
+        whole = self._hidden(probe, kept)
         self._short = True
         for lean in ways(self.model):
             self._lean = lean
             try:
-                short = self._hidden(probe, _PROBE_CHUNK)
+                short = self._hidden(probe, kept)
             except (AttributeError, TypeError, ValueError, KeyError, RuntimeError, IndexError):
                 continue  # of a family that is built otherwise
             if short.shape == whole.shape and _apart(whole, short) <= _allowed(whole):
@@ -161,12 +162,12 @@ class Scorer:
     def _check_chunks(self, probe: torch.Tensor) -> None:
         decoder = decoder_of(self.model)
         whole = decoder(input_ids=probe, use_cache=False).last_hidden_state
-        wanted, self._chunk = self._chunk, _PROBE_CHUNK
+        wanted, self._chunk = self._chunk, _part(probe)
         apart = math.inf
         for lean in ways(self.model):
             self._lean = lean
             with suppress(AttributeError, TypeError, ValueError) if lean else nullcontext():
-                apart = _apart(whole, self._hidden(probe, _PROBE))
+                apart = _apart(whole, self._hidden(probe, probe.shape[1]))
             reset_dynamic_rope(self.model)
             if apart <= _allowed(whole):
                 break
@@ -177,6 +178,17 @@ class Scorer:
                 f"differ by {apart:.1e} of their size",
                 "leave out --prefill-chunk",
             )
+
+
+def _probe_length(model: Any) -> int:
+    """Choose the tokens of a trial: no more than a model has positions for."""
+    window = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    return min(_PROBE, window) if isinstance(window, int) and window > 1 else _PROBE
+
+
+def _part(probe: torch.Tensor) -> int:
+    """Choose the tokens of a chunk of a trial: less than half, so that there are several."""
+    return max(1, min(_PROBE_CHUNK, probe.shape[1] // 2))
 
 
 def _apart(whole: torch.Tensor, other: torch.Tensor) -> float:

@@ -15,7 +15,7 @@ from ctxext.methods import Method, ScoreExtension
 from ctxext.runs.rows.calibration import Calibrated
 
 if TYPE_CHECKING:
-    import torch
+    from ctxext.evaluation.reading.scoring import Scorer
 
 GRID: Final = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
 _WINDOWS: Final = 16
@@ -44,40 +44,32 @@ def calibrate(
     windows = _windows(opened, target, text)
     from ctxext.checkpoints.live.load import device_of, load_model
     from ctxext.checkpoints.weights.files import read_weights
+    from ctxext.evaluation.reading.scoring import Scorer
     from ctxext.training.model.temperature import SCALE, train_temperature
 
     place = device_of("auto", Launch())
     model = load_model(opened.source, opened.position, device=place)
     weights = read_weights(opened.source.folder)
     scaled = train_temperature(model, weights, opened.position, per_head=False).eval()
-    rows = []
+    scorer, rows = Scorer(scaled), []
     for c in GRID:
         extension = method(opened.position.spec, target, **parameters, c=c)  # type: ignore[arg-type]
         if not isinstance(extension, ScoreExtension):
             raise TypeError(f"{method.name} makes no temperature")
         getattr(scaled, SCALE).data.fill_(extension.scale)
-        nll = _mean_nll(scaled, windows, place)
+        nll = _mean_nll(scorer, windows)
         rows.append(Calibrated(c=c, scale=extension.scale, perplexity=math.exp(nll)))
     return tuple(rows)
 
 
-def _mean_nll(model: Any, windows: list[Tokens], device: "torch.device") -> float:
+def _mean_nll(scorer: "Scorer", windows: list[Tokens]) -> float:
     """Compute the mean NLL of every token of the windows but their first, nats."""
     import numpy as np
     import torch
 
-    from ctxext.training.estimate.memory import auto_loss_chunk
-    from ctxext.training.model.batch import plain_batch
-    from ctxext.training.model.lora import LossModel
-
-    chunk = auto_loss_chunk(int(model.config.get_text_config().vocab_size))
-    total, scored = 0.0, 0
-    with torch.no_grad():
-        for window in windows:
-            ids = torch.from_numpy(np.asarray(window, dtype=np.int64))[None].to(device)
-            total += float(LossModel(model, chunk)(plain_batch(ids)))
-            scored += ids.shape[1] - 1
-    return total / scored
+    rows = [torch.from_numpy(np.asarray(window, dtype=np.int64))[None] for window in windows]
+    parts = [scorer.nll(row.to(scorer.device), row.shape[1] - 1) for row in rows]
+    return float(torch.cat(parts).mean())
 
 
 def _windows(opened: Opened, target: int, text: str) -> list[Tokens]:

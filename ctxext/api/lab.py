@@ -159,7 +159,7 @@ def _result(
         order=order_rows(evidence),
         extensions=extension_rows(evidence),
         pairs=pair_rows(evidence),
-        steps_to_target=steps_rows(evidence, setting),
+        steps_to_target=steps_rows(evidence),
         statements=verdicts(evidence),
         notes=planned.notes,
     )  # fmt: skip

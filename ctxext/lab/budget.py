@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ctxext.errors import BadInput
-from ctxext.lab.extensions import MEASURED_EVERY, rope_methods
+from ctxext.lab.extensions import MEASURED_EVERY, measured_methods
 from ctxext.lab.setting import LabSetting
 from ctxext.lab.variants import VARIANTS
 
@@ -41,7 +41,7 @@ def measuring(setting: LabSetting) -> float:
     passes = len(setting.encodings) * (text + asked) + (variants + 6) * text
     steps = 0.0
     if "rope" in setting.encodings:
-        methods = len(rope_methods())
+        methods = len(measured_methods())
         pairs = setting.hidden_size // setting.heads // 2
         passes += 2 * methods * (text + 2 * setting.strings * longest)
         passes += (pairs + 2) * setting.windows * (longest + 2 * window)

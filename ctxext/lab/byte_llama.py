@@ -4,7 +4,6 @@
 fixed, so the same seed on the same machine gives the same model.
 """
 
-import json
 import math
 import time
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from torch.nn.functional import cross_entropy
 from ctxext.data.builtin import python_sources
 from ctxext.lab.rows import Rows, plant_repeats, repeating_rows, text_rows
 from ctxext.progress import Progress, silent
+from ctxext.runs.json_file import dump_json
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -236,12 +236,16 @@ def save(model: "LlamaForCausalLM", folder: Path) -> None:
         "vocab_size": 256,
     }
     generation = {"bos_token_id": None, "eos_token_id": None, "use_cache": True}
-    tokenizer = {"model_max_length": WINDOW, "tokenizer_class": "PreTrainedTokenizerFast"}
+    for name, document in (("config.json", config), ("generation_config.json", generation)):
+        (folder / name).write_text(dump_json(document), encoding="utf-8")
+    write_byte_tokenizer(folder, WINDOW)
+
+
+def write_byte_tokenizer(folder: Path, window: int) -> None:
+    """Write the tokenizer's two files; `window` in tokens is its `model_max_length`."""
+    settings = {"model_max_length": window, "tokenizer_class": "PreTrainedTokenizerFast"}
     for name, document in (
-        ("config.json", config),
-        ("generation_config.json", generation),
         ("tokenizer.json", byte_tokenizer()),
-        ("tokenizer_config.json", tokenizer),
+        ("tokenizer_config.json", settings),
     ):
-        text = json.dumps(document, indent=2, ensure_ascii=False)
-        (folder / name).write_text(text + "\n", encoding="utf-8")
+        (folder / name).write_text(dump_json(document), encoding="utf-8")

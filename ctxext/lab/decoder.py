@@ -6,8 +6,9 @@
 The classes themselves stand in `checkpoints/lab_decoder`, where loading can see them.
 """
 
-from ctxext.checkpoints.lab_decoder.lab_config import ENCODINGS, LabConfig, LabEncoding
+from ctxext.checkpoints.lab_decoder.lab_config import LabConfig
 from ctxext.checkpoints.lab_decoder.lab_model import LabForCausalLM, LabModel
+from ctxext.checkpoints.lab_decoder.model_type import ENCODINGS, LabEncoding
 from ctxext.checkpoints.lab_decoder.registered import register
 
 __all__ = ["ENCODINGS", "LabConfig", "LabEncoding", "LabForCausalLM", "LabModel", "register"]

@@ -12,11 +12,11 @@ from ctxext.lab.measures import Measured, loss_by_position, recall, unseen_rows
 from ctxext.lab.setting import LabSetting
 from ctxext.lab.short_training import stream, weighted_loss
 from ctxext.lab.strings import planted_strings
-from ctxext.methods import METHODS, Method, RopeExtension
+from ctxext.methods import METHODS, Method, rope_methods
 from ctxext.runs.recipe.config import LoraConfig
+from ctxext.runs.rows.lab import AS_TRAINED
 from ctxext.training.model.lora import add_adapters
 
-AS_TRAINED = "as trained"
 COMPARED = ("linear", "yarn")
 """The two methods whose steps to the same loss are compared."""
 LORA_LR, LORA_ROWS, RANK = 2e-3, 2, 8
@@ -24,13 +24,12 @@ MEASURED_EVERY = 5
 """LoRA steps between two looks at the far loss, in the comparison of steps."""
 
 
-def rope_methods() -> list[Method]:
+def measured_methods() -> list[Method]:
     """List the methods that change nothing but frequencies and attention factor by themselves."""
     return [
         method
-        for method in METHODS.values()
+        for method in rope_methods()
         if "rope" in method.applies_to
-        and method.of_rope
         and not (method.takes_back or method.required or method.top_key)
     ]
 
@@ -44,9 +43,7 @@ def extended(model: Any, setting: LabSetting, method: str) -> Any:
     """Copy a RoPE decoder and let it turn as a method says at the longest test length."""
     model = copy.deepcopy(model)
     if method != AS_TRAINED:
-        extension = METHODS[method](spec_of(setting), setting.longest)
-        if not isinstance(extension, RopeExtension):
-            raise TypeError(f"{method} is not for a rope")
+        extension = METHODS[method].rope(spec_of(setting), setting.longest)
         turn(model, extension.inv_freq, extension.attention_factor)
     return model
 

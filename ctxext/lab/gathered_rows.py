@@ -7,7 +7,6 @@ from typing import Any
 from ctxext.encodings.rope import inv_freq_of, wavelengths
 from ctxext.lab.extensions import spec_of
 from ctxext.lab.paired import mean_over_seeds
-from ctxext.lab.setting import LabSetting
 from ctxext.lab.statements import Evidence
 from ctxext.runs.rows.lab import (
     LabExtension,
@@ -104,10 +103,10 @@ def _of_pair(seeds: Sequence[Any], pair: int) -> dict[str, Any]:
     return out
 
 
-def steps_rows(evidence: Evidence, setting: LabSetting) -> tuple[LabSteps, ...]:
+def steps_rows(evidence: Evidence) -> tuple[LabSteps, ...]:
     """Give the steps of the compared methods, of each seed."""
     return tuple(
         LabSteps(method=method, seed=seed, target=each["target"], steps=steps)
-        for seed, each in zip(setting.seeds, evidence.steps, strict=False)
+        for seed, each in zip(evidence.setting.seeds, evidence.steps, strict=False)
         for method, steps in each["steps"].items()
     )

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 
 from ctxext.checkpoints.live.quiet import quiet_transformers
-from ctxext.lab.extensions import AS_TRAINED, extend_and_train, rope_methods, steps_to_target
+from ctxext.lab.extensions import extend_and_train, measured_methods, steps_to_target
 from ctxext.lab.measures import Measured, measure, order_change
 from ctxext.lab.pairs import ablate
 from ctxext.lab.saved import save_decoder
 from ctxext.lab.setting import LabSetting
 from ctxext.lab.short_training import stream, train_decoder
 from ctxext.lab.variants import VARIANTS
+from ctxext.runs.rows.lab import AS_TRAINED
 
 _TIMED_STEPS = 21
 
@@ -105,7 +106,7 @@ def extend_rope(setting: LabSetting, seed: int, folder: Path) -> dict[str, Any]:
 
     with quiet_transformers():
         model = LabForCausalLM.from_pretrained(folder).eval()
-    names = [AS_TRAINED, *(method.name for method in rope_methods())]
+    names = [AS_TRAINED, *(method.name for method in measured_methods())]
     return {
         "pairs": ablate(model, setting, seed),
         "extensions": {name: extend_and_train(model, setting, seed, name) for name in names},

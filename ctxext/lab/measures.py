@@ -1,6 +1,6 @@
 """Measure one decoder: loss by position, recall by distance, and what the order of tokens does."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,15 +53,21 @@ def unseen_rows(setting: LabSetting, seed: int, *, calibration: bool = False) ->
 
 
 @torch.no_grad()
+def _read(model: Any, rows: Rows, tokens: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield logits (some rows, tokens, vocabulary) of the last tokens of rows, and the tokens."""
+    ids = torch.from_numpy(rows.astype(np.int64))
+    for some in torch.split(ids, max(1, _BATCH_TOKENS // ids.shape[1])):
+        yield model(input_ids=some[:, :-1]).logits[:, -tokens:].float(), some[:, -tokens:]
+
+
+def _nll(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    nll = cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
+    return nll.view_as(wanted)
+
+
 def token_nll(model: Any, rows: Rows) -> torch.Tensor:
     """Compute the negative log-likelihood of every token but the first, (rows, length - 1) nats."""
-    ids = torch.from_numpy(rows.astype(np.int64))
-    parts = []
-    for some in torch.split(ids, max(1, _BATCH_TOKENS // ids.shape[1])):
-        logits = model(input_ids=some[:, :-1]).logits.float()
-        nll = cross_entropy(logits.flatten(0, 1), some[:, 1:].flatten(), reduction="none")
-        parts.append(nll.view(len(some), -1))
-    return torch.cat(parts)
+    return torch.cat([_nll(*read) for read in _read(model, rows, rows.shape[1] - 1)])
 
 
 def loss_by_position(model: Any, setting: LabSetting, rows: Rows) -> list[list[float]]:
@@ -95,16 +101,11 @@ def recall(
     return (unknown - known).tolist(), right.tolist()
 
 
-@torch.no_grad()
 def _of_strings(model: Any, rows: Rows, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Average loss and right answers over the last tokens of each row, (rows,) each."""
-    ids = torch.from_numpy(rows.astype(np.int64))
     losses, rights = [], []
-    for some in torch.split(ids, max(1, _BATCH_TOKENS // ids.shape[1])):
-        logits = model(input_ids=some[:, :-1]).logits[:, -tokens:].float()
-        wanted = some[:, -tokens:]
-        nll = cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
-        losses.append(nll.view(len(some), tokens).mean(dim=1))
+    for logits, wanted in _read(model, rows, tokens):
+        losses.append(_nll(logits, wanted).mean(dim=1))
         rights.append((logits.argmax(-1) == wanted).float().mean(dim=1))
     return torch.cat(losses), torch.cat(rights)
 

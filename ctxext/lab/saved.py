@@ -1,10 +1,9 @@
 """Write a decoder of the laboratory as a checkpoint that every command of ctxext reads."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ctxext.lab.byte_llama import byte_tokenizer
+from ctxext.lab.byte_llama import write_byte_tokenizer
 
 if TYPE_CHECKING:
     from ctxext.lab.decoder import LabForCausalLM
@@ -22,13 +21,4 @@ def save_decoder(model: "LabForCausalLM", folder: Path) -> None:
             f"a byte-level tokenizer has 256 tokens, and the model {config.vocab_size}"
         )
     model.save_pretrained(folder)
-    settings = {
-        "model_max_length": config.max_position_embeddings,
-        "tokenizer_class": "PreTrainedTokenizerFast",
-    }
-    for name, document in (
-        ("tokenizer.json", byte_tokenizer()),
-        ("tokenizer_config.json", settings),
-    ):
-        text = json.dumps(document, indent=2, ensure_ascii=False)
-        (folder / name).write_text(text + "\n", encoding="utf-8")
+    write_byte_tokenizer(folder, config.max_position_embeddings)

@@ -4,11 +4,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Final
 
+from ctxext.checkpoints.lab_decoder.model_type import ENCODINGS
 from ctxext.choices import suggestion
 from ctxext.errors import BadInput
 
-ENCODINGS: Final = ("sinusoidal", "learned", "rope", "alibi", "none")
-"""The encodings of the laboratory's decoder, in the order in which they were invented."""
 _LONGEST: Final = 8192  # ALiBi's bias of so many tokens is half a gigabyte
 
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ctxext.lab.extensions import AS_TRAINED, COMPARED, beyond, within
+from ctxext.lab.extensions import COMPARED, beyond, within
 from ctxext.lab.measures import Measured
 from ctxext.lab.paired import tested
 from ctxext.lab.setting import LabSetting
 from ctxext.lab.variants import UNTRAINED_ROWS
-from ctxext.runs.rows.lab import LabStatement
+from ctxext.runs.rows.lab import AS_TRAINED, LabStatement
 
 EXACT: Final = 1e-9
 """Relative change of float64 logits that is rounding."""

@@ -2,6 +2,7 @@
 
 from ctxext.encodings.learned import TableSpec
 from ctxext.methods._registry import TableExtension, method
+from ctxext.methods._table import by_source
 
 
 @method(
@@ -26,8 +27,4 @@ def group(spec: TableSpec, target: int) -> TableExtension:
         `source` (L',), positions of the trained table, 0 to L - 1.
     """
     window = spec.window
-    return TableExtension(
-        parameters={"factor": target / window},
-        source=[float(p * window // target) for p in range(target)],
-        max_position_embeddings=target,
-    )
+    return by_source(spec, target, lambda p: p * window // target)

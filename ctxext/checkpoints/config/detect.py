@@ -22,6 +22,7 @@ from ctxext.checkpoints.config.windows import (
     read_windows,
     states_window,
 )
+from ctxext.checkpoints.lab_decoder.model_type import ENCODINGS
 from ctxext.encodings.alibi import AlibiSpec
 from ctxext.encodings.kinds import ROTARY, PositionEncoding
 from ctxext.encodings.learned import TableSpec
@@ -244,15 +245,10 @@ def _of_length(
         if window is None:
             return Window(length, length, "--original-length", length)
         return replace(window, original=length)
-    if window is None or origin is None:
-        return window
-    if origin.window > window.current:
-        warnings.append(
-            f"ctxext.json says a trained window of {origin.window} tokens, and {where} claims "
-            f"{window.current}: it is not believed"
-        )
-        return window
-    return replace(window, original=origin.window, source=RECORDED)
+    if window is None:
+        return None
+    origin = believed(origin, None, window.current, where, warnings)
+    return window if origin is None else replace(window, original=origin.window, source=RECORDED)
 
 
 def _spec(
@@ -370,13 +366,13 @@ def _lab_word(config: Mapping[str, Any], where: str) -> PositionEncoding:
     Raises:
         BadInput: it is none of its five.
     """
-    words: tuple[PositionEncoding, ...] = ("sinusoidal", "learned", "rope", "alibi", "none")
     word = config.get("position_encoding", "rope")
-    if word not in words:
-        raise BadInput(
-            f"{where}: position_encoding is {shown(word, 40)}, and there are {', '.join(words)}"
-        )
-    return words[words.index(word)]
+    for known in ENCODINGS:
+        if word == known:
+            return known
+    raise BadInput(
+        f"{where}: position_encoding is {shown(word, 40)}, and there are {', '.join(ENCODINGS)}"
+    )
 
 
 def _turns_nowhere(config: Mapping[str, Any], model_type: str) -> bool:

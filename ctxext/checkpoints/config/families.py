@@ -5,7 +5,9 @@ Read from the modeling files of transformers 5.23.
 
 from typing import Any, Final
 
-LAB: Final = "ctxext_lab"
+from ctxext.checkpoints.lab_decoder.model_type import MODEL_TYPE
+
+LAB: Final = MODEL_TYPE
 """ctxext's own decoder, whose config says by which of five encodings it is told positions."""
 
 # One plain rope block for all layers, under the usual names alone.

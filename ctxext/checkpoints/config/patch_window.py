@@ -44,7 +44,8 @@ def plan_extended(
         sliding_window: `"keep"`; None switches it off; a number of tokens replaces it.
 
     Raises:
-        BadInput: as `plan_patch` and `plan_window`.
+        BadInput: as `plan_patch`; the family or its encoding cannot be extended this way, or was
+            already.
     """
     if method.of_rope:
         return plan_patch(
@@ -53,32 +54,19 @@ def plan_extended(
         )  # fmt: skip
     if method.makes is ScoreExtension and position.encoding in ROTARY:
         return plan_scores(config, position, method, target, parameters, where)
-    return plan_window(
-        config, position, method=method, target=target, parameters=parameters,
-        sliding_window=sliding_window, where=where,
-    )  # fmt: skip
+    return _plan_window(config, position, method, target, parameters, sliding_window, where)
 
 
-def plan_window(
+def _plan_window(
     config: Mapping[str, Any],
     position: Position,
-    *,
     method: Method,
     target: int,
     parameters: Mapping[str, Any],
-    sliding_window: int | str | None = "keep",
-    where: str = "config.json",
+    sliding_window: int | str | None,
+    where: str,
 ) -> Patch:
-    """Compute the config of the extended checkpoint; what else is written the extension says.
-
-    Args:
-        config, position: of the base.
-        method, target, parameters: as for `ctxext.methods`; the method makes no rope.
-        sliding_window: `"keep"`; None switches it off; a number of tokens replaces it.
-
-    Raises:
-        BadInput: the family or its encoding cannot be extended this way, or was already.
-    """
+    """Compute the config where no rope is written; what else is written the extension says."""
     reason = not_by_this(position, method, where)
     if reason is not None:
         raise reason

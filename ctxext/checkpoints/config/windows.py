@@ -109,16 +109,24 @@ def raise_window(config: dict[str, Any], model_type: str, said: int, tokens: int
 
 
 def believed(
-    origin: Origin | None, block: RopeBlock, current: int, where: str, warnings: list[str]
+    origin: Origin | None, block: RopeBlock | None, current: int, where: str, warnings: list[str]
 ) -> Origin | None:
     """Believe what a `ctxext.json` says of the base, unless the config beside it contradicts: it
-    may be another checkpoint's, and an extension only ever makes window and base larger."""
-    if origin is None or origin.rope_theta is None:
+    may be another checkpoint's, and an extension only ever makes window and base larger.
+
+    Args:
+        block: None of a checkpoint without a rope.
+    """
+    if origin is None or (block is not None and origin.rope_theta is None):
         return None
     said = ""
     if origin.window > current:
         said = f"a trained window of {origin.window} tokens, and {where} claims {current}"
-    elif block.rope_type == "default" and origin.rope_theta > block.rope_theta:
+    elif (
+        block is not None
+        and block.rope_type == "default"
+        and (origin.rope_theta or 0) > block.rope_theta
+    ):
         said = f"an original rope_theta of {origin.rope_theta:g}, above {block.rope_theta:g} now"
     if said:
         warnings.append(f"ctxext.json says {said}: it is not believed")

@@ -1,16 +1,13 @@
 """The config of the laboratory's decoder."""
 
-from typing import Any, Final, Literal, get_args
+from typing import Any, Literal, get_args
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from ctxext.checkpoints.lab_decoder.model_type import MODEL_TYPE
+from ctxext.checkpoints.lab_decoder.model_type import ENCODINGS, MODEL_TYPE
 
-LabEncoding = Literal["sinusoidal", "learned", "rope", "alibi", "none"]
 LabBlock = Literal["llama", "gpt2"]
-
-ENCODINGS: Final[tuple[LabEncoding, ...]] = get_args(LabEncoding)
 
 
 @strict

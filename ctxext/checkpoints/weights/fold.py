@@ -1,6 +1,5 @@
 """Fold an attention factor into the queries: one tensor of each layer, rewritten in its dtype."""
 
-import math
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,11 +11,11 @@ from ctxext.checkpoints.config.rope_forms import form_of
 from ctxext.checkpoints.weights.carry import WeightsMode, link_or_copy
 from ctxext.checkpoints.weights.files import INDEX, Weights, read_tensor, read_weights
 from ctxext.checkpoints.weights.numbers import FLOATS, as_bytes, as_tensor
-from ctxext.checkpoints.weights.queries import QUERIES, Queries, another_norm, by_layer
+from ctxext.checkpoints.weights.queries import QUERIES
+from ctxext.checkpoints.weights.query_tensors import query_heads
 from ctxext.checkpoints.weights.rounding import Rounding, RoundingMeter
 from ctxext.checkpoints.weights.row_scales import RowScales
 from ctxext.checkpoints.weights.safetensors_file import (
-    TensorInfo,
     printable,
     read_bytes,
     write_safetensors,
@@ -73,28 +72,14 @@ def plan_fold(weights: Weights, position: Position, rest: float) -> Fold:
             "known to ctxext, so no factor can be folded into them",
             f"families where it is: {', '.join(sorted(QUERIES))}",
         )
-    layers = _scaled_layers(position)
-    rows: dict[str, list[bool]] = {}
-    tensors = weights.tensors
-    seen = set()
-    for layer, below, name in by_layer(tensors):
-        if layer not in layers:
-            continue
-        if another_norm(below, queries):
-            raise BadInput(
-                f"--fold-attention-factor: {printable(name)} norms the queries of this "
-                f"{model_type} in a way that is not known to ctxext"
-            )
-        if below not in (f"{queries.name}.weight", f"{queries.name}.bias"):
-            continue
-        rows[name] = _rows(queries, name, tensors[name][1], position)
-        seen |= {layer} if below.endswith(".weight") else set()
-    missing = sorted(layers - seen)
-    if missing:
-        raise BadInput(
-            f"--fold-attention-factor: layer {missing[0]} has no {queries.name}.weight, where "
-            f"queries of {model_type} get their scale"
-        )
+    heads = query_heads(
+        weights, position, queries, _scaled_layers(position), head_dim=rope.head_dim,
+        what="--fold-attention-factor",
+    )  # fmt: skip
+    rows = {
+        name: queries.turning(of_rows, rope.head_dim, rope.spec.rotary_dim)
+        for name, of_rows in heads.items()
+    }
     return Fold(rest**2, queries.one_plus, rows)
 
 
@@ -107,35 +92,6 @@ def _scaled_layers(position: Position) -> set[int]:
         if layer.position_encoding not in (None, "none")
         and not (far_alone and layer.attention != "full")
     }
-
-
-def _rows(queries: Queries, name: str, info: TensorInfo, position: Position) -> list[bool]:
-    """Tell which rows of a tensor are multiplied.
-
-    Raises:
-        BadInput: it is quantised, or does not fit the heads that the config says.
-    """
-    shown = printable(name)
-    if info.dtype not in FLOATS:
-        raise BadInput(
-            f"--fold-attention-factor: {shown} is quantised ({info.dtype})",
-            "fold into the unquantised checkpoint",
-        )
-    rope = position.rope
-    if rope is None:
-        raise ValueError("a checkpoint without a rope has no attention factor")
-    rows = queries.rows(
-        info.elements if queries.is_norm else math.prod(info.shape[:1]),
-        rope.head_dim,
-        rope.spec.rotary_dim,
-        position.kv_heads or 1,
-    )
-    if rows is None:
-        raise BadInput(
-            f"--fold-attention-factor: {shown} has the shape {list(info.shape)}, which does not "
-            f"fit heads of {rope.head_dim} dims"
-        )
-    return rows
 
 
 def write_folded(weights: Weights, folder: Path, fold: Fold, mode: WeightsMode) -> Rounding:

@@ -6,7 +6,7 @@ tensors, are the same to rounding (`tests/checkpoints/test_fold.py`).
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -34,16 +34,13 @@ class Queries:
         """Whether it is a norm of them, with a number for each dim of one head or of all."""
         return "norm" in self.name
 
-    def rows(self, rows: int, head_dim: int, rotary_dim: int, kv_heads: int) -> list[bool] | None:
-        """Tell which rows are of dims of a query that turn; None where they do not fit the heads.
+    def turning(self, heads: Sequence[int | None], head_dim: int, rotary_dim: int) -> list[bool]:
+        """Tell which rows are of dims of a query that turn.
 
         Args:
-            rows: of the tensor.
+            heads: of the rows of a tensor, as `heads` tells them.
             rotary_dim: dims of a head that turn, the first of them.
         """
-        heads = self.heads(rows, head_dim, kv_heads)
-        if heads is None:
-            return None
         return [head is not None and r % head_dim < rotary_dim for r, head in enumerate(heads)]
 
     def heads(self, rows: int, head_dim: int, kv_heads: int) -> list[int | None] | None:

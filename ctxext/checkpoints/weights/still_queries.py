@@ -4,7 +4,6 @@ A temperature on the scores is a factor on the queries, and where nothing turns 
 into the tensor that makes them: the checkpoint needs no code for it.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,16 +11,9 @@ from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.still import still_layers
 from ctxext.checkpoints.weights.files import Weights
 from ctxext.checkpoints.weights.fold import Fold
-from ctxext.checkpoints.weights.numbers import FLOATS
-from ctxext.checkpoints.weights.queries import (
-    QUERIES,
-    STILL_QUERIES,
-    Queries,
-    another_norm,
-    by_layer,
-)
+from ctxext.checkpoints.weights.queries import QUERIES, STILL_QUERIES
+from ctxext.checkpoints.weights.query_tensors import RowHeads, query_heads
 from ctxext.checkpoints.weights.row_scales import RowScales
-from ctxext.checkpoints.weights.safetensors_file import printable
 from ctxext.errors import BadInput
 from ctxext.runs.recipe.config import HEADS
 
@@ -35,7 +27,7 @@ class StillQueries:
         one_plus: 1 is added to what is stored before it is used.
     """
 
-    heads: Mapping[str, list[int | None]]
+    heads: Mapping[str, RowHeads]
     one_plus: bool
 
     def folded(self, scale: float) -> Fold:
@@ -93,46 +85,5 @@ def find_still_queries(weights: Weights, position: Position, *, what: str) -> St
             f"{what}: where the queries of {model_type} get their scale is not known to ctxext",
             f"families where it is: {known}",
         )
-    heads: dict[str, list[int | None]] = {}
-    seen = set()
-    for layer, below, name in by_layer(weights.tensors):
-        if layer not in layers:
-            continue
-        if another_norm(below, queries):
-            raise BadInput(
-                f"{what}: {printable(name)} norms the queries of this {model_type} in a way that "
-                "is not known to ctxext"
-            )
-        if below in (f"{queries.name}.weight", f"{queries.name}.bias"):
-            heads[name] = _heads(weights, name, queries, position, what)
-            seen |= {layer} if below.endswith(".weight") else set()
-    if missing := sorted(layers - seen):
-        raise BadInput(
-            f"{what}: layer {missing[0]} has no {queries.name}.weight, where queries of "
-            f"{model_type} get their scale"
-        )
+    heads = query_heads(weights, position, queries, layers, head_dim=position.head_dim, what=what)
     return StillQueries(heads, queries.one_plus)
-
-
-def _heads(
-    weights: Weights, name: str, queries: Queries, position: Position, what: str
-) -> list[int | None]:
-    """Tell the query head of each row of a tensor.
-
-    Raises:
-        BadInput: it is quantised, or does not fit the heads that the config says.
-    """
-    info = weights.tensors[name][1]
-    if info.dtype not in FLOATS:
-        raise BadInput(
-            f"{what}: {printable(name)} is quantised ({info.dtype})",
-            "use the unquantised checkpoint",
-        )
-    rows = info.elements if queries.is_norm else math.prod(info.shape[:1])
-    heads = queries.heads(rows, position.head_dim or 0, position.kv_heads or 1)
-    if heads is None:
-        raise BadInput(
-            f"{what}: {printable(name)} has the shape {list(info.shape)}, which does not fit heads "
-            f"of {position.head_dim} dims"
-        )
-    return heads

@@ -8,7 +8,6 @@ from ctxext.lengths import show_length
 from ctxext.report.charts.panels import Panel
 from ctxext.report.charts.style import COLORS, LIGHT_TEXT, error_bars, mark_windows, short
 from ctxext.report.findings.lab import (
-    AS_TRAINED,
     BothWays,
     StepsToTarget,
     both_ways,
@@ -16,7 +15,7 @@ from ctxext.report.findings.lab import (
 )
 from ctxext.report.tables.lab import ratio_words
 from ctxext.report.tables.text import measured
-from ctxext.runs.rows.lab import LabExtension, LabPair, LabResult
+from ctxext.runs.rows.lab import AS_TRAINED, LabExtension, LabPair, LabResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

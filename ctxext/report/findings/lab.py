@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from ctxext.lengths import counted, show_length
 from ctxext.runs.rows.lab import (
@@ -16,9 +17,7 @@ from ctxext.runs.rows.lab import (
     Verdict,
 )
 
-VERDICTS: tuple[Verdict, ...] = ("holds", "does not hold", "undecided")
-AS_TRAINED = "as trained"
-"""The method of a row that nothing was done to."""
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 _SURELY = 1e-4  # a smaller p is not written out
 
 

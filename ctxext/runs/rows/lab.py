@@ -4,11 +4,13 @@ A standard error here is that of a mean over seeds, None where there is one seed
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from ctxext.runs.fields import MOST_TOKENS, bounded
 from ctxext.runs.rows.row import Document, Row
 
+AS_TRAINED: Final = "as trained"
+"""The method of a RoPE decoder that was not extended."""
 Verdict = Literal["holds", "does not hold", "undecided"]
 
 

@@ -61,6 +61,12 @@ def size(path, function):
     return function.end_lineno - function.lineno + 1, len(parameters) - bool(is_method)
 
 
+def test_no_two_test_files_have_one_name():
+    """pytest imports them by their names alone, and a whole run stops at the second."""
+    names = [file.name for file in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_functions_fit_on_a_screen():
     too_large = {
         name: sizes

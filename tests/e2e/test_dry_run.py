@@ -95,9 +95,27 @@ def test_shipped_recipes_fit_on_the_cards_they_name(name, tmp_path):
     assert got["tokens"] >= 10e6
 
 
+# written for what has no positions to extend, of any size
+FOR_ANY_MODEL = {"drope", "head-temperature"}
+
+
+@pytest.mark.parametrize("name", sorted(FOR_ANY_MODEL))
+def test_recipes_for_any_model_are_planned_on_a_card(name, tmp_path):
+    got = plan(
+        folder_of(tmp_path, SMOLLM2_135M | {"no_rope_layers": [0] * 30, "model_type": "smollm3"}),
+        "--recipe", name, "--gpu", "l4-24gb", "--seq-length", "8k",
+    )  # fmt: skip
+    recipe = yaml.safe_load(find_recipe(name).read_text())["train"]
+    assert (
+        got["tokens"]
+        == recipe["steps"] * recipe["batch_size"] * recipe["gradient_accumulation"] * 8192
+    )
+    assert got["memory"]["fits"], got["memory"]
+
+
 def test_every_shipped_recipe_is_here():
     shipped = {path.stem for path in find_recipe("demo").parent.glob("*.yaml")}
-    assert shipped == {*RECIPES, "demo"}
+    assert shipped == {*RECIPES, *FOR_ANY_MODEL, "demo"}
 
 
 def test_what_cannot_be_planned(tmp_path):

@@ -1,7 +1,7 @@
 """DroPE against YaRN at equal tokens: the demo's base (window 256) read at 8 times its window.
 
     python tests/benchmarks/drope.py                       (about ten minutes of one core)
-    python tests/benchmarks/drope.py --steps 1200
+    python tests/benchmarks/drope.py --steps 1200 --device cuda
 
 Three runs of all weights on the built-in corpus with planted repeats, 4096 tokens a step:
 
@@ -30,7 +30,7 @@ TOKENS = 4096  # of a step
 FAR = (64, 256, 1024)
 
 
-def train(folder, out, *, steps, length):
+def train(folder, out, *, steps, length, device):
     rows = TOKENS // length
     recipe = {
         "data": {"source": "builtin:python/repeats"},
@@ -40,7 +40,7 @@ def train(folder, out, *, steps, length):
             "gradient_checkpointing": False, "save_every": steps,
         },
     }  # fmt: skip
-    finetune(str(folder), output_dir=out, recipe=recipe, merge_dtype="float32", device="cpu")
+    finetune(str(folder), output_dir=out, recipe=recipe, merge_dtype="float32", device=device)
     return out / "merged"
 
 
@@ -70,7 +70,9 @@ def line(name, documents, folder, seconds, spans):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=150)
-    steps = parser.parse_args().steps
+    parser.add_argument("--device", default="cpu")
+    given = parser.parse_args()
+    steps, device = given.steps, given.device
     base, spans = shipped_base(), []
     documents = heldout(base)
     with tempfile.TemporaryDirectory() as temporary:
@@ -88,7 +90,9 @@ def main():
         merged = {}
         for number, (name, (folder, length)) in enumerate(runs.items()):
             began = time.monotonic()
-            merged[name] = train(folder, root / f"run{number}", steps=steps, length=length)
+            merged[name] = train(
+                folder, root / f"run{number}", steps=steps, length=length, device=device
+            )  # fmt: skip
             line(name, documents, merged[name], time.monotonic() - began, spans)
         sharpened = extend(
             str(merged["DroPE, trained at 256"]), method="temperature", target=TARGET,

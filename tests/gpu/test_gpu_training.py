@@ -132,6 +132,7 @@ def test_whatever_is_stored_is_computed_in_bfloat16(stored, bases, book, tmp_pat
     assert loaded == [{torch.bfloat16}]
 
 
+@pytest.mark.filterwarnings("ignore:inner dimension .* is not aligned:UserWarning")
 def test_four_bits_learn_nearly_the_same(bases, book, tmp_path):
     pytest.importorskip("bitsandbytes")
     settings = recipe(book, train={"quantize": "4bit"})

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
@@ -107,8 +108,16 @@ class PlainMLP(nn.Module):
         return out
 
 
+class LabRMSNorm(nn.RMSNorm):
+    """Normalise in the dtype of what is read; the fused kernel takes no weight of another."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what `torch.nn.RMSNorm` returns, in `x`'s dtype and shape."""
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
 def _norm(config: LabConfig) -> nn.Module:
-    norm = nn.LayerNorm if config.block == "gpt2" else nn.RMSNorm
+    norm = nn.LayerNorm if config.block == "gpt2" else LabRMSNorm
     return norm(config.hidden_size, eps=config.norm_eps)
 
 

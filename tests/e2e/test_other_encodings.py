@@ -109,7 +109,7 @@ def test_from_inspect_to_four_times_the_window(tmp_path, book, bases, model_type
     ran("eval-retrieval", out, "--lengths", "512", "--samples", 1, "--tasks", "passkey",
         "--data", book, "-o", tmp_path / "retrieval")  # fmt: skip
     ran("finetune", out, "--data", book, "--seq-length", 512, "--steps", 5, "--batch-size", 1,
-        "-o", tmp_path / "run")  # fmt: skip
+        "--gradient-accumulation", 1, "-o", tmp_path / "run")  # fmt: skip
     trained = loaded(tmp_path / "run" / "merged")
     with torch.no_grad():
         assert not torch.equal(trained(ids).logits, after)

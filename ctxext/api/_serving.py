@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from ctxext.checkpoints.config.decoder_part import stated_part
 from ctxext.checkpoints.config.detect import Position, reads_alike_in_transformers_4
+from ctxext.checkpoints.lab_decoder.model_type import MODEL_TYPE
 from ctxext.encodings.rope_types import ROPE_TYPES, rope_type_facts
 from ctxext.engines import ENGINES, Engine, before, takes_attention
 from ctxext.engines.notes import first_transformers
@@ -104,6 +105,11 @@ def divided(written: Written) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _verdict(engine: Engine, written: Written) -> tuple[str, str]:
+    if written.model_type == MODEL_TYPE:
+        return (
+            "refuses",
+            f"does not know {MODEL_TYPE}: ctxext.lab.convert.to_llama makes it a Llama",
+        )
     if written.rope_type not in ROPE_TYPES:
         return "unknown", f"rope_type {written.rope_type} is not known to ctxext"
     for key in written.top_keys:

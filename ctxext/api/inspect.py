@@ -15,7 +15,7 @@ from ctxext.checkpoints.config.detect import Position, reads_alike_in_transforme
 from ctxext.checkpoints.config.extendable import not_by_this
 from ctxext.checkpoints.config.kv_cache import kv_bytes
 from ctxext.checkpoints.config.layouts import Layer
-from ctxext.checkpoints.config.patch_window import slope_factor
+from ctxext.checkpoints.config.patch_window import second_table, slope_factor
 from ctxext.checkpoints.config.quantised import quantised_by
 from ctxext.checkpoints.config.rope_block import Dialect
 from ctxext.checkpoints.config.still import stands_still
@@ -248,7 +248,7 @@ def _weights(opened: Opened, warnings: list[str]) -> Weights | None:
 def _methods(position: Position, target: int | None) -> list[dict[str, Any]]:
     rows = []
     for name, method in sorted(METHODS.items()):
-        reason = not_by_this(position, method, CONFIG)
+        reason = not_by_this(position, method, CONFIG) or second_table(position, method, CONFIG)
         applies, why = reason is None, method.training if reason is None else str(reason)
         notes = []
         if applies:

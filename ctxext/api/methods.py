@@ -37,7 +37,8 @@ class MethodRow(Row):
             else is written.
         default_for: the encodings for which it is taken where no method is named.
         parameters: what `--set` takes, with the defaults; null = derived, or `required`.
-        engines: empty where no rope is written: an engine that runs the base runs the result.
+        engines: empty where no rope is written.
+        runs_in: what runs the result then, in words.
     """
 
     name: str
@@ -52,6 +53,7 @@ class MethodRow(Row):
     parameters: Mapping[str, Any]
     required: tuple[str, ...]
     engines: tuple[EngineCell, ...]
+    runs_in: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,4 +93,5 @@ def _row(method: Method) -> MethodRow:
         parameters=method.parameters,
         required=method.required,
         engines=tuple(EngineCell(**vars(each)) for each in cells),
+        runs_in="" if method.of_rope else method.runs_in,
     )

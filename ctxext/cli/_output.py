@@ -102,7 +102,9 @@ def say_failed(failed: Sequence[Failed], *, resumable: bool) -> None:
         console.print("ctxext: ", style="red", end="")
         console.print(f"length {row.length} is not measured: {row.error}")
     if resumable:
-        console.print("  the rest is kept; the same command tries those once more")
+        console.print(
+            "  the rest is kept; once the reason is gone, the same command measures those too"
+        )
     raise typer.Exit(1)
 
 

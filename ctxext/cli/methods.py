@@ -55,7 +55,7 @@ def command(
 def _right(row: "MethodRow") -> str:
     """Name the engines that run a method, with the releases where not all do."""
     if not row.engines:
-        return "all that run the base"
+        return row.runs_in
     right = [cell for cell in row.engines if cell.verdict in ("ok", "needs version")]
     names = {
         cell.engine: cell.sentence.removeprefix("runs it ")
@@ -96,7 +96,7 @@ def _render(row: "MethodRow") -> None:
             words=True,
         )
     if not row.engines:
-        console.print("engines: all that run the base: no rope is written")
+        console.print(f"engines: {row.runs_in}; no rope is written")
         return
     table(
         "engines",

@@ -1,5 +1,6 @@
 """How much a run costs, and what of it fits into a number of minutes."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -99,12 +100,12 @@ def fitted(
 
 
 def minutes(seconds: float) -> str:
-    """Write a duration as `--budget` takes it, rounded up.
+    """Write a duration as `--budget` takes it, rounded up: seconds below two minutes.
 
-    >>> minutes(40), minutes(61), minutes(7200)
-    ('1m', '2m', '120m')
+    >>> minutes(0.2), minutes(40), minutes(121), minutes(7200)
+    ('1s', '40s', '3m', '120m')
     """
-    return f"{max(1, -int(-seconds // 60))}m"
+    return f"{math.ceil(seconds)}s" if seconds < 120 else f"{math.ceil(seconds / 60)}m"
 
 
 def seconds_of(budget: str | float | None) -> float | None:

@@ -63,9 +63,9 @@ def run_laboratory(
         trained, ropes = _all_jobs(pool, planned, models, workers, on_progress)
     except BrokenProcessPool as error:
         raise CtxextError(
-            "a process of the laboratory was killed, or could not start",
-            "it may need more memory; a Python script has to call ctxext.lab below "
-            "`if __name__ == '__main__':`",
+            "a process of the laboratory was killed, or could not start: a Python script has to "
+            "call ctxext.run_lab below `if __name__ == '__main__':`",
+            "otherwise it may need more memory: give it fewer --workers",
         ) from error
     except BaseException:
         for process in multiprocessing.active_children():

@@ -22,7 +22,7 @@ _FLAT = 0.1  # nats: a tenth of the perplexity
 _COLLAPSE = math.log(4 / 3)
 _NOTICED = 0.001  # relative change of logits that is no rounding
 
-_SEED = "Positional Encodings"
+_SEED = "textbooks"
 _ALIBI = "Press et al. 2022"
 _NOPE = "Kazemnejad et al. 2023"
 _PI = "Chen et al. 2023"
@@ -273,7 +273,7 @@ def rope_collapses(evidence: Evidence) -> LabStatement | None:
         return None
     return _stated(
         "rope-collapses",
-        "RoPE that is read past its window as it is loses a third of its perplexity or more",
+        "past its window, as it is, a RoPE decoder's perplexity rises by a third or more",
         _PI,
         f"loss past the window less that in it, less {_COLLAPSE:.2f}",
         less(evidence.far("rope"), evidence.near("rope"), _COLLAPSE),

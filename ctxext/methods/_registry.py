@@ -140,6 +140,7 @@ class Method:
         training: what it needs before it can be trusted, one phrase.
         rope_type: what its result is written as, where it is a rope.
         writes: where its result is written, in words, where that is no rope.
+        runs_in: what runs its result, where no rope is written.
         since: the first transformers release that computes it rightly; `any` for all.
         extend: (spec, target, *, parameters) -> Extension; the spec is that of the encoding, target
             in tokens >= the window.
@@ -162,6 +163,7 @@ class Method:
     extend: Extend
     rope_type: str = ""
     writes: str = ""
+    runs_in: str = "all that run the base"
     since: str = "any"
     default_for: tuple[PositionEncoding, ...] = ()
     keeps_short: bool = False

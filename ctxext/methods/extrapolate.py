@@ -10,7 +10,8 @@ from ctxext.methods._registry import WindowExtension, method
     applies_to=("alibi", "none", "sinusoidal"),
     paper="Press et al., Train Short, Test Long, arXiv:2108.12409; without positions Kazemnejad et "
     "al., arXiv:2305.19466",
-    training="measure first: ALiBi reads on, but hardly uses far text; sinusoids fail soon",
+    training="measure first: ALiBi may hardly use far text, sinusoids fail soon, without positions "
+    "attention spreads",
     writes="the window of the config alone",
     default_for=("alibi", "none", "sinusoidal"),
     keeps_short=True,

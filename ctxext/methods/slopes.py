@@ -11,6 +11,7 @@ from ctxext.methods._registry import SlopesExtension, method
     "arXiv:2310.13017",
     training="a few hundred steps; texts within L are read otherwise too",
     writes="alibi_slope_factor",
+    runs_in="ctxext's own decoder alone: no other class has a key for it",
 )
 def slopes(spec: AlibiSpec, target: int) -> SlopesExtension:
     """Divide the slope of every head by s = L' / L: interpolation of positions, for ALiBi.

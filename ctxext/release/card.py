@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from ctxext.checkpoints.lab_decoder.model_type import MODEL_TYPE
 from ctxext.engines.notes import engine_notes, first_transformers, serve_commands
 from ctxext.lengths import show_length
 from ctxext.methods import METHODS
@@ -267,8 +268,13 @@ class CardFacts:
         return first_transformers(self.method, str(self.record.model_type))
 
     @property
+    def is_lab(self) -> bool:
+        """Whether it is the laboratory's decoder, whose class ctxext has and no engine."""
+        return self.record.model_type == MODEL_TYPE
+
+    @property
     def serve_commands(self) -> list[tuple[str, str]]:
-        return serve_commands(self.repo_id, self.target)
+        return [] if self.is_lab else serve_commands(self.repo_id, self.target)
 
     @property
     def engine_notes(self) -> list[str]:

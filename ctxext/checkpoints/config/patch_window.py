@@ -1,6 +1,7 @@
 """Make the new config of a checkpoint whose method writes no rope: its window, as a value."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from ctxext.checkpoints.config.decoder_part import stated_part, with_decoder_part
@@ -18,12 +19,16 @@ from ctxext.runs.numbers import real
 SLOPE_FACTOR: Final = "alibi_slope_factor"
 _CAUTIONS: Final[dict[PositionEncoding, str]] = {
     "alibi": "ALiBi reads on past its window with a perplexity that stays flat while text from far "
-    "away is hardly used: measure it with eval-retrieval",
+    "away may be hardly used: measure it with eval-retrieval",
     "sinusoidal": "positions beyond the trained ones are new to the model, and what it reads gets "
     "worse soon: train it at the target (ctxext finetune --seq-length)",
     "none": "without positions attention spreads over more tokens than it was trained on: measure "
     "it with eval-ppl and eval-retrieval",
 }
+
+_UNMEASURED: Final = (
+    "c = {} is no measurement: --calibrate TEXT finds the c that reads a text of yours best"
+)
 
 
 def plan_extended(
@@ -53,8 +58,13 @@ def plan_extended(
             sliding_window=sliding_window, where=where,
         )  # fmt: skip
     if method.makes is ScoreExtension and position.encoding in ROTARY:
-        return plan_scores(config, position, method, target, parameters, where)
-    return _plan_window(config, position, method, target, parameters, sliding_window, where)
+        patch = plan_scores(config, position, method, target, parameters, where)
+    else:
+        patch = _plan_window(config, position, method, target, parameters, sliding_window, where)
+    if isinstance(patch.extension, ScoreExtension) and not parameters:
+        said = _UNMEASURED.format(patch.extension.parameters["c"])
+        patch = replace(patch, warnings=(*patch.warnings, said))
+    return patch
 
 
 def _plan_window(
@@ -77,12 +87,8 @@ def _plan_window(
     window, warnings = position.window, list[str]()
     if target == window.original:
         return _nothing(config, window, method, warnings)
-    if (
-        method.makes is TableExtension
-        and window.source == RECORDED
-        and window.current > window.original
-    ):
-        raise extended_table(where, window.current)
+    if (reason := second_table(position, method, where)) is not None:
+        raise reason
     new = dict(stated_part(config, position.part))
     if sliding_window != "keep" and not any(x.attention == "sliding" for x in position.layers):
         raise BadInput(
@@ -113,6 +119,14 @@ def slope_factor(config: Mapping[str, Any], where: str) -> float:
     if factor is not None and not factor > 0:
         raise BadInput(f"{where}: {SLOPE_FACTOR} is {factor:g}, and has to be above 0")
     return 1.0 if factor is None else factor
+
+
+def second_table(position: Position, method: Method, where: str) -> BadInput | None:
+    """Give the reason why a method makes no rows of rows that a method made; None = it does not."""
+    window = position.stated_window
+    if method.makes is not TableExtension or window is None or window.source != RECORDED:
+        return None
+    return extended_table(where, window.current) if window.current > window.original else None
 
 
 def extended_table(where: str, reached: int) -> BadInput:

@@ -14,6 +14,7 @@ from ctxext.checkpoints.weights.fold import Fold
 from ctxext.checkpoints.weights.queries import QUERIES, STILL_QUERIES
 from ctxext.checkpoints.weights.query_tensors import RowHeads, query_heads
 from ctxext.checkpoints.weights.row_scales import RowScales
+from ctxext.encodings.kinds import ROTARY
 from ctxext.errors import BadInput
 from ctxext.runs.recipe.config import HEADS
 
@@ -76,7 +77,9 @@ def find_still_queries(weights: Weights, position: Position, *, what: str) -> St
         raise BadInput(
             f"{what} sharpens attention without positions, and this {model_type} has none: its "
             f"encoding is {position.encoding}",
-            "stop its rope first (--method drop), or train adapters",
+            "stop its rope first (--method drop), or train adapters"
+            if position.encoding in ROTARY
+            else "train adapters (--train lora)",
         )
     queries = STILL_QUERIES.get(model_type) or QUERIES.get(model_type)
     if queries is None or position.head_dim is None:

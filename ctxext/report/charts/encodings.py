@@ -246,7 +246,7 @@ def reading_panel(result: LabResult) -> Panel | None:
             axis.plot([0], [row.inside], **begin)
             axis.plot([row.lost], [row.gain], label=short(row.name), gid=f"reading-{at}", **look)
         axis.margins(0.08)
-        axis.set_xlabel("nats a token lost past the window (0 = as fluent as inside)")
+        axis.set_xlabel("nats a token lost past the window")
         axis.set_ylabel("nats a token gained by copying")
 
     said = [

@@ -163,6 +163,47 @@ def test_inspect_recommends_nothing_that_extend_refuses(tmp_path):
     assert ctxext.inspect(str(base), target=1024).target.recommendation.method
 
 
+def test_a_table_that_was_made_of_rows_takes_no_second_method_and_inspect_says_so(tmp_path):
+    base = build_not_rotary(tmp_path / "base", "gpt2")
+    made = extended(base, tmp_path / "made", factor=2)
+
+    def applying(folder):
+        return {row["name"] for row in ctxext.inspect(str(folder)).methods if row["applies"]}
+
+    assert applying(base) == {"interpolate", "tile", "group"}
+    assert applying(made) == set()
+    for method in applying(base):
+        with pytest.raises(BadInput, match="was extended to 256 rows already"):
+            ctxext.extend(str(made), method=method, factor=4, dry_run=True)
+
+
+def test_a_temperature_that_nobody_measured_is_said(tmp_path):
+    base, said = lab(tmp_path / "base", "none"), "c = 0.1 is no measurement"
+
+    def warned(**keywords):
+        plan = ctxext.extend(
+            str(base), method="temperature", target=4 * WINDOW, dry_run=True, **keywords
+        )
+        return any(said in warning for warning in plan.warnings)
+
+    assert warned()
+    assert not warned(parameters={"c": 0.1})
+
+
+def test_no_engine_is_named_for_the_laboratory_s_decoder(tmp_path):
+    """Its class is ctxext's own: a card says what to import, and no command of a server."""
+    base = lab(tmp_path / "base", "rope")
+    seen = ctxext.inspect(str(base))
+    assert seen.serving
+    assert {row.verdict for row in seen.serving} == {"refuses"}
+    assert all("ctxext.lab.convert" in row.how for row in seen.serving)
+    run = extended(base, tmp_path / "run", factor=4, method="yarn")
+    ctxext.push(run, repo_id="me/longer", base_model="me/base", dry_run=True)
+    card = (run / "README.md").read_text()
+    assert "import ctxext.lab.decoder" in card
+    assert "vllm serve" not in card
+
+
 def test_a_stopped_rope_is_not_said_to_turn(tmp_path):
     base = build_family(tmp_path / "base", "llama", num_hidden_layers=1)
     stopped = extended(base, tmp_path / "stopped", method="drop", factor=1)

@@ -53,7 +53,8 @@ def run_lab(
     """Train small decoders that differ in their position encoding alone, and test them long.
 
     Every decoder is a checkpoint that all commands take: `OUT/models/ENCODING-SEED`. What was
-    measured is in `OUT/lab.json`, with pictures and a report beside it.
+    measured is in `OUT/lab.json`, with pictures and a report beside it. Decoders are trained in
+    processes that import the caller: a script calls it below `if __name__ == "__main__":`.
 
     Args:
         output_dir: new folder.
@@ -102,6 +103,7 @@ def run_lab(
     result = _result(output_dir, preset, planned, trained, evidence)
     result = replace(result, seconds=round(time.monotonic() - began, 1))
     (out / "lab.json").write_text(dump_measured(result.to_dict()), encoding="utf-8")
+    on_note("drawing the pictures and the report")
     plot_lab(out, result)
     make_report([out], output=out / "report.html", overwrite=True)
     lost = [

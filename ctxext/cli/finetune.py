@@ -94,7 +94,8 @@ def command(
         typer.Option(
             "--method",
             metavar="NAME",
-            help="Extend MODEL so before it is trained. [default: yarn where a length is given]",
+            help="Extend MODEL so before it is trained. "
+            "[default: where a length is given yarn, or what extend takes for another encoding]",
             rich_help_panel=_FIRST,
         ),
     ] = None,

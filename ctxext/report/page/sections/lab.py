@@ -22,7 +22,7 @@ _P = "p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"
 _HOW = (
     "A statement is a sentence of the literature that can come out false here. Its difference is "
     "above 0 where it is true, taken pair by pair over seeds; ± and the bars in charts are one "
-    "standard error. Undecided: the difference is no more than noise."
+    "standard error. Undecided: p of the paired t test is 0.05 or more."
 )
 
 

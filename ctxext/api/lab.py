@@ -27,10 +27,11 @@ from ctxext.lab.statements import Evidence, verdicts
 from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.report.charts.lab import plot_lab
 from ctxext.runs.json_file import dump_measured
-from ctxext.runs.output import check_output
+from ctxext.runs.output import check_output, locked
 from ctxext.runs.rows.lab import LabResult, LabTraining
 
 _MOST_STEPS = 10**6
+_MOST_WORKERS = 256
 
 
 @checked
@@ -69,7 +70,8 @@ def run_lab(
         seed: the first of the seeds.
 
     Raises:
-        BadInput: a word that is not known, lengths that do not fit, or too small a budget.
+        BadInput: a word that is not known, lengths that do not fit, too small a budget, or
+            another process writes to the folder.
         CtxextError: a process was killed.
     """
     began = time.monotonic()
@@ -90,22 +92,25 @@ def run_lab(
         setting = replace(setting, steps=steps, least_steps=min(steps, setting.least_steps))
     if workers is not None and workers < 1:
         raise BadInput(f"--workers {workers} is less than one process")
-    out = Path(output_dir)
-    check_output(out, overwrite=overwrite)
-    planned, trained, evidence = run_laboratory(
-        setting,
-        allowed,
-        out / "models",
-        workers=workers or cores(),
-        on_progress=on_progress,
-        on_plan=lambda plan: _begin(out, plan, on_note),
-    )
-    result = _result(output_dir, preset, planned, trained, evidence)
-    result = replace(result, seconds=round(time.monotonic() - began, 1))
-    (out / "lab.json").write_text(dump_measured(result.to_dict()), encoding="utf-8")
-    on_note("drawing the pictures and the report")
-    plot_lab(out, result)
-    make_report([out], output=out / "report.html", overwrite=True)
+    if workers is not None and workers > _MOST_WORKERS:
+        raise BadInput(f"--workers {workers} is more than {_MOST_WORKERS} processes")
+    out = Path(output_dir).resolve()
+    with locked(out):
+        check_output(out, overwrite=overwrite)
+        planned, trained, evidence = run_laboratory(
+            setting,
+            allowed,
+            out / "models",
+            workers=workers or cores(),
+            on_progress=on_progress,
+            on_plan=lambda plan: _begin(out, plan, on_note),
+        )
+        result = _result(output_dir, preset, planned, trained, evidence)
+        result = replace(result, seconds=round(time.monotonic() - began, 1))
+        (out / "lab.json").write_text(dump_measured(result.to_dict()), encoding="utf-8")
+        on_note("drawing the pictures and the report")
+        plot_lab(out, result)
+        make_report([out], output=out / "report.html", overwrite=True)
     lost = [
         f"{each.encoding}-{each.seed}" for each in trained if not math.isfinite(each.final_loss)
     ]

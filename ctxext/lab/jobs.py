@@ -3,6 +3,9 @@
 Jobs are plain functions of plain values, so that they can be given to other processes.
 """
 
+import multiprocessing
+import os
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +47,20 @@ class Trained:
 
 
 def begin_worker() -> None:
-    """Compute with one thread, so that results do not depend on how many processes there are."""
+    """Compute with one thread, so that results do not depend on how many processes there are.
+
+    The process ends with the one that started it, killed or not: a worker holds both ends of the
+    queue it waits on, and would wait without end.
+    """
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def seconds_per_step(setting: LabSetting) -> float:

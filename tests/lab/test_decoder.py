@@ -267,7 +267,12 @@ def test_what_alibi_keeps_is_not_given_to_another_length():
         ({"block": "bert"}, "block is llama or gpt2"),
         ({"position_encoding": "none", "rope_parameters": {"rope_type": "yarn"}}, "of no use"),
         ({"hidden_size": 36, "num_attention_heads": 12}, "even number for each of 12 heads"),
-        ({"alibi_slope_factor": 0.0}, "alibi_slope_factor is above 0"),
+        ({"alibi_slope_factor": 0.0}, "alibi_slope_factor is a number above 0"),
+        ({"alibi_slope_factor": 1e-320}, "alibi_slope_factor is a number above 0"),
+        ({"sinusoid_base": -1}, "sinusoid_base is a number above 0"),
+        ({"sinusoid_base": float("nan")}, "sinusoid_base is a number above 0"),
+        ({"sinusoid_scale": float("inf")}, "sinusoid_scale is a number from 0 up"),
+        ({"norm_eps": -1.0}, "norm_eps is a number from 0 up"),
     ],
 )
 def test_a_config_that_makes_no_decoder_is_refused(keys, words):

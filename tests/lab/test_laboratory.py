@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from ctxext.lab.setting import ENCODINGS
+from ctxext.runs.output import locked
 from support.command import run_ctxext
 
 
@@ -89,6 +90,7 @@ def test_report_and_pictures_lie_beside(smoke):
         (["--steps", "0"], ("--steps",)),
         (["--seeds", "0"], ("--seeds",)),
         (["--workers", "0"], ("--workers",)),
+        (["--workers", "100000"], ("--workers", "256")),
     ],
 )
 def test_bad_input_is_one_sentence(tmp_path, flags, words):
@@ -107,7 +109,15 @@ def test_a_budget_too_small_for_one_seed_says_what_one_takes(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_signal_ends_every_process_and_the_run_can_be_begun_anew(tmp_path):
+def test_two_of_them_do_not_write_to_one_folder(tmp_path):
+    with locked(tmp_path / "run"):
+        ran = run_ctxext("lab", "--preset", "smoke", "-o", str(tmp_path / "run"), "--overwrite")
+    assert ran.returncode == 2
+    assert "another ctxext process is writing to" in ran.stderr
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_signal_ends_every_process_and_the_run_can_be_begun_anew(tmp_path, sent, code):
     out = tmp_path / "run"
     process = subprocess.Popen(
         [sys.executable, "-m", "ctxext", "lab", "--preset", "smoke", "-o", str(out)],
@@ -119,10 +129,10 @@ def test_a_signal_ends_every_process_and_the_run_can_be_begun_anew(tmp_path):
             break
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(sent)
     process.wait(timeout=60)
     process.stderr.close()
-    assert process.returncode == 143
+    assert process.returncode == code
     _, alive = psutil.wait_procs(children, timeout=30)
     assert not alive
     assert not (out / "lab.json").exists()

@@ -1,6 +1,7 @@
 """The config of the laboratory's decoder."""
 
-from typing import Any, Literal, get_args
+import math
+from typing import Any, Final, Literal, get_args
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -8,6 +9,7 @@ from transformers import PreTrainedConfig
 from ctxext.checkpoints.lab_decoder.model_type import ENCODINGS, MODEL_TYPE
 
 LabBlock = Literal["llama", "gpt2"]
+_LEAST: Final = 1e-30  # what is divided by it still has a float32
 
 
 @strict
@@ -42,7 +44,7 @@ class LabConfig(PreTrainedConfig):  # type: ignore[misc]
     sinusoid_base: float | int = 10_000.0
     sinusoid_scale: float | int = 0.02
     block: str = "llama"
-    norm_eps: float = 1e-5
+    norm_eps: float | int = 1e-5
     initializer_range: float = 0.02
     use_cache: bool = True
     tie_word_embeddings: bool = True
@@ -83,5 +85,9 @@ class LabConfig(PreTrainedConfig):  # type: ignore[misc]
                 f"hidden_size {self.hidden_size} is not an even number for each of "
                 f"{self.num_attention_heads} heads"
             )
-        if not self.alibi_slope_factor > 0:
-            raise ValueError(f"alibi_slope_factor is above 0, not {self.alibi_slope_factor}")
+        for name in ("alibi_slope_factor", "sinusoid_base"):
+            if not _LEAST < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is a number above 0, not {getattr(self, name)}")
+        for name in ("sinusoid_scale", "norm_eps"):
+            if not 0 <= getattr(self, name) < 1 / _LEAST:
+                raise ValueError(f"{name} is a number from 0 up, not {getattr(self, name)}")

@@ -1,7 +1,6 @@
 """`ctxext lab`: train short, test long, one decoder for each position encoding."""
 
 import math
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,7 +26,7 @@ from ctxext.lab.statements import Evidence, verdicts
 from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.report.charts.lab import plot_lab
 from ctxext.runs.json_file import dump_measured
-from ctxext.runs.output import check_output, locked
+from ctxext.runs.output import staged_folder
 from ctxext.runs.rows.lab import LabResult, LabTraining
 
 _MOST_STEPS = 10**6
@@ -94,23 +93,21 @@ def run_lab(
         raise BadInput(f"--workers {workers} is less than one process")
     if workers is not None and workers > _MOST_WORKERS:
         raise BadInput(f"--workers {workers} is more than {_MOST_WORKERS} processes")
-    out = Path(output_dir).resolve()
-    with locked(out):
-        check_output(out, overwrite=overwrite)
+    with staged_folder(Path(output_dir), overwrite=overwrite) as staging:
         planned, trained, evidence = run_laboratory(
             setting,
             allowed,
-            out / "models",
+            staging / "models",
             workers=workers or cores(),
             on_progress=on_progress,
-            on_plan=lambda plan: _begin(out, plan, on_note),
+            on_plan=lambda plan: _begin(staging, plan, on_note),
         )
         result = _result(output_dir, preset, planned, trained, evidence)
         result = replace(result, seconds=round(time.monotonic() - began, 1))
-        (out / "lab.json").write_text(dump_measured(result.to_dict()), encoding="utf-8")
+        (staging / "lab.json").write_text(dump_measured(result.to_dict()), encoding="utf-8")
         on_note("drawing the pictures and the report")
-        plot_lab(out, result)
-        make_report([out], output=out / "report.html", overwrite=True)
+        plot_lab(staging, result)
+    make_report([output_dir], output=Path(output_dir) / "report.html")  # names the folder
     lost = [
         f"{each.encoding}-{each.seed}" for each in trained if not math.isfinite(each.final_loss)
     ]
@@ -119,13 +116,11 @@ def run_lab(
     return result
 
 
-def _begin(out: Path, planned: Planned, on_note: Note) -> None:
-    """Mark the folder as ours, once it is known that there is something to do, and say how long."""
-    if out.exists():
-        shutil.rmtree(out)
-    out.mkdir(parents=True)
+def _begin(staging: Path, planned: Planned, on_note: Note) -> None:
+    """Record what is going to be done, and say how long it takes."""
     write_record(
-        out, {"schema": SCHEMA, "kind": "lab", "versions": versions(), "command": command_line()}
+        staging,
+        {"schema": SCHEMA, "kind": "lab", "versions": versions(), "command": command_line()},
     )
     setting = planned.setting
     on_note(

@@ -6,7 +6,7 @@ from typing import Final
 
 from ctxext.errors import BadInput
 from ctxext.lab.extensions import MEASURED_EVERY, measured_methods
-from ctxext.lab.setting import LabSetting
+from ctxext.lab.setting import PRESETS, LabSetting
 from ctxext.lab.variants import VARIANTS
 
 _START: Final = 25.0  # seconds until the processes have imported torch, and for what comes last
@@ -79,10 +79,12 @@ def fitted(
         return Planned(setting, setting.steps, seconds(wanted, setting.steps))
     least = seconds(1, setting.least_steps)
     if budget < least:
+        larger = setting.least_steps > PRESETS["smoke"].least_steps
         raise BadInput(
             f"--budget of {minutes(budget)} is too small for one seed, which takes "
             f"{minutes(least)} here",
-            f"give --budget {minutes(2 * least)}, fewer --encodings, or --preset smoke",
+            f"give --budget {minutes(2 * least)}, fewer --encodings"
+            + (", or --preset smoke" if larger else ""),
         )
     seeds = max(n for n in range(1, wanted + 1) if seconds(n, setting.least_steps) <= budget)
     steps = max(

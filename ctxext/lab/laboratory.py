@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
+import signal
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +56,11 @@ def run_laboratory(
         CtxextError: a process was killed.
     """
     spawn = multiprocessing.get_context("spawn")
+    workers = min(workers, len(_every(setting)))
     pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=begin_worker)
     try:
-        timings = [pool.submit(seconds_per_step, setting) for _ in range(workers)]
+        with _not_interrupted():
+            timings = [pool.submit(seconds_per_step, setting) for _ in range(workers)]
         slowest = max(timing.result() for timing in timings)
         planned = fitted(setting, slowest, workers, budget)
         on_plan(planned)
@@ -76,6 +80,17 @@ def run_laboratory(
     order = {(e, s): i for i, (e, s) in enumerate(_every(planned.setting))}
     trained.sort(key=lambda each: order[each.encoding, each.seed])
     return planned, trained, gathered(planned.setting, trained, ropes)
+
+
+@contextmanager
+def _not_interrupted() -> Iterator[None]:
+    """Start processes that Ctrl-C passes by: it reaches a whole terminal, and the first process
+    ends the others in silence."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _every(setting: LabSetting) -> list[tuple[str, int]]:

@@ -55,15 +55,17 @@ def mean_over_seeds(values: Sequence[Sequence[float]]) -> tuple[float, float | N
     return mean, math.sqrt(max(of_seeds, of_rows))
 
 
-def tested(differences: Sequence[Sequence[float]]) -> Test:
+def paired_test(differences: Sequence[Sequence[float]], least_stderr: float = 0.0) -> Test:
     """Test whether differences are above 0: Student's t over the seeds.
 
     Args:
         differences: of each seed, of each row: what should be larger less what should be smaller.
+        least_stderr: of the mean, by how finely it was measured; few seeds may agree by that alone.
     """
     mean, stderr = mean_over_seeds(differences)
     if stderr is None:
         return Test(mean, None, None, None)
+    stderr = max(stderr, least_stderr)
     if stderr == 0:
         return Test(mean, 0.0, None, 1.0 if mean == 0 else 0.0)
     errors = mean / stderr

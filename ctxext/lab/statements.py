@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ctxext.lab.extensions import COMPARED, beyond, within
+from ctxext.lab.extensions import COMPARED, MEASURED_EVERY, beyond, within
 from ctxext.lab.measures import Measured
-from ctxext.lab.paired import tested
+from ctxext.lab.paired import paired_test
 from ctxext.lab.setting import LabSetting
 from ctxext.lab.variants import UNTRAINED_ROWS
 from ctxext.runs.rows.lab import AS_TRAINED, LabStatement
@@ -100,8 +100,9 @@ def _stated(
     measured: str,
     differences: Sequence[Sequence[float]],
     unit: str = "nats a token",
+    least_stderr: float = 0.0,
 ) -> LabStatement:
-    test = tested(differences)
+    test = paired_test(differences, least_stderr)
     return LabStatement(
         key=key, claim=claim, source=source, measured=measured, unit=unit, difference=test.mean,
         stderr=test.stderr, errors=test.errors, p=test.p, verdict=test.verdict,
@@ -338,12 +339,14 @@ def yarn_needs_fewer_steps(evidence: Evidence) -> LabStatement | None:
     if not evidence.steps:
         return None
     most = evidence.setting.most_lora_steps
-    ratios = []
+    ratios, variance = [], 0.0
     for each in evidence.steps:
         linear, yarn = (
             most if each["steps"][name] is None else each["steps"][name] for name in COMPARED
         )
         ratios.append(math.log((linear + 1) / (yarn + 1)))
+        # A count may be too high by anything below MEASURED_EVERY: a uniform error.
+        variance += MEASURED_EVERY**2 / 12 * ((linear + 1) ** -2 + (yarn + 1) ** -2)
     return _stated(
         "yarn-needs-fewer-steps",
         "YaRN needs fewer steps than linear scaling for the same loss past the window",
@@ -351,6 +354,7 @@ def yarn_needs_fewer_steps(evidence: Evidence) -> LabStatement | None:
         f"logarithm of (steps of linear + 1) / (steps of YaRN + 1), {most} where it never was",
         [[ratio] for ratio in ratios],
         unit="of the ratio",
+        least_stderr=math.sqrt(variance) / len(ratios),
     )
 
 

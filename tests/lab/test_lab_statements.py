@@ -113,3 +113,13 @@ def test_a_method_that_never_reached_the_loss_counts_with_all_its_steps():
     row = {row.key: row for row in verdicts(evidence)}["yarn-needs-fewer-steps"]
     assert row.verdict == "does not hold"
     assert row.difference == pytest.approx(-0.67, abs=0.05)
+
+
+def test_counts_that_agree_by_their_grid_are_not_sure():
+    """They are taken every five steps: 10 and 5 may be 6 and 5."""
+    alike = [{"target": 2.0, "steps": {"linear": 10, "yarn": 5}} for _ in range(3)]
+    row = {row.key: row for row in verdicts(replace(world(as_published=True), steps=alike))}[
+        "yarn-needs-fewer-steps"
+    ]
+    assert row.stderr == pytest.approx((25 / 12 * (11**-2 + 6**-2) / 3) ** 0.5)
+    assert row.verdict == "undecided"

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from ctxext.lab.paired import mean_over_seeds, tested as verdict_of
+from ctxext.lab.paired import mean_over_seeds, paired_test as verdict_of
 
 
 def test_by_hand():
@@ -21,6 +21,11 @@ def test_seeds_that_agree_by_chance_do_not_hide_noisy_rows():
     rows = [[-10.0, 10.0, 0.6], [10.0, -10.0, 0.6]]
     assert verdict_of(rows).verdict == "undecided"
     assert mean_over_seeds(rows)[1] > 3
+
+
+def test_no_error_is_below_that_of_the_measure():
+    assert verdict_of([[1.0], [1.0]], least_stderr=0.5).errors == 2.0
+    assert verdict_of([[1.0], [1.0]]).p == 0.0
 
 
 def test_one_seed_gives_no_verdict():

@@ -175,4 +175,6 @@ def said_of(source: Source, what: str = "make a model of") -> Iterator[None]:
         if is_out_of_memory(error):
             raise CtxextError(f"{source.name} does not fit into the memory at hand") from error
         words = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, KeyError) and len(words.split()) == 1:  # the key alone
+            words = f"it does not know {words}"
         raise BadInput(f"transformers cannot {what} {source.name}: {words[:300]}") from error

@@ -1,5 +1,6 @@
 """Fixtures that several rooms share: small real checkpoints on disk, and a long text."""
 
+import gc
 import os
 import tempfile
 
@@ -13,6 +14,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run two at a time, and th
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the command starts hundreds of times here
 _CACHE = tempfile.TemporaryDirectory(prefix="ctxext-cache-")  # not the user's own
 os.environ["CTXEXT_CACHE"] = _CACHE.name
+
+
+@pytest.fixture(autouse=True)
+def _frozen():
+    """Leave what was imported and made before to no later `gc.collect`, of which there are
+    thousands: each took half a second with torch, transformers and peft in memory."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

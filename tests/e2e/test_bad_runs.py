@@ -11,10 +11,8 @@ import pytest
 from support.bad_inputs import Bomb, accepted, content, copy_of, names, refused
 from support.checkpoints import build_tiny
 from support.command import run_ctxext
+from support.warm import MODEL_MADE
 
-# Import times on stderr show how far a run came: what loads models is imported just before.
-IMPORTS = {"PYTHONPROFILEIMPORTTIME": "1"}
-LOADS_MODELS = ("ctxext.training.run.train", "ctxext.evaluation.perplexity.scores")
 SHORT = [
     "--seq-length", "64", "--steps", "3", "--save-every", "1", "--gradient-accumulation", "1",
     "--device", "cpu", "--warmup-steps", "0",
@@ -27,16 +25,16 @@ def finetune(model, data, out, *more, **keywords):
 
 def too_early_for_a_model(done, *words):
     refused(done, 2, *words)
-    assert not any(module in done.stderr for module in LOADS_MODELS)
+    assert MODEL_MADE not in done.stderr
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tiny_llama, book):
     """A finished run with the checkpoints of its last two steps."""
     out = tmp_path_factory.mktemp("run") / "out"
-    done = finetune(tiny_llama, book, out, env=IMPORTS)
+    done = finetune(tiny_llama, book, out, watch_models=True)
     accepted(done)
-    assert LOADS_MODELS[0] in done.stderr  # else the tests below could not fail
+    assert MODEL_MADE in done.stderr  # else the tests below could not fail
     return out
 
 
@@ -45,9 +43,9 @@ def test_a_checkpoint_without_a_tokenizer_is_refused(tmp_path, tiny_llama, book)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (model / name).unlink()
     too_early_for_a_model(
-        finetune(model, book, tmp_path / "out", env=IMPORTS), "m has no tokenizer"
+        finetune(model, book, tmp_path / "out", watch_models=True), "m has no tokenizer"
     )
-    done = run_ctxext("eval-ppl", model, "--data", book, "--lengths", "64", env=IMPORTS)
+    done = run_ctxext("eval-ppl", model, "--data", book, "--lengths", "64", watch_models=True)
     too_early_for_a_model(done, "m has no tokenizer")
     assert names(tmp_path) == ["m"]
     done = run_ctxext("extend", model, "--target", "512", "-o", tmp_path / "out")
@@ -56,9 +54,9 @@ def test_a_checkpoint_without_a_tokenizer_is_refused(tmp_path, tiny_llama, book)
 
 def test_more_tokens_than_embeddings(tmp_path, book):
     model = build_tiny(tmp_path / "m", vocabulary=100)
-    done = finetune(model, book, tmp_path / "out", env=IMPORTS)
+    done = finetune(model, book, tmp_path / "out", watch_models=True)
     too_early_for_a_model(done, "the model has 100 embeddings")
-    done = run_ctxext("eval-ppl", model, "--data", book, "--lengths", "64", env=IMPORTS)
+    done = run_ctxext("eval-ppl", model, "--data", book, "--lengths", "64", watch_models=True)
     too_early_for_a_model(done, "the model has 100 embeddings")
     assert names(tmp_path) == ["m"]
 
@@ -98,7 +96,7 @@ def test_texts_that_cannot_be_read_are_refused_first(tmp_path, run, tiny_llama, 
     if text is not None:
         (tmp_path / name).write_bytes(text)
     before = content(run)
-    done = finetune(tiny_llama, tmp_path / name, run, "--overwrite", env=IMPORTS)
+    done = finetune(tiny_llama, tmp_path / name, run, "--overwrite", watch_models=True)
     too_early_for_a_model(done, "--data", *words)
     assert content(run) == before
 
@@ -122,8 +120,8 @@ def test_odd_text_is_read(tmp_path, tiny_llama):
     (folder / "packed.txt.gz").write_bytes(gzip.compress(b"word\n" * 50))
     (folder / "half.jsonl").write_text(json.dumps({"text": "a\ud800b" + "word " * 50}) + "\n")
     flags = ("--data", folder, "--lengths", "64", "--json")
-    done = run_ctxext("eval-ppl", tiny_llama, *flags, env=IMPORTS)
-    accepted(done, "texts: 3 bytes were not UTF-8", LOADS_MODELS[1])
+    done = run_ctxext("eval-ppl", tiny_llama, *flags, watch_models=True)
+    accepted(done, "texts: 3 bytes were not UTF-8", MODEL_MADE)
     document = json.loads(done.stdout)
     # bad.txt without mark and carriage returns, packed.txt, and half.jsonl
     replaced = 3  # U+FFFD is three bytes, and three tokens
@@ -133,7 +131,7 @@ def test_odd_text_is_read(tmp_path, tiny_llama):
 def test_text_shorter_than_a_window(tmp_path, tiny_llama):
     (tmp_path / "a.txt").write_text("word " * 10)
     done = run_ctxext(
-        "eval-ppl", tiny_llama, "--data", tmp_path / "a.txt", "--lengths", "64", env=IMPORTS
+        "eval-ppl", tiny_llama, "--data", tmp_path / "a.txt", "--lengths", "64", watch_models=True
     )
     too_early_for_a_model(done, "a.txt has no document of 64 tokens (the longest read has 50)")
 
@@ -246,7 +244,7 @@ def test_ntk_beyond_all_numbers(tmp_path, tiny_llama):
 
 def test_lora_targets_that_are_not_there(tmp_path, tiny_llama, book):
     flags = ("--lora-targets", "q_proj,w_proj")
-    done = finetune(tiny_llama, book, tmp_path / "out", *flags, env=IMPORTS)
+    done = finetune(tiny_llama, book, tmp_path / "out", *flags, watch_models=True)
     too_early_for_a_model(done, "lora.targets names 'w_proj'", "q_proj")
     assert names(tmp_path) == []
 

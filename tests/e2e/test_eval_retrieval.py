@@ -11,9 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from support.checkpoints import build_tiny
-from support.command import run_ctxext, start_ctxext
+from support.command import run_ctxext, run_launched, start_ctxext
 from support.runs import has_lines, kill, wait_for
-from support.torchrun import run_torchrun
 
 HELDOUT = ("--data", "builtin:python/heldout")
 
@@ -99,7 +98,7 @@ def test_two_processes_equal_one(tmp_path, shipped):
     ]  # fmt: skip
     code, printed, err = run(*flags)
     assert code == 0, err
-    both = run_torchrun("eval-retrieval", *flags)
+    both = run_launched("eval-retrieval", *flags)
     assert both.returncode == 0, both.stderr
     assert json.loads(both.stdout) == json.loads(printed)
 

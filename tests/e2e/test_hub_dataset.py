@@ -19,12 +19,7 @@ def hub(tmp_path):
         table = io.BytesIO()
         parquet.write_table(pyarrow.table({"text": TEXTS, "id": list(range(40))}), table)
         hub.datasets["me/books"] = {"data/train-00000-of-00001.parquet": table.getvalue()}
-        hub.env = {
-            "HF_ENDPOINT": hub.url,
-            "HF_HUB_OFFLINE": "0",
-            "HF_HOME": str(tmp_path / "hf"),
-            "CTXEXT_CACHE": str(tmp_path / "cache"),
-        }
+        hub.env["CTXEXT_CACHE"] = str(tmp_path / "cache")
         yield hub
 
 

@@ -54,14 +54,8 @@ def hub():
         yield served
 
 
-def env_for(hub, tmp_path, *, token=True):
-    return {
-        "HF_ENDPOINT": hub.url,
-        "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HOME": str(tmp_path / "hf"),
-        "HF_TOKEN": hub.token if token else "",
-    }
+def env_for(hub, *, token=True):
+    return {**hub.env, "HF_TOKEN": hub.token if token else ""}
 
 
 def named_base(config):
@@ -74,7 +68,7 @@ def front_matter(card):
 
 
 def test_pushed_and_read_back(tmp_path, run, hub):
-    env = env_for(hub, tmp_path)
+    env = env_for(hub)
     done = run_ctxext("push", run, "--repo-id", "me/Tiny-512", "--private", "--json", env=env)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
@@ -193,7 +187,7 @@ def test_what_is_not_read_is_not_published(tmp_path, run):
 
 
 def test_a_second_push_keeps_the_base_of_the_first(tmp_path, run, hub):
-    env = env_for(hub, tmp_path)
+    env = env_for(hub)
     model = shutil.copytree(run, tmp_path / "run")
     for base in (["--base-model", "org/Tiny"], []):
         done = run_ctxext("push", model, "--repo-id", "me/Tiny-512", *base, "--json", env=env)
@@ -232,7 +226,7 @@ def test_the_card_says_where_retrieval_would_be_counted(tmp_path, run):
 
 
 def test_a_cut_push_goes_on(tmp_path, run, hub):
-    env = env_for(hub, tmp_path)
+    env = env_for(hub)
     hub.fail_uploads_after = 2
     done = run_ctxext("push", run, "--repo-id", "me/Tiny-512", "--json", env=env)
     assert done.returncode == 1
@@ -249,7 +243,7 @@ def test_a_cut_push_goes_on(tmp_path, run, hub):
 
 
 def test_pull_request_and_branch(tmp_path, run, hub):
-    env = env_for(hub, tmp_path)
+    env = env_for(hub)
     done = run_ctxext("push", run, "--repo-id", "me/a", "--create-pr", env=env)
     assert done.returncode == 0, done.stderr
     assert hub.repos["me/a"]["main"] == {}
@@ -286,7 +280,7 @@ def test_what_cannot_be_pushed_is_refused(tmp_path, run, hub):
         assert document["schema"] == "ctxext.error/1"
         return document["error"] + " " + document["hint"]
 
-    no_token = env_for(hub, tmp_path, token=False)
+    no_token = env_for(hub, token=False)
     assert "HF_TOKEN" in refused(run, "--repo-id", "me/x", env=no_token)
     assert "HF_HUB_OFFLINE" in refused(run, "--repo-id", "me/x")
     assert "no name of a repository" in refused(run, "--repo-id", "a/b/c")
@@ -294,7 +288,7 @@ def test_what_cannot_be_pushed_is_refused(tmp_path, run, hub):
     assert "nobody else can load" in refused(run, "--repo-id", "Tiny-512", "--dry-run")
     assert "no Hub id" in refused(run, "--repo-id", "me/x", "--base-model", "./yarn")
     assert "no run of ctxext" in refused(tmp_path, "--repo-id", "me/x")
-    closed = {**env_for(hub, tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    closed = {**env_for(hub), "HF_ENDPOINT": "http://127.0.0.1:9"}
     assert "run the same command again" in refused(run, "--repo-id", "me/x", env=closed, code=1)
     config = run / "merged" / "config.json"
     text = config.read_text()

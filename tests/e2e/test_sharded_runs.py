@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from support.checkpoints import build_tiny
-from support.command import run_ctxext
+from support.command import run_ctxext, run_launched
 from support.runs import numbers, wait_for_step
 from support.torchrun import run_torchrun, start_torchrun, workers_of
 
@@ -81,7 +81,7 @@ def one(tmp_path_factory, bases):
 
 def test_shares_equal_one_process(tmp_path, bases, one):
     out = tmp_path / "shared"
-    ended = run_torchrun(*bases["lora"], PASSES, 2, "--shard", 2, "-o", out)
+    ended = run_launched(*bases["lora"], PASSES, 2, "--shard", 2, "-o", out)
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("self-check") == 1
     same_run(out, one("lora"))

@@ -19,9 +19,8 @@ from ctxext.api.finetune import finetune
 from ctxext.api.merge import merge
 from ctxext.api.push import push
 from ctxext.errors import BadInput
-from support.command import run_ctxext, start_ctxext
+from support.command import run_ctxext, run_launched, start_ctxext
 from support.runs import kill, log_of, wait_for_step
-from support.torchrun import run_torchrun
 
 STEPS = (4, 8)
 PLACE = ["--device", "cpu", "--dtype", "float32"]
@@ -337,7 +336,7 @@ def test_two_processes_take_the_same_stages(tmp_path, tiny_llama, book, recipe, 
     path = tmp_path / "two.yaml"
     path.write_text(yaml.safe_dump(two))
     out = tmp_path / "two"
-    done = run_torchrun("finetune", tiny_llama, "--recipe", path, "-o", out, *PLACE, "--json")
+    done = run_launched("finetune", tiny_llama, "--recipe", path, "-o", out, *PLACE, "--json")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1
     assert len(numbers(out)) == sum(STEPS)
@@ -347,7 +346,7 @@ def test_two_processes_take_the_same_stages(tmp_path, tiny_llama, book, recipe, 
     again = run_ctxext("finetune", tiny_llama, "--recipe", recipe, "-o", out, *PLACE, "--resume")
     assert again.returncode == 2
     assert "stages[0].train.gradient_accumulation 1 -> 2" in again.stderr
-    again = run_torchrun("finetune", tiny_llama, "--recipe", path, "-o", out, *PLACE, "--resume")
+    again = run_launched("finetune", tiny_llama, "--recipe", path, "-o", out, *PLACE, "--resume")
     assert again.returncode == 0, again.stderr
     assert "stage 1 of 2" not in again.stderr
 

@@ -23,9 +23,8 @@ from ctxext.evaluation.perplexity.scores import Protocols, by_length
 from ctxext.evaluation.reading.reading import Reading
 from ctxext.evaluation.reading.scoring import Scorer
 from support.checkpoints import build_tiny
-from support.command import run_ctxext, start_ctxext
+from support.command import run_ctxext, run_launched, start_ctxext
 from support.runs import has_lines, kill, wait_for
-from support.torchrun import run_torchrun
 
 # Full, sliding and mixed windows, soft-capped logits, experts.
 FAMILIES = {
@@ -314,7 +313,7 @@ def test_two_processes_equal_one(tmp_path, tiny_llama, book):
     code, printed, err = run(*flags)
     assert code == 0, err
     out = tmp_path / "out"
-    both = run_torchrun("eval-ppl", *flags, "-o", out)
+    both = run_launched("eval-ppl", *flags, "-o", out)
     assert both.returncode == 0, both.stderr
     one, two = json.loads(printed), json.loads(both.stdout)
     for row in (*one["results"], *two["results"]):

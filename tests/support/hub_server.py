@@ -9,11 +9,15 @@ import base64
 import hashlib
 import json
 import re
+import shutil
+import tempfile
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlparse
 
+_AT = {}  # the port and the folder that commands of this process know the hub by
 SHA = "a" * 40  # of every commit: nothing here depends on history
 
 
@@ -226,10 +230,21 @@ def _handler(hub):
 
 @contextmanager
 def running_hub():
-    """A hub on a free port of loopback; `env` of the result points a process at it."""
+    """A hub on a free port of loopback, for a test process always the same one, as is `env`.
+
+    `env` of the result points a process at it. Its HF_HOME is emptied: nothing was fetched yet.
+    """
     hub = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(hub))
+    server = ThreadingHTTPServer(("127.0.0.1", _AT.get("port", 0)), _handler(hub))
+    _AT["port"] = server.server_port
+    home = Path(_AT.setdefault("home", tempfile.mkdtemp(prefix="ctxext-hub-")))
     hub.url = f"http://127.0.0.1:{server.server_port}"
+    hub.env = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HOME": str(home),
+    }
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -238,3 +253,4 @@ def running_hub():
         server.shutdown()
         thread.join()
         server.server_close()
+        shutil.rmtree(home, ignore_errors=True)

@@ -1,10 +1,10 @@
 """`ctxext` in processes of its own that need not import torch each time.
 
 Hundreds of tests start the command, and five of its six seconds would go into importing torch,
-transformers and peft. Each test process keeps one server that has imported them, and every command
+transformers and peft. Each test process keeps a server that has imported them, and every command
 is a fork of it: its own process with its own environment, working folder, output and exit code,
 through the same entry point. What libraries read from the environment while they are imported
-cannot be changed in a fork; a command that asks for that is started anew.
+cannot be changed in a fork: each such environment has a server of its own.
 """
 
 import atexit
@@ -13,6 +13,7 @@ import gc
 import importlib
 import json
 import os
+import pickle
 import pkgutil
 import shutil
 import signal
@@ -27,6 +28,8 @@ from pathlib import Path
 # Read once, when their library or the interpreter starts.
 AT_IMPORT = ("HF_", "HUGGINGFACE", "TRANSFORMERS_", "TORCH", "PYTHON", "OMP_", "MKL_", "MALLOC_",
              "ACCELERATE", "MPL", "LD_", "XDG_", "HOME")  # fmt: skip
+WHEN_USED = ("HF_TOKEN", "PYTHONIOENCODING")  # of these, what is read anew each time
+MODEL_MADE = "(a model was made)"
 PRELOADED = (
     "torch", "transformers", "transformers.models.llama.modeling_llama", "peft", "accelerate",
     "safetensors.torch", "matplotlib.figure", "pydantic", "rich.console", "rich.table",
@@ -35,34 +38,33 @@ PRELOADED = (
 
 
 def at_import(env):
-    return {name: value for name, value in env.items() if name.startswith(AT_IMPORT)}
+    return {
+        name: value
+        for name, value in env.items()
+        if name.startswith(AT_IMPORT) and name not in WHEN_USED
+    }
 
 
 class Warm:
-    """The server of one test process; started when it is first asked."""
+    """The servers of one test process, by the environment that their libraries were imported in."""
 
     def __init__(self):
-        self.process = self.env = None
+        self.servers = {}
 
-    def start(self, arguments, env):
-        """As `subprocess.Popen(..., text=True)` with pipes; None where it cannot be."""
-        if self.process is None:
-            self.env = at_import(os.environ)
-            self.process = subprocess.Popen(
-                [sys.executable, __file__], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
-        if at_import(env) != self.env:
-            return None
+    def start(self, arguments, env, **request):
+        """As `subprocess.Popen(..., text=True)` with pipes.
+
+        Args:
+            request: what a fork is told besides; see `become`.
+        """
+        server = self.server(env)
         place = tempfile.mkdtemp(prefix="ctxext-warm-")
-        folder = str(Path.cwd())
-        request = {"arguments": arguments, "env": env, "folder": folder, "place": place}
-        return Started(self.ask, ["ctxext", *arguments], self.ask(request), Path(place))
+        request |= {"arguments": arguments, "env": env, "folder": str(Path.cwd()), "place": place}
+        return Started(server.ask, ["ctxext", *arguments], server.ask(request), Path(place))
 
-    def run(self, arguments, env, timeout):
-        """As `subprocess.run(..., capture_output=True, text=True)`; None where it cannot be."""
-        started = self.start(arguments, env)
-        if started is None:
-            return None
+    def run(self, arguments, env, timeout, **request):
+        """As `subprocess.run(..., capture_output=True, text=True)`."""
+        started = self.start(arguments, env, **request)
         try:
             out, err = started.communicate(timeout)
         except subprocess.TimeoutExpired:
@@ -71,14 +73,63 @@ class Warm:
             raise
         return subprocess.CompletedProcess(started.args, started.returncode, out, err)
 
+    def ranks(self, arguments, variables, timeout, work=None):
+        """Start a fork for each of `variables`, as a launcher does; one that fails ends the others.
+
+        Args:
+            variables: of each process, what its environment has besides.
+            work: (function, arguments) to call in the place of the command.
+
+        Returns:
+            As `subprocess.run`: the first failure's code, and what all of them said, in order.
+        """
+        pickled = None if work is None else pickle.dumps(work).hex()
+        env = dict(os.environ)
+        started = [
+            self.start(arguments, env, more=more, work=pickled, path=sys.path) for more in variables
+        ]
+        end, code = time.monotonic() + timeout, 0
+        waiting = list(started)
+        while waiting:
+            waiting = [process for process in waiting if process.poll() is None]
+            failed = [p.returncode for p in started if p.returncode]
+            if waiting and (failed or time.monotonic() > end):
+                time.sleep(2)  # they end by themselves where they have been told
+                for process in waiting:
+                    process.kill()
+                    process.wait()
+            code = code or (failed[0] if failed else 0)
+            time.sleep(0.02)
+        said = [process.communicate() for process in started]
+        return subprocess.CompletedProcess(
+            started[0].args, code, *("".join(stream) for stream in zip(*said, strict=True))
+        )
+
+    def server(self, env):
+        """The server of an environment; it takes as long to start as a command would."""
+        key = frozenset(at_import(env).items())
+        if key not in self.servers:
+            self.servers[key] = Server(env)
+        return self.servers[key]
+
+    def close(self):
+        for server in self.servers.values():
+            server.process.communicate()
+
+
+class Server:
+    """A process that has imported everything, and forks."""
+
+    def __init__(self, env):
+        self.process = subprocess.Popen(
+            [sys.executable, __file__], env=env, text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
+
     def ask(self, request):
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
-
-    def close(self):
-        if self.process is not None:
-            self.process.communicate()
 
 
 class Started:
@@ -113,18 +164,43 @@ class Started:
 
 
 def become(request):
-    """What a new process is: its streams, environment and folder."""
+    """What a new process is: its streams, environment and folder.
+
+    `more` is added to the environment, and `path` is where modules are looked for; with
+    `watch_models`, standard error tells of the first weight of a model.
+    """
     for number, name in ((1, "stdout"), (2, "stderr")):
         file = os.open(Path(request["place"]) / name, os.O_WRONLY | os.O_CREAT)
         os.dup2(file, number)
         os.close(file)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    code = request["env"].get("PYTHONIOENCODING")
+    sys.stdout = open(1, "w", encoding=code, closefd=False)  # noqa: SIM115
+    sys.stderr = open(  # noqa: SIM115
+        2, "w", buffering=1, encoding=code, errors="backslashreplace", closefd=False
+    )
     os.environ.clear()
-    os.environ.update(request["env"])
+    os.environ.update({**request["env"], **request.get("more", {})})
+    sys.path[:] = request.get("path", sys.path)
     os.chdir(request["folder"])
     sys.argv = ["ctxext", *request["arguments"]]
+    if request.get("watch_models"):
+        watch_models()
+
+
+def watch_models():
+    """Write `MODEL_MADE` to standard error when a model first has a weight, not on "meta"."""
+    from torch import nn
+
+    register = nn.Module.register_parameter
+
+    def told(self, name, param):
+        register(self, name, param)
+        if param is not None and param.device.type != "meta":
+            nn.Module.register_parameter = register
+            print(MODEL_MADE, file=sys.stderr)
+
+    nn.Module.register_parameter = told
 
 
 def ended(child, timeout):
@@ -141,12 +217,17 @@ def ended(child, timeout):
         pause = min(2 * pause, 0.02)
 
 
-def leave():
-    """Run the command to its end, without taking the imported libraries apart."""
+def leave(work):
+    """Run the command, or a pickled function, to its end, without taking libraries apart."""
     from ctxext.cli.main import main
 
     try:
-        main()
+        if work is None:
+            main()
+        else:
+            function, arguments = pickle.loads(bytes.fromhex(work))
+            function(*arguments)
+        code = 0
     except SystemExit as done:
         code = done.code
     except BaseException:
@@ -178,7 +259,7 @@ def serve():
             answer = os.fork()
             if not answer:
                 become(request)
-                leave()
+                leave(request.get("work"))
         print(json.dumps(answer), flush=True)
 
 

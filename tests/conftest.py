@@ -2,6 +2,7 @@
 
 import gc
 import os
+import subprocess
 import tempfile
 
 import pytest
@@ -60,3 +61,24 @@ def book(tmp_path_factory):
     path = tmp_path_factory.mktemp("text") / "book.txt"
     path.write_text("\n".join(lines))
     return path
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Makes real file systems of a given size in bytes."""
+    mounted = []
+
+    def mount(size):
+        folder = tmp_path / f"disk{len(mounted)}"
+        folder.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
+        if subprocess.run(command, capture_output=True).returncode:
+            pytest.skip(
+                "no file system can be mounted here (needs root): FULL DISKS ARE NOT TESTED"
+            )
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", folder], check=True)

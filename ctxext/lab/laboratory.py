@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -84,13 +85,25 @@ def run_laboratory(
 
 @contextmanager
 def _not_interrupted() -> Iterator[None]:
-    """Start processes that Ctrl-C passes by: it reaches a whole terminal, and the first process
-    ends the others in silence."""
+    """Start processes that Ctrl-C passes by, and hear of signals once they have started.
+
+    Ctrl-C reaches a whole terminal, and the first process ends the others in silence; one that
+    loses the first while it starts would write a traceback.
+    """
+    heard: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # no other one is interrupted
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, lambda signum, _: heard.append(signum))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for signum in heard[:1]:
+        signal.raise_signal(signum)
 
 
 def _every(setting: LabSetting) -> list[tuple[str, int]]:

@@ -223,6 +223,10 @@ def test_unknown_rope_type(tmp_path, tiny_llama):
     assert (rope["rope_type"], rope["factor"], rope["inv_freq"]) == ("spiral", 3.5, None)
     accepted(run_ctxext("inspect", model), "spiral")
     extend_refused(model, 2, "m/config.json", "unknown rope_type 'spiral'")
+    text = tmp_path / "text.txt"
+    text.write_text("word " * 100)
+    done = run_ctxext("eval-ppl", model, "--data", text, "--lengths", "64")
+    refused(done, 2, "transformers cannot make a model of m: it does not know 'spiral'")
 
 
 WRONG_TARGETS = ["128kb", "0", "-1", "1e6", "128 k", "", " 512", "0x200", "512.5", "k", "99999999m"]

@@ -123,27 +123,6 @@ def test_folders_without_permission_are_named(tiny_llama):
             base.chmod(0o755)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """Makes real file systems of a given size in bytes."""
-    mounted = []
-
-    def mount(size):
-        folder = tmp_path / f"disk{len(mounted)}"
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
-        if subprocess.run(command, capture_output=True).returncode:
-            pytest.skip(
-                "no file system can be mounted here (needs root): FULL DISKS ARE NOT TESTED"
-            )
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", folder], check=True)
-
-
 @pytest.mark.parametrize("command", ["extend", "merge"])
 def test_a_full_disk_leaves_nothing_half_written(small_disk, tmp_path, base, command):
     """Refused up front when the weights do not fit; cleaned up when the rest does not."""

@@ -84,6 +84,7 @@ def test_a_mistake_is_said_once(tmp_path, base):
         (run_launched, ["--lr", "no"], "Invalid value for '--lr'"),
     ):
         done = launch(*base, *more, "-o", tmp_path / "x", "--overwrite")
+        assert done.returncode != 0
         said = errors_in(done.stderr)
         assert len(said) == 1, done.stderr
         assert words in said[0]

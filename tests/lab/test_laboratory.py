@@ -13,6 +13,7 @@ import pytest
 
 from ctxext.lab.setting import ENCODINGS
 from ctxext.runs.output import locked
+from support.bad_inputs import names
 from support.command import run_ctxext
 
 
@@ -118,10 +119,6 @@ def test_two_of_them_do_not_write_to_one_folder(tmp_path):
     assert "another ctxext process is writing to" in ran.stderr
 
 
-def names(folder):
-    return [path.name for path in folder.iterdir()]
-
-
 def begun(out):
     """The laboratory in a session of its own, and its processes, once there are any."""
     process = subprocess.Popen(
@@ -166,22 +163,15 @@ def test_ctrl_c_while_processes_start_is_silent(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_full_disk_leaves_the_old_laboratory(tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", disk]
-    if subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("no file system can be mounted here (needs root): FULL DISKS ARE NOT TESTED")
-    try:
-        old = disk / "run"
-        old.mkdir()
-        (old / "ctxext.json").write_text("{}")
-        ran = run_ctxext("lab", "--preset", "smoke", "--encodings", "none", "--steps", "1",
-                         "-o", old, "--overwrite")  # fmt: skip
-        assert ran.returncode == 1
-        assert "disk is full" in ran.stderr
-        assert "Traceback" not in ran.stderr
-        assert names(disk) == ["run"]
-        assert names(old) == ["ctxext.json"]
-    finally:
-        subprocess.run(["umount", disk], check=True)
+def test_a_full_disk_leaves_the_old_laboratory(small_disk):
+    disk = small_disk(200_000)
+    old = disk / "run"
+    old.mkdir()
+    (old / "ctxext.json").write_text("{}")
+    ran = run_ctxext("lab", "--preset", "smoke", "--encodings", "none", "--steps", "1",
+                     "-o", old, "--overwrite")  # fmt: skip
+    assert ran.returncode == 1
+    assert "disk is full" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert names(disk) == ["run"]
+    assert names(old) == ["ctxext.json"]

@@ -17,7 +17,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlparse
 
-_AT = {}  # the port and the folder that commands of this process know the hub by
+# By which the commands of this test process know the hub.
+_AT = {"port": 0}
+_HOME = tempfile.TemporaryDirectory(prefix="ctxext-hub-")
 SHA = "a" * 40  # of every commit: nothing here depends on history
 
 
@@ -235,9 +237,9 @@ def running_hub():
     `env` of the result points a process at it. Its HF_HOME is emptied: nothing was fetched yet.
     """
     hub = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", _AT.get("port", 0)), _handler(hub))
+    server = ThreadingHTTPServer(("127.0.0.1", _AT["port"]), _handler(hub))
     _AT["port"] = server.server_port
-    home = Path(_AT.setdefault("home", tempfile.mkdtemp(prefix="ctxext-hub-")))
+    home = Path(_HOME.name) / "hf"
     hub.url = f"http://127.0.0.1:{server.server_port}"
     hub.env = {
         "HF_ENDPOINT": hub.url,

@@ -88,19 +88,16 @@ class Warm:
         started = [
             self.start(arguments, env, more=more, work=pickled, path=sys.path) for more in variables
         ]
-        end, code = time.monotonic() + timeout, 0
-        waiting = list(started)
-        while waiting:
-            waiting = [process for process in waiting if process.poll() is None]
-            failed = [p.returncode for p in started if p.returncode]
-            if waiting and (failed or time.monotonic() > end):
-                time.sleep(2)  # they end by themselves where they have been told
-                for process in waiting:
-                    process.kill()
-                    process.wait()
-            code = code or (failed[0] if failed else 0)
+        end = time.monotonic() + timeout
+        while None in (codes := [process.poll() for process in started]):
+            if any(codes) or time.monotonic() > end:
+                break
             time.sleep(0.02)
+        for process in started:
+            if process.wait(2) is None:  # they end by themselves where they have been told
+                process.kill()
         said = [process.communicate() for process in started]
+        code = next(filter(None, [*codes, *(process.returncode for process in started)]), 0)
         return subprocess.CompletedProcess(
             started[0].args, code, *("".join(stream) for stream in zip(*said, strict=True))
         )

@@ -341,21 +341,21 @@ class _Run:
         """Measure all lengths of one model that are missing, and its buckets of positions."""
         from ctxext.evaluation.perplexity.scores import by_length, by_position
 
-        missing = self.missing(name)
-        if not missing and not self.lacks_positions(name):
+        longest = self.lengths[-1]
+        missing = [n for n in self.missing(name) if self.session.reaches(name, checkpoint, n)]
+        buckets = self.lacks_positions(name) and self.session.reaches(name, checkpoint, longest)
+        if not missing and not buckets:
             return
         documents, sizes = self.texts.readable(checkpoint)
         keys = self.keys
         masks = self.texts.carried(keys.reference, keys.masks, checkpoint) if keys else None
         reading = self.reading(name, checkpoint)
         identity, window = checkpoint.identity.to_dict(), checkpoint.position.window.current
-        longest = self.lengths[-1]
         disjoint = self.protocols.protocol == "disjoint"
         grid = self.texts.grid(checkpoint, longest if disjoint else self.protocols.stride)
         shortest: Measured | None = None
         for length in missing:
             with self.session.failing(name, length):
-                self.session.check_reach(name, checkpoint, length)
                 measured = by_length(
                     reading, documents, length, self.protocols, sizes=sizes, keys=masks,
                     keys_name=keys.name if keys else "", grid=grid,
@@ -369,10 +369,9 @@ class _Run:
                 self.results.append(row)
                 if measured.keys:
                     self.key_rows.append(measured.keys)
-        if not self.lacks_positions(name):
+        if not buckets:
             return
         with self.session.failing(name, longest):
-            self.session.check_reach(name, checkpoint, longest)
             whole = self.texts.grid(checkpoint, longest)
             self.positions += by_position(reading, documents, longest, grid=whole)
 

@@ -292,13 +292,16 @@ class _Run:
     def ask(self, name: str, checkpoint: Opened, encode: "Encoder") -> None:
         """Ask a checkpoint all tasks at all lengths."""
         asked, identity = self.questions, checkpoint.identity.to_dict()
-        missing = self.missing(name)
+        missing = [
+            (task, length)
+            for task, length in self.missing(name)
+            if self.session.reaches(name, checkpoint, length, task=task.name)
+        ]
         if not missing:
             return
         asking = self._asking(name, checkpoint, encode)
         for task, length in missing:
             with self.session.failing(name, length, task=task.name):
-                self.session.check_reach(name, checkpoint, length)
                 cells = asking.cells(
                     task, self.wordings[task.name], length, depths=asked.depths,
                     samples=asked.samples, seed=asked.seed,

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
 import typer
@@ -93,15 +93,24 @@ def say_note(*, quiet: bool) -> Note:
     return lambda sentence: console.print(sentence)
 
 
-def say_failed(failed: Sequence[Failed], *, resumable: bool) -> None:
-    """Name what could not be measured, and exit with 1; nothing failed: do nothing."""
-    if not failed:
+def say_failed(failed: Sequence[Failed], measured: Collection[int], *, resumable: bool) -> None:
+    """Name what could not be measured, and exit with 1; nothing failed: do nothing.
+
+    That one model has no positions for a length is no failure where another was measured there.
+
+    Args:
+        measured: the lengths that some model was measured at, tokens.
+    """
+    passed_over = [row for row in failed if row.reads_at_most and row.length in measured]
+    say_warnings([f"length {row.length} is passed over: {row.error}" for row in passed_over])
+    wrong = [row for row in failed if row not in passed_over]
+    if not wrong:
         return
     console = err()
-    for row in failed:
+    for row in wrong:
         console.print("ctxext: ", style="red", end="")
         console.print(f"length {row.length} is not measured: {row.error}")
-    if resumable:
+    if resumable and not all(row.reads_at_most for row in wrong):
         console.print(
             "  the rest is kept; once the reason is gone, the same command measures those too"
         )

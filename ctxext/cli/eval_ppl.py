@@ -187,7 +187,8 @@ def command(
         _render(result)
     say_warnings(result.warnings)
     say_written(result.output_dir, quiet=quiet)
-    say_failed(result.failed, resumable=output_dir is not None)
+    measured = {row.length for row in result.results}
+    say_failed(result.failed, measured, resumable=output_dir is not None)
 
 
 def _render(result: "PerplexityResult") -> None:

@@ -67,7 +67,7 @@ def _render(result: "ReportResult") -> None:
     for sentence in findings.not_measured:
         out().print(f"- {sentence}")
     for _, row in findings.failed:
-        out().print(f"failed: {row.model}: {row.error}")
+        out().print(f"{'-' if row.reads_at_most else 'failed:'} {row.model}: {row.error}")
     out().print(f"written: {result.output} ({result.bytes / 1024:,.0f} KiB)")
 
 

@@ -225,23 +225,31 @@ class Session:
             raise
         except CtxextError as error:
             free_gpu()
-            self._failure = error
-            what = (name, task, length)
-            if what not in [(row.model, row.task, row.length) for row in self.failed]:
-                self.failed.append(Failed(model=name, task=task, length=length, error=str(error)))
+            self._fail(error, Failed(model=name, task=task, length=length, error=str(error)))
 
-    def check_reach(self, name: str, checkpoint: Opened, length: int) -> None:
-        """Check that a checkpoint has positions for so many tokens; inside `failing`.
-
-        Raises:
-            CtxextError: they end before.
-        """
+    def reaches(
+        self, name: str, checkpoint: Opened, length: int, *, task: str | None = None
+    ) -> bool:
+        """Tell whether a checkpoint has positions for so many tokens; if not, note that."""
         most = checkpoint.position.reads_at_most
-        if most is not None and length > most:
-            raise CtxextError(
-                f"{name} has positions for {most:,} tokens, and none for {length:,}",
-                "give shorter --lengths, or more positions: ctxext extend",
-            )
+        if most is None or length <= most:
+            return True
+        error = CtxextError(
+            f"{name} has positions for {most:,} tokens, and none for {length:,}",
+            "give shorter --lengths, or more positions: ctxext extend",
+        )
+        self._fail(
+            error,
+            Failed(model=name, task=task, length=length, error=str(error), reads_at_most=most),
+        )
+        return False
+
+    def _fail(self, error: CtxextError, what: Failed) -> None:
+        """Note what could not be measured, once."""
+        self._failure = error
+        place = (what.model, what.task, what.length)
+        if place not in [(row.model, row.task, row.length) for row in self.failed]:
+            self.failed.append(what)
 
     def check_measured(self, rows: Sequence[Any]) -> None:
         """Raise the last failure where nothing was measured at all."""
@@ -273,7 +281,7 @@ class Session:
             for suffix in ("png", "svg"):
                 draw(folder / f"{stem}.{suffix}")
 
-        finished = not self.failed
+        finished = all(row.reads_at_most for row in self.failed)
         self.launch.on_main(
             lambda: self._folder.finish(document, plots, measured_by=measured_by, finished=finished)
         )

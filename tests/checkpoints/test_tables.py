@@ -13,7 +13,7 @@ from ctxext.api.extend import extend
 from ctxext.checkpoints.config.detect import detect
 from ctxext.checkpoints.config.tables import TABLES
 from ctxext.errors import BadInput
-from support.families import build_other
+from support.not_rotary import build_not_rotary
 
 # The laboratory's own decoder has its tests beside it.
 FAMILIES = sorted(name for name in TABLES if name != "ctxext_lab")
@@ -23,7 +23,7 @@ EACH = [name if name in OFTEN else pytest.param(name, marks=pytest.mark.slow) fo
 
 @pytest.fixture(scope="module")
 def gpt2(tmp_path_factory):
-    return build_other(tmp_path_factory.mktemp("tables") / "gpt2", "gpt2")
+    return build_not_rotary(tmp_path_factory.mktemp("tables") / "gpt2", "gpt2")
 
 
 def table_of(folder, model_type):
@@ -48,7 +48,7 @@ def logits(folder, ids):
 
 @pytest.mark.parametrize("model_type", EACH)
 def test_every_family_with_a_table(tmp_path, model_type):
-    base, offset = build_other(tmp_path / "base", model_type), TABLES[model_type].offset
+    base, offset = build_not_rotary(tmp_path / "base", model_type), TABLES[model_type].offset
     made = extend(str(base), target=512, output_dir=tmp_path / "long")
     assert made.method == "interpolate"
     assert (made.table.rows_before, made.table.rows_after) == (128 + offset, 512 + offset)
@@ -103,7 +103,7 @@ def test_masks_of_old_files_are_left_out(tmp_path, gpt2, prefix):
 
 
 def test_gpt_neo_s_masks_and_position_ids(tmp_path):
-    base = build_other(tmp_path / "base", "gpt_neo")
+    base = build_not_rotary(tmp_path / "base", "gpt_neo")
     tensors = load_file(base / "model.safetensors")
     held = {
         "transformer.h.0.attn.attention.bias": torch.ones(1, 1, 128, 128).bool(),
@@ -200,7 +200,7 @@ def test_weights_that_do_not_fit_are_one_sentence(tmp_path, gpt2, change, words)
 
 
 def test_an_encoder_is_no_decoder(tmp_path):
-    base = build_other(tmp_path / "base", "roberta")
+    base = build_not_rotary(tmp_path / "base", "roberta")
     config = json.loads((base / "config.json").read_text()) | {"is_decoder": False}
     (base / "config.json").write_text(json.dumps(config))
     with pytest.raises(BadInput, match="looks both ways"):

@@ -13,7 +13,7 @@ from ctxext.errors import BadInput
 from ctxext.lab.decoder import LabConfig, LabForCausalLM
 from ctxext.lab.saved import save_decoder
 from support.command import run_ctxext
-from support.families import build_other
+from support.not_rotary import build_not_rotary
 
 # type -> (the word of inspect, the method that is taken unasked, whether short texts stay as is)
 KINDS = {
@@ -60,7 +60,7 @@ def bases(tmp_path_factory):
 
     def base(model_type):
         if model_type not in made:
-            build = build_lab if model_type == "ctxext_lab" else build_other
+            build = build_lab if model_type == "ctxext_lab" else build_not_rotary
             made[model_type] = build(root / model_type, model_type)
         return made[model_type]
 
@@ -100,15 +100,15 @@ def test_from_inspect_to_four_times_the_window(tmp_path, book, bases, model_type
     document = json.loads(measured.stdout)
     rows = {(row["model"], row["length"]) for row in document["results"]}
     assert {("base", 128), ("out", 128), ("out", 512)} <= rows
-    # What has no row for a position is said, and the rest is measured.
+    # What has no row for a position is passed over with a warning, and the rest is measured.
     ends = [row["error"] for row in document["failed"] if row["model"] == "base"]
     assert (("base", 512) in rows) == (not ends)
-    assert measured.returncode == (1 if ends else 0), measured.stderr
+    assert measured.returncode == 0, measured.stderr
     assert bool(ends) == (word == "learned" or model_type == "mpt")
     assert all("has positions for 128 tokens" in error for error in ends)
-    ran("eval-retrieval", out, "--lengths", "512", "--samples", 1, "--tasks", "passkey",
-        "--data", book, "-o", tmp_path / "retrieval")  # fmt: skip
-    ran("finetune", out, "--data", book, "--seq-length", 512, "--steps", 5, "--batch-size", 1,
+    ran("eval-retrieval", out, "--lengths", "512", "--samples", 1, "--depths", 0.5,
+        "--tasks", "passkey", "--data", book, "-o", tmp_path / "retrieval")  # fmt: skip
+    ran("finetune", out, "--data", book, "--seq-length", 512, "--steps", 2, "--batch-size", 1,
         "--gradient-accumulation", 1, "-o", tmp_path / "run")  # fmt: skip
     trained = loaded(tmp_path / "run" / "merged")
     with torch.no_grad():
@@ -190,9 +190,9 @@ def test_a_raised_window_is_raised_again_and_set_back(tmp_path, bases):
 
 
 def test_bloom_that_states_no_window(tmp_path):
-    base = build_other(tmp_path / "bloom", "bloom")
+    base = build_not_rotary(tmp_path / "bloom", "bloom")
     config = json.loads((base / CONFIG).read_text())
-    del config["max_position_embeddings"]
+    del config["max_position_embeddings"], config["seq_length"]
     (base / CONFIG).write_text(json.dumps(config))
     with pytest.raises(BadInput, match="window is unknown") as caught:
         extend(str(base), target=512, dry_run=True)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from ctxext.api.extend import extend
 from support.checkpoints import build_tiny
-from support.families import build_other
+from support.not_rotary import build_not_rotary
 from support.old_transformers import OLD, install, python
 
 pytestmark = pytest.mark.slow
@@ -96,7 +96,7 @@ def test_other_encodings_are_read_alike(tmp_path, old_environment):
     version, path = old_environment
     folders = []
     for model_type in OTHER:
-        base = build_other(tmp_path / f"{model_type}-base", model_type)
+        base = build_not_rotary(tmp_path / f"{model_type}-base", model_type)
         if model_type == "gpt2":
             tensors = load_file(base / "model.safetensors")
             tensors |= {

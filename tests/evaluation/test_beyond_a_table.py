@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ctxext.api.extend import extend
 from support.command import run_ctxext
 from support.families import WINDOW, build_family
 
@@ -22,6 +23,26 @@ def test_perplexity_is_measured_where_there_are_positions(gpt2, book):
     assert [row["length"] for row in document["results"]] == [WINDOW]
     assert {row["length"] for row in document["failed"]} == {WINDOW + 1}
     assert "gpt2 has positions for 128 tokens, and none for 129" in document["failed"][0]["error"]
+    assert {row["reads_at_most"] for row in document["failed"]} == {WINDOW}
+    assert done.returncode == 1  # no model was measured there
+
+
+def test_a_base_that_ends_before_its_extension_is_no_failure(tmp_path, gpt2, book):
+    """What `finetune` says to do next, again too: nothing is left to try."""
+    extend(str(gpt2), target=4 * WINDOW, output_dir=tmp_path / "out")
+    line = ["eval-ppl", gpt2, tmp_path / "out", "--data", book, "--tokens", "1200",
+            "-o", tmp_path / "ppl", "--json"]  # fmt: skip
+    for _ in range(2):
+        done = run_ctxext(*line)
+        assert done.returncode == 0, done.stderr
+        said = f"length 512 is passed over: gpt2 has positions for {WINDOW} tokens, and none for"
+        assert said in done.stderr
+        document = json.loads(done.stdout)
+        assert {row["length"] for row in document["failed"]} == {2 * WINDOW, 4 * WINDOW}
+        assert {row["model"] for row in document["by_position"]} == {"interpolate 4x"}
+    page = run_ctxext("report", tmp_path / "ppl", "-o", tmp_path / "page.html")
+    assert "- gpt2: gpt2 has positions for 128 tokens, and none for 512" in page.stdout
+    assert "<h3>Failed</h3>" not in (tmp_path / "page.html").read_text()
 
 
 def test_nothing_but_lengths_beyond_it_is_an_error_with_a_way_out(gpt2, book):

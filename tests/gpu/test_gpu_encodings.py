@@ -9,7 +9,7 @@ import ctxext
 from ctxext.lab.decoder import LabConfig, LabForCausalLM
 from ctxext.lab.saved import save_decoder
 from ctxext.runs.log import read_log
-from support.families import build_other
+from support.not_rotary import build_not_rotary
 
 if not torch.cuda.is_available():
     pytest.skip("there is no CUDA device here: nothing of a GPU is tested", allow_module_level=True)
@@ -41,7 +41,7 @@ def extended(tmp_path_factory):
                 )  # fmt: skip
                 save_decoder(LabForCausalLM(config), base)
             else:
-                without_dropout(build_other(base, kind))
+                without_dropout(build_not_rotary(base, kind))
             made[kind] = root / kind
             ctxext.extend(str(base), target=512, output_dir=made[kind])
         return str(made[kind])

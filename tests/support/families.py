@@ -59,34 +59,3 @@ def _mrope(model_type):
     if model_type.startswith("qwen3"):
         return {"rope_parameters": {**rope, "mrope_interleaved": True}, "head_dim": 16}
     return {"rope_parameters": rope}
-
-
-# The key of the window, where a class calls it otherwise; and what makes a type the wanted one.
-_OTHER_KEYS = {
-    **dict.fromkeys(("gpt2", "gpt_bigcode", "openai-gpt", "ctrl"), "n_positions"),
-    "mpt": "max_seq_len",
-    "whisper": "max_target_positions",
-}
-_CHANGES = {
-    "falcon": {"alibi": True},
-    "whisper": {"max_position_embeddings": None},
-    "xmod": {"default_language": "en_XX"},
-}
-
-
-def build_other(folder, model_type, **changes):
-    """Save a small decoder that is told of positions by no rope, trained at 128 tokens.
-
-    Its position tables are far from zero; RoBERTa's kin count the rows before position 0.
-    """
-    from ctxext.checkpoints.config.tables import TABLES
-
-    form, padding = TABLES.get(model_type), {}
-    window = WINDOW
-    if form is not None and form.counted:
-        window, padding = WINDOW + form.offset, {"pad_token_id": form.offset - 1}
-    key = _OTHER_KEYS.get(model_type)
-    sizes = {"max_position_embeddings": window} | ({key: window} if key else {})
-    return build_family(
-        folder, model_type, **(sizes | padding | _CHANGES.get(model_type, {}) | changes)
-    )

@@ -99,12 +99,17 @@ class Windows(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Failed(Row):
-    """What could not be measured, and why."""
+    """What could not be measured, and why.
+
+    `reads_at_most`: how many tokens the model has positions for, where that is the reason: another
+    try would change nothing.
+    """
 
     model: str
     task: str | None = only_with("task")
     length: int | None = None
     error: str = ""
+    reads_at_most: int | None = only_with("reads_at_most", least=1, most=MOST_TOKENS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,10 +77,12 @@ def _training(training: Training | None) -> str | None:
 
 def missing_section(findings: Findings) -> Html:
     """Say what nobody should conclude; what failed; what the runs warned of."""
-    parts: list[str] = [bullets(findings.not_measured)]
-    if findings.failed:
+    beyond = [_failure(run, row) for run, row in findings.failed if row.reads_at_most]
+    failed = [_failure(run, row) for run, row in findings.failed if not row.reads_at_most]
+    parts: list[str] = [bullets([*findings.not_measured, *beyond])]
+    if failed:
         parts.append(tag("h3", "Failed"))
-        parts.append(bullets([_failure(run, row) for run, row in findings.failed]))
+        parts.append(bullets(failed))
     if findings.warnings:
         parts.append(tag("h3", "Warnings of the runs"))
         parts.append(bullets([f"{name}: {text}" for name, text in findings.warnings]))

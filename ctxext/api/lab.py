@@ -23,6 +23,7 @@ from ctxext.lab.jobs import Trained
 from ctxext.lab.laboratory import cores, run_laboratory
 from ctxext.lab.setting import LabSetting, chosen, preset as preset_of
 from ctxext.lab.statements import Evidence, verdicts
+from ctxext.lengths import counted
 from ctxext.progress import Note, Progress, silent, unheard
 from ctxext.report.charts.lab import plot_lab
 from ctxext.runs.json_file import dump_measured
@@ -124,8 +125,8 @@ def _begin(staging: Path, planned: Planned, on_note: Note) -> None:
     )
     setting = planned.setting
     on_note(
-        f"{len(setting.encodings)} encodings x {len(setting.seeds)} seeds x {planned.steps} steps: "
-        f"about {minutes(planned.seconds)}"
+        f"{counted(len(setting.encodings), 'encoding')} x {counted(len(setting.seeds), 'seed')} x "
+        f"{counted(planned.steps, 'step')}: about {minutes(planned.seconds)}"
     )
     for note in planned.notes:
         on_note(note)

@@ -9,6 +9,7 @@ from ctxext.cli import _options as options
 from ctxext.cli._laboratory import say_laboratory
 from ctxext.cli._output import out, print_json, say_note
 from ctxext.cli._progress import progress
+from ctxext.lengths import counted
 
 if TYPE_CHECKING:
     from ctxext.runs.rows.lab import LabResult
@@ -119,8 +120,8 @@ def command(
 def _render(result: "LabResult") -> None:
     say_laboratory(result)
     out().print(
-        f"{len(result.models)} decoders of {result.parameters:,} parameters, {result.steps} "
-        f"steps of {result.tokens_per_step} tokens; {result.seconds or 0:.0f} s. Decoders: "
-        f"{result.output_dir}/models, plot: {result.output_dir}/lab.png, report: "
+        f"{len(result.models)} decoders of {result.parameters:,} parameters, "
+        f"{counted(result.steps, 'step')} of {result.tokens_per_step} tokens; "
+        f"{result.seconds or 0:.0f} s. Decoders: {result.output_dir}/models, plot: {result.output_dir}/lab.png, report: "
         f"{result.output_dir}/report.html"
     )

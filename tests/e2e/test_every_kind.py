@@ -39,8 +39,8 @@ def test_extend_train_merge_measure(tmp_path, book, model_type):
     if model_type in PICTURES:
         assert before["vision_config"] == after["vision_config"]
         assert after["text_config"]["max_position_embeddings"] == 256
-    ran("finetune", extended, "--data", book, "--seq-length", 256, "--steps", 5, "--lr", "1e-2",
-        "-o", run)  # fmt: skip
+    ran("finetune", extended, "--data", book, "--seq-length", 256, "--steps", 2, "--lr", "1e-2",
+        "--batch-size", 1, "--gradient-accumulation", 1, "-o", run)  # fmt: skip
     ran("merge", run / "adapter", "--base", extended, "--verify", "-o", merged)
     ids = torch.randint(3, 200, (1, 200))
     with torch.no_grad():
@@ -51,5 +51,5 @@ def test_extend_train_merge_measure(tmp_path, book, model_type):
                    "--lengths", "128,256", "-o", tmp_path / "ppl", "--json")  # fmt: skip
     rows = json.loads(measured.stdout)["results"]
     assert {row["length"] for row in rows} == {128, 256}
-    ran("eval-retrieval", merged, "--lengths", "256", "--samples", 1, "--tasks", "passkey",
-        "--data", book, "-o", tmp_path / "retrieval")  # fmt: skip
+    ran("eval-retrieval", merged, "--lengths", "256", "--samples", 1, "--depths", 0.5,
+        "--tasks", "passkey", "--data", book, "-o", tmp_path / "retrieval")  # fmt: skip

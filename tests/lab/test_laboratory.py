@@ -106,7 +106,8 @@ def test_bad_input_is_one_sentence(tmp_path, flags, words):
 
 
 def test_a_budget_too_small_for_one_seed_says_what_one_takes(tmp_path):
-    ran = run_ctxext("lab", "-o", str(tmp_path / "out"), "--budget", "20s", "--encodings", "none")
+    ran = run_ctxext("lab", "-o", str(tmp_path / "out"), "--budget", "20s", "--encodings", "none",
+                     "--workers", 1)  # fmt: skip
     assert ran.returncode == 2
     assert "too small for one seed, which takes" in " ".join(ran.stderr.split())
     assert not (tmp_path / "out").exists()
@@ -122,7 +123,8 @@ def test_two_of_them_do_not_write_to_one_folder(tmp_path):
 def begun(out):
     """The laboratory in a session of its own, and its processes, once there are any."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "ctxext", "lab", "--preset", "smoke", "-o", str(out)],
+        [sys.executable, "-m", "ctxext", "lab", "--preset", "smoke", "--encodings", "none",
+         "--workers", "1", "-o", str(out)],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     while len(children := psutil.Process(process.pid).children(recursive=True)) < 2:
@@ -136,7 +138,7 @@ def test_a_signal_ends_every_process_and_leaves_no_folder(tmp_path, sent, code):
     process, _ = begun(tmp_path / "run")
     # The note of what is going to be done comes once all processes are at work.
     for line in process.stderr:
-        if "encodings x" in line:
+        if "encoding x" in line:
             break
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
@@ -169,7 +171,7 @@ def test_a_full_disk_leaves_the_old_laboratory(small_disk):
     old.mkdir()
     (old / "ctxext.json").write_text("{}")
     ran = run_ctxext("lab", "--preset", "smoke", "--encodings", "none", "--steps", "1",
-                     "-o", old, "--overwrite")  # fmt: skip
+                     "--workers", 1, "-o", old, "--overwrite")  # fmt: skip
     assert ran.returncode == 1
     assert "disk is full" in ran.stderr
     assert "Traceback" not in ran.stderr

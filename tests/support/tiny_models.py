@@ -20,10 +20,17 @@ _SIZES = {
 # What a class asks of its sizes, beyond that they are small.
 _OF_A_TYPE = {
     "bamba": {"attn_layer_indices": [1, 3]},
+    "dots3_note_text": {
+        "index_n_heads": 4, "index_head_dim": 16, "shared_experts_intermediate_size": 32,
+        "swa_num_attention_heads": 4, "swa_num_key_value_heads": 4, "swa_q_lora_rank": 20,
+        "swa_kv_lora_rank": 24, "swa_head_dim": 24, "swa_qk_nope_head_dim": 16,
+        "swa_v_head_dim": 16,
+    },
     "gemma3n_text": {"num_kv_shared_layers": 0},
     "gpt_neo": {"attention_types": [[["global", "local"], 4]]},
     "hunyuan_v1_dense": {"head_dim": 16},
     "hunyuan_v1_moe": {"head_dim": 16},
+    "kimi_linear": {"linear_num_heads": 4, "linear_head_dim": 16},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 4, "num_dense_layers": 1},
     "longcat_flash": {"num_attention_heads": 4, "head_dim": 8},
     "mimo_v2_flash": {"head_dim": 24},

@@ -122,6 +122,6 @@ def _render(result: "LabResult") -> None:
     out().print(
         f"{len(result.models)} decoders of {result.parameters:,} parameters, "
         f"{counted(result.steps, 'step')} of {result.tokens_per_step} tokens; "
-        f"{result.seconds or 0:.0f} s. Decoders: {result.output_dir}/models, plot: {result.output_dir}/lab.png, report: "
-        f"{result.output_dir}/report.html"
+        f"{result.seconds or 0:.0f} s. Decoders: {result.output_dir}/models, "
+        f"plot: {result.output_dir}/lab.png, report: {result.output_dir}/report.html"
     )

@@ -205,7 +205,7 @@ def _run(run: Run, stages: Sequence[Stage]) -> FinetuneResult:
     for short in short_warmups(stages) if launch.main else ():
         run.on_note(short)
     # Everything that can be known to fail does so here: below, an old run is removed.
-    launch.agree(lambda: check_tensors(run.opened.source, trust_remote_code=run.trust_remote_code))
+    launch.agree(lambda: _check_model(run, stages))
     texts = launch.agree(lambda: read_texts(run, stages))
     recipe = whole_recipe([s.config.to_dict() for s in stages], staged=stages[0].index is not None)
 
@@ -532,14 +532,33 @@ def check_what(config: FinetuneConfig, opened: Opened, weights: Weights) -> None
         position_table(weights, opened.position.model_type)
 
 
+def _check_model(run: Run, stages: Sequence[Stage]) -> None:
+    weights = check_tensors(run.opened.source, trust_remote_code=run.trust_remote_code)
+    check_targets(stages[0].config, weights)
+
+
 def check_targets(config: FinetuneConfig, weights: Weights) -> None:
     """Check that `lora.targets` names matrices of the checkpoint; `add_adapters` looks closer.
 
     Raises:
-        BadInput: one is none.
+        BadInput: one is none, or several layers have it together, so that what each of them is
+            trained to cannot be merged.
     """
     targets = config.lora.targets
-    if config.train.what != LORA or targets in ((ALL_LINEAR,), ATTENTION_OF_LLAMA):
+    if config.train.what != LORA:
+        return
+    every = targets == (ALL_LINEAR,)
+    for path in weights.shared:
+        name = path.rpartition(".")[2]
+        norm = "norm" in name.lower()
+        if config.lora.train_norms if norm else every or name in targets:
+            raise BadInput(
+                f"{'lora.train_norms' if norm else 'lora.targets'}: several layers have the weight "
+                f"of {path} together, and what each is trained to cannot be merged into one",
+                "train every weight (--train full), or leave these out"
+                + ("" if norm else ": --lora-targets NAMES"),
+            )
+    if every or targets == ATTENTION_OF_LLAMA:
         return
     paths = [
         name.removesuffix(".weight").split(".")

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from support.bad_inputs import Bomb, accepted, content, copy_of, names, refused
-from support.checkpoints import build_tiny
+from support.checkpoints import build_tiny, write_byte_tokenizer
 from support.command import run_ctxext
 from support.warm import MODEL_MADE
 
@@ -247,6 +247,48 @@ def test_lora_targets_that_are_not_there(tmp_path, tiny_llama, book):
     done = finetune(tiny_llama, book, tmp_path / "out", *flags, watch_models=True)
     too_early_for_a_model(done, "lora.targets names 'w_proj'", "q_proj")
     assert names(tmp_path) == []
+
+
+@pytest.fixture(scope="module")
+def shared_block(tmp_path_factory):
+    """A decoder that runs one transformer block at two places."""
+    import torch
+    from transformers import Zamba2Config, Zamba2ForCausalLM
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("shared") / "m"
+    config = Zamba2Config(
+        vocab_size=256, hidden_size=64, intermediate_size=64, num_hidden_layers=4, chunk_size=32,
+        layers_block_type=["mamba", "hybrid"] * 2, num_attention_heads=4, num_key_value_heads=4,
+        mamba_d_state=16, mamba_headdim=16, n_mamba_heads=8, mamba_ngroups=1, num_mem_blocks=1,
+        adapter_rank=8, use_mem_rope=True, max_position_embeddings=128, bos_token_id=None,
+        eos_token_id=None, pad_token_id=None,
+    )  # fmt: skip
+    Zamba2ForCausalLM(config).save_pretrained(folder)
+    write_byte_tokenizer(folder, 128)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        ((), "lora.targets"),
+        (("--dry-run",), "lora.targets"),
+        (("--lora-targets", "all-linear"), "lora.targets"),
+        (("--lora-targets", "in_proj", "--train-norms"), "lora.train_norms"),
+    ],
+)
+def test_adapters_of_a_block_at_two_places_cannot_be_merged(
+    tmp_path, shared_block, book, flags, word
+):
+    done = finetune(shared_block, book, tmp_path / "out", *flags, watch_models=True)
+    too_early_for_a_model(done, word, "model.layers.1.shared_transformer", "--train full")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("flags", [("--train", "full"), ("--lora-targets", "in_proj")])
+def test_a_block_at_two_places_is_trained_whole_or_not(tmp_path, shared_block, book, flags):
+    accepted(finetune(shared_block, book, tmp_path / "out", *flags), "merged")
 
 
 def test_resume_passes_over_damage_and_loads_no_pickle(tmp_path, run, tiny_llama, book):

@@ -7,6 +7,7 @@ anything is loaded.
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ctxext.checkpoints.config.decoder_config import decoder_config, said_of
@@ -72,7 +73,18 @@ def check_tensors(source: Source, *, trust_remote_code: bool = False) -> Weights
         )
     check_report(report, weights, source.name)
     _check_dtypes(model, weights, source.name)
-    return weights
+    return replace(weights, shared=_shared(model))
+
+
+def _shared(model: Any) -> tuple[str, ...]:
+    """List modules that have one weight together with others; the head is none of them."""
+    ends = {id(model.get_input_embeddings()), id(model.get_output_embeddings())}
+    paths: dict[int, list[str]] = {}
+    for path, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if weight is not None and id(module) not in ends:
+            paths.setdefault(id(weight), []).append(path)
+    return tuple(path for alike in paths.values() if len(alike) > 1 for path in alike)
 
 
 def _check_dtypes(model: Any, weights: Weights, name: str) -> None:

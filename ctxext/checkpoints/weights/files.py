@@ -42,11 +42,17 @@ _SAMPLE = 64  # bytes of a tensor at each end
 
 @dataclass(frozen=True)
 class Weights:
-    """A checkpoint's shards by file name, in order, each with its checked header."""
+    """A checkpoint's shards by file name, in order, each with its checked header.
+
+    Attributes:
+        shared: modules of the model (their paths) whose weight several layers have together; only
+            where the model was looked at (`check_tensors`).
+    """
 
     folder: Path
     shards: Mapping[str, Header]
     index: Mapping[str, Any] | None
+    shared: tuple[str, ...] = ()
 
     @property
     def tensors(self) -> dict[str, tuple[str, TensorInfo]]:

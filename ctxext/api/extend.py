@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
 
 from ctxext.api._arguments import checked, maybe_tokens
@@ -169,7 +170,7 @@ def extend(
         calibration=grid,
     )
     if dry_run:
-        return extended
+        return extended if output_dir is None and file is not None else _foreseen(plan, extended)
     if output_dir is not None:
         extended = _written(
             plan, extended, Path(output_dir), mode=weights, overwrite=overwrite, check=check
@@ -240,6 +241,19 @@ def _into_gguf(file: Path, opened: Opened, *, dry_run: bool) -> ExtendResult:
         warnings=tuple(dict.fromkeys([*opened.warnings, *change.warnings])),
         dry_run=dry_run,
         gguf=change,
+    )
+
+
+def _foreseen(plan: Plan, planned: ExtendResult) -> ExtendResult:
+    """Add what would become of the files beside the config, tried out on copies of them."""
+    warnings = list(planned.warnings)
+    with TemporaryDirectory(prefix="ctxext-") as folder:
+        carry_side_files(plan.opened.source.folder, Path(folder), warnings)
+        changed = _mend_lengths(Path(folder), plan, warnings)
+    return replace(
+        planned,
+        config_diff=dict(planned.config_diff) | changed,
+        warnings=tuple(dict.fromkeys(warnings)),
     )
 
 

@@ -156,6 +156,23 @@ def test_files_are_linked_or_copied_and_carried(tmp_path, tiny_llama):
     assert set(linked.files) == {p.name for p in (tmp_path / "linked").iterdir()}
 
 
+def test_a_dry_run_says_all_that_the_real_one_does(tmp_path, tiny_llama):
+    """Files beside the config too: what is raised in them, and what of them stays behind."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_llama, base)
+    (base / "generation_config.json").write_text('{"max_length": 128}')
+    (base / "images").mkdir()
+    (base / "notes.txt").symlink_to("/etc/hostname")
+    foreseen = extend(str(base), target=512, dry_run=True)
+    done = extend(str(base), target=512, output_dir=tmp_path / "out")
+    assert foreseen.config_diff == done.config_diff
+    assert foreseen.warnings == done.warnings
+    assert done.config_diff["generation_config.max_length"] == (128, 512)
+    assert done.config_diff["tokenizer_config.model_max_length"] == (128, 512)
+    assert "subfolders were not carried over: images/" in done.warnings
+    assert any("notes.txt" in warning for warning in done.warnings)
+
+
 def test_dry_run_writes_nothing_and_shows_the_diff(tmp_path, tiny_llama):
     done = run_ctxext("extend", tiny_llama, "--target", "1k", "--dry-run", "--json")
     document = json.loads(done.stdout)

@@ -32,6 +32,7 @@ from ctxext.checkpoints.live.tensors import check_tensors
 from ctxext.checkpoints.opened import Opened, open_checkpoint
 from ctxext.checkpoints.provenance import origin_of, read_record, write_record
 from ctxext.checkpoints.weights.files import Weights, read_weights, sample_sha256
+from ctxext.checkpoints.weights.merge import check_mergeable
 from ctxext.checkpoints.weights.position_table import check_table, position_table
 from ctxext.checkpoints.weights.safetensors_file import dtype_bytes
 from ctxext.checkpoints.weights.still_queries import find_still_queries
@@ -179,6 +180,7 @@ def finetune(
                 inputs = (opened.source.folder,)
                 check_output(out, overwrite=overwrite or resume, inputs=inputs, begun=RECIPE)
             weights = read_unquantised(opened.source, "train")
+            check_mergeable(weights)
             check_targets(checked[0].config, weights)
             check_what(checked[0].config, opened, weights)
             if launch.main:

@@ -21,6 +21,7 @@ from ctxext.checkpoints.live.tensors import check_tensors
 from ctxext.checkpoints.live.tokenizer import missing_tokenizer
 from ctxext.checkpoints.opened import Opened, open_checkpoint, tokenizer_of
 from ctxext.checkpoints.weights.files import tied_head
+from ctxext.checkpoints.weights.merge import check_mergeable
 from ctxext.checkpoints.weights.safetensors_file import dtype_bytes
 from ctxext.data.cache import check_cache_folder
 from ctxext.errors import BadInput, shown
@@ -382,6 +383,7 @@ def _base(
     tied = tied_head(config)
     if opened.source.weights_local and any(opened.source.folder.glob("*.safetensors*")):
         weights = check_tensors(opened.source, trust_remote_code=trust_remote_code)
+        check_mergeable(weights)
         check_targets(first, weights)
         check_what(first, opened, weights)
         counted = weights.parameters_once(tied=tied)

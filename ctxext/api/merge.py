@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, ClassVar
 
 from ctxext.api._arguments import checked
@@ -13,6 +14,7 @@ from ctxext.checkpoints.live.tensors import check_tensors
 from ctxext.checkpoints.opened import Opened, open_checkpoint, tokenizer_record
 from ctxext.checkpoints.provenance import base_terms, read_record, record, write_record
 from ctxext.checkpoints.weights.adapter import ROPE_KEY, Adapter, for_family, read_adapter
+from ctxext.checkpoints.weights.adapter_tokenizer import other_tokenizer
 from ctxext.checkpoints.weights.carry import (
     carry_side_files,
     carry_tokenizer,
@@ -24,7 +26,7 @@ from ctxext.checkpoints.weights.files import (
     tied_head,
 )
 from ctxext.checkpoints.weights.live_names import by_stored_names
-from ctxext.checkpoints.weights.merge import merge_into
+from ctxext.checkpoints.weights.merge import check_mergeable, merge_into
 from ctxext.checkpoints.weights.merge_check import verify_merge
 from ctxext.checkpoints.weights.position_hash import POSITION_KEY, position_sha256
 from ctxext.checkpoints.weights.rounding import Rounding
@@ -103,6 +105,12 @@ def merge(
     if base is not None and not _names(loaded.base_name, base, opened):
         shown = masked(printable(str(loaded.base_name)))
         warnings.append(f"the adapter names another base ({shown}); --base counts")
+    beside = [] if tokenizer else other_tokenizer(Path(adapter), opened.source.folder)
+    if beside:
+        warnings.append(
+            f"the tokenizer beside the adapter differs from the base's ({', '.join(beside)}), and "
+            f"the base's is taken; --tokenizer {quote(str(adapter))} takes the adapter's"
+        )
     return write_merged(
         opened, loaded, Path(output_dir), adapter=_adapter_record(loaded), dtype=stored,
         overwrite=overwrite, verify=verify, training=training, warnings=warnings,
@@ -137,6 +145,7 @@ def write_merged(
     inputs = (opened.source.folder, changes.file.parent)
     folder = opened.source.folder
     weights = read_unquantised(opened.source, "merge")
+    check_mergeable(weights)
     changes = by_stored_names(changes, weights.tensors)
     if verify and "auto_map" not in opened.config:  # no code is run for a merge
         check_tensors(opened.source)
@@ -206,11 +215,25 @@ def _names(name: str | None, base: str, opened: Opened) -> bool:
     """Tell whether an adapter means this base: by its name, or that of what it was extended from.
 
     Where a recipe's section `extend` made the base, the adapter names the checkpoint before.
+
+    Raises:
+        BadInput: the base is what it names, with an adapter merged in already.
     """
-    before = (read_record(opened.source.folder) or RunRecord()).base
     if name is None or name in (base, opened.source.name, f"./{opened.source.name}"):
         return True
-    return (before is not None and before.id in (name, Path(name).name)) or Path(name) == Path(base)
+    if Path(name) == Path(base):
+        return True
+    made = read_record(opened.source.folder) or RunRecord()
+    before = made.base.id if made.base else None
+    if before is None or before not in (name, Path(name).name):
+        return False
+    if made.kind == "merge":
+        raise BadInput(
+            f"{opened.source.name} is {before} with an adapter merged in already, and this adapter "
+            f"was trained on {before}",
+            "give that with --base: what was trained would be added to other weights, or twice",
+        )
+    return True
 
 
 def _check_rope(adapter: Adapter, base: Opened) -> list[str]:

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from ctxext.api.extend import extend
 from ctxext.api.merge import merge
 from ctxext.checkpoints.opened import open_checkpoint
-from ctxext.checkpoints.weights.adapter import ROPE_KEY, read_adapter
+from ctxext.checkpoints.weights.adapter import ROPE_KEY, for_family, read_adapter
 from ctxext.checkpoints.weights.files import read_weights
 from ctxext.checkpoints.weights.low_rank import add_low_rank
 from ctxext.checkpoints.weights.merge import merge_into
@@ -138,13 +138,40 @@ def test_gpt2_layers_equal_peft(tmp_path):
             base, folder, target_modules=names, use_dora=dora, fan_in_fan_out=True
         )
         out.mkdir()
-        adapter = read_adapter(folder)
+        adapter = for_family(read_adapter(folder), "gpt2")
         weights = read_weights(base)
         merge_into(weights, adapter, out, tie_word_embeddings=True)
         assert verify_merge(weights, adapter, out, tied=True) > 10
         expected = wrapped.merge_and_unload().state_dict()
         got = load_file(out / "model.safetensors")
         assert [n for n in got if not torch.equal(got[n], expected[n])] == []
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to:UserWarning")  # what is asked here
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning")
+@pytest.mark.parametrize(
+    "targets", [["attn.c_proj"], ["attn.c_proj", "lm_head"], ["c_attn", "wte"]]
+)
+@pytest.mark.parametrize("flag", [False, True])
+def test_the_way_round_of_gpt2_is_its_layers_whatever_the_flag_says(tmp_path, targets, flag):
+    """peft leaves the flag as the last layer that it wrapped needs it: of a head, false."""
+    config = transformers.GPT2Config(
+        vocab_size=64, n_embd=32, n_layer=1, n_head=2, n_positions=32, bos_token_id=0,
+        eos_token_id=0,
+    )  # fmt: skip
+    base, folder = tmp_path / "base", tmp_path / "adapter"
+    transformers.GPT2LMHeadModel(config).save_pretrained(base)
+    make_adapter(base, folder, target_modules=targets, fan_in_fan_out=True)
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"fan_in_fan_out": flag}))
+    merge(folder, base=str(base), output_dir=tmp_path / "out")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        want = peft.PeftModel.from_pretrained(model, folder)(ids).logits
+        got = AutoModelForCausalLM.from_pretrained(tmp_path / "out")(ids).logits
+    assert torch.allclose(got, want, atol=1e-5)
 
 
 @pytest.mark.filterwarnings(

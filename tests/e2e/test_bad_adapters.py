@@ -1,6 +1,7 @@
 """Adapters that cannot be merged exactly, through the real command line."""
 
 import json
+import shutil
 
 import pytest
 
@@ -17,6 +18,45 @@ def test_a_base_that_is_a_url(tmp_path, tiny_llama):
     done = run_ctxext("merge", adapter, "--base", tiny_llama, "-o", tmp_path / "out", "--json")
     accepted(done, "names another base (https://example.invalid/base); --base counts")
     assert json.loads(done.stdout)["merged_tensors"] == 1
+
+
+def test_an_adapter_is_not_merged_twice(tmp_path, tiny_llama):
+    adapter, once = adapter_in(tmp_path / "adapter"), tmp_path / "once"
+    set_base(adapter, f"./{tiny_llama.name}")
+    accepted(run_ctxext("merge", adapter, "--base", tiny_llama, "-o", once))
+    done = run_ctxext("merge", adapter, "--base", once, "-o", tmp_path / "twice")
+    refused(done, 2, f"once is {tiny_llama.name} with an adapter merged in already", "--base")
+    assert names(tmp_path) == ["adapter", "once"]
+    set_base(adapter, "./once")  # one that was trained on the merged checkpoint
+    accepted(run_ctxext("merge", adapter, "--base", once, "-o", tmp_path / "twice"))
+
+
+def set_base(adapter, name):
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": name}))
+
+
+def test_a_tokenizer_that_an_adapter_brings_is_named(tmp_path, tiny_llama):
+    """Trainers of chats save one with tokens and a template of their own beside the adapter."""
+    adapter, out = adapter_in(tmp_path / "adapter"), tmp_path / "out"
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tiny_llama / name, adapter)
+    flags = ("merge", adapter, "--base", tiny_llama, "-o", out, "--overwrite")
+    assert "the tokenizer beside" not in run_ctxext(*flags).stderr
+    (adapter / "chat_template.jinja").write_text("{{ messages }}")
+    tokenizer = json.loads((adapter / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append(
+        {"id": 200, "content": "<|im_start|>", "single_word": False, "lstrip": False,
+         "rstrip": False, "normalized": False, "special": True}
+    )  # fmt: skip
+    (adapter / "tokenizer.json").write_text(json.dumps(tokenizer))
+    done = run_ctxext(*flags)
+    accepted(done, "differs from the base's (tokens, chat template)", f"--tokenizer {adapter}")
+    assert not (out / "chat_template.jinja").exists()
+    done = run_ctxext(*flags, "--tokenizer", adapter)
+    accepted(done)
+    assert "the tokenizer beside" not in done.stderr
+    assert (out / "chat_template.jinja").exists()
 
 
 BROKEN_ADAPTERS = {

@@ -7,12 +7,14 @@ import pickle
 import shutil
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from support.bad_inputs import Bomb, accepted, content, copy_of, names, refused
 from support.checkpoints import build_tiny, write_byte_tokenizer
 from support.command import run_ctxext
 from support.warm import MODEL_MADE
 
+WEIGHTS = "model.safetensors"
 SHORT = [
     "--seq-length", "64", "--steps", "3", "--save-every", "1", "--gradient-accumulation", "1",
     "--device", "cpu", "--warmup-steps", "0",
@@ -247,6 +249,16 @@ def test_lora_targets_that_are_not_there(tmp_path, tiny_llama, book):
     done = finetune(tiny_llama, book, tmp_path / "out", *flags, watch_models=True)
     too_early_for_a_model(done, "lora.targets names 'w_proj'", "q_proj")
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("flags", [(), ("--dry-run",)])
+def test_float64_is_refused_before_the_first_step(tmp_path, tiny_llama, book, flags):
+    model = copy_of(tiny_llama, tmp_path / "m")
+    wide = {name: tensor.double() for name, tensor in load_file(model / WEIGHTS).items()}
+    save_file(wide, model / WEIGHTS, metadata={"format": "pt"})
+    done = finetune(model, book, tmp_path / "out", *flags, watch_models=True)
+    too_early_for_a_model(done, "stored as float64", "float32 first")
+    assert names(tmp_path) == ["m"]
 
 
 @pytest.fixture(scope="module")

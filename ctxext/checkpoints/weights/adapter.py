@@ -29,8 +29,8 @@ _REFUSED_FLAGS = (
     "alora_invocation_tokens", "kasa_config", "monteclora_config", "velora_config",
 )  # fmt: skip
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initialisations
-# Whose layers keep their matrices as (in, out): `Conv1D` in transformers.
-_CONV1D = ("gpt2", "openai-gpt")
+# Whose layers keep their matrices as (in, out), their heads apart: `Conv1D` in transformers.
+_CONV1D = ("gpt2", "imagegpt", "openai-gpt")
 _FLOATS = ("BF16", "F16", "F32", "F64")
 
 
@@ -107,11 +107,15 @@ def read_adapter(folder: Path) -> Adapter:
 
 
 def for_family(adapter: Adapter, model_type: str) -> Adapter:
-    """Pass over `fan_in_fan_out` where a base keeps its matrices as (out, in), as peft does."""
-    if model_type in _CONV1D:
+    """Turn the updates of layers that a base keeps as (in, out).
+
+    `fan_in_fan_out` in the adapter's config decides nothing: peft sets it to what the last layer
+    that it wrapped needs, and passes over it where it does not fit a layer.
+    """
+    if model_type not in _CONV1D:
         return adapter
     low_rank = {
-        name: replace(update, transposed="embedding_A" in update.a)
+        name: replace(update, transposed=name != "lm_head.weight")
         for name, update in adapter.low_rank.items()
     }
     return replace(adapter, low_rank=low_rank)
@@ -212,8 +216,7 @@ def _low_rank(
         key_of[b],
         scales.of(module, header.tensors[key_of[a]].shape),
         magnitude,
-        # An embedding is a row for each input; GPT-2 keeps its layers so too, but not its head.
-        transposed=embedding or (bool(config.get("fan_in_fan_out")) and module != "lm_head"),
+        transposed=embedding,  # a row for each input; of layers `for_family` says it
     )
 
 

@@ -23,7 +23,7 @@ from ctxext.checkpoints.weights.safetensors_file import (
     write_safetensors,
 )
 from ctxext.checkpoints.weights.tying import Plan, plan_head
-from ctxext.errors import CtxextError
+from ctxext.errors import BadInput, CtxextError
 from ctxext.progress import Progress, silent
 from ctxext.runs.json_file import dump_json
 
@@ -108,6 +108,21 @@ def merge_into(
     _write_index(base, folder, where, dtype, plan)
     warnings = (*missing, *plan.warnings)
     return Merged(len(where), merged, written, plan.tied, meter.worst, warnings, plan.adapter)
+
+
+def check_mergeable(base: Weights) -> None:
+    """Check that what is trained can be added to the matrices of a checkpoint.
+
+    Raises:
+        BadInput: one is stored as float64, which a sum in float32 would not keep.
+    """
+    for name, (_, info) in base.tensors.items():
+        if info.dtype == "F64" and len(info.shape) > 1:
+            raise BadInput(
+                f"{printable(name)!r} is stored as float64, into which nothing is merged",
+                "store the checkpoint as float32 first: transformers, from_pretrained(..., "
+                "dtype='float32') and save_pretrained",
+            )
 
 
 def _check_finite(adapter: Adapter, updates: Any) -> None:

@@ -85,7 +85,11 @@ def test_trained_and_claimed(block, config, original, current):
         ({"type": "linear", "factor": 2.0, "alpha": 2.0}, {}, "alpha is read by some only"),
         ({**YARN, "mscale": 1.0, ORIGINAL: 4096}, {}, "mscale decide nothing"),
         (None, {"partial_rotary_factor": 0.5}, "llama turns whole heads"),
-        (None, {"rotary_emb_base": 25000}, "rotary_emb_base decides nothing"),
+        (
+            None,
+            {"rotary_emb_base": 25000},
+            "rotary_emb_base says 25000, and transformers does not read it",
+        ),
         (None, {"max_position_embeddings": "absent"}, "2048, which transformers assumes"),
         ({"rope_type": "yarn", "type": "linear", "factor": 2.0}, {}, "disagree on which counts"),
         ({"factor": 2.0}, {}, "a factor and no rope_type"),

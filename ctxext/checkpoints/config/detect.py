@@ -22,6 +22,7 @@ from ctxext.checkpoints.config.windows import (
     read_windows,
     states_window,
 )
+from ctxext.checkpoints.config.words_of_code import WORDS_OF_CODE, unread_words
 from ctxext.checkpoints.lab_decoder.model_type import ENCODINGS
 from ctxext.encodings.alibi import AlibiSpec
 from ctxext.encodings.kinds import ROTARY, PositionEncoding
@@ -35,11 +36,6 @@ from ctxext.runs.numbers import real
 _BLOCKS = ("rope_scaling", "rope_parameters")
 _ROPE_KEYS = (
     "rope_theta", *_BLOCKS, "rotary_emb_base", "rotary_pct", "partial_rotary_factor",
-)  # fmt: skip
-# By which classes outside transformers say what turns and how fast, each in its own way.
-_WORDS_OF_CODE = (
-    "rope_pct", "rotary_pct", "rotary_percentage", "rotary_dim", "rope_ratio", "kv_channels",
-    "rotary_emb_fraction", "rope_condense_ratio",
 )  # fmt: skip
 _LAYERS = ("decoder_layers", "num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _LONGEST_NAME = 100
@@ -139,6 +135,8 @@ def detect(
         window = read_windows(flat, block, window, original_length, origin, where, warnings, doubts)
         rope = read_rope(flat, block, model_type, heads.turning, window, origin, where, warnings)
         doubts += check_sections(rope, where)
+        if model_type in families.KNOWN:
+            warnings += unread_words(flat, rope, model_type, where)
         if heads.turning < heads.head_dim:  # of latent attention
             rope = replace(rope, head_dim=heads.head_dim)
         if rope.spec.rotary_dim < rope.head_dim and encoding == "rope":
@@ -181,7 +179,7 @@ def _one_rope(
     """Return the config with the rope of the far-reaching layers; None where it is not known."""
     if model_type in families.ROTARY_IN_CODE:
         return None
-    words = [key for key in _WORDS_OF_CODE if config.get(key) is not None]
+    words = [key for key in WORDS_OF_CODE if config.get(key) is not None]
     if words and model_type not in families.KNOWN:
         warnings.append(
             f"{where}: what the code of {model_type} makes of {', '.join(words)} is not known to "
@@ -206,8 +204,7 @@ def _one_rope(
         blocks = {key: {**block, "rope_theta": theta} for key, block in held.items() if block}
         config = {**config, **blocks, "rope_theta": theta}
     if model_type in FIXED_ALPHA and heads.turning is not None:
-        alphas = {k: _with_alpha(config, k, heads.turning, where) for k in _BLOCKS if k in config}
-        config = {**config, **alphas}
+        config = _with_fixed_base(config, heads.turning, where)
     flat = far_rope(config, model_type, where, warnings)
     if flat is not None and form_of(model_type).layer_type is not None:
         warnings.append(
@@ -298,6 +295,18 @@ def _as_its_class_reads(config: Mapping[str, Any], model_type: str) -> Mapping[s
         config = {k: v for k, v in config.items() if k not in ("rope_theta", *_BLOCKS)}
         config["rope_parameters"] = block if theta is None else {**block, "rope_theta": theta}
     return config
+
+
+def _with_fixed_base(config: Mapping[str, Any], turning: int, where: str) -> Mapping[str, Any]:
+    """Put the base that a fixed `alpha` makes into the blocks, and over the one it is made of."""
+    out = dict(config)
+    for key in _BLOCKS:
+        if key in config:
+            out[key] = _with_alpha(config, key, turning, where)
+            beside = config.get("rope_theta")
+            if out[key] is not config[key] and config[key].get("rope_theta", beside) == beside:
+                out["rope_theta"] = out[key]["rope_theta"]
+    return out
 
 
 def _with_alpha(config: Mapping[str, Any], key: str, head_dim: int, where: str) -> Any:

@@ -63,7 +63,7 @@ def not_extendable(position: Position, where: str) -> BadInput | None:
         return BadInput(
             f"{where}: model_type '{model_type}' is not known to ctxext, so neither is what its "
             "class makes of a scaled rope",
-            "extend a checkpoint of a family that transformers has a class for",
+            "docs/families.md lists the families that ctxext extends",
         )
     if position.encoding not in ROTARY:
         return _no_table(position, where)

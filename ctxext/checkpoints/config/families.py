@@ -100,6 +100,18 @@ WINDOW_KEY: Final = {
     "rwkv": "context_length", "whisper": "max_target_positions",
 }  # fmt: skip
 
+# Another name of max_position_embeddings that the class takes as well.
+OTHER_WINDOW_KEY: Final = {
+    **dict.fromkeys(
+        ("codegen", "ctrl", "gpt2", "gpt_bigcode", "gptj", "imagegpt", "openai-gpt"), "n_positions"
+    ),
+    "dbrx": "max_seq_len",
+}
+# Their class reads no max_position_embeddings; files state a length under one name or another.
+READS_NO_WINDOW: Final = frozenset(
+    {"bloom", "cpmant", "falcon_mamba", "mamba", "mamba2", "mpt", "recurrent_gemma", "xlnet",
+     "xlstm"}
+)  # fmt: skip
 # Nothing in their config states a window.
 NO_WINDOW: Final = frozenset({"recurrent_gemma"})
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from ctxext.checkpoints.config import rope_families
-from ctxext.checkpoints.config.families import PLAIN_ROPE
+from ctxext.checkpoints.config.families import KNOWN, PLAIN_ROPE
 from ctxext.encodings.rope_types import ROPE_TYPES, follows_length, rope_type_facts
 from ctxext.errors import BadInput, shown
 from ctxext.runs.numbers import real, whole
@@ -148,12 +148,9 @@ def read_rope_block(
                 raise
             warnings.append(f"{error}; {name} is read in its place")
             dialects[other] = {"unreadable": str(error)}
-    chosen, doubts = dialects[name], _doubts(blocks[name], f"{where}: {name}")
+    chosen, doubts = dialects[name], _doubts(blocks[name], model_type, f"{where}: {name}")
     if prefer is None:
         doubts += _two_thetas(blocks[name], config, model_type, f"{where}: {name}")
-    for key in ("rotary_emb_base", "rotary_pct"):  # GPT-NeoX's names
-        if key in config and model_type in PLAIN_ROPE:
-            warnings.append(f"{where}: {key} decides nothing: {model_type} does not read it")
     theta = _theta(chosen, blocks[name], config, model_type, where, warnings)
     factor = _factor(chosen, where, doubts)
     return RopeBlock(
@@ -225,7 +222,8 @@ def _theta(
             )
         otherwise = rope_families.DEFAULT_THETA_OTHERWISE
         default: float = rope_families.DEFAULT_THETA.get(model_type, otherwise)
-        warnings.append(f"{where} has no rope_theta; {default:g}, the family's, is assumed")
+        key = rope_families.THETA_KEY.get(model_type, "rope_theta")
+        warnings.append(f"{where} has no {key}; {default:g}, the family's, is assumed")
         return default
     if not 1 < theta < _LARGEST_THETA:
         raise BadInput(
@@ -270,10 +268,12 @@ def _normalized(
     return out
 
 
-def _doubts(block: Mapping[str, Any], where: str) -> list[BadInput]:
+def _doubts(block: Mapping[str, Any], model_type: str, where: str) -> list[BadInput]:
     """Doubt a block with two types, or none; transformers takes rope_type, or default."""
     rope_type, legacy = block.get("rope_type"), block.get("type")
-    if rope_type is not None and legacy is not None and rope_type != legacy:
+    two = rope_type is not None and legacy is not None and rope_type != legacy
+    # mrope and default are one, as are su and longrope: transformers saves both names.
+    if two and _meant(legacy, model_type) != _meant(rope_type, model_type):
         return [
             BadInput(
                 f"{where} says rope_type {shown(rope_type)} and type {shown(legacy)}, and readers "
@@ -303,6 +303,17 @@ def _two_thetas(
     ]
 
 
+def _meant(name: object, model_type: str) -> object:
+    """Give the one name of a type that has several, whatever else stands there as it is."""
+    return _one_name(name, model_type) if isinstance(name, str) else name
+
+
+def _one_name(name: str, model_type: str) -> str:
+    if name == "mrope" and "mrope_section" in rope_families.OWN_KEYS.get(model_type, frozenset()):
+        return "default"  # positions of images are of three kinds; the frequencies are plain
+    return _ALIASES.get(name, name)
+
+
 def _rope_type(block: Mapping[str, Any], model_type: str, where: str) -> str:
     name = block.get("rope_type", block.get("type"))
     if name is None:
@@ -321,9 +332,7 @@ def _rope_type(block: Mapping[str, Any], model_type: str, where: str) -> str:
                 "transformers"
             )
         return "longrope"
-    if name == "mrope" and "mrope_section" in rope_families.OWN_KEYS.get(model_type, frozenset()):
-        return "default"  # positions of images are of three kinds; the frequencies are plain
-    return _ALIASES.get(name, name)
+    return _one_name(name, model_type)
 
 
 def _original(
@@ -383,6 +392,8 @@ def _other_keys(
     said = block.get("attention_factor")
     if said is not None:  # the same once more, for who reads it there
         others = tuple(k for k in others if k not in _SAY_IT_AGAIN or block[k] != said)
+    if model_type not in KNOWN:  # whose code may read them
+        return others
     for key in others:
         if key in _READ_ELSEWHERE:
             warnings.append(

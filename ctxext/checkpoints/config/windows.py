@@ -64,7 +64,7 @@ def claimed_window(
     Raises:
         BadInput: it names none, and neither does the family's class.
     """
-    for key in WINDOW_KEYS:
+    for key in _keys(model_type):
         tokens = whole(config, key, where)
         if tokens is not None:
             return Window(tokens, tokens, key, tokens)
@@ -86,7 +86,24 @@ def window_key(config: Mapping[str, Any], model_type: str) -> str:
     key = families.WINDOW_KEY.get(model_type)
     if key is not None:
         return key
-    return next((key for key in WINDOW_KEYS if config.get(key) is not None), WINDOW_KEYS[0])
+    read = WINDOW_KEYS if _names_it_freely(model_type) else _keys_of_class(model_type)
+    return next((key for key in read if config.get(key) is not None), WINDOW_KEYS[0])
+
+
+def _keys(model_type: str) -> tuple[str, ...]:
+    """List the keys that may state a window: the class's own, where it assumes one without them."""
+    assumed = model_type in rope_families.WINDOW_WHEN_ABSENT
+    return _keys_of_class(model_type) if assumed else WINDOW_KEYS
+
+
+def _keys_of_class(model_type: str) -> tuple[str, ...]:
+    other = families.OTHER_WINDOW_KEY.get(model_type)
+    return WINDOW_KEYS[:1] if other is None else (WINDOW_KEYS[0], other)
+
+
+def _names_it_freely(model_type: str) -> bool:
+    """Tell whether no class is known that reads max_position_embeddings."""
+    return model_type not in families.KNOWN or model_type in families.READS_NO_WINDOW
 
 
 def states_window(config: Mapping[str, Any], model_type: str) -> bool:

@@ -64,6 +64,14 @@ DEEPSEEK_V2 = {
     "max_position_embeddings": 4096, "rope_scaling": {"type": "dynamic", "factor": 4.0},
 }  # fmt: skip
 FALCON_H1 = {**LLAMA, "model_type": "falcon_h1", "head_dim": 16, "rope_theta": 1e11}
+HUNYUAN = {  # tencent/Hunyuan-7B-Instruct: the base stands once, beside the block
+    **LLAMA, "model_type": "hunyuan_v1_dense", "head_dim": 16,
+    "rope_scaling": {
+        "alpha": 1000.0, "beta_fast": 32, "beta_slow": 1, "factor": 1.0, "mscale": 1.0,
+        "mscale_all_dim": 0.0, "type": "dynamic",
+    },
+}  # fmt: skip
+SEQ_LEN = {k: v for k, v in LLAMA.items() if k != "max_position_embeddings"} | {"max_seq_len": 4096}
 KIMI = {**DEEPSEEK_V2, "model_type": "kimi_k2", "rope_scaling": None}
 
 
@@ -82,6 +90,9 @@ def read(config):
         (GPT_OSS, 64, 4096, 150000),
         (DEEPSEEK_V2, 8, 4096, 1e4),
         (FALCON_H1, 16, 8192, 1e11),
+        (HUNYUAN, 16, 8192, 1e4 * 1000 ** (16 / 14)),
+        (SEQ_LEN, 16, 2048, 1e4),
+        ({**LLAMA, "model_type": "gpt_neox", "rotary_emb_base": 2e4}, 4, 8192, 2e4),
     ],
     ids=lambda value: value["model_type"] if isinstance(value, dict) else None,
 )
@@ -200,6 +211,35 @@ def test_a_config_that_contradicts_itself_is_not_extended(config, words):
     with pytest.raises(BadInput) as refusal:
         plan_patch(config, read(config), method="yarn", target=32768, parameters={})
     assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        HUNYUAN,
+        # as transformers 5 saves a Qwen2-VL of transformers 4: two names of one type
+        {"model_type": "qwen2_5_vl",
+         "text_config": {**VL_TEXT, "rope_parameters": {**MROPE, "rope_type": "default",
+                                                        "rope_theta": 1e6}}},
+        {**LLAMA, "max_position_embeddings": 4096, "original_max_position_embeddings": 4096,
+         "model_type": "phi3", "rope_scaling": {"type": "su", "rope_type": "longrope",
+                                                "short_factor": [1.0] * 8,
+                                                "long_factor": [2.0] * 8}},
+    ],
+    ids=["hunyuan", "qwen2_5_vl", "phi3"],
+)  # fmt: skip
+def test_what_a_file_says_once_or_in_two_names_is_no_contradiction(config):
+    assert read(config).doubts == ()
+
+
+def test_the_window_is_written_where_the_class_reads_it():
+    """Where a file states it under another name, transformers assumes 2048 without a word."""
+    config = {**SEQ_LEN, "max_seq_len": 2048}
+    patch = plan_patch(config, read(config), method="yarn", target=16384, parameters={})
+    assert patch.config["max_position_embeddings"] == 16384
+    assert patch.config["max_seq_len"] == 16384
+    block = patch.config["rope_parameters"]
+    assert block["original_max_position_embeddings"] == 2048
 
 
 def test_of_two_bases_the_preferred_one_counts():

@@ -94,6 +94,17 @@ def test_broken_adapters_are_refused(tmp_path, tiny_llama, case):
     assert names(tmp_path) == ["adapter"]
 
 
+def test_a_folder_around_an_adapter_or_a_pickle_says_where_to_go_on(tmp_path, tiny_llama):
+    (tmp_path / "run").mkdir()
+    adapter = adapter_in(tmp_path / "run" / "adapter")
+    done = run_ctxext("merge", tmp_path / "run", "--base", tiny_llama, "-o", tmp_path / "out")
+    refused(done, 2, "run has no adapter_config.json", f"there is one in {adapter}")
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    done = run_ctxext("merge", adapter, "--base", tiny_llama, "-o", tmp_path / "out")
+    refused(done, 2, "only a pickle", "save it again")
+    assert names(tmp_path) == ["run"]
+
+
 def test_nan_in_the_adapter(tmp_path, tiny_llama):
     for value in (float("nan"), float("inf")):
         tensors = lora()

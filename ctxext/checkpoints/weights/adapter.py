@@ -82,7 +82,11 @@ def read_adapter(folder: Path) -> Adapter:
     if not folder.is_dir():
         raise BadInput(f"{folder} is no folder", "give the adapter's folder")
     if not (folder / CONFIG).exists():
-        raise BadInput(f"{folder} has no {CONFIG}, so it is no peft adapter")
+        below = sorted(path.parent for path in folder.glob(f"*/{CONFIG}"))
+        raise BadInput(
+            f"{folder} has no {CONFIG}, so it is no peft adapter",
+            f"there is one in {below[0]}" if below else "give the folder that has it",
+        )
     config, _ = read_json_object(folder / CONFIG)
     if str(config.get("peft_type")).upper() != "LORA":
         raise BadInput(
@@ -92,8 +96,13 @@ def read_adapter(folder: Path) -> Adapter:
     _check_method(printable(folder.name), config)
     _check_types(printable(folder.name), config)
     if not (folder / TENSORS).exists():
-        other = "a pickle" if (folder / "adapter_model.bin").exists() else "nothing"
-        raise BadInput(f"{folder} has no {TENSORS} (found {other})")
+        pickled = (folder / "adapter_model.bin").exists()
+        raise BadInput(
+            f"{folder} has no {TENSORS}" + (", only a pickle" if pickled else ""),
+            "load it with peft and save it again (save_pretrained), which writes safetensors"
+            if pickled
+            else "find the whole adapter",
+        )
     header = read_header(folder / TENSORS)
     for key, info in header.tensors.items():
         if info.dtype not in _FLOATS:

@@ -27,7 +27,7 @@ from ctxext.checkpoints.opened import Opened, open_checkpoint
 from ctxext.checkpoints.provenance import read_record
 from ctxext.checkpoints.weights.carry import TOKENIZER_CONFIG, fixed_lengths
 from ctxext.checkpoints.weights.files import Weights, read_weights, tied_head
-from ctxext.checkpoints.weights.safetensors_file import DTYPE_NAMES, dtype_bytes
+from ctxext.checkpoints.weights.safetensors_file import dtype_bytes
 from ctxext.encodings.alibi import AlibiSpec, slopes_of
 from ctxext.encodings.kinds import ROTARY
 from ctxext.encodings.learned import TableSpec
@@ -184,10 +184,13 @@ def inspect(
     position = opened.position
     warnings = list(opened.warnings)
     weights = _weights(opened, warnings)
-    dtype = position.dtype
-    if dtype is None and weights is not None and weights.dtype:
-        dtype = DTYPE_NAMES.get(weights.dtype, weights.dtype)
+    dtype = position.dtype or (weights.dtype if weights else None)
     element = dtype_bytes(dtype)
+    if dtype is None and weights is not None:
+        warnings.append(
+            "the config says no dtype and the weights hold no float wider than 8 bits, so the "
+            "bytes of the KV cache are unknown"
+        )
     lengths = {4096, 32768, 131072, *([target] if target else [])}
     if (window := position.stated_window) is not None:
         lengths |= {window.original, window.current}

@@ -1,6 +1,7 @@
 """What is said of families is what transformers' own classes do, or "unknown"; never another."""
 
 import copy
+import json
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
@@ -103,6 +104,30 @@ def test_the_cache_is_as_wide_as_the_model_s_own(name):
     config = tiny_config(name.strip(), **FEW[name])
     said = said_cache(config, TOKENS)
     assert said == as_long(cached_numbers(config, TOKENS), len(said))
+
+
+@pytest.mark.parametrize(
+    ("listed", "pictures"), [({"cross_attention_layers": [1, 5]}, [1, 5]), ({}, [3])]
+)
+def test_layers_that_look_at_pictures_keep_nothing_of_the_text(listed, pictures, tmp_path):
+    from transformers import MllamaForCausalLM
+
+    from support.command import run_ctxext
+
+    config = tiny_config("mllama_text_model", **listed)
+    kept = cached_numbers(config, TOKENS, MllamaForCausalLM)
+    assert [index for index, numbers in enumerate(kept) if not numbers] == pictures
+    text = {k: v for k, v in as_file(config).items() if listed or k != "cross_attention_layers"}
+    model = write(tmp_path / "m", model_type="mllama", text_config=text, torch_dtype="bfloat16")
+    done = run_ctxext("inspect", model, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["kv_cache"]["bytes_at"]["4096"] == sum(kept) // TOKENS * 4096 * 2
+    for layer, numbers in zip(found["layers"], kept, strict=True):
+        assert (layer["attention"] == "full") == (numbers > 0)
+        assert (layer["position_encoding"] == "rope") == (numbers > 0)
+    shown = f"{len(pictures)} x no cache of the text's keys"
+    assert shown in run_ctxext("inspect", model).stdout
 
 
 # What classes of transformers do with sizes that they do not expect.
@@ -231,8 +256,6 @@ def test_two_attentions_a_layer_are_counted_once_where_4_57_wrote_both_numbers()
 
 
 def write(folder, **config):
-    import json
-
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
     return str(folder)

@@ -49,6 +49,15 @@ _SIZE_KEYS: Final = (
 FLAT: Final = frozenset({"qwen2_vl", "qwen2_5_vl"})
 
 
+def class_type(config: Mapping[str, Any]) -> Any:
+    """Return the model_type by which transformers chooses the class of a whole file, not of a part.
+
+    AutoConfig makes Ministral of a Mistral whose layers are not all alike (since 4.57).
+    """
+    model_type = config.get("model_type")
+    return "ministral" if model_type == "mistral" and "layer_types" in config else model_type
+
+
 def decoder_part(config: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], str | None]:
     """Return the keys that describe the decoder, and under which key of the file they stand.
 
@@ -63,7 +72,7 @@ def decoder_part(config: Mapping[str, Any], where: str) -> tuple[Mapping[str, An
     if part is None:
         if outer in FLAT:
             return {**config, "model_type": DECODER_OF[outer]}, None
-        return config, None
+        return {**config, "model_type": class_type(config)}, None
     if not isinstance(part, dict):
         raise BadInput(f"{where}: {PART} has to be an object")
     if outer in KNOWN and outer not in DECODER_OF:

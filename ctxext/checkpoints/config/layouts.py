@@ -95,7 +95,7 @@ def _attentions(
 ) -> list[Attention | None]:
     key = "layer_types" if config.get("layer_types") is not None else "layers_block_type"
     words: Any = config.get(key)
-    if words is None or model_type == "mistral":  # Mistral's class ignores layer_types
+    if words is None or model_type == "mistral":  # as a part: its class ignores layer_types
         words = _derived(config, model_type, count, where)
     elif not isinstance(words, list) or len(words) != count:
         raise _wrong_length(words, key, count, where)

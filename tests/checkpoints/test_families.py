@@ -278,6 +278,43 @@ def test_a_model_without_attention_is_called_that(tmp_path):
     assert refused.returncode == 2
 
 
+def test_blocks_of_xlstm_are_its_layers(tmp_path):
+    from support.command import run_ctxext
+
+    config = CONFIG_MAPPING["xlstm"](num_blocks=6, embedding_dim=64, num_heads=4)
+    assert config.num_blocks == 6  # of which its class makes the model
+    model = write(tmp_path / "m", model_type="xlstm", num_blocks=6, embedding_dim=64, num_heads=4)
+    done = run_ctxext("inspect", model, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["position_encoding"], len(found["layers"])) == ("none", 6)
+    refused = run_ctxext("extend", model, "--target", "8k", "--dry-run")
+    assert refused.returncode == 2
+
+
+TEXT = {"num_hidden_layers": 2, "max_position_embeddings": 64, "vocab_size": 256}
+PICTURES = {"num_hidden_layers": 2, "image_size": 224}
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"llm_config": TEXT, "vision_config": PICTURES}, "under llm_config, which"),
+        ({"thinker_config": {"text_config": TEXT, "vision_config": PICTURES}},
+         "under thinker_config.text_config, which"),
+        ({"talker_config": TEXT, "thinker_config": {"text_config": TEXT}},
+         "under talker_config and thinker_config.text_config, which"),
+        ({"vision_config": PICTURES}, "no num_hidden_layers\n"),
+    ],
+)  # fmt: skip
+def test_a_decoder_under_a_key_that_is_not_read_is_named(parts, words, tmp_path):
+    from support.command import run_ctxext
+
+    refused = run_ctxext("inspect", write(tmp_path / "m", model_type="nobody-knows", **parts))
+    assert refused.returncode == 2
+    assert words in refused.stderr
+
+
 def test_what_is_not_known_is_null_and_said(tmp_path):
     from support.command import run_ctxext
 

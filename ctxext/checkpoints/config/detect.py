@@ -5,7 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ctxext.checkpoints.config import families
-from ctxext.checkpoints.config.decoder_part import PART, decoder_part, with_left_out
+from ctxext.checkpoints.config.decoder_part import (
+    PART,
+    decoder_part,
+    decoders_elsewhere,
+    with_left_out,
+)
 from ctxext.checkpoints.config.heads import HEADS, Heads, first_of, read_heads
 from ctxext.checkpoints.config.layouts import Layer, read_layers, rotates_everywhere
 from ctxext.checkpoints.config.rope_block import Dialect, read_rope_block
@@ -41,7 +46,7 @@ _WORDS_OF_CODE = (
     "rope_pct", "rotary_pct", "rotary_percentage", "rotary_dim", "rope_ratio", "kv_channels",
     "rotary_emb_fraction", "rope_condense_ratio",
 )  # fmt: skip
-_LAYERS = ("decoder_layers", "num_hidden_layers", "n_layer", "num_layers", "n_layers")
+_LAYERS = ("decoder_layers", "num_hidden_layers", "n_layer", "num_layers", "n_layers", "num_blocks")
 _LONGEST_NAME = 100
 
 
@@ -327,7 +332,11 @@ def _count(config: Mapping[str, Any], model_type: str, where: str) -> int:
         return first_of(config, ("num_layers",), where) or 0  # the other key counts attentions
     count = first_of(config, _LAYERS, where)
     if count is None:
-        raise BadInput(f"{where} has no num_hidden_layers")
+        others = decoders_elsewhere(config, _LAYERS)
+        said = (
+            f": what decodes is described under {' and '.join(others)}, which ctxext does not read"
+        )
+        raise BadInput(f"{where} has no num_hidden_layers{said if others else ''}")
     return count
 
 

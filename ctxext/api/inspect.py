@@ -11,6 +11,7 @@ from ctxext.api._serving import Written, serving
 from ctxext.api.extension_plan import refuse_folded
 from ctxext.api.inspect_target import target_table
 from ctxext.checkpoints.config import families
+from ctxext.checkpoints.config.decoder_part import stated_part
 from ctxext.checkpoints.config.detect import Position, reads_alike_in_transformers_4
 from ctxext.checkpoints.config.extendable import not_by_this
 from ctxext.checkpoints.config.kv_cache import kv_bytes
@@ -19,7 +20,7 @@ from ctxext.checkpoints.config.patch_window import second_table, slope_factor
 from ctxext.checkpoints.config.quantised import quantised_by
 from ctxext.checkpoints.config.rope_block import Dialect
 from ctxext.checkpoints.config.still import stands_still
-from ctxext.checkpoints.config.windows import Window
+from ctxext.checkpoints.config.windows import Window, stated_lengths
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.live.probe import Probe, probe as ask_a_random_model
 from ctxext.checkpoints.live.tokenizer import TOKENIZER, missing_tokenizer
@@ -266,7 +267,12 @@ def _suspicions(opened: Opened, target: int | None) -> list[str]:
     position, doubts = opened.position, []
     rope, window = position.rope, position.stated_window
     if window is None:
-        doubts.append("no key of the config states a window, so it is unknown")
+        others = stated_lengths(stated_part(opened.config, position.part))
+        said = ", ".join(f"{key} says {length}" for key, length in others.items())
+        what = f"that ctxext reads states a window, so it is unknown; {said}"
+        doubts.append(
+            f"no key of the config {what if others else 'states a window, so it is unknown'}"
+        )
         return doubts
     sliding = [x for x in position.layers if x.attention == "sliding" and x.window]
     reach = max((x.window or 0 for x in sliding), default=0)

@@ -24,6 +24,7 @@ from ctxext.checkpoints.config.windows import (
     Window,
     believed,
     claimed_window,
+    name_contradictions,
     read_windows,
     states_window,
 )
@@ -150,6 +151,8 @@ def detect(
             encoding = "partial-rope"
     else:
         window = _of_length(window, original_length, origin, where, warnings)
+        if window is not None:
+            name_contradictions(config, window, where, warnings)
     doubts += _looks_both_ways(config, model_type, where)
     layers = read_layers(config, model_type, encoding, count, where, warnings)
     dtype = config.get("dtype", config.get("torch_dtype"))

@@ -28,7 +28,7 @@ from ctxext.checkpoints.opened import Opened, open_checkpoint
 from ctxext.checkpoints.provenance import read_record
 from ctxext.checkpoints.weights.carry import TOKENIZER_CONFIG, fixed_lengths
 from ctxext.checkpoints.weights.files import Weights, read_weights, tied_head
-from ctxext.checkpoints.weights.safetensors_file import dtype_bytes
+from ctxext.checkpoints.weights.safetensors_file import dtype_bytes, printable
 from ctxext.encodings.alibi import AlibiSpec, slopes_of
 from ctxext.encodings.kinds import ROTARY
 from ctxext.encodings.learned import TableSpec
@@ -201,7 +201,7 @@ def inspect(
         for length in sorted(lengths)
         if element is not None and (size := kv_bytes(position, length, element)) is not None
     }
-    warnings += _suspicions(opened, target)
+    warnings += [*_own_code(opened), *_suspicions(opened, target)]
     probed = ask_a_random_model(opened.source, position) if probe else None
     if probed is not None and not probed.agrees:
         warnings.append(f"the probe disagrees with what was read: {probed.said}")
@@ -261,6 +261,18 @@ def _methods(position: Position, target: int | None) -> list[dict[str, Any]]:
             notes = engine_notes(name, {}, length, position.model_type)
         rows.append({"name": name, "applies": applies, "why": why, "engines": notes})
     return rows
+
+
+def _own_code(opened: Opened) -> list[str]:
+    """Say that a checkpoint of a known family brings a class of its own beside transformers'."""
+    names = opened.config.get("auto_map")
+    own = names.get("AutoModelForCausalLM") if isinstance(names, dict) else None
+    if not isinstance(own, str) or opened.position.model_type not in families.KNOWN:
+        return []
+    return [
+        f"auto_map names code of the checkpoint's own ({printable(own, 80)}), which engines with "
+        "trust_remote_code run: it may differ from transformers' class, which is described here"
+    ]
 
 
 def _suspicions(opened: Opened, target: int | None) -> list[str]:

@@ -327,6 +327,33 @@ def test_what_is_not_known_is_null_and_said(tmp_path):
     assert "8 x unknown attention" in shown
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"max_position_embeddings": None, "max_sequence_length": 4096},
+         ["states a window", "max_sequence_length says 4096"]),
+        ({"rope_type": "ntk", "orig_max_position_embeddings": 2048, "rope_interleave": True},
+         ["makes of rope_type, orig_max_position_embeddings is not known"]),
+        ({"rope_freq_constant": 5e5}, ["makes of rope_freq_constant is not known"]),
+    ],
+)  # fmt: skip
+def test_a_rope_of_an_unknown_type_that_cannot_be_read_is_unknown(changes, words, tmp_path):
+    from support.command import run_ctxext
+
+    model = write(tmp_path / "m", **{**BASE, "model_type": "nobody-knows", **changes})
+    done = run_ctxext("inspect", model, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["rope"] is None
+    assert found["window"]["original"] == changes.get("max_position_embeddings", 4096)
+    said = " ".join(found["warnings"])
+    assert all(each in said for each in words), said
+    refused = run_ctxext("extend", model, "--target", "32k", "--dry-run")
+    assert refused.returncode == 2
+    plain = read(BASE | {"model_type": "nobody-knows", "rope_type": "default"})
+    assert plain.rope.block.rope_theta == 1e4
+
+
 def test_of_ropes_by_layer_type_that_of_the_far_layers_is_read():
     config = CONFIG_MAPPING["gemma3_text"](num_hidden_layers=6)
     position = read(as_file(config))

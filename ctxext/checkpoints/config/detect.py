@@ -190,6 +190,7 @@ def _one_rope(
     if model_type in families.ROTARY_IN_CODE:
         return None
     words = [key for key in _WORDS_OF_CODE if config.get(key) is not None]
+    words += [key for key in _not_read(config) if key not in words]
     if words and model_type not in families.KNOWN:
         warnings.append(
             f"{where}: what the code of {model_type} makes of {', '.join(words)} is not known to "
@@ -225,6 +226,16 @@ def _one_rope(
     return flat
 
 
+def _not_read(config: Mapping[str, Any]) -> list[str]:
+    """Name keys beside the rope's own that say something of it in a way of their class."""
+    return [
+        key
+        for key, value in config.items()
+        if key.startswith(("rope_", "orig_max_")) and key.isidentifier() and key not in _ROPE_KEYS
+        and not isinstance(value, bool | None) and value != "default"
+    ]  # fmt: skip
+
+
 def _thetas_by_layer(config: Mapping[str, Any], model_type: str) -> set[float]:
     """Read the bases of a family that lists one for each layer; empty: it does not."""
     listed = config.get(THETA_BY_LAYER.get(model_type, ""))
@@ -235,8 +246,8 @@ def _thetas_by_layer(config: Mapping[str, Any], model_type: str) -> set[float]:
 def _states_window(
     config: Mapping[str, Any], model_type: str, encoding: PositionEncoding | None
 ) -> bool:
-    """Tell whether a config, or its class, states a window; one that rotates has to."""
-    if encoding in ROTARY and model_type not in families.NO_WINDOW:
+    """Tell whether a config, or its class, states a window; one of a known rope has to."""
+    if encoding in ROTARY and model_type in families.KNOWN - families.NO_WINDOW:
         return True
     return states_window(config, model_type)
 
@@ -419,11 +430,13 @@ def _rotary_word(
     if model_type in families.KNOWN:
         return "rope"
     turns = any(config.get(key) is not None for key in _ROPE_KEYS)
-    how = (
-        "its rope keys are read as any family's"
-        if turns
-        else "no key that it reads says where tokens sit"
-    )
+    how = "no key that it reads says where tokens sit"
+    if turns:
+        how = (
+            "its rope keys are read as any family's"
+            if states_window(config, model_type)
+            else "its rope keys are not read, because no key that it reads states a window"
+        )
     warnings.append(
         f"{where}: model_type '{model_type}' is not known to ctxext: {how}, and its layers and KV "
         "cache are unknown"

@@ -11,6 +11,7 @@ from ctxext.api._serving import Written, serving
 from ctxext.api.extension_plan import refuse_folded
 from ctxext.api.inspect_target import target_table
 from ctxext.checkpoints.config import families
+from ctxext.checkpoints.config.decoder_part import stated_part
 from ctxext.checkpoints.config.detect import Position, reads_alike_in_transformers_4
 from ctxext.checkpoints.config.extendable import not_by_this
 from ctxext.checkpoints.config.kv_cache import kv_bytes
@@ -19,7 +20,7 @@ from ctxext.checkpoints.config.patch_window import second_table, slope_factor
 from ctxext.checkpoints.config.quantised import quantised_by
 from ctxext.checkpoints.config.rope_block import Dialect
 from ctxext.checkpoints.config.still import stands_still
-from ctxext.checkpoints.config.windows import Window
+from ctxext.checkpoints.config.windows import Window, stated_lengths
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.live.probe import Probe, probe as ask_a_random_model
 from ctxext.checkpoints.live.tokenizer import TOKENIZER, missing_tokenizer
@@ -27,7 +28,7 @@ from ctxext.checkpoints.opened import Opened, open_checkpoint
 from ctxext.checkpoints.provenance import read_record
 from ctxext.checkpoints.weights.carry import TOKENIZER_CONFIG, fixed_lengths
 from ctxext.checkpoints.weights.files import Weights, read_weights, tied_head
-from ctxext.checkpoints.weights.safetensors_file import DTYPE_NAMES, dtype_bytes
+from ctxext.checkpoints.weights.safetensors_file import dtype_bytes, printable
 from ctxext.encodings.alibi import AlibiSpec, slopes_of
 from ctxext.encodings.kinds import ROTARY
 from ctxext.encodings.learned import TableSpec
@@ -184,10 +185,13 @@ def inspect(
     position = opened.position
     warnings = list(opened.warnings)
     weights = _weights(opened, warnings)
-    dtype = position.dtype
-    if dtype is None and weights is not None and weights.dtype:
-        dtype = DTYPE_NAMES.get(weights.dtype, weights.dtype)
+    dtype = position.dtype or (weights.dtype if weights else None)
     element = dtype_bytes(dtype)
+    if dtype is None and weights is not None:
+        warnings.append(
+            "the config says no dtype and the weights hold no float wider than 8 bits, so the "
+            "bytes of the KV cache are unknown"
+        )
     lengths = {4096, 32768, 131072, *([target] if target else [])}
     if (window := position.stated_window) is not None:
         lengths |= {window.original, window.current}
@@ -197,7 +201,7 @@ def inspect(
         for length in sorted(lengths)
         if element is not None and (size := kv_bytes(position, length, element)) is not None
     }
-    warnings += _suspicions(opened, target)
+    warnings += [*_own_code(opened), *_suspicions(opened, target)]
     probed = ask_a_random_model(opened.source, position) if probe else None
     if probed is not None and not probed.agrees:
         warnings.append(f"the probe disagrees with what was read: {probed.said}")
@@ -259,11 +263,28 @@ def _methods(position: Position, target: int | None) -> list[dict[str, Any]]:
     return rows
 
 
+def _own_code(opened: Opened) -> list[str]:
+    """Say that a checkpoint of a known family brings a class of its own beside transformers'."""
+    names = opened.config.get("auto_map")
+    own = names.get("AutoModelForCausalLM") if isinstance(names, dict) else None
+    if not isinstance(own, str) or opened.position.model_type not in families.KNOWN:
+        return []
+    return [
+        f"auto_map names code of the checkpoint's own ({printable(own, 80)}), which engines with "
+        "trust_remote_code run: it may differ from transformers' class, which is described here"
+    ]
+
+
 def _suspicions(opened: Opened, target: int | None) -> list[str]:
     position, doubts = opened.position, []
     rope, window = position.rope, position.stated_window
     if window is None:
-        doubts.append("no key of the config states a window, so it is unknown")
+        others = stated_lengths(stated_part(opened.config, position.part))
+        said = ", ".join(f"{key} says {length}" for key, length in others.items())
+        what = f"that ctxext reads states a window, so it is unknown; {said}"
+        doubts.append(
+            f"no key of the config {what if others else 'states a window, so it is unknown'}"
+        )
         return doubts
     sliding = [x for x in position.layers if x.attention == "sliding" and x.window]
     reach = max((x.window or 0 for x in sliding), default=0)

@@ -19,7 +19,7 @@ _ATTENTION = {
     "full": "full attention",
     "sliding": "sliding attention",
     "chunked": "chunked attention",
-    "linear": "no cache of keys (linear attention, state space or none)",
+    "linear": "no cache of the text's keys (linear attention, state space, pictures or none)",
     None: "unknown attention",
 }
 

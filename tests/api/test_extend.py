@@ -21,6 +21,7 @@ from ctxext.runs.recipe.extend_config import ExtendConfig
 from support.checkpoints import build_tiny
 from support.command import run_ctxext
 from support.sparse import make_sparse
+from support.tiny_models import cached_numbers
 
 METHODS = ["linear", "ntk", "dynamic", "yarn", "llama3"]
 
@@ -116,6 +117,28 @@ def test_sliding_window(tmp_path):
     extend(str(base), target=512, output_dir=tmp_path / "wide", sliding_window=512)
     assert config_of(tmp_path / "wide")["sliding_window"] == 512
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "off").config.sliding_window is None
+
+
+def test_a_mistral_whose_layers_are_not_all_alike_is_what_transformers_makes_of_it(tmp_path):
+    base = build_tiny(tmp_path / "base", "mistral")
+    kinds = ["sliding_attention", "full_attention"]
+    config = config_of(base) | {"sliding_window": 64, "layer_types": kinds}
+    (base / "config.json").write_text(json.dumps(config))
+    done = run_ctxext("inspect", base)
+    assert "1 x sliding attention over 64, 1 x full attention" in done.stdout
+    done = run_ctxext("extend", base, "--target", "512", "-o", tmp_path / "out", "--check")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 2 layers attend to the last 64 tokens only" in done.stderr
+    written = config_of(tmp_path / "out")
+    assert (written["model_type"], written["layer_types"]) == ("mistral", kinds)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert (type(model).__name__, model.config.layer_types) == ("MinistralForCausalLM", kinds)
+    read = open_checkpoint(str(tmp_path / "out")).position
+    live = one_live_rope(model, "ministral")
+    assert read.rope.inv_freq == pytest.approx(live.inv_freq.tolist(), rel=1e-6)
+    # keys and values of 2 heads of 16 dims; a window of 64 keeps the 63 before the next token
+    assert cached_numbers(model.config, 200) == [64 * 63, 64 * 200]
+    assert [layer.window for layer in read.layers] == [64, None]
 
 
 def test_qwen_layers_that_slide_are_switched_off(tmp_path):

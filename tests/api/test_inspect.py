@@ -5,6 +5,7 @@ import json
 from ctxext.api.extend import extend
 from ctxext.api.inspect import inspect
 from ctxext.engines import ENGINES
+from support.bad_inputs import config_text, copy_of, with_config
 from support.checkpoints import build_tiny
 from support.command import run_ctxext
 
@@ -64,6 +65,34 @@ def test_inspect_warns_of_windows_that_contradict_each_other(tmp_path, tiny_llam
     assert any("model_max_length is 100, and the window is 160" in w for w in warnings)
     assert any("160 is not a power of two" in w for w in warnings)
     assert any("only transformers 5 reads this config" in w for w in warnings)  # as 5 saves it
+
+
+def test_code_of_a_checkpoint_s_own_is_named_once_where_transformers_has_a_class(
+    tmp_path, tiny_llama
+):
+    own = {"AutoConfig": "conf.Conf", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
+    with_code = copy_of(tiny_llama, tmp_path / "own", auto_map=own)
+    plain = copy_of(tiny_llama, tmp_path / "plain")
+    said = [w for w in inspect(str(with_code)).warnings if "modeling_own.OwnForCausalLM" in w]
+    assert len(said) == 1
+    assert "may differ from transformers' class" in said[0]
+    assert len(inspect(str(with_code)).warnings) == len(inspect(str(plain)).warnings) + 1
+    done = run_ctxext("extend", with_code, "--target", "512", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "auto_map" not in done.stderr
+    for name, odd in enumerate((7, {"AutoConfig": "c.C"}, {"AutoModelForCausalLM": None})):
+        folder = with_config(tmp_path / str(name), config_text(auto_map=odd))
+        assert not any("auto_map" in w for w in inspect(str(folder)).warnings)
+
+
+def test_one_head_of_keys_for_all_queries_of_santacoder(tmp_path):
+    sizes = {"n_embd": 2048, "n_head": 16, "n_layer": 24, "n_positions": 2048}
+    config = {"model_type": "gpt2", "attention_head_type": "multiquery", "torch_dtype": "float32"}
+    folder = with_config(tmp_path / "m", json.dumps(config | sizes))
+    done = run_ctxext("inspect", folder, "--json")
+    assert done.returncode == 0, done.stderr
+    # 24 layers x keys and values x 1 head x 128 dims x 4 bytes
+    assert json.loads(done.stdout)["kv_cache"]["bytes_per_token"] == 24 * 2 * 1 * 128 * 4
 
 
 def test_a_lying_qwen3_is_known(tmp_path):

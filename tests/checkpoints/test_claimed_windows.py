@@ -1,9 +1,13 @@
 """The trained and the claimed window, as real files state, contradict or leave them out."""
 
+import json
+
 import pytest
 
 from ctxext.checkpoints.config.detect import detect
 from ctxext.checkpoints.config.windows import Origin
+from support.bad_inputs import with_config
+from support.command import run_ctxext
 
 LLAMA = {
     "model_type": "llama",
@@ -98,6 +102,25 @@ def test_trained_and_claimed(block, config, original, current):
 )
 def test_what_is_assumed_or_contradicts_is_said(block, config, words):
     assert words in windows(block, **config)[2]
+
+
+WITHOUT_A_ROPE = [  # a table, slopes, and code of its own
+    ({"model_type": "gpt2", "n_positions": 2048, "n_ctx": 1024}, "n_ctx says 1024"),
+    ({"model_type": "bloom", "seq_length": 2048, "n_ctx": 1024}, "n_ctx says 1024"),
+    ({"model_type": "nobody-knows", "max_position_embeddings": 32768, "rope_theta": 1e4,
+      "kv_channels": 32, "seq_length": 8192}, "seq_length says 8192"),
+    ({"model_type": "nobody-knows", "model_max_length": 4096},
+     "reads states a window, so it is unknown; model_max_length says 4096"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "words"), WITHOUT_A_ROPE)
+def test_lengths_that_contradict_each_other_are_named_without_a_rope_too(changes, words, tmp_path):
+    kept = {key: LLAMA[key] for key in ("num_hidden_layers", "hidden_size", "num_attention_heads")}
+    folder = with_config(tmp_path / "m", json.dumps(kept | changes))
+    done = run_ctxext("inspect", folder)
+    assert done.returncode == 0, done.stderr
+    assert words in done.stderr
 
 
 def test_a_file_that_says_one_thing_is_read_without_a_word():

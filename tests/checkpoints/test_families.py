@@ -1,6 +1,7 @@
 """What is said of families is what transformers' own classes do, or "unknown"; never another."""
 
 import copy
+import json
 
 import pytest
 from huggingface_hub.errors import StrictDataclassError
@@ -103,6 +104,30 @@ def test_the_cache_is_as_wide_as_the_model_s_own(name):
     config = tiny_config(name.strip(), **FEW[name])
     said = said_cache(config, TOKENS)
     assert said == as_long(cached_numbers(config, TOKENS), len(said))
+
+
+@pytest.mark.parametrize(
+    ("listed", "pictures"), [({"cross_attention_layers": [1, 5]}, [1, 5]), ({}, [3])]
+)
+def test_layers_that_look_at_pictures_keep_nothing_of_the_text(listed, pictures, tmp_path):
+    from transformers import MllamaForCausalLM
+
+    from support.command import run_ctxext
+
+    config = tiny_config("mllama_text_model", **listed)
+    kept = cached_numbers(config, TOKENS, MllamaForCausalLM)
+    assert [index for index, numbers in enumerate(kept) if not numbers] == pictures
+    text = {k: v for k, v in as_file(config).items() if listed or k != "cross_attention_layers"}
+    model = write(tmp_path / "m", model_type="mllama", text_config=text, torch_dtype="bfloat16")
+    done = run_ctxext("inspect", model, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["kv_cache"]["bytes_at"]["4096"] == sum(kept) // TOKENS * 4096 * 2
+    for layer, numbers in zip(found["layers"], kept, strict=True):
+        assert (layer["attention"] == "full") == (numbers > 0)
+        assert (layer["position_encoding"] == "rope") == (numbers > 0)
+    shown = f"{len(pictures)} x no cache of the text's keys"
+    assert shown in run_ctxext("inspect", model).stdout
 
 
 # What classes of transformers do with sizes that they do not expect.
@@ -231,8 +256,6 @@ def test_two_attentions_a_layer_are_counted_once_where_4_57_wrote_both_numbers()
 
 
 def write(folder, **config):
-    import json
-
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
     return str(folder)
@@ -255,6 +278,43 @@ def test_a_model_without_attention_is_called_that(tmp_path):
     assert refused.returncode == 2
 
 
+def test_blocks_of_xlstm_are_its_layers(tmp_path):
+    from support.command import run_ctxext
+
+    config = CONFIG_MAPPING["xlstm"](num_blocks=6, embedding_dim=64, num_heads=4)
+    assert config.num_blocks == 6  # of which its class makes the model
+    model = write(tmp_path / "m", model_type="xlstm", num_blocks=6, embedding_dim=64, num_heads=4)
+    done = run_ctxext("inspect", model, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["position_encoding"], len(found["layers"])) == ("none", 6)
+    refused = run_ctxext("extend", model, "--target", "8k", "--dry-run")
+    assert refused.returncode == 2
+
+
+TEXT = {"num_hidden_layers": 2, "max_position_embeddings": 64, "vocab_size": 256}
+PICTURES = {"num_hidden_layers": 2, "image_size": 224}
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"llm_config": TEXT, "vision_config": PICTURES}, "under llm_config, which"),
+        ({"thinker_config": {"text_config": TEXT, "vision_config": PICTURES}},
+         "under thinker_config.text_config, which"),
+        ({"talker_config": TEXT, "thinker_config": {"text_config": TEXT}},
+         "under talker_config and thinker_config.text_config, which"),
+        ({"vision_config": PICTURES}, "no num_hidden_layers\n"),
+    ],
+)  # fmt: skip
+def test_a_decoder_under_a_key_that_is_not_read_is_named(parts, words, tmp_path):
+    from support.command import run_ctxext
+
+    refused = run_ctxext("inspect", write(tmp_path / "m", model_type="nobody-knows", **parts))
+    assert refused.returncode == 2
+    assert words in refused.stderr
+
+
 def test_what_is_not_known_is_null_and_said(tmp_path):
     from support.command import run_ctxext
 
@@ -265,6 +325,33 @@ def test_what_is_not_known_is_null_and_said(tmp_path):
     assert any("'nobody-knows' is not known" in warning for warning in document["warnings"])
     shown = run_ctxext("inspect", model).stdout
     assert "8 x unknown attention" in shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"max_position_embeddings": None, "max_sequence_length": 4096},
+         ["states a window", "max_sequence_length says 4096"]),
+        ({"rope_type": "ntk", "orig_max_position_embeddings": 2048, "rope_interleave": True},
+         ["makes of rope_type, orig_max_position_embeddings is not known"]),
+        ({"rope_freq_constant": 5e5}, ["makes of rope_freq_constant is not known"]),
+    ],
+)  # fmt: skip
+def test_a_rope_of_an_unknown_type_that_cannot_be_read_is_unknown(changes, words, tmp_path):
+    from support.command import run_ctxext
+
+    model = write(tmp_path / "m", **{**BASE, "model_type": "nobody-knows", **changes})
+    done = run_ctxext("inspect", model, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["rope"] is None
+    assert found["window"]["original"] == changes.get("max_position_embeddings", 4096)
+    said = " ".join(found["warnings"])
+    assert all(each in said for each in words), said
+    refused = run_ctxext("extend", model, "--target", "32k", "--dry-run")
+    assert refused.returncode == 2
+    plain = read(BASE | {"model_type": "nobody-knows", "rope_type": "default"})
+    assert plain.rope.block.rope_theta == 1e4
 
 
 def test_of_ropes_by_layer_type_that_of_the_far_layers_is_read():

@@ -1,5 +1,7 @@
 """Quantised checkpoints: named as such, wherever their numbers would be needed."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,6 +16,7 @@ from ctxext.api.perplexity import perplexity
 from ctxext.checkpoints.config.quantised import quantised_by
 from ctxext.errors import BadInput
 from support.bad_inputs import copy_of
+from support.command import run_ctxext
 
 # As the libraries write them: transformers, AutoGPTQ, AutoAWQ, compressed-tensors, mlx-lm.
 BLOCKS = [
@@ -59,6 +62,36 @@ def packed(tmp_path, tiny_llama):
             tensors[name] = tensor
     save_file(tensors, file, metadata={"format": "pt"})
     return folder
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kept"),
+    [
+        ("int32", "bfloat16"), ("int8", "float32"), ("uint8", "bfloat16"),
+        ("float8_e4m3fn", "bfloat16"), ("uint8", None),
+    ],
+)  # fmt: skip
+def test_the_cache_is_not_counted_in_what_the_weights_are_packed_in(
+    tmp_path, tiny_llama, dtype, kept
+):
+    folder = copy_of(tiny_llama, tmp_path / "packed", dtype=None, torch_dtype=None)
+    file = folder / "model.safetensors"
+    tensors = {
+        name: tensor.to(getattr(torch, dtype if name.endswith("_proj.weight") else kept or dtype))
+        for name, tensor in load_file(file).items()
+    }
+    packed = sum(t.numel() for name, t in tensors.items() if name.endswith("_proj.weight"))
+    assert packed > sum(t.numel() for t in tensors.values()) / 2
+    save_file(tensors, file, metadata={"format": "pt"})
+    done = run_ctxext("inspect", folder, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    said = [warning for warning in found["warnings"] if "no float wider than 8 bits" in warning]
+    assert found["dtype"] == kept
+    # 2 layers x keys and values x 2 heads x 16 dims
+    wide = {"bfloat16": 2 * 128, "float32": 4 * 128, None: None}[kept]
+    assert found["kv_cache"]["bytes_per_token"] == wide
+    assert len(said) == (kept is None)
 
 
 def test_merging_training_and_evaluating_say_what_to_take(tmp_path, tiny_llama, packed, book):

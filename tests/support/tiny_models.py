@@ -73,12 +73,16 @@ def as_file(config):
     return {k: v for k, v in document.items() if v is not None or k == "sliding_window"}
 
 
-def cached_numbers(config, tokens):
-    """Numbers in the cache of each layer after one forward pass; None where the class has none."""
+def cached_numbers(config, tokens, make=None):
+    """Numbers in the cache of each layer after one forward pass; None where the class has none.
+
+    Args:
+        make: the class, where transformers names none for a config.
+    """
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).eval()
+    model = (make or AutoModelForCausalLM.from_config)(config).eval()
     with torch.no_grad():
         out = model(torch.arange(3, 3 + tokens)[None] % 60, use_cache=True)
     name = "cache" if hasattr(out, "cache") else "past_key_values"  # before transformers 5.24

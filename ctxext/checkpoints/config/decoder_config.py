@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Final
 
-from ctxext.checkpoints.config.decoder_part import DECODER_OF, FLAT, PART
+from ctxext.checkpoints.config.decoder_part import DECODER_OF, FLAT, PART, class_type
 from ctxext.checkpoints.folder import CONFIG, Source, read_config
 from ctxext.checkpoints.lab_decoder.model_type import MODEL_TYPE
 from ctxext.checkpoints.lab_decoder.registered import register
@@ -64,9 +64,7 @@ def decoder_config(source: Source, *, trust_remote_code: bool = False) -> "Pretr
     config, _ = read_config(source)
     whole(config, "vocab_size", f"{source.name}/{CONFIG}", most=2**62)  # in better words than below
     brings_code = isinstance(config.get("auto_map"), dict)
-    model_type = str(config.get("model_type"))
-    if model_type == "mistral" and "layer_types" in config:
-        model_type = "ministral"  # as AutoConfig does: its layers are not all alike
+    model_type = str(class_type(config))
     if model_type == MODEL_TYPE:
         register()
     known = model_type in CONFIG_MAPPING and _reads_text(model_type)

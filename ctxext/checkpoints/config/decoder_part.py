@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ctxext.checkpoints.config.families import KNOWN
+from ctxext.checkpoints.config.windows import WINDOW_KEYS
 from ctxext.errors import BadInput
 
 PART: Final = "text_config"
@@ -45,8 +46,19 @@ _SIZES: Final = {
 _SIZE_KEYS: Final = (
     "hidden_size", "num_attention_heads", "num_hidden_layers", "max_position_embeddings",
 )  # fmt: skip
+# What a part for pictures or sound does not state.
+_READS_TOKENS: Final = ("vocab_size", *WINDOW_KEYS)
 # Files of transformers 4 hold the decoder's keys beside those of the other parts.
 FLAT: Final = frozenset({"qwen2_vl", "qwen2_5_vl"})
+
+
+def class_type(config: Mapping[str, Any]) -> Any:
+    """Return the model_type by which transformers chooses the class of a whole file, not of a part.
+
+    AutoConfig makes Ministral of a Mistral whose layers are not all alike (since 4.57).
+    """
+    model_type = config.get("model_type")
+    return "ministral" if model_type == "mistral" and "layer_types" in config else model_type
 
 
 def decoder_part(config: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], str | None]:
@@ -63,7 +75,7 @@ def decoder_part(config: Mapping[str, Any], where: str) -> tuple[Mapping[str, An
     if part is None:
         if outer in FLAT:
             return {**config, "model_type": DECODER_OF[outer]}, None
-        return config, None
+        return {**config, "model_type": class_type(config)}, None
     if not isinstance(part, dict):
         raise BadInput(f"{where}: {PART} has to be an object")
     if outer in KNOWN and outer not in DECODER_OF:
@@ -79,6 +91,27 @@ def decoder_part(config: Mapping[str, Any], where: str) -> tuple[Mapping[str, An
         if key in config:
             inner.setdefault(key, config[key])
     return inner, PART
+
+
+def decoders_elsewhere(
+    config: Mapping[str, Any], layers: tuple[str, ...], above: str = ""
+) -> list[str]:
+    """Name the keys of parts, or of parts of those, that have layers and read tokens: `llm_config`.
+
+    Args:
+        layers: keys under which a part says how many layers it has.
+        above: the part that `config` is, with a dot.
+    """
+    names: list[str] = []
+    for key, part in config.items():
+        if not isinstance(part, dict) or not key.isidentifier():
+            continue
+        has = [any(part.get(name) for name in keys) for keys in (layers, _READS_TOKENS)]
+        if all(has):
+            names.append(f"{above}{key}")
+        elif not above:
+            names += decoders_elsewhere(part, layers, f"{key}.")
+    return names
 
 
 def with_left_out(part: Mapping[str, Any], where: str, warnings: list[str]) -> Mapping[str, Any]:

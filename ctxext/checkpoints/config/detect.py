@@ -5,7 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ctxext.checkpoints.config import families
-from ctxext.checkpoints.config.decoder_part import PART, decoder_part, with_left_out
+from ctxext.checkpoints.config.decoder_part import (
+    PART,
+    decoder_part,
+    decoders_elsewhere,
+    with_left_out,
+)
 from ctxext.checkpoints.config.heads import HEADS, Heads, first_of, read_heads
 from ctxext.checkpoints.config.layouts import Layer, read_layers, rotates_everywhere
 from ctxext.checkpoints.config.rope_block import Dialect, read_rope_block
@@ -19,6 +24,7 @@ from ctxext.checkpoints.config.windows import (
     Window,
     believed,
     claimed_window,
+    name_contradictions,
     read_windows,
     states_window,
 )
@@ -37,7 +43,7 @@ _BLOCKS = ("rope_scaling", "rope_parameters")
 _ROPE_KEYS = (
     "rope_theta", *_BLOCKS, "rotary_emb_base", "rotary_pct", "partial_rotary_factor",
 )  # fmt: skip
-_LAYERS = ("decoder_layers", "num_hidden_layers", "n_layer", "num_layers", "n_layers")
+_LAYERS = ("decoder_layers", "num_hidden_layers", "n_layer", "num_layers", "n_layers", "num_blocks")
 _LONGEST_NAME = 100
 
 
@@ -143,6 +149,8 @@ def detect(
             encoding = "partial-rope"
     else:
         window = _of_length(window, original_length, origin, where, warnings)
+        if window is not None:
+            name_contradictions(config, window, where, warnings)
     doubts += _looks_both_ways(config, model_type, where)
     layers = read_layers(config, model_type, encoding, count, where, warnings)
     dtype = config.get("dtype", config.get("torch_dtype"))
@@ -180,6 +188,7 @@ def _one_rope(
     if model_type in families.ROTARY_IN_CODE:
         return None
     words = [key for key in WORDS_OF_CODE if config.get(key) is not None]
+    words += [key for key in _not_read(config) if key not in words]
     if words and model_type not in families.KNOWN:
         warnings.append(
             f"{where}: what the code of {model_type} makes of {', '.join(words)} is not known to "
@@ -214,6 +223,16 @@ def _one_rope(
     return flat
 
 
+def _not_read(config: Mapping[str, Any]) -> list[str]:
+    """Name keys beside the rope's own that say something of it in a way of their class."""
+    return [
+        key
+        for key, value in config.items()
+        if key.startswith(("rope_", "orig_max_")) and key.isidentifier() and key not in _ROPE_KEYS
+        and not isinstance(value, bool | None) and value != "default"
+    ]  # fmt: skip
+
+
 def _thetas_by_layer(config: Mapping[str, Any], model_type: str) -> set[float]:
     """Read the bases of a family that lists one for each layer; empty: it does not."""
     listed = config.get(THETA_BY_LAYER.get(model_type, ""))
@@ -224,8 +243,8 @@ def _thetas_by_layer(config: Mapping[str, Any], model_type: str) -> set[float]:
 def _states_window(
     config: Mapping[str, Any], model_type: str, encoding: PositionEncoding | None
 ) -> bool:
-    """Tell whether a config, or its class, states a window; one that rotates has to."""
-    if encoding in ROTARY and model_type not in families.NO_WINDOW:
+    """Tell whether a config, or its class, states a window; one of a known rope has to."""
+    if encoding in ROTARY and model_type in families.KNOWN - families.NO_WINDOW:
         return True
     return states_window(config, model_type)
 
@@ -336,7 +355,11 @@ def _count(config: Mapping[str, Any], model_type: str, where: str) -> int:
         return first_of(config, ("num_layers",), where) or 0  # the other key counts attentions
     count = first_of(config, _LAYERS, where)
     if count is None:
-        raise BadInput(f"{where} has no num_hidden_layers")
+        others = decoders_elsewhere(config, _LAYERS)
+        said = (
+            f": what decodes is described under {' and '.join(others)}, which ctxext does not read"
+        )
+        raise BadInput(f"{where} has no num_hidden_layers{said if others else ''}")
     return count
 
 
@@ -416,11 +439,13 @@ def _rotary_word(
     if model_type in families.KNOWN:
         return "rope"
     turns = any(config.get(key) is not None for key in _ROPE_KEYS)
-    how = (
-        "its rope keys are read as any family's"
-        if turns
-        else "no key that it reads says where tokens sit"
-    )
+    how = "no key that it reads says where tokens sit"
+    if turns:
+        how = (
+            "its rope keys are read as any family's"
+            if states_window(config, model_type)
+            else "its rope keys are not read, because no key that it reads states a window"
+        )
     warnings.append(
         f"{where}: model_type '{model_type}' is not known to ctxext: {how}, and its layers and KV "
         "cache are unknown"

@@ -125,6 +125,8 @@ def _kv_heads(
     kv_heads = whole(config, "num_key_value_heads", where)
     if kv_heads is not None:
         return kv_heads
+    if config.get("attention_head_type") == "multiquery":  # SantaCoder's own code of a gpt2
+        return 1
     assumed = families.KV_HEADS_WHEN_ABSENT.get(model_type)
     if assumed is None or "num_key_value_heads" in config:
         return heads

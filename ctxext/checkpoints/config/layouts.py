@@ -11,7 +11,8 @@ from ctxext.errors import BadInput
 from ctxext.runs.numbers import whole
 
 Attention = Literal["full", "sliding", "chunked", "linear"]
-"""`linear`: no keys and values are kept (linear attention, state space, convolution, MLP only)."""
+"""`linear`: no keys and values of the text are kept (linear attention, state space, convolution,
+attention to pictures alone, MLP only)."""
 
 _WORDS: dict[str, Attention | None] = {
     "full_attention": "full",
@@ -24,6 +25,7 @@ _WORDS: dict[str, Attention | None] = {
     "conv": "linear",
     "mlp": "linear",
     "moe": "linear",
+    "cross_attention": "linear",  # to pictures, whose keys do not grow with the text
     "hybrid": "full",  # attention beside a state space, in one layer
     "hybrid_sliding": "sliding",
     # Attention to a chosen few of all tokens: its cache is its class's own.
@@ -93,7 +95,7 @@ def _attentions(
 ) -> list[Attention | None]:
     key = "layer_types" if config.get("layer_types") is not None else "layers_block_type"
     words: Any = config.get(key)
-    if words is None or model_type == "mistral":  # Mistral's class ignores layer_types
+    if words is None or model_type == "mistral":  # as a part: its class ignores layer_types
         words = _derived(config, model_type, count, where)
     elif not isinstance(words, list) or len(words) != count:
         raise _wrong_length(words, key, count, where)
@@ -236,7 +238,9 @@ def _jamba(config: Mapping[str, Any], count: int, where: str) -> _Words:
     return ["attention" if i % period == offset else "mamba" for i in range(count)]
 
 
-def _listed(key: str, *, otherwise: str, absent: str) -> Callable[..., _Words]:
+def _listed(
+    key: str, *, otherwise: str, absent: str, word: str = "attention"
+) -> Callable[..., _Words]:
     """Let the layers whose numbers stand at `key` attend; `absent`: all layers, without the key."""
 
     def layout(config: Mapping[str, Any], count: int, where: str) -> _Words:
@@ -245,7 +249,7 @@ def _listed(key: str, *, otherwise: str, absent: str) -> Callable[..., _Words]:
             return [absent] * count
         if not isinstance(listed, list) or not all(isinstance(i, int) for i in listed):
             raise BadInput(f"{where}: {key} has to be a list of layer numbers")
-        return ["attention" if i in listed else otherwise for i in range(count)]
+        return [word if i in listed else otherwise for i in range(count)]
 
     return layout
 
@@ -256,6 +260,15 @@ def _kimi(config: Mapping[str, Any], count: int, where: str) -> _Words:
     if not isinstance(full, list):
         return None
     return ["attention" if i + 1 in full else "linear_attention" for i in range(count)]
+
+
+def _mllama(config: Mapping[str, Any], count: int, where: str) -> _Words:
+    """Read which layers attend to pictures alone; its class has its own list without the key."""
+    key, text = "cross_attention_layers", "full_attention"
+    listed = list(range(3, 40, 5)) if config.get(key) is None else config[key]
+    return _listed(key, otherwise=text, absent=text, word="cross_attention")(
+        {key: listed}, count, where
+    )
 
 
 def _nemotron_h(config: Mapping[str, Any], count: int, where: str) -> _Words:
@@ -352,6 +365,7 @@ _LAYOUTS: dict[str, Callable[[Mapping[str, Any], int, str], _Words]] = {
     "llama4_text": _llama4,
     "minimax": _minimax,
     "minimax_m3_vl_text": _unknown,
+    "mllama_text_model": _mllama,
     "nemotron_h": _nemotron_h,
     "olmo3": _every(4),
     "olmo_hybrid": _every(4, others="linear_attention"),

@@ -195,7 +195,7 @@ def read_windows(
         raise BadInput(
             f"{where}: {window.original} x factor {block.factor or 1:g} is beyond 2**31 tokens"
         )
-    _name_contradictions(config, window, where, warnings)
+    name_contradictions(config, window, where, warnings)
     if original_length is not None:
         longest = max(window.current, original_length)
         return replace(
@@ -251,7 +251,7 @@ def _of_linear(
         return Window(origin.window, max(tokens, origin.window), RECORDED, tokens)
     if factor <= 1:
         return said
-    lengths, quotient, reached = _stated_lengths(config), tokens / factor, round(tokens * factor)
+    lengths, quotient, reached = stated_lengths(config), tokens / factor, round(tokens * factor)
     for key, length in lengths.items():
         if length == reached:
             return replace(said, current=reached)
@@ -318,16 +318,17 @@ def _length(value: object) -> int | None:
     return int(value) if 0 < value < _TOO_LONG and value == value // 1 else None
 
 
-def _stated_lengths(config: Mapping[str, Any]) -> dict[str, int]:
+def stated_lengths(config: Mapping[str, Any]) -> dict[str, int]:
+    """Read the lengths that stand in a file under other names than a class reads."""
     lengths = {key: _length(config.get(key)) for key in STATED}
     return {key: length for key, length in lengths.items() if length is not None}
 
 
-def _name_contradictions(
+def name_contradictions(
     config: Mapping[str, Any], window: Window, where: str, warnings: list[str]
 ) -> None:
     """Say which other key of the file states a length that is none of the window's."""
-    lengths = _stated_lengths(config)
+    lengths = stated_lengths(config)
     chunked = config.get(CONFIG_KEY)
     if isinstance(chunked, dict) and (trained := _length(chunked.get(_ORIGINAL))) is not None:
         lengths[f"{CONFIG_KEY}.{_ORIGINAL}"] = trained

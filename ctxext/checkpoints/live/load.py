@@ -176,11 +176,11 @@ def _loaded(source: Source, config: Any, weights: Weights, chosen: Mapping[str, 
 
 
 def _torch_dtype(name: DtypeName, position: Position, weights: Weights) -> "torch.dtype":
-    """Look up a dtype; `auto` is what the config says the weights are, or most of them are."""
+    """Look up a dtype; `auto` is what the config says the weights are, or most floats are."""
     import torch
 
     names = DTYPE_NAMES.values()
-    stored = position.dtype if position.dtype in names else DTYPE_NAMES.get(weights.dtype or "")
+    stored = position.dtype if position.dtype in names else weights.dtype
     dtype: torch.dtype = getattr(torch, (stored or "float32") if name == "auto" else name)
     return dtype
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ctxext.checkpoints.config import families
 from ctxext.checkpoints.weights.safetensors_file import (
+    DTYPE_NAMES,
     Header,
     TensorInfo,
     printable,
@@ -97,10 +98,12 @@ class Weights:
 
     @property
     def dtype(self) -> str | None:
-        """The dtype of most numbers, in safetensors' spelling (`BF16`)."""
+        """The dtype of most floats, as configs call it; None where all numbers are of 8 bits or
+        integers, as packed weights are: no model computes in those."""
         votes: Counter[str] = Counter()
         for _, info in self.tensors.values():
-            votes[info.dtype] += info.elements
+            if info.dtype in DTYPE_NAMES:
+                votes[DTYPE_NAMES[info.dtype]] += info.elements
         return votes.most_common(1)[0][0] if votes else None
 
 

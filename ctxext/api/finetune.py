@@ -172,7 +172,10 @@ def finetune(
                 asked.model if resume and model is None else None,
             ):
                 opened = open_checkpoint(
-                    str(asked.model), revision=asked.revision, tokenizer=asked.tokenizer
+                    str(asked.model),
+                    revision=asked.revision,
+                    tokenizer=asked.tokenizer,
+                    decoder=True,
                 )
             checked = tuple(_checked(stage, opened, launch) for stage in stages)
             if launch.main:

@@ -243,7 +243,7 @@ def plan_finetune(
     card = get_gpu(gpu) if gpu is not None else None
     opened = open_checkpoint(
         str(run_model.model), revision=run_model.revision, weights=False,
-        tokenizer=run_model.tokenizer,
+        tokenizer=run_model.tokenizer, decoder=True,
     )  # fmt: skip
     refuse_quantised(opened.config, opened.source, "train")
     configs = [_checked(stage, opened, gpus) for stage in stages]

@@ -94,7 +94,9 @@ def merge(
     """
     stored = check_dtype(dtype)
     loaded = read_adapter(Path(adapter))
-    opened = open_checkpoint(_base_of(loaded, base), revision=revision, tokenizer=tokenizer)
+    opened = open_checkpoint(
+        _base_of(loaded, base), revision=revision, tokenizer=tokenizer, decoder=True
+    )
     check_output(
         Path(output_dir), overwrite=overwrite, inputs=(opened.source.folder, Path(adapter))
     )

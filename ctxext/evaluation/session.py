@@ -51,9 +51,11 @@ class Loading:
         """Find a checkpoint whose weights can be measured.
 
         Raises:
-            BadInput: as `open_checkpoint`; its weights are quantised.
+            BadInput: as `open_checkpoint`; an encoder; its weights are quantised.
         """
-        checkpoint = open_checkpoint(model, revision=self.revision, tokenizer=self.tokenizer)
+        checkpoint = open_checkpoint(
+            model, revision=self.revision, tokenizer=self.tokenizer, decoder=True
+        )
         read_unquantised(checkpoint.source, "evaluate")
         return checkpoint
 

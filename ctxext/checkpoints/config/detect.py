@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ctxext.checkpoints.config import families
+from ctxext.checkpoints.config.both_ways import looks_both_ways
 from ctxext.checkpoints.config.decoder_part import PART, decoder_part, with_left_out
 from ctxext.checkpoints.config.heads import HEADS, Heads, first_of, read_heads
 from ctxext.checkpoints.config.layouts import Layer, read_layers, rotates_everywhere
@@ -12,7 +13,7 @@ from ctxext.checkpoints.config.rope_block import Dialect, read_rope_block
 from ctxext.checkpoints.config.rope_families import FIXED_ALPHA, THETA_BY_LAYER
 from ctxext.checkpoints.config.rope_forms import far_rope, form_of
 from ctxext.checkpoints.config.rotation import Rope, check_sections, read_rope
-from ctxext.checkpoints.config.tables import TABLES, rows_before, rows_in_window
+from ctxext.checkpoints.config.tables import rows_before, rows_in_window
 from ctxext.checkpoints.config.windows import (
     RECORDED,
     Origin,
@@ -56,6 +57,7 @@ class Position:
             window is extended on such a ground.
         part: the key under which a multimodal checkpoint describes its decoder; None: it is one.
         spec: what it was trained with, as methods are told; None where no window is stated.
+        both_ways: why it is an encoder, which nothing reads or trains; None: it decodes.
     """
 
     model_type: str
@@ -72,6 +74,7 @@ class Position:
     doubts: tuple[BadInput, ...] = ()
     part: str | None = None
     spec: Spec | None = None
+    both_ways: BadInput | None = None
 
     @property
     def reads_at_most(self) -> int | None:
@@ -145,7 +148,8 @@ def detect(
             encoding = "partial-rope"
     else:
         window = _of_length(window, original_length, origin, where, warnings)
-    doubts += _looks_both_ways(config, model_type, where)
+    both_ways = looks_both_ways(file, config, model_type, where)
+    doubts += [both_ways] if both_ways else []
     layers = read_layers(config, model_type, encoding, count, where, warnings)
     dtype = config.get("dtype", config.get("torch_dtype"))
     return Position(
@@ -154,6 +158,7 @@ def detect(
         head_dim=heads.head_dim, kept=heads.kept, dtype=dtype if isinstance(dtype, str) else None,
         warnings=tuple(dict.fromkeys([*warnings, *map(str, doubts)])), doubts=tuple(doubts),
         part=part, spec=rope.spec if rope else _spec(config, model_type, encoding, window, where),
+        both_ways=both_ways,
     )  # fmt: skip
 
 
@@ -267,20 +272,6 @@ def _spec(
     if encoding == "alibi" and heads is not None:
         return AlibiSpec(heads, window.original)
     return WindowSpec(window.original)
-
-
-def _looks_both_ways(config: Mapping[str, Any], model_type: str, where: str) -> list[BadInput]:
-    """Say that a model of an encoder's class is an encoder, where its config does not deny it."""
-    form = TABLES.get(model_type)
-    if form is None or not form.of_encoders or config.get("is_decoder") is True:
-        return []
-    return [
-        BadInput(
-            f"{where} does not say is_decoder, so this {model_type} looks both ways: it is an "
-            "encoder",
-            "ctxext extends decoders",
-        )
-    ]
 
 
 def _as_its_class_reads(config: Mapping[str, Any], model_type: str) -> Mapping[str, Any]:

@@ -99,7 +99,7 @@ class FinetunePlan:
     Attributes:
         stints: stage by stage; one where there are no stages.
         largest: the stint that memory, switches and `longest` speak of: it needs the most memory.
-        window: that the checkpoint reads in it.
+        window: that the checkpoint reads in it; None where none is stated.
         speed_source: where the time comes from, in words.
         longest: tokens in a row that fit with the recipe's switches; 0 = none.
         extends: the recipe extends the checkpoint first.
@@ -110,7 +110,7 @@ class FinetunePlan:
     dtype: str
     stints: tuple[Stint, ...]
     largest: Stint
-    window: int
+    window: int | None
     layers: int
     parameters: int
     trained: int
@@ -275,9 +275,10 @@ def plan_finetune(
         _stint(stage.name, each, rates.seconds(planned_flops(base, each, its.recomputed)), devices)
         for stage, each, its in zip(stages, configs, memories, strict=True)
     )
+    window = window_of(config, opened)
     return FinetunePlan(
         model=opened.source.name, machine=machine, dtype=name, stints=stints,
-        largest=stints[index], window=window_of(config, opened).current, layers=base.shape.layers,
+        largest=stints[index], window=window.current if window else None, layers=base.shape.layers,
         parameters=base.parameters, trained=trained_parameters(base, config),
         memory=memories[index], speed_source=source,
         longest=longest_sequence(base, config, machine),

@@ -93,9 +93,19 @@ class Position:
             raise BadInput(
                 f"the config of this {self.model_type} has no max_position_embeddings, so its "
                 "window is unknown",
-                "add the key, as the base model's card gives it, or say --original-length",
+                "add the key, as the base model's card gives it",
             )
         return self.stated_window
+
+    @property
+    def trained_tokens(self) -> int | None:
+        """The window that it was trained with; None where none is stated."""
+        return self.stated_window.original if self.stated_window else None
+
+    @property
+    def claimed_tokens(self) -> int | None:
+        """The window that it claims to read; None where none is stated."""
+        return self.stated_window.current if self.stated_window else None
 
 
 def detect(
@@ -120,7 +130,7 @@ def detect(
     warnings: list[str] = []
     doubts: list[BadInput] = []
     file, (config, part) = config, decoder_part(config, where)
-    model_type = _decoder_type(config, where if part is None else f"{where}: {part}")
+    model_type = _decoder_type(file, config, where if part is None else f"{where}: {part}")
     config = config if part is None else with_left_out(config, where, warnings)
     config = _as_its_class_reads(config, model_type)
     count = _count(config, model_type, where)
@@ -168,8 +178,8 @@ def _architecture(config: Mapping[str, Any]) -> str:
     return str(architectures[0] if isinstance(architectures, list) else architectures)
 
 
-def _decoder_type(config: Mapping[str, Any], where: str) -> str:
-    """Read the model_type, and refuse a config that is no decoder's."""
+def _decoder_type(file: Mapping[str, Any], config: Mapping[str, Any], where: str) -> str:
+    """Read the model_type, and refuse a config that is no decoder's: one of pictures, say."""
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         raise BadInput(f"{where} has no model_type, so it is not a transformers config")
@@ -177,6 +187,8 @@ def _decoder_type(config: Mapping[str, Any], where: str) -> str:
         raise BadInput(f"{where}: model_type is {shown(model_type, 40)}, which is no name")
     if config.get("is_encoder_decoder"):
         raise BadInput(f"{where}: {model_type} is an encoder-decoder, not a decoder")
+    if model_type not in families.KNOWN and not any("vocab" in key for key in (*file, *config)):
+        raise BadInput(f"{where}: {model_type} has no vocab_size, so it is not a decoder of text")
     return model_type
 
 

@@ -139,6 +139,9 @@ def _patch(
     if not wanted.method.takes_back:
         if (slopes := unscaled(recorded).get(SLOPE_FACTOR)) is not None:  # the trained ones count
             config = {**config, SLOPE_FACTOR: slopes}
+        if (reason := not_by_this(position, wanted.method, where)) is not None:
+            raise reason  # before its window is asked for, which it may not have
+        _check_window(position, wanted)
         return plan_extended(
             config,
             position,
@@ -169,6 +172,19 @@ def _patch(
         parameters=wanted.parameters,
         where=where,
     )
+
+
+def _check_window(position: Position, wanted: Wanted) -> None:
+    """Ask for the trained window in the words of a command, or of a recipe.
+
+    Raises:
+        BadInput: the config states none.
+    """
+    try:
+        position.window  # noqa: B018
+    except BadInput as error:
+        name = "--original-length" if wanted.flag == "--" else f"{wanted.flag}original_length"
+        raise BadInput(str(error), f"{error.hint}, or say {name}") from error
 
 
 def _unasked_note(position: Position, method: Method) -> str:

@@ -173,7 +173,10 @@ def finetune(
                 asked.model if resume and model is None else None,
             ):
                 opened = open_checkpoint(
-                    str(asked.model), revision=asked.revision, tokenizer=asked.tokenizer
+                    str(asked.model),
+                    revision=asked.revision,
+                    tokenizer=asked.tokenizer,
+                    decoder=True,
                 )
             checked = tuple(_checked(stage, opened, launch) for stage in stages)
             if launch.main:
@@ -460,13 +463,16 @@ def _checked(stage: Stage, opened: Opened, launch: Launch) -> Stage:
     return replace(stage, config=config)
 
 
-def window_of(config: FinetuneConfig, opened: Opened) -> Window:
+def window_of(config: FinetuneConfig, opened: Opened) -> Window | None:
     """Tell the window that is trained: the base's, or what section `extend` will make of it.
+
+    Returns:
+        None where the base states none.
 
     Raises:
         BadInput: the base cannot be extended so.
     """
-    return planned_position(config, opened).window
+    return planned_position(config, opened).stated_window
 
 
 def planned_position(config: FinetuneConfig, opened: Opened) -> Position:
@@ -488,6 +494,13 @@ def at_length(config: FinetuneConfig, opened: Opened) -> FinetuneConfig:
     as the window that the checkpoint came with.
     """
     window, train, name = window_of(config, opened), config.train, opened.source.name
+    if window is None:
+        if not train.seq_length or train.pose_target:
+            raise BadInput(
+                f"{name}/{CONFIG} states no window, so how long rows are has to be said",
+                "give --seq-length, without train.pose_target",
+            )
+        return config
     length = train.seq_length or (window.original if train.pose_target else window.current)
     flag, reach = "--seq-length", length
     if train.pose_target > length:

@@ -100,7 +100,7 @@ class FinetunePlan:
     Attributes:
         stints: stage by stage; one where there are no stages.
         largest: the stint that memory, switches and `longest` speak of: it needs the most memory.
-        window: that the checkpoint reads in it.
+        window: that the checkpoint reads in it; None where none is stated.
         speed_source: where the time comes from, in words.
         longest: tokens in a row that fit with the recipe's switches; 0 = none.
         extends: the recipe extends the checkpoint first.
@@ -111,7 +111,7 @@ class FinetunePlan:
     dtype: str
     stints: tuple[Stint, ...]
     largest: Stint
-    window: int
+    window: int | None
     layers: int
     parameters: int
     trained: int
@@ -244,7 +244,7 @@ def plan_finetune(
     card = get_gpu(gpu) if gpu is not None else None
     opened = open_checkpoint(
         str(run_model.model), revision=run_model.revision, weights=False,
-        tokenizer=run_model.tokenizer,
+        tokenizer=run_model.tokenizer, decoder=True,
     )  # fmt: skip
     refuse_quantised(opened.config, opened.source, "train")
     configs = [_checked(stage, opened, gpus) for stage in stages]
@@ -276,9 +276,10 @@ def plan_finetune(
         _stint(stage.name, each, rates.seconds(planned_flops(base, each, its.recomputed)), devices)
         for stage, each, its in zip(stages, configs, memories, strict=True)
     )
+    window = window_of(config, opened)
     return FinetunePlan(
         model=opened.source.name, machine=machine, dtype=name, stints=stints,
-        largest=stints[index], window=window_of(config, opened).current, layers=base.shape.layers,
+        largest=stints[index], window=window.current if window else None, layers=base.shape.layers,
         parameters=base.parameters, trained=trained_parameters(base, config),
         memory=memories[index], speed_source=source,
         longest=longest_sequence(base, config, machine),

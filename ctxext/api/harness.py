@@ -122,7 +122,7 @@ def harness(
         result = HarnessResult(
             model=checkpoint.source.name,
             window=window,
-            original_window=checkpoint.position.window.original,
+            original_window=checkpoint.position.trained_tokens,
             harness_version=importlib.metadata.version("lm_eval"),
             tasks=tuple(rows_of(full, at_length=loaded.at_lengths(limit), cut=cut)),
             lengths=tuple(lengths or (window,)) if loaded.at_lengths() else (),
@@ -216,17 +216,25 @@ def _window(opened: Opened, wanted: int | None, lengths: Sequence[int]) -> int:
     """Tell how many tokens the harness may use.
 
     Raises:
-        BadInput: more than there are learned positions, or `lengths` beyond it.
+        BadInput: no window is stated; more than there are learned positions, or `lengths` beyond.
     """
-    current = opened.position.window.current
+    current = opened.position.claimed_tokens
     window = wanted or current
+    if window is None:
+        raise BadInput(
+            f"{opened.source.name}/{CONFIG} states no window", "say how far to read: --max-length"
+        )
     for length in lengths:
         if length > window:
             raise BadInput(
                 f"--lengths has {length}, and {opened.source.name} is read at {window} tokens",
                 f"shorter lengths, or --max-length {length}",
             )
-    if window > current and opened.position.encoding not in (*ROTARY, "alibi", "none"):
+    if (
+        current is not None
+        and window > current
+        and opened.position.encoding not in (*ROTARY, "alibi", "none")
+    ):
         raise BadInput(
             f"--max-length is {window}, and {opened.source.name} has {current} positions",
             "leave it out",
@@ -276,8 +284,8 @@ def _evaluate(reader: Any, loaded: Tasks, limit: int | None) -> dict[str, Any]:
 def _warnings(opened: Opened, reader: Any, cut: Counter[str], full: Mapping[str, Any]) -> list[str]:
     out = []
     window, batch_size = reader.max_length, reader.batch_size
-    current = opened.position.window.current
-    if window > current:
+    current = opened.position.claimed_tokens
+    if current is not None and window > current:
         out.append(f"--max-length {window} is beyond the window of {current} tokens")
     if reader.starts_after_new_line:
         out.append("the tokenizer has neither BOS nor EOS: texts begin after a new line")

@@ -96,7 +96,9 @@ def merge(
     """
     stored = check_dtype(dtype)
     loaded = read_adapter(Path(adapter))
-    opened = open_checkpoint(_base_of(loaded, base), revision=revision, tokenizer=tokenizer)
+    opened = open_checkpoint(
+        _base_of(loaded, base), revision=revision, tokenizer=tokenizer, decoder=True
+    )
     check_output(
         Path(output_dir), overwrite=overwrite, inputs=(opened.source.folder, Path(adapter))
     )
@@ -157,8 +159,8 @@ def write_merged(
         carry_side_files(opened.source.folder, new, warnings)
         if opened.tokenizer is not None:
             carry_tokenizer(opened.tokenizer.folder, new, warnings)
-            window = opened.position.window.current
-            patch_tokenizer(opened.tokenizer.folder, new, window, warnings)
+            if (window := opened.position.claimed_tokens) is not None:
+                patch_tokenizer(opened.tokenizer.folder, new, window, warnings)
         tied = tied_head(opened.config)
         done = merge_into(
             weights, changes, new, tie_word_embeddings=tied, dtype=dtype, on_progress=on_progress

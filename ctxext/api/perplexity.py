@@ -350,7 +350,7 @@ class _Run:
         keys = self.keys
         masks = self.texts.carried(keys.reference, keys.masks, checkpoint) if keys else None
         reading = self.reading(name, checkpoint)
-        identity, window = checkpoint.identity.to_dict(), checkpoint.position.window.current
+        identity, window = checkpoint.identity.to_dict(), checkpoint.position.claimed_tokens
         disjoint = self.protocols.protocol == "disjoint"
         grid = self.texts.grid(checkpoint, longest if disjoint else self.protocols.stride)
         shortest: Measured | None = None
@@ -399,7 +399,7 @@ class _Run:
             ),
             key_tokens=self._long_perplexity(rule),
             failed=tuple(self.session.failed),
-            window=before.window if before else first.position.window.original,
+            window=before.window if before else first.position.trained_tokens,
             tokenizer=first.tokenizer.name if first.tokenizer else None,
             output_dir=output_dir,
             warnings=tuple(dict.fromkeys(self._warnings())),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ctxext.api._arguments import checked, maybe_lengths, maybe_several, one_length, several
 from ctxext.checkpoints.config.dtype import DtypeWord, check_dtype
+from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.opened import Opened
 from ctxext.checkpoints.provenance import sha256_of
 from ctxext.choices import check_word
@@ -358,7 +359,7 @@ class _Run:
             wordings={name: str(wording) for name, wording in self.wordings.items()},
             lengths=tuple(asked.lengths),
             depths=tuple(asked.depths),
-            window=before.window if before else first.position.window.original,
+            window=before.window if before else first.position.trained_tokens,
             results=tuple(sorted(self.cells, key=cell_place)),
             effective=tuple(sorted(effective, key=place)),
             middle=tuple(sorted(middle, key=place)),
@@ -384,7 +385,7 @@ class _Run:
             cells = [cell for cell in self.cells if (cell.model, cell.task) == (name, task.name)]
             if not cells:
                 continue
-            row = effective_row(cells, self.rule, checkpoint.position.window.original)
+            row = effective_row(cells, self.rule, checkpoint.position.trained_tokens)
             effective.append(row)
             if row.perhaps_length is None and self.rule.relative and row.own is not None:
                 warnings.append(
@@ -427,7 +428,13 @@ def _with_one_inside(
     """
     lengths, warnings = list(questions.lengths), []
     for checkpoint, encode in zip(checkpoints, encoders, strict=True):
-        window = checkpoint.position.window.original
+        window = checkpoint.position.trained_tokens
+        if window is None:
+            warnings.append(
+                f"{checkpoint.source.name}/{CONFIG} states no window: there is no score inside it "
+                "to hold the others to"
+            )
+            continue
         if min(lengths) <= window:
             continue
         said = f"--lengths has none inside the trained window of {window} tokens"

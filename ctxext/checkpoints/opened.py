@@ -60,8 +60,16 @@ def open_checkpoint(
     prefer: Dialect | None = None,
     weights: bool = True,
     tokenizer: str | None = None,
+    decoder: bool = False,
 ) -> Opened:
-    """Find a checkpoint and read its config; see `find_checkpoint` and `detect` for the errors."""
+    """Find a checkpoint and read its config.
+
+    Args:
+        decoder: it is to be read or trained, and every token of it may see none that follows.
+
+    Raises:
+        BadInput: as `find_checkpoint` and `detect`; an encoder where a `decoder` is wanted.
+    """
     if prefer is not None:
         check_word(prefer, Dialect, "--prefer")
     source = find_checkpoint(model, revision=revision, weights=weights)
@@ -75,6 +83,8 @@ def open_checkpoint(
             prefer=prefer,
             origin=origin,
         )
+    if decoder and position.both_ways is not None:
+        raise position.both_ways
     stray = stale_weights(source.folder) + stray_adapter(source.folder)
     other = find_tokenizer(tokenizer) if tokenizer is not None else None
     return Opened(source, config, position, (*warnings, *position.warnings, *stray), other)

@@ -140,13 +140,14 @@ def record(kind: str, *, base: Source, position: Position, **parts: Any) -> dict
         position: of the checkpoint in the folder, as it is now.
         parts: further keys (method, parameters, training, ...), JSON values.
     """
+    window = position.stated_window
     return {
         "schema": SCHEMA,
         "kind": kind,
         "versions": versions(),
         "base": base_record(base),
         "model_type": position.model_type,
-        "window": {"original": position.window.original, "target": position.window.current},
+        "window": {"original": window.original, "target": window.current} if window else None,
         "rope": rope_record(position),
         **parts,
         "command": command_line(),

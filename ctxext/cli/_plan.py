@@ -60,7 +60,7 @@ def show_plan(plan: FinetunePlan) -> None:
             "the peak counts tensors; glibc keeps freed blocks besides, unless "
             f"{plan.memory_assumes} is in the environment"
         )
-    if plan.longest > plan.window:
+    if plan.window is not None and plan.longest > plan.window:
         way = "extend further (--target)" if plan.extends else "add --method yarn --target LENGTH"
         sentences.append(f"rows longer than {show_length(plan.window)} need a longer window: {way}")
     for sentence in sentences:

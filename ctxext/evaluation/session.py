@@ -51,9 +51,11 @@ class Loading:
         """Find a checkpoint whose weights can be measured.
 
         Raises:
-            BadInput: as `open_checkpoint`; its weights are quantised.
+            BadInput: as `open_checkpoint`; an encoder; its weights are quantised.
         """
-        checkpoint = open_checkpoint(model, revision=self.revision, tokenizer=self.tokenizer)
+        checkpoint = open_checkpoint(
+            model, revision=self.revision, tokenizer=self.tokenizer, decoder=True
+        )
         read_unquantised(checkpoint.source, "evaluate")
         return checkpoint
 
@@ -292,7 +294,16 @@ def default_lengths(checkpoints: Sequence[Opened]) -> list[int]:
 
     A quarter, half and all of the first checkpoint's trained window, then twice that and so on up
     to the longest window that a checkpoint claims.
+
+    Raises:
+        BadInput: a checkpoint states no window.
     """
+    for each in checkpoints:
+        if each.position.stated_window is None:
+            raise BadInput(
+                f"{each.source.name}/{CONFIG} states no window to measure up to",
+                "say how far: --lengths, e.g. --lengths 1k,2k,4k",
+            )
     window = checkpoints[0].position.window.original
     claimed = max(each.position.window.current for each in checkpoints)
     lengths = [window // 4, window // 2, window]

@@ -17,7 +17,7 @@ from ctxext.errors import BadInput
 LLAMA = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64,
     "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2,
-    "intermediate_size": 96, "max_position_embeddings": 8192, "rope_theta": 1e4,
+    "intermediate_size": 96, "vocab_size": 256, "max_position_embeddings": 8192, "rope_theta": 1e4,
 }  # fmt: skip
 QWEN_VL = {
     **LLAMA, "architectures": ["Qwen2VLForConditionalGeneration"], "rope_theta": 1e6,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ctxext.checkpoints.config import families
+from ctxext.checkpoints.config.both_ways import looks_both_ways
 from ctxext.checkpoints.config.decoder_part import (
     PART,
     decoder_part,
@@ -17,7 +18,7 @@ from ctxext.checkpoints.config.rope_block import Dialect, read_rope_block
 from ctxext.checkpoints.config.rope_families import FIXED_ALPHA, THETA_BY_LAYER
 from ctxext.checkpoints.config.rope_forms import far_rope, form_of
 from ctxext.checkpoints.config.rotation import Rope, check_sections, read_rope
-from ctxext.checkpoints.config.tables import TABLES, rows_before, rows_in_window
+from ctxext.checkpoints.config.tables import rows_before, rows_in_window
 from ctxext.checkpoints.config.windows import (
     RECORDED,
     Origin,
@@ -58,6 +59,7 @@ class Position:
             window is extended on such a ground.
         part: the key under which a multimodal checkpoint describes its decoder; None: it is one.
         spec: what it was trained with, as methods are told; None where no window is stated.
+        both_ways: why it is an encoder, which nothing reads or trains; None: it decodes.
     """
 
     model_type: str
@@ -74,6 +76,7 @@ class Position:
     doubts: tuple[BadInput, ...] = ()
     part: str | None = None
     spec: Spec | None = None
+    both_ways: BadInput | None = None
 
     @property
     def reads_at_most(self) -> int | None:
@@ -92,9 +95,19 @@ class Position:
             raise BadInput(
                 f"the config of this {self.model_type} has no max_position_embeddings, so its "
                 "window is unknown",
-                "add the key, as the base model's card gives it, or say --original-length",
+                "add the key, as the base model's card gives it",
             )
         return self.stated_window
+
+    @property
+    def trained_tokens(self) -> int | None:
+        """The window that it was trained with; None where none is stated."""
+        return self.stated_window.original if self.stated_window else None
+
+    @property
+    def claimed_tokens(self) -> int | None:
+        """The window that it claims to read; None where none is stated."""
+        return self.stated_window.current if self.stated_window else None
 
 
 def detect(
@@ -119,7 +132,7 @@ def detect(
     warnings: list[str] = []
     doubts: list[BadInput] = []
     file, (config, part) = config, decoder_part(config, where)
-    model_type = _decoder_type(config, where if part is None else f"{where}: {part}")
+    model_type = _decoder_type(file, config, where if part is None else f"{where}: {part}")
     config = config if part is None else with_left_out(config, where, warnings)
     config = _as_its_class_reads(config, model_type)
     count = _count(config, model_type, where)
@@ -151,7 +164,8 @@ def detect(
         window = _of_length(window, original_length, origin, where, warnings)
         if window is not None:
             name_contradictions(config, window, where, warnings)
-    doubts += _looks_both_ways(config, model_type, where)
+    both_ways = looks_both_ways(file, config, model_type, where)
+    doubts += [both_ways] if both_ways else []
     layers = read_layers(config, model_type, encoding, count, where, warnings)
     dtype = config.get("dtype", config.get("torch_dtype"))
     return Position(
@@ -160,6 +174,7 @@ def detect(
         head_dim=heads.head_dim, kept=heads.kept, dtype=dtype if isinstance(dtype, str) else None,
         warnings=tuple(dict.fromkeys([*warnings, *map(str, doubts)])), doubts=tuple(doubts),
         part=part, spec=rope.spec if rope else _spec(config, model_type, encoding, window, where),
+        both_ways=both_ways,
     )  # fmt: skip
 
 
@@ -169,8 +184,8 @@ def _architecture(config: Mapping[str, Any]) -> str:
     return str(architectures[0] if isinstance(architectures, list) else architectures)
 
 
-def _decoder_type(config: Mapping[str, Any], where: str) -> str:
-    """Read the model_type, and refuse a config that is no decoder's."""
+def _decoder_type(file: Mapping[str, Any], config: Mapping[str, Any], where: str) -> str:
+    """Read the model_type, and refuse a config that is no decoder's: one of pictures, say."""
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
         raise BadInput(f"{where} has no model_type, so it is not a transformers config")
@@ -178,6 +193,8 @@ def _decoder_type(config: Mapping[str, Any], where: str) -> str:
         raise BadInput(f"{where}: model_type is {shown(model_type, 40)}, which is no name")
     if config.get("is_encoder_decoder"):
         raise BadInput(f"{where}: {model_type} is an encoder-decoder, not a decoder")
+    if model_type not in families.KNOWN and not any("vocab" in key for key in (*file, *config)):
+        raise BadInput(f"{where}: {model_type} has no vocab_size, so it is not a decoder of text")
     return model_type
 
 
@@ -283,20 +300,6 @@ def _spec(
     if encoding == "alibi" and heads is not None:
         return AlibiSpec(heads, window.original)
     return WindowSpec(window.original)
-
-
-def _looks_both_ways(config: Mapping[str, Any], model_type: str, where: str) -> list[BadInput]:
-    """Say that a model of an encoder's class is an encoder, where its config does not deny it."""
-    form = TABLES.get(model_type)
-    if form is None or not form.of_encoders or config.get("is_decoder") is True:
-        return []
-    return [
-        BadInput(
-            f"{where} does not say is_decoder, so this {model_type} looks both ways: it is an "
-            "encoder",
-            "ctxext extends decoders",
-        )
-    ]
 
 
 def _as_its_class_reads(config: Mapping[str, Any], model_type: str) -> Mapping[str, Any]:

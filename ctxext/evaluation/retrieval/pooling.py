@@ -50,22 +50,23 @@ def pooled(cells: Sequence[CellRow]) -> PooledRow:
     )
 
 
-def effective_row(cells: Sequence[CellRow], rule: Threshold, window: int) -> EffectiveRow:
+def effective_row(cells: Sequence[CellRow], rule: Threshold, window: int | None) -> EffectiveRow:
     """Say where the score of a model at a task stays.
 
     By exact answers; by choices where exact ones are beyond the model.
 
     Args:
         cells: of one model and task.
-        window: the model's original window, tokens.
+        window: the model's original window, tokens; None = not known, so nothing is inside it.
     """
     pools = {
         length: pooled([cell for cell in cells if cell.length == length])
         for length in sorted({cell.length for cell in cells})
     }
-    own = own_score(_scored(pools, "accuracy"), window)
+    inside = window or 0
+    own = own_score(_scored(pools, "accuracy"), inside)
     for metric in ("accuracy", "choice"):
-        reach = effective_length(_scored(pools, metric), rule, window)
+        reach = effective_length(_scored(pools, metric), rule, inside)
         if reach.perhaps is not None or not rule.relative or own is None:
             break
         pool = pools[own.length]

@@ -18,6 +18,8 @@ from ctxext.training.model.router_loss import router_loss, wants_router_loss
 # What experts were called before transformers 5 put them into one tensor. peft takes these names
 # for that tensor, wherever else they stand, and an adapter of it cannot be merged exactly here.
 _OF_EXPERTS = {"gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"}
+# Whose out_proj peft refuses: their fused kernels read its weight, past any adapter.
+_FUSED = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,10 @@ def _targets(
     if config.targets == ATTENTION_OF_LLAMA and not linear.issuperset(ATTENTION_OF_LLAMA):
         every = True  # nobody asked for these names, and the model has others
     left_out = head | (_OF_EXPERTS if _fuses_experts(decoder) else set())
+    if getattr(model.config, "model_type", None) in _FUSED:
+        left_out |= {"out_proj"}
+        if "out_proj" in config.targets:
+            raise BadInput("lora.targets names 'out_proj', which peft does not adapt in this model")
     targets = sorted(linear - left_out) if every else list(config.targets)
     for target in targets:
         if target not in linear or target in head:

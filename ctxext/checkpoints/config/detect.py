@@ -45,6 +45,7 @@ _ROPE_KEYS = (
     "rope_theta", *_BLOCKS, "rotary_emb_base", "rotary_pct", "partial_rotary_factor",
 )  # fmt: skip
 _LAYERS = ("decoder_layers", "num_hidden_layers", "n_layer", "num_layers", "n_layers", "num_blocks")
+_OF_PICTURES = ("image_size", "patch_size", "num_channels")
 _LONGEST_NAME = 100
 
 
@@ -132,7 +133,7 @@ def detect(
     warnings: list[str] = []
     doubts: list[BadInput] = []
     file, (config, part) = config, decoder_part(config, where)
-    model_type = _decoder_type(file, config, where if part is None else f"{where}: {part}")
+    model_type = _decoder_type(config, where if part is None else f"{where}: {part}")
     config = config if part is None else with_left_out(config, where, warnings)
     config = _as_its_class_reads(config, model_type)
     count = _count(config, model_type, where)
@@ -144,20 +145,8 @@ def detect(
     flat = _one_rope(config, model_type, heads, where, warnings) if turns else None
     rope = None
     if window is not None and flat is not None:
-        if heads.turning is None or heads.head_dim is None:
-            raise BadInput(f"{where} has no qk_rope_head_dim or no qk_nope_head_dim")
-        block = read_rope_block(
-            flat, where=where, model_type=model_type, prefer=prefer, warnings=warnings
-        )
-        origin = believed(origin, block, window.current, where, warnings)
-        doubts += block.doubts
-        window = read_windows(flat, block, window, original_length, origin, where, warnings, doubts)
-        rope = read_rope(flat, block, model_type, heads.turning, window, origin, where, warnings)
-        doubts += check_sections(rope, where)
-        if model_type in families.KNOWN:
-            warnings += unread_words(flat, rope, model_type, where)
-        if heads.turning < heads.head_dim:  # of latent attention
-            rope = replace(rope, head_dim=heads.head_dim)
+        known = _Known(original_length, prefer, origin)
+        window, rope = _turned(flat, model_type, heads, window, known, where, warnings, doubts)
         if rope.spec.rotary_dim < rope.head_dim and encoding == "rope":
             encoding = "partial-rope"
     else:
@@ -178,13 +167,59 @@ def detect(
     )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What is known of a checkpoint beside its config: the arguments of `detect`."""
+
+    original_length: int | None
+    prefer: Dialect | None
+    origin: Origin | None
+
+
+def _turned(
+    flat: Mapping[str, Any],
+    model_type: str,
+    heads: Heads,
+    window: Window,
+    known: _Known,
+    where: str,
+    warnings: list[str],
+    doubts: list[BadInput],
+) -> tuple[Window, Rope]:
+    """Read window and rope of the layers that reach far.
+
+    Args:
+        flat: the config with their rope.
+        window: as the config's own key names it.
+
+    Raises:
+        BadInput: a value that no reader could use; the key is named.
+    """
+    if heads.turning is None or heads.head_dim is None:
+        raise BadInput(f"{where} has no qk_rope_head_dim or no qk_nope_head_dim")
+    block = read_rope_block(
+        flat, where=where, model_type=model_type, prefer=known.prefer, warnings=warnings
+    )
+    origin = believed(known.origin, block, window.current, where, warnings)
+    doubts += block.doubts
+    length = known.original_length
+    window = read_windows(flat, block, window, length, origin, where, warnings, doubts)
+    rope = read_rope(flat, block, model_type, heads.turning, window, origin, where, warnings)
+    doubts += check_sections(rope, where)
+    if model_type in families.KNOWN:
+        warnings += unread_words(flat, rope, model_type, where)
+    if heads.turning < heads.head_dim:  # of latent attention
+        rope = replace(rope, head_dim=heads.head_dim)
+    return window, rope
+
+
 def _architecture(config: Mapping[str, Any]) -> str:
     """Read the class that the checkpoint says it is of."""
     architectures = config.get("architectures") or ["unknown"]
     return str(architectures[0] if isinstance(architectures, list) else architectures)
 
 
-def _decoder_type(file: Mapping[str, Any], config: Mapping[str, Any], where: str) -> str:
+def _decoder_type(config: Mapping[str, Any], where: str) -> str:
     """Read the model_type, and refuse a config that is no decoder's: one of pictures, say."""
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or not model_type:
@@ -193,8 +228,11 @@ def _decoder_type(file: Mapping[str, Any], config: Mapping[str, Any], where: str
         raise BadInput(f"{where}: model_type is {shown(model_type, 40)}, which is no name")
     if config.get("is_encoder_decoder"):
         raise BadInput(f"{where}: {model_type} is an encoder-decoder, not a decoder")
-    if model_type not in families.KNOWN and not any("vocab" in key for key in (*file, *config)):
-        raise BadInput(f"{where}: {model_type} has no vocab_size, so it is not a decoder of text")
+    pictures = any(key in config for key in _OF_PICTURES)
+    if model_type not in families.KNOWN and pictures and not any("vocab" in k for k in config):
+        raise BadInput(
+            f"{where}: {model_type} reads pictures and has no vocab_size, so it is no decoder"
+        )
     return model_type
 
 

@@ -150,9 +150,7 @@ def detect(
         if rope.spec.rotary_dim < rope.head_dim and encoding == "rope":
             encoding = "partial-rope"
     else:
-        window = _of_length(window, original_length, origin, where, warnings)
-        if window is not None:
-            name_contradictions(config, window, where, warnings)
+        window = _of_length(config, window, original_length, origin, where, warnings)
     doubts += _looks_both_ways(config, model_type, where)
     layers = read_layers(config, model_type, encoding, count, where, warnings)
     dtype = config.get("dtype", config.get("torch_dtype"))
@@ -253,6 +251,7 @@ def _states_window(
 
 
 def _of_length(
+    config: Mapping[str, Any],
     window: Window | None,
     length: int | None,
     origin: Origin | None,
@@ -260,6 +259,8 @@ def _of_length(
     warnings: list[str],
 ) -> Window | None:
     """Read the trained window of a checkpoint without a rope, where the config says another."""
+    if window is not None:
+        name_contradictions(config, window, where, warnings)
     if length is not None:
         if window is None:
             return Window(length, length, "--original-length", length)

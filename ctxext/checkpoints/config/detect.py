@@ -348,9 +348,7 @@ def _count(config: Mapping[str, Any], model_type: str, where: str) -> int:
     count = first_of(config, _LAYERS, where)
     if count is None:
         others = decoders_elsewhere(config, _LAYERS)
-        said = (
-            f": what decodes is described under {' and '.join(others)}, which ctxext does not read"
-        )
+        said = f": what decodes is described under {', '.join(others)}, which ctxext does not read"
         raise BadInput(f"{where} has no num_hidden_layers{said if others else ''}")
     return count
 

@@ -13,6 +13,7 @@ from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.extendable import not_extendable
 from ctxext.checkpoints.config.patch import resolve_target
+from ctxext.checkpoints.config.sliding import may_be_off, slides_in_cache_alone, window_words
 from ctxext.checkpoints.config.still import stands_still
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.encodings.kinds import ROTARY
@@ -60,7 +61,7 @@ def recommended(
     command = f"ctxext extend {model} --method {chosen.name} --target {target}"
     if windowed := _all_windowed(position, target):
         sentences.insert(0, windowed)
-        off = position.model_type in families.WINDOW_MAY_BE_NULL
+        off = may_be_off(position.model_type)
         command += f" --sliding-window {'off' if off else target}"
     return Recommendation(
         method=chosen.name,
@@ -232,9 +233,10 @@ def _all_windowed(position: Position, target: int) -> str | None:
     reach = [layer.window or 0 for layer in position.layers if layer.attention == "sliding"]
     if not reach or len(reach) < len(position.layers) or max(reach) >= target:
         return None
+    trained = "; the weights were trained so, and need training without"
     return (
-        f"Windows first: every layer attends to the last {max(reach)} tokens only, and no scaling "
-        "of the rope reaches further; the weights were trained so, and need training without"
+        f"Windows first: {window_words(position, max(reach))}, and no scaling of the rope reaches "
+        f"further{'' if slides_in_cache_alone(position.model_type) else trained}"
     )
 
 

@@ -15,10 +15,10 @@ from ctxext.checkpoints.config.decoder_part import stated_part
 from ctxext.checkpoints.config.detect import Position, reads_alike_in_transformers_4
 from ctxext.checkpoints.config.extendable import not_by_this
 from ctxext.checkpoints.config.kv_cache import kv_bytes
-from ctxext.checkpoints.config.layouts import Layer
 from ctxext.checkpoints.config.patch_window import second_table, slope_factor
 from ctxext.checkpoints.config.quantised import quantised_by
 from ctxext.checkpoints.config.rope_block import Dialect
+from ctxext.checkpoints.config.sliding import window_words
 from ctxext.checkpoints.config.still import stands_still
 from ctxext.checkpoints.config.windows import Window, stated_lengths
 from ctxext.checkpoints.folder import CONFIG
@@ -290,7 +290,10 @@ def _suspicions(opened: Opened, target: int | None) -> list[str]:
     reach = max((x.window or 0 for x in sliding), default=0)
     wanted = target or window.current
     if sliding and reach < wanted:
-        doubts.append(_sliding_warning(sliding, position.layers, reach, wanted))
+        doubts.append(
+            f"{window_words(position, reach)}, less than {wanted}: rope scaling cannot help there "
+            "(extend needs --sliding-window off or N)"
+        )
     if rope is not None and position.encoding in ROTARY:
         if not rope.block.dialects_agree:
             doubts.append(
@@ -335,18 +338,6 @@ def _scaling_words(window: Window, rope_type: str) -> str:
         return f"already scaled: {claim}"
     return (
         f"already scaled: {claim}, and max_position_embeddings says {said}, where many engines stop"
-    )
-
-
-def _sliding_warning(
-    sliding: list[Layer], layers: tuple[Layer, ...], reach: int, wanted: int
-) -> str:
-    which = (
-        "every layer attends" if len(sliding) == len(layers) else f"{len(sliding)} layers attend"
-    )
-    return (
-        f"{which} to the last {reach} tokens only, less than {wanted}: rope scaling cannot help "
-        "there (extend needs --sliding-window off or N)"
     )
 
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
 from ctxext.api.extend import extend
 from ctxext.api.extension_plan import planned_window
@@ -17,11 +17,12 @@ from ctxext.checkpoints.live.rotary import one_live_rope
 from ctxext.checkpoints.opened import open_checkpoint
 from ctxext.checkpoints.provenance import origin_of
 from ctxext.errors import BadInput
+from ctxext.evaluation.reading.room import cache_as_argument
 from ctxext.runs.recipe.extend_config import ExtendConfig
 from support.checkpoints import build_tiny
 from support.command import run_ctxext
 from support.sparse import make_sparse
-from support.tiny_models import cached_numbers
+from support.tiny_models import cached_numbers, tiny_config
 
 METHODS = ["linear", "ntk", "dynamic", "yarn", "llama3"]
 
@@ -117,6 +118,51 @@ def test_sliding_window(tmp_path):
     extend(str(base), target=512, output_dir=tmp_path / "wide", sliding_window=512)
     assert config_of(tmp_path / "wide")["sliding_window"] == 512
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "off").config.sliding_window is None
+
+
+def last_sees_first(model, steps):
+    """Whether the last of 40 tokens sees the first, in one pass or after a pass and so many steps
+    with a cache."""
+    logits = []
+    for first in (1, 2):
+        tokens, cache = torch.arange(40)[None] + 3, DynamicCache(config=model.config)
+        tokens[0, 0] = first
+        with torch.no_grad():
+            for part in tokens.split([40 - steps, *[1] * steps], dim=1):
+                out = model(part, **cache_as_argument(model.forward, cache))
+        logits.append(out.logits[0, -1])
+    return not torch.equal(*logits)
+
+
+@pytest.mark.parametrize(
+    ("family", "alone"), [("llama", True), ("gemma", True), ("granite", True), ("mistral", False)]
+)
+def test_a_window_of_a_class_that_has_none_shapes_its_cache_alone(tmp_path, family, alone):
+    config = tiny_config(
+        family, num_hidden_layers=2, sliding_window=8, max_position_embeddings=128, vocab_size=64
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(tmp_path / "base")
+    assert last_sees_first(model, steps=0) == alone
+    assert not last_sees_first(model, steps=24)
+    words = "attends to all in a forward pass, and steps with a cache"
+    shown = run_ctxext("inspect", tmp_path / "base", "--target", "512")
+    assert "last 8 tokens only" in shown.stderr
+    assert (words in shown.stderr) == (words in shown.stdout) == alone
+    refused = run_ctxext("extend", tmp_path / "base", "--target", "512", "--dry-run")
+    assert refused.returncode == 2
+    assert (words in refused.stderr) == alone
+    off = ("--sliding-window", "off", "--check")
+    done = run_ctxext("extend", tmp_path / "base", "--target", "512", "-o", tmp_path / "out", *off)
+    assert done.returncode == 0, done.stderr
+    assert ("the weights were trained with it" in done.stderr) != alone
+    wide = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    assert last_sees_first(wide, steps=0)
+    assert last_sees_first(wide, steps=24)
 
 
 def test_a_mistral_whose_layers_are_not_all_alike_is_what_transformers_makes_of_it(tmp_path):

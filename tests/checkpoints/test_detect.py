@@ -140,7 +140,6 @@ def test_which_layers_slide_and_how_far():
         {"num_hidden_layers": "absent"},
         {"hidden_size": 250},
         {"num_key_value_heads": 3},
-        {"max_position_embeddings": "absent", "model_type": "of-somebody"},
         {"max_position_embeddings": None},
         {"is_encoder_decoder": True},
         {"rope_scaling": {"rope_type": None, "type": "yarn", "factor": 2.0}},

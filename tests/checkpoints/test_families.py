@@ -303,7 +303,7 @@ PICTURES = {"num_hidden_layers": 2, "image_size": 224}
         ({"thinker_config": {"text_config": TEXT, "vision_config": PICTURES}},
          "under thinker_config.text_config, which"),
         ({"talker_config": TEXT, "thinker_config": {"text_config": TEXT}},
-         "under talker_config and thinker_config.text_config, which"),
+         "under talker_config, thinker_config.text_config, which"),
         ({"vision_config": PICTURES}, "no num_hidden_layers\n"),
     ],
 )  # fmt: skip

@@ -101,5 +101,7 @@ def test_a_model_of_pictures_is_no_decoder(tmp_path, book):
         ["eval-ppl", vit, *data, "--lengths", 64],
         ["finetune", vit, *data, "--seq-length", 64, "--steps", 1, "-o", tmp_path / "out"],
     ):
-        refused(run_ctxext(*command), 2, "vit reads pictures and has no vocab_size, so it is no decoder")
+        refused(
+            run_ctxext(*command), 2, "vit reads pictures and has no vocab_size, so it is no decoder"
+        )
     assert names(tmp_path) == ["vit"]

@@ -150,9 +150,7 @@ def detect(
         if rope.spec.rotary_dim < rope.head_dim and encoding == "rope":
             encoding = "partial-rope"
     else:
-        window = _of_length(window, original_length, origin, where, warnings)
-        if window is not None:
-            name_contradictions(config, window, where, warnings)
+        window = _of_length(config, window, original_length, origin, where, warnings)
     both_ways = looks_both_ways(file, config, model_type, where)
     doubts += [both_ways] if both_ways else []
     layers = read_layers(config, model_type, encoding, count, where, warnings)
@@ -305,6 +303,7 @@ def _states_window(
 
 
 def _of_length(
+    config: Mapping[str, Any],
     window: Window | None,
     length: int | None,
     origin: Origin | None,
@@ -312,6 +311,8 @@ def _of_length(
     warnings: list[str],
 ) -> Window | None:
     """Read the trained window of a checkpoint without a rope, where the config says another."""
+    if window is not None:
+        name_contradictions(config, window, where, warnings)
     if length is not None:
         if window is None:
             return Window(length, length, "--original-length", length)
@@ -397,9 +398,7 @@ def _count(config: Mapping[str, Any], model_type: str, where: str) -> int:
     count = first_of(config, _LAYERS, where)
     if count is None:
         others = decoders_elsewhere(config, _LAYERS)
-        said = (
-            f": what decodes is described under {' and '.join(others)}, which ctxext does not read"
-        )
+        said = f": what decodes is described under {', '.join(others)}, which ctxext does not read"
         raise BadInput(f"{where} has no num_hidden_layers{said if others else ''}")
     return count
 

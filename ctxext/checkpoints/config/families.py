@@ -30,6 +30,14 @@ REACH_KEY: Final = {"gpt_neo": "window_size", "recurrent_gemma": "attention_wind
 SLIDES_BY_FLAG: Final = frozenset(
     {"qwen2", "qwen2_5_vl_text", "qwen2_moe", "qwen2_vl_text", "qwen3", "qwen3_moe"}
 )
+# These slide in every layer where their config names a window. Other classes that have no layout of
+# their own pass over the key: measured in 5.23, by whether the last token's logits see the first.
+SLIDES_WHERE_NAMED: Final = frozenset(
+    {
+        "doge", "ministral", "ministral3", "mistral", "mixtral", "phi3", "phi4_multimodal",
+        "phimoe", "starcoder2",
+    }
+)  # fmt: skip
 # A window of null means that no layer slides; the classes of others stop without a number.
 WINDOW_MAY_BE_NULL: Final = SLIDES_BY_FLAG | {
     "mistral", "mixtral", "phi3", "phi4_multimodal", "phimoe", "starcoder2",

@@ -156,6 +156,11 @@ def rotates_everywhere(
     return None if flags is None else all(flags)
 
 
+def has_a_layout(model_type: str) -> bool:
+    """Tell whether a family's class puts layers of several kinds in an order of its own."""
+    return model_type in _LAYOUTS or model_type in _LAST_FULL
+
+
 def _derived(config: Mapping[str, Any], model_type: str, count: int, where: str) -> _Words:
     """Derive the layout as its class does where the config has none; None = not known."""
     layout = _LAYOUTS.get(model_type)

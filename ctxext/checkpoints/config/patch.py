@@ -11,6 +11,7 @@ from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.extendable import not_by_this
 from ctxext.checkpoints.config.rope_forms import form_of
 from ctxext.checkpoints.config.rotation import Rope
+from ctxext.checkpoints.config.sliding import may_be_off, slides_in_cache_alone, window_words
 from ctxext.checkpoints.config.windows import Window
 from ctxext.checkpoints.config.write_rope import write_rope
 from ctxext.encodings.rope_types import follows_length
@@ -392,22 +393,25 @@ def patch_sliding_window(
         BadInput: it hides the target in every layer, or cannot be switched off.
     """
     sliding = [layer for layer in position.layers if layer.attention == "sliding"]
+    alone = slides_in_cache_alone(position.model_type)
     if wanted == "keep":
         short = [layer for layer in sliding if layer.window and layer.window < target]
         if short and len(short) == len(position.layers):
             raise BadInput(
-                f"every layer attends to the last {short[0].window} tokens only (sliding_window), "
-                f"so no rope scaling makes it read {target}",
+                f"{window_words(position, short[0].window or 0)}, so no rope scaling makes it read "
+                f"{target}",
                 "add --sliding-window off, or --sliding-window N with a larger N",
             )
-        if short:
+        if short and alone:
+            warnings.append(window_words(position, short[0].window or 0))
+        elif short:
             warnings.append(
                 f"{len(short)} of {len(position.layers)} layers attend to the last "
                 f"{short[0].window} tokens only"
             )
         return
     if wanted is None:
-        if sliding and position.model_type not in families.WINDOW_MAY_BE_NULL:
+        if sliding and not may_be_off(position.model_type):
             raise BadInput(
                 f"the class of {position.model_type} has no way to switch its windows off",
                 f"give one that reaches as far: --sliding-window {target}",
@@ -419,7 +423,7 @@ def patch_sliding_window(
             config["layer_types"] = [
                 "full_attention" if t == "sliding_attention" else t for t in config["layer_types"]
             ]
-        if sliding:
+        if sliding and not alone:
             warnings.append("sliding attention is off; the weights were trained with it: measure")
         return
     config["sliding_window"] = wanted

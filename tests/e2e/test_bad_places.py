@@ -331,3 +331,25 @@ def test_warnings_go_to_stderr(tmp_path, base):
         warnings = json.loads(done.stdout)["warnings"]
         assert done.stderr.count("warning: ") == len(warnings)
     assert warnings
+
+
+def test_nothing_in_the_place_of_a_name_is_not_the_current_folder(
+    tmp_path, tiny_llama, monkeypatch
+):
+    import ctxext
+    from ctxext.errors import BadInput
+
+    for name, command in {
+        "MODEL": ["inspect", ""],
+        "OTHER": ["inspect", tiny_llama, ""],
+        "RUN": ["report", tiny_llama, ""],
+        "--data": ["eval-ppl", tiny_llama, "--data", "", "--lengths", 64],
+        "--output-dir": ["extend", tiny_llama, "--target", 512, "-o", ""],
+        "--plot": ["inspect", tiny_llama, "--plot="],
+    }.items():
+        refused(run_ctxext(*command), 2, f"ctxext: {name} is empty", "not set")
+    monkeypatch.chdir(tiny_llama)  # where both names below would find something
+    with pytest.raises(BadInput, match="MODEL is empty"):
+        ctxext.inspect("")
+    with pytest.raises(BadInput, match="--data is empty"):
+        ctxext.perplexity(str(tiny_llama), data="", lengths=64)

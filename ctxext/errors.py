@@ -15,6 +15,9 @@ _MEMORY_FULL = re.compile(
     r"out of memory|can't allocate memory|not enough memory|Cannot allocate memory"
 )
 
+EMPTY = "a variable of the shell that is not set gives that"
+"""The hint where nothing was typed in the place of a name."""
+
 
 class CtxextError(Exception):
     """An error of work that was asked for rightly and failed. Exit code 1.

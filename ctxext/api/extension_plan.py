@@ -19,6 +19,7 @@ from ctxext.checkpoints.opened import Opened
 from ctxext.checkpoints.provenance import read_record
 from ctxext.checkpoints.weights.files import Weights, read_weights
 from ctxext.checkpoints.weights.fold import Fold, plan_fold
+from ctxext.checkpoints.weights.parted_head import has_parted_head, parted_note
 from ctxext.checkpoints.weights.queries import QUERIES
 from ctxext.checkpoints.weights.still_queries import find_still_queries
 from ctxext.checkpoints.weights.table import TableChange, plan_table
@@ -116,6 +117,9 @@ def plan_extension(opened: Opened, wanted: Wanted, *, fold: bool = False) -> Pla
         notes = ["--fold-attention-factor puts the attention factor where none passes over it"]
     if wanted.unasked and patch.rope is None and patch.extension is not None:
         notes.append(_unasked_note(opened.position, wanted.method))
+    if has_parted_head(held, opened.config):
+        patch = replace(patch, config={**patch.config, "tie_word_embeddings": False})
+        notes.append(f"{parted_note(held)}; the flag is set to false")
     warnings = [*opened.warnings, *patch.warnings, *notes, *missing_tokenizer(source)]
     after = position_after(patch, opened.position)
     told = tuple(dict.fromkeys(warnings))

@@ -28,6 +28,7 @@ from ctxext.checkpoints.opened import Opened, open_checkpoint
 from ctxext.checkpoints.provenance import read_record
 from ctxext.checkpoints.weights.carry import TOKENIZER_CONFIG, fixed_lengths
 from ctxext.checkpoints.weights.files import Weights, read_weights, tied_head
+from ctxext.checkpoints.weights.parted_head import has_parted_head, parted_note
 from ctxext.checkpoints.weights.safetensors_file import dtype_bytes, printable
 from ctxext.encodings.alibi import AlibiSpec, slopes_of
 from ctxext.encodings.kinds import ROTARY
@@ -207,7 +208,7 @@ def inspect(
         warnings.append(f"the probe disagrees with what was read: {probed.said}")
     return InspectResult(
         opened=opened,
-        parameters=weights.parameters_once(tied=tied_head(opened.config)) if weights else None,
+        parameters=_parameters(weights, opened, warnings) if weights else None,
         dtype=dtype,
         kv_bytes_per_token=per_token,
         kv_bytes_at=at,
@@ -247,6 +248,14 @@ def _weights(opened: Opened, warnings: list[str]) -> Weights | None:
             )
             break
     return weights
+
+
+def _parameters(weights: Weights, opened: Opened, warnings: list[str]) -> int:
+    """Count the numbers that make the model; a head beside its equal counts once."""
+    parted = has_parted_head(weights, opened.config)
+    if parted:
+        warnings.append(f"{parted_note(weights)} (set the flag to false)")
+    return weights.parameters_once(tied=tied_head(opened.config) and not parted)
 
 
 def _methods(position: Position, target: int | None) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from ctxext.checkpoints.config.rope_block import ROPE_KEYS
 from ctxext.checkpoints.hub import HubSilent, asking_hub, hub_failures, not_fetched
 from ctxext.checkpoints.weights.files import ADAPTER_CONFIG, adapter_alone
 from ctxext.checkpoints.weights.safetensors_file import printable
-from ctxext.errors import BadInput, CtxextError, about_its_path, shown
+from ctxext.errors import EMPTY, BadInput, CtxextError, about_its_path, shown
 from ctxext.runs.json_file import read_json_object
 
 CONFIG = "config.json"
@@ -91,8 +91,10 @@ def path_of(given: str, what: str) -> Path:
     """Read a path as typed, with `~` for a home folder.
 
     Raises:
-        BadInput: nobody has that home, or no file system can have such a name.
+        BadInput: nothing was typed, nobody has that home, or no file system can have such a name.
     """
+    if not given:  # which would be the current folder
+        raise BadInput(f"{what} is empty", EMPTY)
     try:
         path = Path(given).expanduser()
         path.exists()  # raises for a NUL in it, before 3.12

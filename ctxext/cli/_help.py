@@ -6,6 +6,8 @@ from typing import Any
 
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
+from ctxext.errors import EMPTY, BadInput
+
 _TAG = re.compile(r"\[[a-z#/@][^\[]*?\]")  # what rich would take for markup, as its own `escape`
 
 
@@ -23,6 +25,24 @@ class Command(TyperCommand):
     def get_params(self, ctx: Any) -> Any:
         """List the parameters, `--help` among them."""
         return _bare(super().get_params(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read what was typed.
+
+        Raises:
+            BadInput: a value is empty, which a path would take for the current folder.
+        """
+        if ctx.resilient_parsing:  # of a completion, whose last word is not there yet
+            return super().parse_args(ctx, args)
+        typed, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        for parameter in self.params:
+            value = typed.get(str(parameter.name))
+            if value == "" or (isinstance(value, list | tuple) and "" in value):
+                word = getattr(parameter, "metavar", None) or str(parameter.name).upper()
+                is_argument = isinstance(parameter, TyperArgument)
+                name = word.strip("[].") if is_argument else parameter.opts[0]
+                raise BadInput(f"{name} is empty", EMPTY)
+        return super().parse_args(ctx, args)
 
 
 class Group(TyperGroup):

@@ -11,11 +11,13 @@ class Stopped(BaseException):
 
     Attributes:
         interrupted: whether it was Ctrl-C.
+        exit_code: of the process.
         way_out: one sentence about what is kept, and how one goes on; from the command it met.
     """
 
     def __init__(self, signum: int) -> None:
         self.interrupted = signum == signal.SIGINT
+        self.exit_code = 130 if self.interrupted else 143
         self.way_out = ""
 
 

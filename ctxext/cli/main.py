@@ -1,5 +1,6 @@
 """The `ctxext` command: its panels, and the only place that turns errors into exit codes."""
 
+import atexit
 import io
 import os
 import signal
@@ -11,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ctxext.cli._ended import ENDING, end_on_signals, pass_over_signals
 from ctxext.cli._help import Command, Group
 from ctxext.cli._output import abandon, say_error
 from ctxext.cli._stopped import Stopped
@@ -103,8 +105,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # an encoding without some letter is no failure
             stream.reconfigure(errors="backslashreplace")
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         signal.signal(number, _stop)  # KeyboardInterrupt would end in Typer, without a word
+    atexit.register(pass_over_signals)  # registered first, it is called last
     try:
         code = _run(as_json)
         sys.stdout.flush()
@@ -115,6 +118,9 @@ def main() -> None:
         code = 1
         abandon(sys.stdout)
         say_error(CtxextError(f"stdout cannot be written: {error.strerror}"), as_json=False)
+    except Stopped as stop:  # when all was said
+        code = stop.exit_code
+    end_on_signals()
     sys.exit(code)
 
 
@@ -133,7 +139,7 @@ def _let_gpu_memory_grow() -> None:
 
 def _let_rank_0_speak() -> None:
     """Wait: a launcher ends all processes when one has failed, so a silent one is not the first."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         signal.signal(number, signal.SIG_DFL)
     time.sleep(_PATIENCE)
 
@@ -151,11 +157,10 @@ def _run(as_json: bool) -> int:
             _let_rank_0_speak()
         return error.exit_code
     except Stopped as stop:
-        word, code = ("interrupted", 130) if stop.interrupted else ("terminated", 143)
-        if not main:
-            return code
-        say_error(CtxextError(word, stop.way_out), as_json=as_json)
-        return code
+        if main:
+            word = "interrupted" if stop.interrupted else "terminated"
+            say_error(CtxextError(word, stop.way_out), as_json=as_json)
+        return stop.exit_code
     except SystemExit:  # of the help, when nobody reads it to its end
         return 0
     except typer.Abort:  # a question met the end of its input

@@ -331,3 +331,60 @@ def test_warnings_go_to_stderr(tmp_path, base):
         warnings = json.loads(done.stdout)["warnings"]
         assert done.stderr.count("warning: ") == len(warnings)
     assert warnings
+
+
+def test_nothing_in_the_place_of_a_name_is_not_the_current_folder(
+    tmp_path, tiny_llama, monkeypatch
+):
+    import ctxext
+    from ctxext.errors import BadInput
+
+    for name, command in {
+        "MODEL": ["inspect", ""],
+        "OTHER": ["inspect", tiny_llama, ""],
+        "RUN": ["report", tiny_llama, ""],
+        "--data": ["eval-ppl", tiny_llama, "--data", "", "--lengths", 64],
+        "--output-dir": ["extend", tiny_llama, "--target", 512, "-o", ""],
+        "--plot": ["inspect", tiny_llama, "--plot="],
+    }.items():
+        refused(run_ctxext(*command), 2, f"ctxext: {name} is empty", "not set")
+    monkeypatch.chdir(tiny_llama)  # where both names below would find something
+    with pytest.raises(BadInput, match="MODEL is empty"):
+        ctxext.inspect("")
+    with pytest.raises(BadInput, match="--data is empty"):
+        ctxext.perplexity(str(tiny_llama), data="", lengths=64)
+
+
+def run_beside(folder, code, name, *arguments):
+    """The command in a Python of its own that finds a module of this code before all others."""
+    (folder / f"{name}.py").write_text(code)
+    env = {**os.environ, "PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"}
+    command = [sys.executable, "-m", "ctxext", *map(str, arguments)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_while_the_command_is_imported_is_no_traceback(tmp_path, tiny_llama, number):
+    code = f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(60)\n"
+    done = run_beside(tmp_path, code, "typer", "inspect", tiny_llama)
+    refused(done, SIGNALS[number], "interrupted" if number == signal.SIGINT else "terminated")
+
+
+AT_THE_END = """
+import atexit, os
+
+class Last:  # deleted with its module, when Python has put its own handlers back
+    def __del__(self, kill=os.kill, me=os.getpid()):
+        kill(me, {number})
+
+last = Last()
+atexit.register(os.kill, os.getpid(), {number})
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_after_all_was_written_changes_nothing(tmp_path, tiny_llama, number):
+    code = AT_THE_END.format(number=int(number))
+    done = run_beside(tmp_path, code, "sitecustomize", "inspect", tiny_llama, "--json")
+    assert (done.returncode, json.loads(done.stdout)["schema"]) == (0, "ctxext.inspect/1")
+    assert "Traceback" not in done.stderr

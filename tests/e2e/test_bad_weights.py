@@ -258,3 +258,22 @@ def test_pickles_are_never_loaded(tmp_path, tiny_llama):
     assert names(tmp_path) == before
     pickle.loads(bomb).close()
     assert sentinel.exists()  # the bomb is one
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "value"),
+    [
+        ("layers.1.self_attn.q_proj", slice(None), float("nan")),
+        ("embed_tokens", 101, float("nan")),  # the row of one letter
+        ("layers.0.mlp.down_proj", 3, float("inf")),
+    ],
+)
+def test_weights_that_are_no_numbers_are_not_trained(tmp_path, tiny_llama, book, name, row, value):
+    from safetensors.torch import load_file, save_file
+
+    model = copy_of(tiny_llama, tmp_path / "m")
+    tensors = load_file(model / "model.safetensors")
+    tensors[f"model.{name}.weight"][row] = value
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    flags = ["--data", book, "--seq-length", 64, "--steps", 1, "-o", tmp_path / "out"]
+    refused(run_ctxext("finetune", model, *flags), 1, "the weights of m give NaN")

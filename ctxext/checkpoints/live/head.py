@@ -1,5 +1,6 @@
 """Read and check what stands between a decoder's last hidden states and its logits."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,15 +76,17 @@ def head_of(model: Any) -> Head:
 
 
 @torch.no_grad()
-def check_head(model: Any, ids: torch.Tensor) -> None:
+def check_head(model: Any, ids: torch.Tensor, *, name: str = "the model") -> None:
     """Compare our logits of a few tokens with those of the model's own forward.
 
     Args:
         model: a causal language model, or its peft wrapper.
         ids: (batch, length) token ids; the first 16 of the first row are used.
+        name: the checkpoint's, for the message.
 
     Raises:
-        CtxextError: they differ, so that this head does something that `head_of` does not know.
+        CtxextError: they differ, so that this head does something that `head_of` does not know;
+            or they are no numbers.
     """
     base = without_peft(model)
     probe = ids[:1, :_PROBE]
@@ -94,6 +97,12 @@ def check_head(model: Any, ids: torch.Tensor) -> None:
     plain = base(input_ids=probe, use_cache=False).logits
     model.train(training)
     size = float(plain.float().abs().max())
+    if not math.isfinite(size):
+        raise CtxextError(
+            f"the weights of {name} give {'NaN' if math.isnan(size) else 'infinity'}, so nothing "
+            "can be learned from them",
+            "fetch the checkpoint again, or try --dtype float32",
+        )
     apart = float((ours - plain.float()).abs().max())
     if not apart <= _ROUNDINGS * torch.finfo(plain.dtype).eps * max(size, 1e-6):
         raise CtxextError(

@@ -111,7 +111,7 @@ def train_adapter(
     with explained(config, launch, half=loaded.half), loaded.accelerator.autocast():
         # Nothing is switched on yet: this loss is transformers' own, and all below is held to it.
         first = first_tokens(rows.batch(0, 1), mesh).to(loaded.accelerator.device)
-        inside(model, partial(check_head, ids=first.input_ids))
+        inside(model, partial(check_head, ids=first.input_ids, name=base.source.name))
         plain = plain_loss(model, first) if train.self_check else None
         # Attention before the switches: how much memory is left for them depends on it.
         _use_attention(model, mesh, rows, config, first)

@@ -269,7 +269,7 @@ class Source:
             if isinstance(text, list):
                 way_out = _RENDER
             raise BadInput(f"{where} holds {kind} in the field {shown(name)}, and no text", way_out)
-        return cast(str | None, text)
+        return text
 
     def _decode(self, data: bytes, *, first: bool) -> str:
         # CRLF and a byte order mark are how a file was stored, not what it says.

@@ -18,6 +18,7 @@ from ctxext.api._arguments import (
 from ctxext.checkpoints.config.dtype import DtypeWord, check_dtype
 from ctxext.checkpoints.opened import Opened
 from ctxext.choices import check_word
+from ctxext.data.sources import what_was_lost
 from ctxext.errors import BadInput
 from ctxext.evaluation.earlier import Earlier, Kept, MeasuredBy, Settings, state_of
 from ctxext.evaluation.measuring import weights_state
@@ -421,8 +422,7 @@ class _Run:
         warnings += unlike(self.protocols, self.results)
         warnings += exploded([*self.results, *self.positions, *self.key_rows])
         text = self.texts.of(self.session.checkpoints[0])
-        if text.replaced:
-            warnings.append(f"--data {text.source}: {text.replaced} bytes were not UTF-8")
+        warnings += what_was_lost(text.source, text.replaced, text.empty)
         if self.key_rows and not any(row.tokens for row in self.key_rows):
             warnings.append(
                 "no token needs far context by --key-tokens' reference: longer text, or a lower "

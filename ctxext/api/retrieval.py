@@ -14,7 +14,7 @@ from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.opened import Opened
 from ctxext.checkpoints.provenance import sha256_of
 from ctxext.choices import check_word
-from ctxext.data.sources import Source as TextSource
+from ctxext.data.sources import Source as TextSource, what_was_lost
 from ctxext.data.tokens import check_top
 from ctxext.errors import BadInput
 from ctxext.evaluation.earlier import Earlier, Kept, MeasuredBy, Settings, state_of
@@ -404,8 +404,8 @@ class _Run:
                 f"asked in compact words, since {self.questions.lengths[0]} tokens are too few "
                 f"for the published ones: {', '.join(short)}"
             )
-        if self.text is not None and self.text.replaced:
-            warnings.append(f"--data {self.text.name}: {self.text.replaced} bytes were not UTF-8")
+        if self.text is not None:
+            warnings += what_was_lost(self.text.name, self.text.replaced, self.text.empty)
         return warnings
 
 

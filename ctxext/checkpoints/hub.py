@@ -5,7 +5,9 @@ never decides where something is written, and nobody waits for it without end:
 
 - a request that stays without an answer for `HF_HUB_DOWNLOAD_TIMEOUT` seconds (10 by itself) is
   given up, and repeated by huggingface_hub for at most six times as long;
-- all of a repository's small files together may take thirty times as long.
+- so is one whose answer begins, and then does not go on, six times as long after the first such;
+- all of a repository's small files together may take thirty times as long, and a Hub that asks to
+  wait longer than that is not waited for.
 """
 
 import importlib
@@ -26,6 +28,8 @@ SILENT, IN_ALL = 6, 30  # times HF_HUB_DOWNLOAD_TIMEOUT
 _UPLOAD = 120.0  # seconds that the Hub may look at what was uploaded before it answers
 _API_BYTES = 64 * 1024 * 1024
 _SHA = re.compile(r"[0-9a-f]{40}")
+_SECONDS = re.compile(r"\bt=(\d+)")  # of a header that tells of a limit
+_PROGRESS = 1024 * 1024  # bytes of a body that count, where it stops later
 _ETAG = re.compile(r'(W/)?"?\w[\w.:+=-]{0,200}"?')
 _HUB_HOSTS = ("huggingface.co", "hf.co")
 # What huggingface_hub does with an answer of another form: it is read without checks.
@@ -45,6 +49,7 @@ class HubAnswer(CtxextError):
 
 
 _WAY_OUT = "check the network and HF_ENDPOINT; HF_HUB_DOWNLOAD_TIMEOUT=60 waits longer"
+_LATER = "try again later; HF_HUB_DOWNLOAD_TIMEOUT=60 waits longer"
 _LOGIN_PAGE = "check the network (a login page?) and HF_ENDPOINT"
 
 
@@ -59,10 +64,15 @@ class _Patience:
         timeout: seconds until a request without an answer is given up.
         silent: seconds until all of them are, with their repetitions.
         in_all: seconds that everything may take.
+        brief: seconds until an answer that has begun is given up, where it does not go on.
+        refused: the status of the last answer, where that was "too many requests" or an error of
+            the Hub's own.
     """
 
-    def __init__(self, timeout: float, silent: float, in_all: float) -> None:
-        self.timeout, self.silent, self.in_all = timeout, silent, in_all
+    def __init__(self, timeout: float, silent: float, in_all: float, brief: float) -> None:
+        self.timeout, self.silent, self.in_all, self.brief = timeout, silent, in_all, brief
+        self.refused: int | None = None
+        self._stalled: float | None = None  # since when answers begin and do not go on
         self._ends = time.monotonic() + in_all
         self._unanswered: float | None = None  # since when nothing was heard
         self._lock = threading.Lock()
@@ -77,8 +87,11 @@ class _Patience:
         with self._lock:
             self._unanswered = self._unanswered or now
             waited = now - self._unanswered
+            stalled = now - self._stalled if self._stalled is not None else 0.0
         if waited > self.silent:
             raise HubSilent(f"the Hub was silent for {waited:.0f} s", _WAY_OUT)
+        if stalled > SILENT * self.brief:
+            raise HubSilent(f"the Hub began to answer and stopped for {stalled:.0f} s", _WAY_OUT)
         if self.is_over:
             raise self.error
 
@@ -86,6 +99,16 @@ class _Patience:
         """Note an answer, or more of one."""
         with self._lock:
             self._unanswered = None
+
+    def stall(self) -> None:
+        """Note an answer that began and did not go on."""
+        with self._lock:
+            self._stalled = self._stalled or time.monotonic()
+
+    def go_on(self) -> None:
+        """Note that an answer went on as it should."""
+        with self._lock:
+            self._stalled = None
 
     @property
     def is_over(self) -> bool:
@@ -113,10 +136,10 @@ def asking_hub(*, small: bool = False, upload: bool = False) -> Iterator[None]:
     from huggingface_hub import close_session, constants
     from huggingface_hub.utils._http import default_client_factory
 
-    timeout = max(float(constants.HF_HUB_DOWNLOAD_TIMEOUT), _UPLOAD if upload else 0.0)
-    patience = _Patience(
-        timeout, math.inf if upload else SILENT * timeout, IN_ALL * timeout if small else math.inf
-    )
+    brief = float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    timeout = max(brief, _UPLOAD if upload else 0.0)
+    silent = math.inf if upload else SILENT * timeout
+    patience = _Patience(timeout, silent, IN_ALL * timeout if small else math.inf, brief)
 
     def held() -> Any:
         client = default_client_factory()
@@ -139,6 +162,10 @@ def asking_hub(*, small: bool = False, upload: bool = False) -> Iterator[None]:
         # A connection that the alarm closed looks like this to who reads from it.
         if patience.is_over and not isinstance(error, HubAnswer):
             raise patience.error from error
+        # A library that asks on takes a refusal for a file that is not there.
+        said = isinstance(error, (HubAnswer, network_errors()[0]))
+        if patience.refused is not None and not said:
+            raise HubAnswer(f"the Hub answers {patience.refused}", _LATER) from error
         raise
     finally:
         if alarm is not None:
@@ -181,6 +208,9 @@ def _after(response: Any, patience: _Patience) -> None:
         HubAnswer: it is none of a Hub.
     """
     patience.hear()
+    _check_refusal(response, patience)
+    # The body has to come as quickly as that of any other answer.
+    (response.request.extensions.get("timeout") or {}).update(read=patience.brief)
     asked = urlsplit(str(response.request.url))
     # Small files come from /api/resolve-cache/.
     is_api = asked.path.startswith("/api/") and not asked.path.startswith("/api/resolve-cache/")
@@ -196,6 +226,22 @@ def _after(response: Any, patience: _Patience) -> None:
     lists = response.request.method == "GET" or "/paths-info/" in asked.path
     if is_api and response.is_success and lists:
         _check_listing(response.read())
+
+
+def _check_refusal(response: Any, patience: _Patience) -> None:
+    """Note an answer that says no for now.
+
+    Raises:
+        HubAnswer: it asks to wait longer than anything may take; the client would.
+    """
+    status = response.status_code
+    patience.refused = status if status == 429 or status >= 500 else None
+    if patience.refused is None:
+        return
+    asked = _SECONDS.findall(response.headers.get("ratelimit", ""))
+    asked += re.findall(r"^\d+$", response.headers.get("retry-after", ""))
+    if any(int(seconds[:18]) > IN_ALL * patience.brief for seconds in asked):
+        raise HubAnswer(f"the Hub answers {status}, and to ask again in {asked[-1][:18]} s", _LATER)
 
 
 def _check_redirect(response: Any, host: str | None, is_api: bool) -> None:
@@ -251,14 +297,21 @@ def _counted_stream(stream: Any, patience: _Patience, most: int | None) -> Any:
         def __iter__(self) -> Iterator[bytes]:
             size = 0
             patience.ask()
-            for chunk in stream:
-                patience.hear()
-                size += len(chunk)
-                if most is not None and size > most:
-                    raise _no_hub(f"more than {most >> 20} MiB about a repository")
-                yield chunk
-                patience.ask()
+            try:
+                for chunk in stream:
+                    patience.hear()
+                    size += len(chunk)
+                    if most is not None and size > most:
+                        raise _no_hub(f"more than {most >> 20} MiB about a repository")
+                    if size > _PROGRESS:
+                        patience.go_on()
+                    yield chunk
+                    patience.ask()
+            except network_errors():
+                patience.stall()
+                raise
             patience.hear()
+            patience.go_on()
 
         def close(self) -> None:
             stream.close()

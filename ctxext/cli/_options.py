@@ -199,9 +199,7 @@ def parse_scalar(text: str, *, flag: str) -> Any:
         raise BadInput(f"{flag}: {shown(text)} is no value that YAML can read") from error
     if isinstance(value, dict):
         raise BadInput(f"{flag}: {shown(text)} is not a single value")
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
+    # Python's words for them, which have no dot.
+    if isinstance(value, str) and value.lower().lstrip("+-") in ("nan", "inf", "infinity"):
+        return float(value)
     return value

@@ -28,6 +28,24 @@ _ROWS = 16  # of a parquet file at once: a dictionary can make each of them larg
 _COLUMN_BUFFER = 1024 * 1024  # bytes
 _FIELDS = 8  # that an error names
 _HALF = re.compile("[\ud800-\udfff]")
+# The longer mark first: that of UTF-16 begins it.
+_WIDE = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+_KINDS = (
+    (list, "a list"),
+    (dict, "an object"),
+    (bool, "true or false"),
+    ((int, float), "a number"),
+    (object, "another value"),
+)
+_RENDER = (
+    "render each chat with its template (tokenizer.apply_chat_template) into a field of text "
+    "first, and name that with --field"
+)
 
 
 @dataclass(frozen=True)
@@ -45,11 +63,13 @@ class Source:
     Attributes:
         spec: as given.
         replaced: bytes that were not UTF-8 and were replaced, counted while reading.
+        empty: rows that hold null in place of a text and were left out, counted while reading.
     """
 
     spec: str
     field_name: str = "text"
     replaced: int = 0
+    empty: int = 0
     _digest: Any = field(default_factory=hashlib.sha256, repr=False)
 
     @property
@@ -113,7 +133,7 @@ class Source:
         if self.spec.startswith("builtin:"):
             yield from _builtin(self.spec)
         elif self.spec.startswith("hf:"):
-            yield from _hub_dataset(self.spec, self.field_name)
+            yield from self._hub_dataset()
         else:
             for path in text_files(self.spec):
                 with about(path):
@@ -139,6 +159,8 @@ class Source:
         """Read a text file as one document, cut after whole lines where there are any."""
         rest, continues = b"", False
         while block := file.read(_PIECE):
+            if not continues:
+                _check_width(block, path)
             if not continues and b"\0" in block[:65536]:
                 raise BadInput(f"--data {path.name} is a binary file, not text")
             block = rest + block
@@ -158,16 +180,28 @@ class Source:
             number += 1
             if len(line) > _LINE:
                 raise BadInput(f"--data {path.name}, line {number}, has more than 64 MiB")
+            if number == 1:
+                _check_width(line, path)
             if not line.strip():
                 continue
+            where = f"--data {path.name}, line {number},"
             try:
-                row = json.loads(line.decode("utf-8-sig"))
-            except (ValueError, RecursionError) as error:
-                raise BadInput(f"--data {path.name}, line {number}, is not JSON") from error
-            text = row.get(name) if isinstance(row, dict) else None
-            if not isinstance(text, str):
-                raise no_text(f"--data {path.name}, line {number},", name, row)
-            yield Piece(self._without_halves(text))
+                # As floats: a whole number may have more digits than Python reads.
+                row = json.loads(self._utf8(line.removeprefix(codecs.BOM_UTF8)), parse_int=float)
+            except RecursionError as error:
+                raise BadInput(
+                    f"{where} holds lists or objects nested too deep to be read",
+                    "leave that field out of the file",
+                ) from error
+            except ValueError as error:
+                raise BadInput(
+                    f"{where} is not JSON",
+                    'each line of a .jsonl file is one object, e.g. {"text": "..."}; name a file '
+                    "of plain text .txt",
+                ) from error
+            text = self._text_of(row, name, where)
+            if text is not None:
+                yield Piece(self._without_halves(text))
 
     def _parquet(self, path: Path) -> Iterator[Piece]:
         import pyarrow
@@ -184,12 +218,58 @@ class Source:
                         texts = texts.dictionary_decode()
                     # As bytes: pyarrow believes the file that they are UTF-8.
                     for data in texts.cast(pyarrow.large_binary()).to_pylist():
-                        if data is not None:
+                        if data is None:
+                            self.empty += 1
+                        else:
                             yield Piece(self._utf8(data))
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             if isinstance(error, OSError) and error.errno:
                 raise
             raise BadInput(f"--data {path.name} is not a parquet file, or damaged") from error
+
+    def _hub_dataset(self) -> Iterator[Piece]:
+        """Stream the texts of `hf:NAME[:config[:split[:field]]]`; a field that it names counts."""
+        from datasets import load_dataset
+        from datasets.exceptions import DatasetsError
+
+        spec, name = self.spec, _hub_name(self.spec)
+        _, config, split, named = [*spec.removeprefix("hf:").split(":"), "", "", ""][:4]
+        try:
+            with asking_hub(small=True):
+                rows = load_dataset(name, config or None, split=split or "train", streaming=True)
+            with asking_hub():
+                for row in rows:
+                    try:
+                        text = self._text_of(row, named or self.field_name, f"--data {spec}: a row")
+                    except BadInput as error:
+                        if named and "--field NAME" in (error.hint or ""):  # before --field
+                            error.hint = f"name the one with the text: {_other_field(spec)}"
+                        raise
+                    if text is not None:
+                        yield Piece(text)
+        except (ValueError, FileNotFoundError, DatasetsError, RuntimeError) as error:  # or a script
+            raise BadInput(f"--data {spec}: {first_line(error)}") from error
+        except hub_failures() as error:
+            raise not_fetched(f"--data {spec}", error) from error
+
+    def _text_of(self, row: Any, name: str, where: str) -> str | None:
+        """Return a row's text; None, counted, where null stands in its place.
+
+        Raises:
+            BadInput: the row has no such field, or no text in it.
+        """
+        if not isinstance(row, dict) or name not in row:
+            raise no_text(where, name, row)
+        text = row[name]
+        if text is None:
+            self.empty += 1
+        if not isinstance(text, str | None):
+            kind = next(word for types, word in _KINDS if isinstance(text, types))
+            way_out = "name the one with the text: --field NAME"
+            if isinstance(text, list):
+                way_out = _RENDER
+            raise BadInput(f"{where} holds {kind} in the field {shown(name)}, and no text", way_out)
+        return text
 
     def _decode(self, data: bytes, *, first: bool) -> str:
         # CRLF and a byte order mark are how a file was stored, not what it says.
@@ -212,6 +292,22 @@ class Source:
             text, count = _HALF.subn("\N{REPLACEMENT CHARACTER}", text)
             self.replaced += count
         return text
+
+
+def _check_width(start: bytes, path: Path) -> None:
+    """Raise `BadInput` if the beginning of a file says that it is UTF-16 or UTF-32."""
+    for mark, name in _WIDE:
+        if start.startswith(mark):
+            raise BadInput(
+                f"--data {path.name} is {name}, not UTF-8",
+                f"convert it: iconv -f {name} -t UTF-8",
+            )
+
+
+def what_was_lost(called: str, replaced: int, empty: int) -> list[str]:
+    """Make a warning for bytes of a text that were not UTF-8, and for rows without a text."""
+    lost = {"bytes were not UTF-8": replaced, "rows hold null and no text, and are left out": empty}
+    return [f"--data {called}: {count} {words}" for words, count in lost.items() if count]
 
 
 def _whole_characters(block: bytes) -> int:
@@ -293,6 +389,7 @@ def check_column(schema: Any, name: str, file: str) -> None:
         raise BadInput(f"--data {file} has {len(places)} columns '{name}'")
     dtype = schema.field(places[0]).type
     inner = dtype.value_type if pyarrow.types.is_dictionary(dtype) else dtype
+    is_list = pyarrow.types.is_list(inner) or pyarrow.types.is_large_list(inner)
     if not (
         pyarrow.types.is_string(inner)
         or pyarrow.types.is_large_string(inner)
@@ -301,7 +398,7 @@ def check_column(schema: Any, name: str, file: str) -> None:
     ):
         raise BadInput(
             f"--data {file}: the column '{name}' holds {str(dtype)[:100]}, not text",
-            "name another one with --field",
+            _RENDER if is_list else "name another one with --field",
         )
 
 
@@ -341,28 +438,3 @@ def _hub_name(spec: str) -> str:
 
 def _other_field(spec: str) -> str:
     return f"{printable(spec.rpartition(':')[0])}:NAME"
-
-
-def _hub_dataset(spec: str, field_name: str) -> Iterator[Piece]:
-    """Stream the texts of `hf:NAME[:config[:split[:field]]]`; a field that it names counts."""
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
-
-    name = _hub_name(spec)
-    _, config, split, named = [*spec.removeprefix("hf:").split(":"), "", "", ""][:4]
-    try:
-        with asking_hub(small=True):
-            rows = load_dataset(name, config or None, split=split or "train", streaming=True)
-        with asking_hub():
-            for row in rows:
-                text = row.get(named or field_name)
-                if not isinstance(text, str):
-                    error = no_text(f"--data {spec}: a row", named or field_name, row)
-                    if named:  # before --field
-                        error.hint = f"name the one with the text: {_other_field(spec)}"
-                    raise error
-                yield Piece(text)
-    except (ValueError, FileNotFoundError, DatasetsError, RuntimeError) as error:  # or a script
-        raise BadInput(f"--data {spec}: {first_line(error)}") from error
-    except hub_failures() as error:
-        raise not_fetched(f"--data {spec}", error) from error

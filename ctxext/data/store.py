@@ -47,6 +47,7 @@ class TokenFile:
         source: what the text is called.
         sha256: of the tokens' bytes.
         replaced: bytes of the text that were not UTF-8.
+        empty: rows that held null, and no text.
         top: the largest id.
         sizes: (tokens,) uint32, memory-mapped, bytes of text of each token; None where they were
             not asked for, or the tokenizer cannot say.
@@ -60,6 +61,7 @@ class TokenFile:
     replaced: int
     top: int
     sizes: TokenSizes | None = None
+    empty: int = 0
 
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
@@ -253,6 +255,7 @@ def _write(folder: Path, source: Source, how: _How) -> None:
         "text_sha256": source.sha256,
         "sha256": writer.digest.hexdigest(),
         "replaced": source.replaced,
+        "empty": source.empty,
         "top": writer.top,
         "ends_sha256": hashlib.sha256(lasts).hexdigest(),
     }
@@ -287,6 +290,7 @@ def _read(folder: Path, source: Source) -> TokenFile:
     return TokenFile(
         ids, np.frombuffer(lasts, dtype="<i8"), source.name, str(meta["text_sha256"]),
         str(meta["sha256"]), int(meta["replaced"]), int(meta["top"]), sizes,
+        int(meta.get("empty", 0)),
     )  # fmt: skip
 
 

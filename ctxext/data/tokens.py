@@ -31,6 +31,7 @@ class Corpus:
     source: str
     sha256: str
     replaced: int
+    empty: int = 0
 
     @property
     def tokens(self) -> int:
@@ -64,6 +65,7 @@ def tokenize(source: Source, tokenizer: Any, *, limit: int | None = None) -> Cor
         source.name,
         source.sha256,
         source.replaced,
+        source.empty,
     )
 
 

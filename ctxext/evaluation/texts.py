@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ctxext.data.documents import choose_documents
 from ctxext.data.mixture import Mixture
 from ctxext.data.packing import PackedRows
-from ctxext.data.sources import Source
+from ctxext.data.sources import Source, what_was_lost
 from ctxext.data.store import TokenFile, stored_tokens
 from ctxext.errors import BadInput, CtxextError
 from ctxext.runs.recipe.config import DataConfig, FinetuneConfig, SourceConfig
@@ -169,11 +169,11 @@ def training_data(data: DataConfig, files: Sequence[TokenFile]) -> dict[str, Any
 
 
 def unreadable(files: Sequence[TokenFile]) -> list[str]:
-    """Make a warning for each text with bytes that were not UTF-8."""
+    """Make a warning for each text with bytes that were not UTF-8, or rows without a text."""
     return [
-        f"--data {file.source}: {file.replaced} bytes were not UTF-8"
+        warning
         for file in dict.fromkeys(files)
-        if file.replaced
+        for warning in what_was_lost(file.source, file.replaced, file.empty)
     ]
 
 

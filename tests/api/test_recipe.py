@@ -1,6 +1,7 @@
 import pytest
 import yaml
 
+from ctxext.cli._options import parse_scalar
 from ctxext.errors import BadInput
 from ctxext.runs.build import build
 from ctxext.runs.recipe.config import FinetuneConfig
@@ -22,6 +23,33 @@ def test_values_as_people_write_them(tmp_path):
     assert config.train.seq_length == 32768
     assert config.lora.targets == ("q_proj",)
     assert config.train.batch_size == 1
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("10", 10), ("-3", -3), ("+3", 3), ("0", 0), ("1e-4", 1e-4), ("1E3", 1000.0), ("1.5", 1.5),
+        (".5", 0.5), ("2.", 2.0), ("0.0", 0.0), ("-1.5e+2", -150.0), (".inf", float("inf")),
+        ("010", "010"), ("1:30", "1:30"), ("12:30:00", "12:30:00"), ("1:30.5", "1:30.5"),
+        ("0x1F", "0x1F"), ("0b11", "0b11"), ("0o17", "0o17"), ("1_000", "1_000"),
+        ("1_0.5", "1_0.5"), ("00.5", "00.5"),
+    ],
+)  # fmt: skip
+def test_numbers_are_decimal_and_everything_else_a_word(tmp_path, written, value):
+    found = read(tmp_path, f"a: {{b: {written}}}")["a"]["b"]
+    assert (type(found), found) == (type(value), value)
+
+
+@pytest.mark.parametrize("written", ["010", "1:30", "12:30:00", "0x1F", "1_000"])
+@pytest.mark.parametrize("key", ["train.steps", "train.save_every", "train.lr"])
+def test_other_numbers_are_refused(tmp_path, written, key):
+    section, name = key.split(".")
+    values = read(tmp_path, f"{section}: {{{name}: {written}}}")
+    with pytest.raises(BadInput, match=rf"{key} (has to be|is) .*'{written}'"):
+        build(FinetuneConfig, values, where="recipe")
+    changed = override({}, {key: parse_scalar(written, flag=f"--set {key}")}, flag="--set")
+    with pytest.raises(BadInput, match=rf"{key} (has to be|is) .*'{written}'"):
+        build(FinetuneConfig, changed, where="--set")
 
 
 def test_a_resolved_recipe_reads_back_as_itself(tmp_path):

@@ -3,6 +3,7 @@
 import gzip
 import json
 import lzma
+import subprocess
 import zlib
 
 import numpy as np
@@ -94,6 +95,82 @@ def test_half_characters_are_replaced_and_counted(tmp_path):
     source = Source(str(path))
     assert [p.text for p in source.pieces()] == ["a\ufffdb\ufffd\U0001f600"]
     assert source.replaced == 2
+
+
+def test_bytes_and_numbers_of_a_row_that_are_no_text(tmp_path):
+    """Latin-1 is replaced and counted as in a .txt; a number may have any digits."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "caf\xe9", "n": ' + b"9" * 5000 + b"}\n")
+    source = Source(str(path))
+    assert [p.text for p in source.pieces()] == ["caf\ufffd"]
+    assert source.replaced == 1
+
+
+def test_rows_that_hold_null_are_left_out_and_counted(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [{"text": None}, {"text": "words"}, {"text": None}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    for name in ("a.jsonl", "a.parquet"):
+        source = Source(str(tmp_path / name))
+        assert [p.text for p in source.pieces()] == ["words"]
+        assert source.empty == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "words", "hint"),
+    [
+        ([{"role": "user", "content": "hi"}], "holds a list in the field 'text'", "chat_template"),
+        ({"a": 1}, "holds an object in the field 'text', and no text", "--field NAME"),
+        (5, "holds a number in the field 'text'", "--field NAME"),
+        (float("nan"), "holds a number in the field 'text'", "--field NAME"),
+        (True, "holds true or false in the field 'text'", "--field NAME"),
+    ],
+)
+def test_a_field_without_text_is_told_by_what_it_holds(tmp_path, value, words, hint):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": value}) + "\n")
+    with pytest.raises(BadInput, match=f"a.jsonl, line 1, {words}") as caught:
+        texts(tmp_path / "a.jsonl")
+    assert hint in caught.value.hint
+
+
+def test_a_column_of_lists_is_a_chat_to_render(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.Table.from_pylist([{"text": [{"role": "user"}]}])
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(BadInput, match="'text' holds list") as caught:
+        texts(tmp_path / "a.parquet")
+    assert "apply_chat_template" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+@pytest.mark.parametrize("coding", ["UTF-16", "UTF-32"])
+def test_wide_characters_are_named_with_the_way_out(tmp_path, name, coding):
+    text = json.dumps({"text": "words"})
+    (tmp_path / name).write_bytes(text.encode(coding))
+    with pytest.raises(BadInput, match=f"{name} is {coding}, not UTF-8") as caught:
+        texts(tmp_path / name)
+    command = caught.value.hint.removeprefix("convert it: ").split()
+    done = subprocess.run([*command, tmp_path / name], capture_output=True, text=True, check=True)
+    assert done.stdout == text
+
+
+@pytest.mark.parametrize(
+    ("line", "words", "hint"),
+    [
+        ("some plain words", "line 1, is not JSON", ".txt"),
+        ('{"text": "a", "b": ' + "[" * 3000 + "]" * 3000 + "}", "nested too deep", "leave that"),
+    ],
+)
+def test_a_row_that_cannot_be_read_has_a_way_out(tmp_path, line, words, hint):
+    (tmp_path / "a.jsonl").write_text(line + "\n")
+    with pytest.raises(BadInput, match=words) as caught:
+        texts(tmp_path / "a.jsonl")
+    assert hint in caught.value.hint
 
 
 def test_strings_of_parquet_are_decoded_here(tmp_path):

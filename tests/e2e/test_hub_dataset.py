@@ -67,6 +67,33 @@ def test_a_dataset_that_is_not_there(hub, tiny_llama, tmp_path, data, words, hin
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize(
+    ("fails_by", "words"),
+    [
+        ((429, {"Retry-After": "100000"}), "the Hub answers 429, and to ask again in 100000 s"),
+        ((429, {"RateLimit": '"api";r=0;t=90000'}), "answers 429, and to ask again in 90000 s"),
+        pytest.param((503, {}), "the Hub answers 503", marks=pytest.mark.slow),  # asked six times
+    ],
+)
+def test_a_hub_that_says_not_now(hub, tiny_llama, tmp_path, fails_by, words):
+    hub.fails_by = fails_by
+    hub.env["HF_HUB_DOWNLOAD_TIMEOUT"] = "2"
+    done = train(hub, tiny_llama, tmp_path / "a")
+    assert done.returncode == 1, done.stderr
+    error = json.loads(done.stdout)["error"]
+    assert error.startswith("--data hf:me/books could not be fetched: ")
+    assert words in error
+
+
+def test_rows_of_a_dataset_that_hold_null_are_left_out_and_said(hub, tiny_llama, tmp_path):
+    table = io.BytesIO()
+    parquet.write_table(pyarrow.table({"text": [None, *TEXTS, None]}), table)
+    hub.datasets["me/books"] = {"data/train-00000-of-00001.parquet": table.getvalue()}
+    done = train(hub, tiny_llama, tmp_path / "a")
+    assert done.returncode == 0, done.stderr
+    assert "hf:me/books: 2 rows hold null and no text" in " ".join(done.stderr.split())
+
+
 def test_the_field_of_a_dataset(hub, tiny_llama, tmp_path):
     """What the hint says works: --field, as for files."""
     table = io.BytesIO()

@@ -242,6 +242,18 @@ def test_a_cut_push_goes_on(tmp_path, run, hub):
     assert hub.uploads == distinct, f"{sent} were sent before the cut and none of them again"
 
 
+def test_a_hub_whose_answers_stop_is_not_waited_for(tmp_path, hub):
+    """An upload may be looked at for long before the answer begins, and no longer after that."""
+    folder = tmp_path / "yarn"
+    base = build_tiny(tmp_path / "base")
+    assert run_ctxext("extend", base, "--target", 512, "-o", folder).returncode == 0
+    hub.fails_by = "stalling"
+    env = {**env_for(hub), "HF_HUB_DOWNLOAD_TIMEOUT": "2"}
+    done = run_ctxext("push", folder, "--repo-id", "me/Tiny-512", env=env, timeout=100)
+    assert done.returncode == 1
+    assert "pushing to me/Tiny-512 failed: " in done.stderr
+
+
 def test_pull_request_and_branch(tmp_path, run, hub):
     env = env_for(hub)
     done = run_ctxext("push", run, "--repo-id", "me/a", "--create-pr", env=env)

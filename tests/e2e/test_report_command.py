@@ -96,6 +96,24 @@ def test_runs_that_are_refused_name_themselves(tmp_path):
     assert names(tmp_path) == ["runs"]
 
 
+@pytest.mark.parametrize("key", ["effective", "middle"])
+@pytest.mark.parametrize(("field", "value"), [("model", "other"), ("task", "other")])
+def test_sums_of_answers_that_are_not_there(tmp_path, key, field, value):
+    from ctxext.api.report import make_report
+    from ctxext.errors import BadInput
+
+    document = retrieval_document()
+    row = {
+        "model": "lora", "task": "passkey", "length": 512, "middle": 0.5, "ends": 0.9,
+        "difference": -0.4, "low": -0.5, "high": -0.3, "lost": True,
+    }  # fmt: skip
+    rows = document[key] = document.get(key) or [row]
+    rows[0][field] = value
+    folder = write_run(tmp_path / "run", "eval-retrieval", document)
+    with pytest.raises(BadInput, match=f"eval-retrieval.json.*{key}: .*has no results for"):
+        make_report([folder], output=tmp_path / "report.html")
+
+
 def test_outputs_that_are_refused(tmp_path):
     folder = write_run(tmp_path / "eval", "eval-ppl", perplexity_document())
     mine = tmp_path / "mine.html"

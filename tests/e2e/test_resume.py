@@ -131,6 +131,22 @@ def test_resume_needs_no_more_than_the_folder(tmp_path, extended, book, uninterr
     assert losses(out) == losses(uninterrupted)
 
 
+def test_a_checkpoint_whose_bytes_changed_is_passed_over(tmp_path, book, uninterrupted):
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    shutil.rmtree(out / "merged")
+    file = out / "checkpoints" / "step-14" / "trained.safetensors"
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2] + bytes(len(data) - len(data) // 2))
+    done = run_ctxext("finetune", "--resume", "-o", out, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stderr.split())
+    assert "a damaged checkpoint is passed over: step-14: the tensors of trained.safe" in said
+    assert losses(out) == losses(uninterrupted)
+    for name in ("adapter/adapter_model.safetensors", "merged/model.safetensors"):
+        assert (out / name).read_bytes() == (uninterrupted / name).read_bytes()
+
+
 def test_another_model_is_not_gone_on_with(extended, book, uninterrupted, tiny_llama, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(uninterrupted, out)

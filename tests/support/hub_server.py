@@ -33,6 +33,8 @@ class Hub:
         requests: (method, path) of every request.
         fail_uploads_after: so many large uploads succeed, later ones answer 500 (None: all do).
         token: requests that write need it.
+        fails_by: status and headers that every request gets, or "stalling": an answer that begins
+            and does not go on; None = it works.
     """
 
     def __init__(self, token="hf_secrettokenoftests"):
@@ -40,7 +42,9 @@ class Hub:
         self.datasets, self.sha = {}, SHA
         self.requests, self.uploads = [], 0
         self.fail_uploads_after = None
+        self.fails_by = None
         self.token = token
+        self.ended = threading.Event()
         self.url = ""
 
 
@@ -56,6 +60,16 @@ def _handler(hub):
             pass
 
         def answer(self, status, body=b"", headers=None):
+            if hub.fails_by == "stalling":
+                self.send_response(200)
+                self.send_header("Content-Length", "500")
+                self.end_headers()
+                self.wfile.write(b'{"sha":')
+                hub.ended.wait(300)
+                return
+            if hub.fails_by is not None:
+                status, headers = hub.fails_by
+                body = b""
             if not isinstance(body, bytes):
                 body = json.dumps(body).encode()
             self.send_response(status)
@@ -252,6 +266,7 @@ def running_hub():
     try:
         yield hub
     finally:
+        hub.ended.set()
         server.shutdown()
         thread.join()
         server.server_close()

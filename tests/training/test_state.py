@@ -5,9 +5,11 @@ import re
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ctxext.errors import BadInput, CtxextError
+from ctxext.machine.launch import Launch
 from ctxext.runs.recipe.config import TrainConfig
 from ctxext.runs.rows.training import RunState
 from ctxext.training.run.state import (
@@ -17,7 +19,10 @@ from ctxext.training.run.state import (
     read_state,
     save_state,
     saved_steps,
+    start_from,
+    trained_file,
 )
+from ctxext.training.run.state_check import outline
 from support.states import load_state
 
 RECIPE = {"train": {"lr": 0.1, "steps": 4}, "lora": {"targets": ["a", "b"]}}
@@ -73,10 +78,15 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path):
 
 
 def damaged(out, step, how):
-    """A run's checkpoint with its tensors, or its numbers, changed by `how`."""
+    """A run's checkpoint, as versions before wrote it, without hashes of the bytes, with its
+    tensors, or its numbers, changed by `how`.
+    """
     folder = out / "checkpoints" / f"step-{step}"
     files = {name: load_file(folder / f"{name}.safetensors") for name in ("trained", "optimizer")}
     numbers = json.loads((folder / "state.json").read_text())
+    for name in files:
+        numbers.pop(f"{name}_sha256", None)
+    numbers["tensors"] = outline(*files.values())
     how(files["trained"], files["optimizer"], numbers)
     for name, tensors in files.items():
         save_file(tensors, folder / f"{name}.safetensors")
@@ -110,6 +120,11 @@ def damaged(out, step, how):
             "no state of",
         ),
         (lambda t, o, n: o.pop("rng.cpu"), "random numbers of rank 0 are missing"),
+        (lambda t, o, n: t["0.bias"].fill_(float("nan")), "0.bias holds numbers that are not fin"),
+        (lambda t, o, n: t["2.bias"].fill_(float("-inf")), "2.bias holds numbers that are not fin"),
+        (lambda t, o, n: o["exp_avg|0.bias"].fill_(float("nan")), "exp_avg of 0.bias holds numb"),
+        (lambda t, o, n: o["exp_avg_sq|0.bias"].fill_(float("inf")), "exp_avg_sq of 0.bias holds"),
+        (lambda t, o, n: o["exp_avg_sq|0.bias"][0].fill_(-1.0), "holds numbers below 0"),
     ],
 )
 def test_what_is_not_whole_is_passed_over_and_said(tmp_path, how, words):
@@ -124,6 +139,56 @@ def test_what_is_not_whole_is_passed_over_and_said(tmp_path, how, words):
     damaged(tmp_path, 3, lambda t, o, n: n.update(step=4))
     with pytest.raises(CtxextError, match="every checkpoint"):
         read_state(tmp_path, RECIPE, "data", model)
+
+
+def another_end(path):
+    data = path.read_bytes()
+    path.write_bytes(data[:-40] + bytes(255 - byte for byte in data[-40:]))
+
+
+def no_moments(path):
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    zero = {name: torch.zeros_like(t) for name, t in tensors.items() if name.startswith("exp_avg")}
+    save_file(tensors | zero, path, metadata)
+
+
+def of_the_step_before(path):
+    path.write_bytes((path.parents[1] / "step-3" / path.name).read_bytes())
+
+
+@pytest.mark.parametrize("name", ["trained", "optimizer"])
+@pytest.mark.parametrize("how", [another_end, no_moments, of_the_step_before])
+def test_changed_bytes_are_damage(tmp_path, name, how):
+    if (name, how) == ("trained", no_moments):
+        pytest.skip("it has none")
+    whole = run(6)
+    run(4, out=tmp_path)
+    how(tmp_path / "checkpoints" / "step-4" / f"{name}.safetensors")
+    assert run(6, start=tmp_path) == whole[3:]  # from step 3
+    assert read_state(tmp_path, RECIPE, "data", toy()).problems == (
+        f"step-4: the tensors of {name}.safetensors are not those that were saved",
+    )
+
+
+def test_a_stage_does_not_begin_from_changed_bytes(tmp_path):
+    run(4, out=tmp_path)
+    start_from(trained_file(tmp_path, 4), toy(), Launch())
+    another_end(trained_file(tmp_path, 4))
+    with pytest.raises(CtxextError, match=r"step-4.* cannot be read: .*those that were saved"):
+        start_from(trained_file(tmp_path, 4), toy(), Launch())
+
+
+def test_what_is_not_finite_is_not_saved(tmp_path):
+    run(2, out=tmp_path)
+    model = toy()
+    model[0].bias.data[3] = float("nan")
+    with pytest.raises(CtxextError, match=r"step 3 is not saved: 0\.bias holds numbers that"):
+        save_state(
+            tmp_path, RunState(3, 0, RECIPE, "data"), model, torch.optim.AdamW(model.parameters())
+        )
+    assert saved_steps(tmp_path) == [1, 2]
 
 
 def test_numbers_that_do_not_fit_the_recipe(tmp_path):

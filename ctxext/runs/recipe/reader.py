@@ -54,12 +54,21 @@ class _Loader(yaml.SafeLoader):
         return mapping
 
 
-# YAML 1.1 reads 1e-4 as a string, because it has no dot. Everybody means the number.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+# YAML 1.1 reads 010 as 8, 1:30 as 90 and 1e-4, which has no dot, as text. Everybody means decimal
+# numbers; any other way to write one is left a word, which is refused where a number has to be.
+_NUMBERS = {
+    "tag:yaml.org,2002:int": r"[-+]?(0|[1-9][0-9]*)",
+    "tag:yaml.org,2002:float": (
+        r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+    ),
+}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, words) for tag, words in known if tag not in _NUMBERS]
+    for first, known in _Loader.yaml_implicit_resolvers.items()
+}
+for _tag, _written in _NUMBERS.items():  # whole numbers first: a float may have no dot here
+    _Loader.add_implicit_resolver(_tag, re.compile(f"^({_written})$"), list("-+.0123456789"))
 
 
 @about_its_path

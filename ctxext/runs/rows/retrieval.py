@@ -1,9 +1,10 @@
 """Retrieval: cells of length x depth, how far a task is solved, and whether the middle is lost."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
+from ctxext.runs.checked import Broken
 from ctxext.runs.fields import MOST_TOKENS, bounded, only_with
 from ctxext.runs.rows.row import SHA256, Document, Failed, Row, Word
 
@@ -153,3 +154,34 @@ class RetrievalResult(Document):
     tokenizer: str | None = None
     output_dir: str | None = None
     warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Self:
+        document = super().from_dict(values)
+        answered: dict[tuple[str, str], set[int]] = {}
+        for row in document.results:
+            answered.setdefault((row.model, row.task), set()).add(row.length)
+        for reach in document.effective:
+            lengths = [each.length for each in reach.by_length]
+            _check_answered("effective", reach, lengths, answered)
+        for middle in document.middle:
+            _check_answered("middle", middle, [middle.length], answered)
+        return document
+
+
+def _check_answered(
+    key: str,
+    row: EffectiveRow | MiddleRow,
+    lengths: Sequence[int],
+    answered: Mapping[tuple[str, str], Collection[int]],
+) -> None:
+    """Check that the answers that a row sums up are there.
+
+    Raises:
+        Broken: they are not.
+    """
+    known = answered.get((row.model, row.task))
+    if known is None:
+        raise Broken(f"{key}: {row.model} has no results for the task {row.task}")
+    if missing := [length for length in lengths if length not in known]:
+        raise Broken(f"{key}: {row.model} has no results for {row.task} at length {missing[0]}")

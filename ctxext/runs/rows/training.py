@@ -131,7 +131,8 @@ class RunState(Row):
         ranks: processes that wrote this.
         recent_losses: of the last steps that were not left out (`guard.harm`).
         skipped: steps left out in a row, up to this one.
-        tensors: hash of the outline of what is saved beside it.
+        trained_sha256, optimizer_sha256: hashes of the tensors that are saved beside it.
+        tensors: hash of their names, types and shapes, of versions that wrote no other.
     """
 
     step: int
@@ -143,3 +144,5 @@ class RunState(Row):
     recent_losses: tuple[float, ...] = bounded((), most=1e308)
     skipped: int = 0
     tensors: str | None = bounded(None, matches=SHA256)
+    trained_sha256: str | None = bounded(None, matches=SHA256)
+    optimizer_sha256: str | None = bounded(None, matches=SHA256)

@@ -32,12 +32,14 @@ from ctxext.training.parallel.sharding import share_of, whole
 from ctxext.training.run.state_check import (
     RNG,
     check_counts,
+    check_finite,
     check_optimizer,
     check_trained,
     outline,
     read_numbers,
     read_tensors,
     rng_name,
+    write_tensors,
 )
 
 _KEPT = 2
@@ -82,7 +84,8 @@ def save_state(
             this one alone.
 
     Raises:
-        CtxextError: the disk is full; the checkpoints before are as they were.
+        CtxextError: the disk is full, or the state is not finite; the checkpoints before are as
+            they were.
     """
     launch = launch or Launch()
     randomness = launch.gather(own_randomness())
@@ -112,18 +115,24 @@ def _write(
     moments: Mapping[str, torch.Tensor],
     randomness: Sequence[Randomness],
 ) -> Path:
-    from safetensors.torch import save_file
-
     root = out / "checkpoints"
     final = root / f"step-{state.step}"
     way_out = "free some space; --resume goes on from the checkpoint before"
+    try:
+        check_finite(trained, moments)
+    except Broken as error:
+        raise CtxextError(
+            f"step {state.step} is not saved: {error}", "begin again with a lower --lr"
+        ) from error
     with beside(final, way_out=way_out) as staging:
-        save_file(trained, staging / _TRAINED)
         kept = dict(moments)
         for rank, states in enumerate(randomness):
             kept |= {rng_name(rank, device): value for device, value in states.items()}
-        save_file(kept, staging / _OPTIMIZER)
-        whole_state = replace(state, tensors=outline(trained, kept))
+        whole_state = replace(
+            state,
+            trained_sha256=write_tensors(trained, staging / _TRAINED),
+            optimizer_sha256=write_tensors(kept, staging / _OPTIMIZER),
+        )
         text = json.dumps(whole_state.to_dict(), indent=2) + "\n"
         (staging / _STATE).write_text(text, encoding="utf-8")
     saved = saved_steps(out)
@@ -149,13 +158,11 @@ def save_best(out: Path, model: nn.Module, launch: Launch, step: int) -> None:
     Raises:
         CtxextError: the disk is full; what was best before is as it was.
     """
-    from safetensors.torch import save_file
-
     trained = whole_trained(model, keep=launch.main)
 
     def write() -> None:
         with beside(best_file(out).parent) as staging:
-            save_file(trained, staging / _TRAINED, {_STEP_KEY: str(step)})
+            write_tensors(trained, staging / _TRAINED, **{_STEP_KEY: str(step)})
 
     launch.on_main(write)
 
@@ -217,6 +224,7 @@ def start_from(
         try:
             box.update(read_tensors(file))
             check_trained(box, model)
+            check_finite(box, {})
         except Broken as error:
             where = "/".join(file.parts[-4:-1])
             raise CtxextError(
@@ -267,15 +275,18 @@ def read_state(
             if train is not None:
                 check_counts(state, train)
             check_same_run(state, recipe, data_sha256)
-            trained, kept = read_tensors(folder / _TRAINED), read_tensors(folder / _OPTIMIZER)
+            trained = read_tensors(folder / _TRAINED, state.trained_sha256)
+            kept = read_tensors(folder / _OPTIMIZER, state.optimizer_sha256)
             check_trained(trained, model)
             check_optimizer(kept, model, state)
+            check_finite(trained, kept)
             if state.tensors not in (None, outline(trained, kept)):
                 raise Broken("its tensors are not those that were saved")
         except Broken as error:
             problems.append(f"step-{step}: {error}")
             continue
-        return Saved(replace(state, tensors=None), trained, kept, tuple(problems))
+        bare = replace(state, tensors=None, trained_sha256=None, optimizer_sha256=None)
+        return Saved(bare, trained, kept, tuple(problems))
     if problems:
         raise CtxextError(
             f"--resume: every checkpoint in {out} is damaged ({problems[0]})",

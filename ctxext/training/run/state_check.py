@@ -18,6 +18,7 @@ from ctxext.training.model.lora import trained_tensors
 Tensors = Mapping[str, torch.Tensor]
 
 RNG = "rng."
+_SHA256 = "sha256"  # of the metadata of a file
 _MOMENTS = {"step", "exp_avg", "exp_avg_sq"}  # AdamW's
 _CUDA_STATE = 16  # bytes of a GPU's generator
 
@@ -62,24 +63,66 @@ def outline(*files: Tensors) -> str:
     return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
 
 
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+def contents(tensors: Tensors) -> str:
+    """Hash all tensors, their bytes too: this tells whether one was changed."""
+    digest = hashlib.sha256(outline(tensors).encode())
+    for _, tensor in sorted(tensors.items()):
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def write_tensors(tensors: dict[str, torch.Tensor], path: Path, **metadata: str) -> str:
+    """Write a safetensors file that holds the hash of its contents, and return the hash."""
+    from safetensors.torch import save_file
+
+    sha256 = contents(tensors)
+    save_file(tensors, path, {_SHA256: sha256, **metadata})
+    return sha256
+
+
+def read_tensors(path: Path, sha256: str | None = None) -> dict[str, torch.Tensor]:
     """Read all tensors of a safetensors file.
+
+    Args:
+        sha256: the hash that its contents have to have; None = what it says itself, if it does.
 
     Raises:
         Broken: it is missing, no regular file, or damaged.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     if not path.is_file():  # a pipe would be waited for without end
         raise Broken(f"{path.name} is missing")
     try:
-        tensors: dict[str, torch.Tensor] = load_file(path)
+        with safe_open(path, "pt") as file:
+            names = file.keys()
+            tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in names}
+            sha256 = sha256 or (file.metadata() or {}).get(_SHA256)
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         # The last four: types and shapes that safetensors takes and torch does not.
         words = printable_text(f"{error}".split("\n")[0])[:200]
         raise Broken(f"{path.name} is damaged: {words}") from error
+    if sha256 not in (None, contents(tensors)):
+        raise Broken(f"the tensors of {path.name} are not those that were saved")
     return tensors
+
+
+def check_finite(trained: Tensors, kept: Tensors) -> None:
+    """Check that no number of what is trained, or of its moments, is NaN, infinite or impossible.
+
+    Raises:
+        Broken: one is.
+    """
+    for name, tensor in (*trained.items(), *kept.items()):
+        if name.startswith(RNG) or not tensor.numel() or tensor.is_complex():
+            continue
+        low, high = (float(end) for end in tensor.aminmax())  # NaN is both
+        key, _, owner = name.partition("|")
+        called = f"{key} of {owner}" if owner else name
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise Broken(f"{printable_text(called)[:200]} holds numbers that are not finite")
+        if key == "exp_avg_sq" and low < 0:
+            raise Broken(f"{printable_text(called)[:200]} holds numbers below 0, and has squares")
 
 
 def check_trained(trained: Tensors, model: nn.Module) -> None:

@@ -98,7 +98,11 @@ def test_killed_with_shares_and_resumed_alone(tmp_path, bases, one, what):
         os.kill(pid, signal.SIGKILL)
     process.communicate(timeout=600)
     assert not (out / "merged").exists()
-    ended = run_ctxext(*bases[what], PASSES, 2, "-o", out, "--resume", timeout=600)
+    refused = run_ctxext(*bases[what], PASSES, 2, "-o", out, "--resume", timeout=600)
+    assert refused.returncode == 2
+    assert "or give --shard 1" in refused.stderr
+    alone = ["--shard", 1, "--resume"]
+    ended = run_ctxext(*bases[what], PASSES, 2, "-o", out, *alone, timeout=600)
     assert ended.returncode == 0, ended.stderr
     assert "the run had 2 processes and goes on with 1" in ended.stderr
     same_run(out, one(what))

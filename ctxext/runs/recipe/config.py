@@ -245,13 +245,14 @@ class ParallelConfig:
         Raises:
             BadInput: they cannot; each number is named.
         """
+        flags = {"context": "--context-parallel", "shard": "--shard"}
         for name, size in (("context", self.context), ("shard", self.shard)):
             if ranks % size:
                 raise BadInput(
                     f"parallel.{name} is {size} and {ranks} processes were started, which is no "
                     "multiple of it",
                     f"start {size} processes, or a multiple: torchrun --nproc_per_node {size} "
-                    "-m ctxext finetune ...",
+                    f"-m ctxext finetune ...; or give {flags[name]} 1",
                 )
         unit = 2 * self.context  # a rank holds two chunks of each row
         if self.context > 1 and seq_length % unit:

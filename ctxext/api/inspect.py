@@ -26,7 +26,7 @@ from ctxext.checkpoints.live.probe import Probe, probe as ask_a_random_model
 from ctxext.checkpoints.live.tokenizer import TOKENIZER, missing_tokenizer
 from ctxext.checkpoints.opened import Opened, open_checkpoint
 from ctxext.checkpoints.provenance import read_record
-from ctxext.checkpoints.weights.carry import TOKENIZER_CONFIG, fixed_lengths
+from ctxext.checkpoints.weights.carry import TOKENIZER_CONFIG, fixed_lengths, padded_to
 from ctxext.checkpoints.weights.files import Weights, read_weights, tied_head
 from ctxext.checkpoints.weights.parted_head import has_parted_head, parted_note
 from ctxext.checkpoints.weights.safetensors_file import dtype_bytes, printable
@@ -373,15 +373,16 @@ def _cut_suspicion(folder: Path, window: int) -> list[str]:
     path = folder / TOKENIZER
     if not path.exists():
         return []
-    cut, padded = fixed_lengths(read_json_object(path)[0])
+    tokenizer = read_json_object(path)[0]
+    cut, _ = fixed_lengths(tokenizer)
     doubts = []
     if cut is not None and cut <= window:
         doubts.append(
             f"{TOKENIZER} cuts every text at {cut} tokens (truncation), in readers that use it "
             "as it is; extend lifts it to the target"
         )
-    if padded is not None:
-        doubts.append(f"{TOKENIZER} pads every text to {padded} tokens (padding)")
+    if (padded := padded_to(tokenizer)) is not None:
+        doubts.append(f"{TOKENIZER} pads every text to {padded} (padding)")
     return doubts
 
 

@@ -298,14 +298,11 @@ def default_lengths(checkpoints: Sequence[Opened]) -> list[int]:
     Raises:
         BadInput: a checkpoint states no window.
     """
-    for each in checkpoints:
-        if each.position.stated_window is None:
-            raise BadInput(
-                f"{each.source.name}/{CONFIG} states no window to measure up to",
-                "say how far: --lengths, e.g. --lengths 1k,2k,4k",
-            )
-    window = checkpoints[0].position.window.original
-    claimed = max(each.position.window.current for each in checkpoints)
+    try:
+        windows = [each.position.window for each in checkpoints]
+    except BadInput as error:
+        raise BadInput(str(error), "say how far: --lengths, e.g. --lengths 1k,2k,4k") from error
+    window, claimed = windows[0].original, max(each.current for each in windows)
     lengths = [window // 4, window // 2, window]
     while lengths[-1] * 2 <= claimed:
         lengths.append(lengths[-1] * 2)

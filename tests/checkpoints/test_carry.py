@@ -136,6 +136,24 @@ def test_a_tokenizer_that_cuts_every_text_is_lifted_and_named(tmp_path):
     assert any("pads every text to 64 tokens" in w for w in said)
 
 
+def test_padding_to_a_multiple_is_named(tmp_path):
+    from tokenizers import Tokenizer
+
+    base = build_tiny(tmp_path / "base")
+    with_lengths(base, padded=64)
+    path = base / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["padding"] |= {"strategy": "BatchLongest", "pad_to_multiple_of": 256}
+    path.write_text(json.dumps(tokenizer))
+    assert len(Tokenizer.from_file(str(path)).encode("a" * 300).ids) == 512
+    done = extend(str(base), target=1024, output_dir=tmp_path / "out")
+    for warnings in (done.warnings, inspect(str(base)).warnings):
+        assert any("pads every text to a multiple of 256 tokens" in w for w in warnings)
+    tokenizer["padding"]["pad_to_multiple_of"] = 1
+    path.write_text(json.dumps(tokenizer))
+    assert not any("pads every text" in w for w in inspect(str(base)).warnings)
+
+
 def test_a_longer_cut_stays(tmp_path):
     base = build_tiny(tmp_path / "base")
     with_lengths(base, cut=4096)

@@ -45,7 +45,7 @@ def test_its_perplexity_is_the_models_own(tmp_path, mamba, book):
         loss = AutoModelForCausalLM.from_pretrained(mamba)(input_ids=ids, labels=ids).loss
     assert rows[300]["nll"] == pytest.approx(float(loss), rel=1e-5)
     assert math.isfinite(rows[64]["nll"])
-    refused(run_ctxext("eval-ppl", mamba, "--data", text), 2, "states no window", "--lengths")
+    refused(run_ctxext("eval-ppl", mamba, "--data", text), 2, "window is unknown", "--lengths")
 
 
 def test_its_retrieval_is_measured_where_lengths_are_given(mamba):
@@ -53,7 +53,7 @@ def test_its_retrieval_is_measured_where_lengths_are_given(mamba):
     done = run_ctxext("eval-retrieval", mamba, *asked, "--lengths", 64, "--json")
     accepted(done, "states no window")
     assert json.loads(done.stdout)["window"] is None
-    refused(run_ctxext("eval-retrieval", mamba, *asked), 2, "states no window", "--lengths")
+    refused(run_ctxext("eval-retrieval", mamba, *asked), 2, "window is unknown", "--lengths")
 
 
 def test_it_is_trained_on_rows_of_the_length_that_is_said(tmp_path, mamba, book):

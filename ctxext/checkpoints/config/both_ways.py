@@ -21,13 +21,18 @@ _FLAG: Final = "use_bidirectional_attention"
 
 
 def looks_both_ways(
-    file: Mapping[str, Any], config: Mapping[str, Any], model_type: str, where: str
+    file: Mapping[str, Any],
+    config: Mapping[str, Any],
+    model_type: str,
+    where: str,
+    doubts: list[BadInput],
 ) -> BadInput | None:
     """Say that a model is an encoder; None = it decodes.
 
     Args:
         file: the whole config.json.
         config: what of it describes the decoder.
+        doubts: gets it too.
     """
     key, value = _DECODES.get(model_type, ("", None))
     if key and config.get(key) != value:
@@ -40,10 +45,13 @@ def looks_both_ways(
         reason = f"does not say {PART}.{_FLAG} false"
     else:
         return None
-    return BadInput(
-        f"{where} {reason}, so this {model_type} looks both ways: it is an encoder",
-        "ctxext extends decoders",
+    doubts.append(
+        BadInput(
+            f"{where} {reason}, so this {model_type} looks both ways: it is an encoder",
+            "ctxext extends decoders",
+        )
     )
+    return doubts[-1]
 
 
 def _by_its_whole(file: Mapping[str, Any], config: Mapping[str, Any], model_type: str) -> bool:

@@ -151,17 +151,15 @@ def detect(
             encoding = "partial-rope"
     else:
         window = _of_length(config, window, original_length, origin, where, warnings)
-    both_ways = looks_both_ways(file, config, model_type, where)
-    doubts += [both_ways] if both_ways else []
+    both = looks_both_ways(file, config, model_type, where, doubts)
     layers = read_layers(config, model_type, encoding, count, where, warnings)
     dtype = config.get("dtype", config.get("torch_dtype"))
     return Position(
         model_type=model_type, architecture=_architecture(file), encoding=encoding,
-        stated_window=window, rope=rope, layers=layers, kv_heads=heads.kv_heads,
+        stated_window=window, rope=rope, layers=layers, kv_heads=heads.kv_heads, both_ways=both,
         head_dim=heads.head_dim, kept=heads.kept, dtype=dtype if isinstance(dtype, str) else None,
         warnings=tuple(dict.fromkeys([*warnings, *map(str, doubts)])), doubts=tuple(doubts),
         part=part, spec=rope.spec if rope else _spec(config, model_type, encoding, window, where),
-        both_ways=both_ways,
     )  # fmt: skip
 
 

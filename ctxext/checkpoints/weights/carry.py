@@ -194,11 +194,9 @@ def _patch_cut(source: Path, folder: Path, target: int, warnings: list[str]) -> 
         return {}
     tokenizer, doubled = read_json_object(source / TOKENIZER)
     warnings += doubled
-    cut, padded = fixed_lengths(tokenizer)
-    if padded is not None:
-        warnings.append(
-            f"{TOKENIZER} pads every text to {padded} tokens (padding), and was left so"
-        )
+    cut, _ = fixed_lengths(tokenizer)
+    if (padded := padded_to(tokenizer)) is not None:
+        warnings.append(f"{TOKENIZER} pads every text to {padded} (padding), and was left so")
     if cut is None or cut >= target:
         return {}
     truncation = {**tokenizer["truncation"], "max_length": target}
@@ -216,6 +214,16 @@ def fixed_lengths(tokenizer: Mapping[str, Any]) -> tuple[int | None, int | None]
     strategy = padding.get("strategy") if isinstance(padding, dict) else None
     padded = strategy.get("Fixed") if isinstance(strategy, dict) else None
     return _length(cut), _length(padded)
+
+
+def padded_to(tokenizer: Mapping[str, Any]) -> str | None:
+    """Say what a tokenizer.json pads every text to: `64 tokens`, or a multiple of so many."""
+    _, fixed = fixed_lengths(tokenizer)
+    padding = tokenizer.get("padding")
+    step = _length(padding.get("pad_to_multiple_of")) if isinstance(padding, dict) else None
+    if fixed is not None:
+        return f"{fixed} tokens"
+    return f"a multiple of {step} tokens" if step is not None and step > 1 else None
 
 
 def _length(value: object) -> int | None:

@@ -19,6 +19,8 @@ _READINGS: Final[Mapping[str, tuple[str, str]]] = {
     "refused": ("refuses", "does not know {rope_type} scaling, and stops"),
 }
 _RIGHT: Final = ("ok", "needs version")
+# An engine that passes over a key computes with this.
+_DEFAULTS: Final = {"beta_fast": 32.0, "beta_slow": 1.0}
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Written:
 
     Attributes:
         rope_type: of the block.
-        keys: the others that the block has.
+        keys: the others that the block has, those at their defaults aside.
         attention_factor: that the block says; None where it says none.
         top_keys: keys at the top of the config that do a part of the work.
         model_type: the family; some read a rope_type since a later release than others.
@@ -50,7 +52,10 @@ class Written:
         block, decoder = rope.block, stated_part(config, position.part)
         return cls(
             rope_type=block.rope_type,
-            keys=[*block.numbers, *([] if block.truncate else ["truncate"])],
+            keys=[
+                *(key for key, value in block.numbers.items() if value != _DEFAULTS.get(key)),
+                *([] if block.truncate else ["truncate"]),
+            ],
             attention_factor=block.numbers.get("attention_factor"),
             top_keys=[key for key in top_keys() if decoder.get(key) is not None],
             model_type=position.model_type,

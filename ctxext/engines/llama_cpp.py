@@ -8,7 +8,12 @@ ENGINE = Engine(
     source="ggml-org/llama.cpp: conversion/base.py, conversion/llama.py, src/llama-context.cpp",
     # GGUF has no word for dynamic; the factors of longrope are written for Phi-3 and MiniCPM alone.
     readings={"dynamic": "lost", "longrope": "ignored"},
-    ignored_keys={"attention_factor": "", "beta_fast": "", "beta_slow": "", "truncate": ""},
+    ignored_keys={
+        "attention_factor": "",
+        "beta_fast": "older",
+        "beta_slow": "older",
+        "truncate": "",
+    },
     window_flag="-c",
     serve="python convert_hf_to_gguf.py {repo} --outfile model.gguf && "
     "llama-server -m model.gguf -c {target}",

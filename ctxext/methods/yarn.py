@@ -49,7 +49,7 @@ def keep_yarn(scaling: Scaling, spec: RopeSpec, target: int) -> dict[str, Value]
     numbers = scaling.numbers
     kept: dict[str, Value] = {} if scaling.truncate else {"truncate": False}
     fast, slow = numbers.get("beta_fast") or 32.0, numbers.get("beta_slow") or 1.0
-    if fast > slow and (fast, slow) != (32.0, 1.0):
+    if (fast, slow) != (32.0, 1.0):
         kept |= {"beta_fast": fast, "beta_slow": slow}
     if "critical_pair" in scaling.given:
         kept.pop("beta_slow", None)
@@ -97,7 +97,8 @@ def yarn(
     Args:
         spec: d = `rotary_dim`; original window in tokens = `original_max_position_embeddings`.
         target: window to reach, tokens; s = target / original >= 1 (the caller has checked).
-        beta_fast, beta_slow: full turns in the original window, beta_fast > beta_slow > 0.
+        beta_fast, beta_slow: full turns in the original window, beta_fast >= beta_slow > 0; where
+            they are equal (Kimi-K2: 1 and 1) the ramp lies between two neighbouring pairs.
         critical_pair: the first pair that is slowed by all of s, in place of `beta_slow`, and
             written as the `beta_slow` that it turns. LongRoPE2 (arXiv:2502.20082) found that it
             comes earlier than theory says, and that YaRN gains by it.
@@ -118,8 +119,10 @@ def yarn(
         if beta_slow != _BETAS["beta_slow"]:
             raise BadInput("yarn takes beta_slow or critical_pair, which says the same of a pair")
         beta_slow = _turns_of(spec, critical_pair)
-    if not beta_fast > beta_slow > 0:
-        raise BadInput(f"YaRN needs beta_fast > beta_slow > 0, and got {beta_fast} and {beta_slow}")
+    if not beta_fast >= beta_slow > 0:
+        raise BadInput(
+            f"YaRN needs beta_fast >= beta_slow > 0, and got {beta_fast} and {beta_slow}"
+        )
     window = spec.original_max_position_embeddings
     factor = target / window
     attention, said = _attention(factor, attention_factor, mscale, mscale_all_dim)

@@ -330,6 +330,19 @@ LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_fr
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
 
 
+def test_equal_betas_of_a_yarn_checkpoint_are_kept(tmp_path, tiny_llama):
+    """Kimi-K2's block has 1 and 1: the ramp lies between two neighbouring pairs."""
+    block = YARN | {"beta_fast": 1.0, "beta_slow": 1.0}
+    base = scaled(tmp_path / "base", tiny_llama, block, max_position_embeddings=512)
+    with pytest.raises(BadInput, match="nothing was extended"):
+        extend(base, method="yarn", target=512, dry_run=True)
+    longer = extend(base, method="yarn", target=1024, output_dir=tmp_path / "out", check=True)
+    assert longer.checked_relative_difference < 1e-6  # to transformers' own frequencies
+    written = config_of(tmp_path / "out")["rope_scaling"]
+    assert (written["beta_fast"], written["factor"]) == (1.0, 8.0)
+    assert "beta_slow" not in written  # 1 is what every reader takes
+
+
 @pytest.mark.parametrize("trained", [8.0, 32.0])
 def test_the_trained_factor_of_llama3_stays_up_to_its_window_and_grows_beyond(
     tmp_path, tiny_llama, trained

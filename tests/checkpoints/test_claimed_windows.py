@@ -123,6 +123,13 @@ def test_lengths_that_contradict_each_other_are_named_without_a_rope_too(changes
     assert words in done.stderr
 
 
+def test_what_the_user_knows_is_not_called_assumed():
+    config = LLAMA | {"rope_scaling": {"type": "linear", "factor": 2.0}}
+    position = detect(config, where="config.json", original_length=2048)
+    assert position.window.original == 2048
+    assert "assumed" not in " ".join(position.warnings)
+
+
 def test_a_file_that_says_one_thing_is_read_without_a_word():
     assert windows({**YARN, ORIGINAL: 4096}, max_position_embeddings=16384)[2] == ""
     assert windows(max_sequence_length=4096, model_max_length=10**30)[2] == ""

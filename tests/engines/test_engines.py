@@ -54,7 +54,9 @@ def test_what_was_read_in_their_sources():
         ("TGI", "linear"), ("llama.cpp", "dynamic"), ("Ollama", "dynamic"), ("TGI", "resonance"),
         *lists, *attention, *((engine, "dual-chunk") for engine in chunks),
     }  # fmt: skip
-    assert verdicts("refuses") == {("ExLlamaV3", "dynamic")}
+    assert verdicts("refuses") == {
+        (engine, "dynamic") for engine in ("ExLlamaV3", "MLX", "TensorRT-LLM")
+    }
     assert verdicts("needs version") == {
         ("vLLM", "dual-chunk"), ("transformers", "yarn"), ("transformers", "longrope"),
         *(("transformers", method) for method in PAIRS),
@@ -107,7 +109,7 @@ def test_notes_join_engines_that_err_alike():
     ]
     assert engine_notes("yarn", {"rope_type": "yarn", "factor": 4.0}, 8192) == []
     (note,) = engine_notes("yarn", {"beta_fast": 16.0}, 8192)
-    assert note == "beta_fast is ignored by llama.cpp and TGI"
+    assert note == "beta_fast is ignored by older llama.cpp, older Ollama and TGI"
     assert "older vLLM, SGLang" in engine_notes("yarn", {"attention_factor": 1.0}, 8192)[0]
     assert engine_notes("of another version", {}, 8192) == []
 

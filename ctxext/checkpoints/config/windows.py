@@ -182,11 +182,12 @@ def read_windows(
                 f"{where}: {_ORIGINAL} {stated} is larger than max_position_embeddings {tokens}"
             )
         )
+    assumed = warnings if original_length is None else []  # what the user knows is not assumed
     match rope_type_facts(block.rope_type).window:
         case "factor-of-original" | "stated":
-            window = _of_stated(block, said, where, warnings)
+            window = _of_stated(block, said, where, assumed)
         case "raised-or-not":
-            window = _of_linear(config, block, said, origin, where, warnings)
+            window = _of_linear(config, block, said, origin, where, assumed)
         case "kept":
             window = _of_dynamic(block, said, where, warnings)
         case _:

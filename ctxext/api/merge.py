@@ -1,5 +1,6 @@
 """`ctxext merge`: an adapter and the checkpoint it was trained on become one checkpoint."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,7 @@ def merge(
         Path(output_dir), overwrite=overwrite, inputs=(opened.source.folder, Path(adapter))
     )
     loaded = for_family(loaded, opened.position.model_type)
+    _refuse_twice(loaded, opened)
     warnings = _check_rope(loaded, opened)
     if base is not None and not _names(loaded.base_name, base, opened):
         shown = masked(printable(str(loaded.base_name)))
@@ -217,9 +219,6 @@ def _names(name: str | None, base: str, opened: Opened) -> bool:
     """Tell whether an adapter means this base: by its name, or that of what it was extended from.
 
     Where a recipe's section `extend` made the base, the adapter names the checkpoint before.
-
-    Raises:
-        BadInput: the base is what it names, with an adapter merged in already.
     """
     if name is None or name in (base, opened.source.name, f"./{opened.source.name}"):
         return True
@@ -229,13 +228,23 @@ def _names(name: str | None, base: str, opened: Opened) -> bool:
     before = made.base.id if made.base else None
     if before is None or before not in (name, Path(name).name):
         return False
-    if made.kind == "merge":
+    return made.kind != "merge"
+
+
+def _refuse_twice(adapter: Adapter, base: Opened) -> None:
+    """Refuse a base into which the same adapter was merged already, as its record tells.
+
+    Raises:
+        BadInput: what was trained would be added once more.
+    """
+    made = read_record(base.source.folder) or RunRecord()
+    merged = made.document.get("adapter")
+    if isinstance(merged, Mapping) and merged.get("sha256") == _sha256(adapter.file):
+        before = made.base.id if made.base else "its base"
         raise BadInput(
-            f"{opened.source.name} is {before} with an adapter merged in already, and this adapter "
-            f"was trained on {before}",
-            "give that with --base: what was trained would be added to other weights, or twice",
+            f"{base.source.name} has this adapter merged in already",
+            f"give the checkpoint that it was trained on with --base: {before}",
         )
-    return True
 
 
 def _check_rope(adapter: Adapter, base: Opened) -> list[str]:
@@ -260,8 +269,14 @@ def _targets(names: str | list[str]) -> list[str]:
     return [names] if isinstance(names, str) else sorted(names)
 
 
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def _adapter_record(adapter: Adapter) -> dict[str, Any]:
     return {
+        "sha256": _sha256(adapter.file),
         "rank": adapter.config.get("r"),
         "alpha": adapter.config.get("lora_alpha"),
         "targets": _targets(adapter.config.get("target_modules") or []),

@@ -7,20 +7,19 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Final
 
-ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from ctxext.machine.signals import ending_signals
 
 
 def end_on_signals() -> None:
     """Let a signal end the process with its exit code, without a traceback."""
-    for number in ENDING:
+    for number in ending_signals():
         signal.signal(number, _end)
 
 
 def pass_over_signals() -> None:
     """Let no signal change the exit code any more: Python is being taken down."""
-    for number in ENDING:
+    for number in ending_signals():
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -12,12 +12,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ctxext.cli._ended import ENDING, end_on_signals, pass_over_signals
+from ctxext.cli._ended import end_on_signals, pass_over_signals
 from ctxext.cli._help import Command, Group
 from ctxext.cli._output import abandon, say_error
 from ctxext.cli._stopped import Stopped
 from ctxext.errors import BadInput, CtxextError
 from ctxext.machine.launch import environment_rank
+from ctxext.machine.signals import ending_signals
 
 LOOK, EXTEND, EVALUATE, RELEASE, LEARN = "Look", "Extend", "Evaluate", "Release", "Learn"
 _PANELS = {
@@ -105,7 +106,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # an encoding without some letter is no failure
             stream.reconfigure(errors="backslashreplace")
-    for number in ENDING:
+    for number in ending_signals():
         signal.signal(number, _stop)  # KeyboardInterrupt would end in Typer, without a word
     atexit.register(pass_over_signals)  # registered first, it is called last
     try:
@@ -139,7 +140,7 @@ def _let_gpu_memory_grow() -> None:
 
 def _let_rank_0_speak() -> None:
     """Wait: a launcher ends all processes when one has failed, so a silent one is not the first."""
-    for number in ENDING:
+    for number in ending_signals():
         signal.signal(number, signal.SIG_DFL)
     time.sleep(_PATIENCE)
 

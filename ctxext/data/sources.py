@@ -18,6 +18,7 @@ from ctxext.checkpoints.weights.safetensors_file import printable
 from ctxext.data.builtin import python_files, python_sources, with_repeats
 from ctxext.data.xz import open_xz
 from ctxext.errors import BadInput, about, first_line, shown
+from ctxext.lengths import counted
 
 _SUFFIXES = (".txt", ".jsonl", ".parquet")
 _PACKED = (".gz", ".xz")
@@ -97,6 +98,11 @@ class Source:
                 self._digest.update(piece.text.encode("utf-8", errors="surrogatepass"))
                 yield piece
         if not has_text:
+            if self.empty:
+                raise BadInput(
+                    f"--data {self.name} holds no text: every row holds null there",
+                    "name another field with --field",
+                )
             raise BadInput(f"--data {self.name} holds no text")
 
     def check(self) -> None:
@@ -187,7 +193,7 @@ class Source:
             where = f"--data {path.name}, line {number},"
             try:
                 # As floats: a whole number may have more digits than Python reads.
-                row = json.loads(self._utf8(line.removeprefix(codecs.BOM_UTF8)), parse_int=float)
+                row = json.loads(self._utf8(line.removeprefix(codecs.BOM_UTF8)), parse_int=_whole)
             except RecursionError as error:
                 raise BadInput(
                     f"{where} holds lists or objects nested too deep to be read",
@@ -304,10 +310,20 @@ def _check_width(start: bytes, path: Path) -> None:
             )
 
 
+def _whole(digits: str) -> float:
+    """Read a whole number of a row; one of thousands of digits, which Python refuses, roughly."""
+    return int(digits) if len(digits) < 4000 else float(digits)
+
+
 def what_was_lost(called: str, replaced: int, empty: int) -> list[str]:
     """Make a warning for bytes of a text that were not UTF-8, and for rows without a text."""
-    lost = {"bytes were not UTF-8": replaced, "rows hold null and no text, and are left out": empty}
-    return [f"--data {called}: {count} {words}" for words, count in lost.items() if count]
+    lost = []
+    if replaced:
+        lost.append(f"{counted(replaced, 'byte')} {'was' if replaced == 1 else 'were'} not UTF-8")
+    if empty:
+        holds, left = ("holds", "is") if empty == 1 else ("hold", "are")
+        lost.append(f"{counted(empty, 'row')} {holds} null and no text, and {left} left out")
+    return [f"--data {called}: {words}" for words in lost]
 
 
 def _whole_characters(block: bytes) -> int:

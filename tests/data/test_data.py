@@ -117,6 +117,10 @@ def test_rows_that_hold_null_are_left_out_and_counted(tmp_path):
         source = Source(str(tmp_path / name))
         assert [p.text for p in source.pieces()] == ["words"]
         assert source.empty == 2
+    (tmp_path / "none.jsonl").write_text('{"text": null}\n' * 2)
+    with pytest.raises(BadInput, match="every row holds null") as refusal:
+        list(Source(str(tmp_path / "none.jsonl")).pieces())
+    assert "--field" in refusal.value.hint
 
 
 @pytest.mark.parametrize(

@@ -20,20 +20,19 @@ def test_a_base_that_is_a_url(tmp_path, tiny_llama):
     assert json.loads(done.stdout)["merged_tensors"] == 1
 
 
-def test_an_adapter_is_not_merged_twice(tmp_path, tiny_llama):
-    adapter, once = adapter_in(tmp_path / "adapter"), tmp_path / "once"
-    set_base(adapter, f"./{tiny_llama.name}")
-    accepted(run_ctxext("merge", adapter, "--base", tiny_llama, "-o", once))
-    done = run_ctxext("merge", adapter, "--base", once, "-o", tmp_path / "twice")
-    refused(done, 2, f"once is {tiny_llama.name} with an adapter merged in already", "--base")
-    assert names(tmp_path) == ["adapter", "once"]
-    set_base(adapter, "./once")  # one that was trained on the merged checkpoint
-    accepted(run_ctxext("merge", adapter, "--base", once, "-o", tmp_path / "twice"))
-
-
-def set_base(adapter, name):
-    path = adapter / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": name}))
+def test_an_adapter_is_not_merged_twice(tmp_path, tiny_llama, book):
+    """Told by its bytes: every run calls what it merged `merged`, and adapters name folders so."""
+    run, other = tmp_path / "run", tmp_path / "other"
+    flags = ("--data", book, "--seq-length", 64, "--steps", 1, "--gradient-accumulation", 1)
+    accepted(run_ctxext("finetune", tiny_llama, *flags, "-o", run))
+    accepted(run_ctxext("finetune", run / "merged", *flags, "--seed", 1, "-o", other))
+    for done in (run, other):
+        merged = ("--base", done / "merged", "-o", tmp_path / "twice")
+        done = run_ctxext("merge", done / "adapter", *merged)
+        refused(done, 2, "merged has this adapter merged in already", "--base")
+    assert names(tmp_path) == ["other", "run"]
+    # What was trained on a merged checkpoint belongs on it.
+    accepted(run_ctxext("merge", other / "adapter", "--base", run / "merged", "-o", tmp_path / "m"))
 
 
 def test_a_tokenizer_that_an_adapter_brings_is_named(tmp_path, tiny_llama):

@@ -7,7 +7,9 @@ import yaml
 
 from ctxext.runs.recipe.reader import find_recipe
 from support.command import run_ctxext
+from support.families import build_family
 
+HYBRIDS = ("falcon_h1", "bamba")
 LLAMA_3_8B = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096,
     "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
@@ -207,3 +209,14 @@ def test_validation_and_warm_up_are_planned(tmp_path):
     nowhere = run_ctxext("finetune", *flags, "--method", "yarn", "--dry-run")
     assert nowhere.returncode == 2
     assert "neither extend.target nor extend.factor says how far to extend" in nowhere.stderr
+
+
+@pytest.mark.parametrize("model_type", HYBRIDS)
+def test_a_class_that_derives_its_layers_is_planned_too(tmp_path, book, model_type):
+    """transformers writes their infinite limits as {"__float__": "Infinity"}."""
+    base = build_family(tmp_path / "base", model_type)
+    assert "__float__" in (base / "config.json").read_text()
+    flags = ("--data", book, "--seq-length", 64, "--steps", 2, "--dry-run", "--json")
+    done = run_ctxext("finetune", base, *flags, "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["schema"].startswith("ctxext.finetune-plan/")

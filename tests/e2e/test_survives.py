@@ -3,6 +3,7 @@
 import json
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 from ctxext.data.packing import PackedRows
 from support.checkpoints import build_tiny
 from support.command import run_ctxext, start_ctxext
-from support.runs import log_of, wait_for
+from support.runs import log_of, wait_for, wait_for_step
 from support.torchrun import start_torchrun
 
 LENGTH, STEPS = 64, 12
@@ -137,6 +138,24 @@ def test_a_damaged_checkpoint_is_said_and_passed_over(tmp_path, tiny_llama, book
     assert f"a damaged checkpoint is passed over: step-{STEPS}" in done.stderr
     assert "resumed at step 8" in done.stderr
     assert [line["loss"] for line in log_of(out)] == losses
+
+
+def test_a_hangup_is_passed_over_where_nohup_says_so(tmp_path, tiny_llama, book):
+    out = tmp_path / "run"
+    command = ["finetune", tiny_llama, "--data", book, *OPTIONS, "-o", out]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ctxext", *map(str, command)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    wait_for_step(process, out, 1)
+    process.send_signal(signal.SIGHUP)
+    _, said = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    assert len(log_of(out)) == STEPS
+    assert (out / "merged").exists()
 
 
 def test_out_of_memory_names_the_way_out(tmp_path, tiny_llama, book):

@@ -250,6 +250,7 @@ def test_nine_models_make_rows_of_maps():
     document["effective"] = [
         {**document["effective"][0], "model": name, "task": "copy"} for name in NINE
     ]
+    document["middle"] = []
     figure = retrieval_figure(RetrievalGroup.of(RetrievalResult.from_dict(json_again(document))))
     figure.draw_without_rendering()
     assert figure.get_figwidth() < 15

@@ -20,6 +20,7 @@ from ctxext.runs.numbers import whole
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+_FLOATS: Final = ("Infinity", "-Infinity", "NaN")
 # Keys that config classes take without declaring them, and that their models are made of: read from
 # the configuration and modeling files of transformers 5.23, which a test reads again.
 UNDECLARED: Final = frozenset(
@@ -82,7 +83,16 @@ def decoder_config(source: Source, *, trust_remote_code: bool = False) -> "Pretr
             )
         if model_type in FLAT and PART not in config:
             config = _in_parts(config, decoder_keys(CONFIG_MAPPING[DECODER_OF[model_type]]))
-        return _made(CONFIG_MAPPING[model_type], config)
+        return _made(CONFIG_MAPPING[model_type], _with_floats(config))
+
+
+def _with_floats(value: Any) -> Any:
+    """Read infinities as transformers writes them: {"__float__": "Infinity"} (Mamba's limits)."""
+    if isinstance(value, dict):
+        if set(value) == {"__float__"} and value["__float__"] in _FLOATS:
+            return float(value["__float__"])
+        return {key: _with_floats(item) for key, item in value.items()}
+    return [_with_floats(item) for item in value] if isinstance(value, list) else value
 
 
 def _in_parts(config: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:

@@ -31,4 +31,5 @@ def window_words(position: Position, reach: int) -> str:
         )
     sliding = sum(layer.attention == "sliding" for layer in position.layers)
     which = "every layer attends" if sliding == len(position.layers) else f"{sliding} layers attend"
+    which = "1 layer attends" if sliding == 1 < len(position.layers) else which
     return f"{which} to the last {reach} tokens only"

@@ -19,11 +19,10 @@ def other_tokenizer(adapter: Path, base: Path) -> list[str]:
     Returns:
         Of "tokens" and "chat template"; nothing where it has the same, or none.
     """
-    pairs = {
-        "tokens": (_tokens(adapter), _tokens(base)),
-        "chat template": (_template(adapter), _template(base)),
-    }
-    return [what for what, (theirs, ours) in pairs.items() if theirs not in (None, ours)]
+    tokens, template = (_tokens(adapter), _tokens(base)), (_template(adapter), _template(base))
+    other_tokens = None not in tokens and tokens[0] != tokens[1]
+    other_template = template[0] not in (None, template[1])
+    return ["tokens"] * other_tokens + ["chat template"] * other_template
 
 
 def _tokens(folder: Path) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -79,7 +80,8 @@ def _one_layer(config: Any, lora: LoraConfig, device: torch.device, dtype: torch
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):  # of a vocabulary that is gone
         setattr(small, name, None)
     if getattr(small, "layer_types", None) and not hasattr(type(small), "layer_types"):
-        small.layer_types = small.layer_types[:1]
+        with suppress(AttributeError):  # another name of what the class derives
+            small.layer_types = small.layer_types[:1]
     model = transformers.AutoModelForCausalLM.from_config(small, dtype=dtype).to(device)
     return add_adapters(model, replace(lora, train_embeddings=False), "probe").train()
 

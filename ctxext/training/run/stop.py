@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from ctxext.machine.signals import ending_signals
 from ctxext.progress import Note, unheard
 
 
@@ -49,8 +50,7 @@ def graceful_stop(*, launched: bool = False, on_note: Note = unheard) -> Iterato
             signal.signal(signum, signal.SIG_DFL)
             signal.raise_signal(signum)
 
-    wanted = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
-    before = {number: signal.signal(number, ask) for number in wanted}
+    before = {number: signal.signal(number, ask) for number in ending_signals()}
     try:
         yield request
     finally:

@@ -17,10 +17,6 @@ At one turn and more every angle was met in training; below that some never were
 ALIASED_TOKENS: Final = 2.0
 """Tokens for a turn below which a pair turns more than half a circle from one token to the next:
 it cannot be told from one that turns slowly the other way (sampling below twice the frequency)."""
-EXACT_POSITIONS: Final = 2**24
-"""Positions that float32 tells apart. From here on neighbours round to the same angle in every
-pair, however slowly it turns (in bfloat16 from 256 on, in float16 from 2048 on)."""
-
 STANDS_STILL: Final = 1e8
 """Times more slowly from which a pair counts as one that stops: configs have no word for it, and
 hold a number like 1e9 in its place."""

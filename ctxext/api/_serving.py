@@ -11,6 +11,7 @@ from ctxext.encodings.rope_types import ROPE_TYPES, rope_type_facts
 from ctxext.engines import ENGINES, Engine, before, takes_attention
 from ctxext.engines.notes import first_transformers
 from ctxext.methods import Attention, name_of_scaling, top_keys
+from ctxext.methods.yarn import DEFAULT_BETAS
 from ctxext.runs.rows.inspect import Serving
 
 _READINGS: Final[Mapping[str, tuple[str, str]]] = {
@@ -19,8 +20,6 @@ _READINGS: Final[Mapping[str, tuple[str, str]]] = {
     "refused": ("refuses", "does not know {rope_type} scaling, and stops"),
 }
 _RIGHT: Final = ("ok", "needs version")
-# An engine that passes over a key computes with this.
-_DEFAULTS: Final = {"beta_fast": 32.0, "beta_slow": 1.0}
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,8 @@ class Written:
         return cls(
             rope_type=block.rope_type,
             keys=[
-                *(key for key, value in block.numbers.items() if value != _DEFAULTS.get(key)),
+                # An engine that passes over a key computes with its default.
+                *(key for key, value in block.numbers.items() if value != DEFAULT_BETAS.get(key)),
                 *([] if block.truncate else ["truncate"]),
             ],
             attention_factor=block.numbers.get("attention_factor"),

@@ -549,31 +549,41 @@ def check_what(config: FinetuneConfig, opened: Opened, weights: Weights) -> None
 
 def _check_model(run: Run, stages: Sequence[Stage]) -> None:
     weights = check_tensors(run.opened.source, trust_remote_code=run.trust_remote_code)
-    check_targets(stages[0].config, weights)
+    check_apart(stages[0].config, weights)
 
 
-def check_targets(config: FinetuneConfig, weights: Weights) -> None:
-    """Check that `lora.targets` names matrices of the checkpoint; `add_adapters` looks closer.
+def check_apart(config: FinetuneConfig, weights: Weights) -> None:
+    """Check that adapters stand on weights that each layer has for itself.
+
+    Args:
+        weights: as `check_tensors` returns them.
 
     Raises:
-        BadInput: one is none, or several layers have it together, so that what each of them is
-            trained to cannot be merged.
+        BadInput: several layers have one together, so that what each of them is trained to cannot
+            be merged.
     """
     targets = config.lora.targets
-    if config.train.what != LORA:
-        return
-    every = targets == (ALL_LINEAR,)
-    for path in weights.shared:
+    for path in weights.shared if config.train.what == LORA else ():
         name = path.rpartition(".")[2]
         norm = "norm" in name.lower()
-        if config.lora.train_norms if norm else every or name in targets:
+        adapted = targets == (ALL_LINEAR,) or name in targets
+        if config.lora.train_norms if norm else adapted:
             raise BadInput(
                 f"{'lora.train_norms' if norm else 'lora.targets'}: several layers have the weight "
                 f"of {path} together, and what each is trained to cannot be merged into one",
                 "train every weight (--train full), or leave these out"
                 + ("" if norm else ": --lora-targets NAMES"),
             )
-    if every or targets == ATTENTION_OF_LLAMA:
+
+
+def check_targets(config: FinetuneConfig, weights: Weights) -> None:
+    """Check that `lora.targets` names matrices of the checkpoint; `add_adapters` looks closer.
+
+    Raises:
+        BadInput: one is none.
+    """
+    targets = config.lora.targets
+    if config.train.what != LORA or targets in ((ALL_LINEAR,), ATTENTION_OF_LLAMA):
         return
     paths = [
         name.removesuffix(".weight").split(".")

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ctxext.api._arguments import checked
-from ctxext.api.finetune import at_length, check_targets, check_what, short_warmups, window_of
+from ctxext.api.finetune import (
+    at_length,
+    check_apart,
+    check_targets,
+    check_what,
+    short_warmups,
+    window_of,
+)
 from ctxext.checkpoints.config.dtype import (
     DtypeName,
     DtypeWord,
@@ -386,6 +393,7 @@ def _base(
         weights = check_tensors(opened.source, trust_remote_code=trust_remote_code)
         check_mergeable(weights)
         check_targets(first, weights)
+        check_apart(first, weights)
         check_what(first, opened, weights)
         counted = weights.parameters_once(tied=tied)
     return Base(shape, counted, tied, width)

@@ -1,6 +1,5 @@
 """`ctxext merge`: an adapter and the checkpoint it was trained on become one checkpoint."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from ctxext.checkpoints.config.quantised import read_unquantised
 from ctxext.checkpoints.folder import CONFIG
 from ctxext.checkpoints.live.tensors import check_tensors
 from ctxext.checkpoints.opened import Opened, open_checkpoint, tokenizer_record
-from ctxext.checkpoints.provenance import base_terms, read_record, record, write_record
+from ctxext.checkpoints.provenance import base_terms, read_record, record, sha256_of, write_record
 from ctxext.checkpoints.weights.adapter import ROPE_KEY, Adapter, for_family, read_adapter
 from ctxext.checkpoints.weights.adapter_tokenizer import other_tokenizer
 from ctxext.checkpoints.weights.carry import (
@@ -225,10 +224,8 @@ def _names(name: str | None, base: str, opened: Opened) -> bool:
     if Path(name) == Path(base):
         return True
     made = read_record(opened.source.folder) or RunRecord()
-    before = made.base.id if made.base else None
-    if before is None or before not in (name, Path(name).name):
-        return False
-    return made.kind != "merge"
+    before = made.base.id if made.base and made.kind != "merge" else None
+    return before is not None and before in (name, Path(name).name)
 
 
 def _refuse_twice(adapter: Adapter, base: Opened) -> None:
@@ -239,7 +236,7 @@ def _refuse_twice(adapter: Adapter, base: Opened) -> None:
     """
     made = read_record(base.source.folder) or RunRecord()
     merged = made.document.get("adapter")
-    if isinstance(merged, Mapping) and merged.get("sha256") == _sha256(adapter.file):
+    if isinstance(merged, Mapping) and merged.get("sha256") == sha256_of(adapter.file):
         before = made.base.id if made.base else "its base"
         raise BadInput(
             f"{base.source.name} has this adapter merged in already",
@@ -269,14 +266,9 @@ def _targets(names: str | list[str]) -> list[str]:
     return [names] if isinstance(names, str) else sorted(names)
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _adapter_record(adapter: Adapter) -> dict[str, Any]:
     return {
-        "sha256": _sha256(adapter.file),
+        "sha256": sha256_of(adapter.file),
         "rank": adapter.config.get("r"),
         "alpha": adapter.config.get("lora_alpha"),
         "targets": _targets(adapter.config.get("target_modules") or []),

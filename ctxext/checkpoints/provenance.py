@@ -47,7 +47,8 @@ def sha256_of(path: Path) -> str | None:
     """Compute the SHA-256 of a file, in hex; None when there is no file."""
     if not path.is_file():
         return None
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:

@@ -8,6 +8,7 @@ import signal
 import sys
 from types import FrameType
 
+from ctxext.cli._stopped import Stopped
 from ctxext.machine.signals import ending_signals
 
 
@@ -24,8 +25,8 @@ def pass_over_signals() -> None:
 
 
 def _end(signum: int, frame: FrameType | None) -> None:
-    word, code = ("interrupted", 130) if signum == signal.SIGINT else ("terminated", 143)
+    stop = Stopped(signum)
     if os.environ.get("RANK", "0") == "0":
-        sys.stderr.write(f"ctxext: {word}\n")
+        sys.stderr.write(f"ctxext: {stop.word}\n")
         sys.stderr.flush()
-    os._exit(code)
+    os._exit(stop.exit_code)

@@ -10,14 +10,14 @@ class Stopped(BaseException):
     """Ctrl-C or another signal that ends the command.
 
     Attributes:
-        interrupted: whether it was Ctrl-C.
+        word: what became of the command.
         exit_code: of the process.
         way_out: one sentence about what is kept, and how one goes on; from the command it met.
     """
 
     def __init__(self, signum: int) -> None:
-        self.interrupted = signum == signal.SIGINT
-        self.exit_code = 130 if self.interrupted else 143
+        interrupted = signum == signal.SIGINT
+        self.word, self.exit_code = ("interrupted", 130) if interrupted else ("terminated", 143)
         self.way_out = ""
 
 

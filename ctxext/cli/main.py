@@ -159,8 +159,7 @@ def _run(as_json: bool) -> int:
         return error.exit_code
     except Stopped as stop:
         if main:
-            word = "interrupted" if stop.interrupted else "terminated"
-            say_error(CtxextError(word, stop.way_out), as_json=as_json)
+            say_error(CtxextError(stop.word, stop.way_out), as_json=as_json)
         return stop.exit_code
     except SystemExit:  # of the help, when nobody reads it to its end
         return 0

@@ -192,7 +192,6 @@ class Source:
                 continue
             where = f"--data {path.name}, line {number},"
             try:
-                # As floats: a whole number may have more digits than Python reads.
                 row = json.loads(self._utf8(line.removeprefix(codecs.BOM_UTF8)), parse_int=_whole)
             except RecursionError as error:
                 raise BadInput(

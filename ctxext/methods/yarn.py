@@ -7,7 +7,8 @@ from ctxext.errors import BadInput
 from ctxext.methods._registry import RopeExtension, Scaling, Value, method
 from ctxext.methods.ntk import check_pair
 
-_BETAS = {"beta_fast": 32.0, "beta_slow": 1.0}  # the defaults
+DEFAULT_BETAS = {"beta_fast": 32.0, "beta_slow": 1.0}
+"""What every reader takes where a block has none."""
 
 
 def yarn_inv_freq(
@@ -116,7 +117,7 @@ def yarn(
         BadInput: betas, attention_factor or one of its parts out of range.
     """
     if critical_pair is not None:
-        if beta_slow != _BETAS["beta_slow"]:
+        if beta_slow != DEFAULT_BETAS["beta_slow"]:
             raise BadInput("yarn takes beta_slow or critical_pair, which says the same of a pair")
         beta_slow = _turns_of(spec, critical_pair)
     if not beta_fast >= beta_slow > 0:
@@ -130,7 +131,7 @@ def yarn(
     # Defaults stay out of the file: several engines misread the keys, none misses their absence.
     block: dict[str, object] = {
         "rope_type": "yarn", "factor": factor, "original_max_position_embeddings": window,
-        **{key: value for key, value in betas.items() if value != _BETAS[key]},
+        **{key: value for key, value in betas.items() if value != DEFAULT_BETAS[key]},
         **({} if truncate else {"truncate": False}), **said,
     }  # fmt: skip
     parameters = {"factor": factor, **betas, "attention_factor": attention}

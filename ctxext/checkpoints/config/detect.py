@@ -224,10 +224,12 @@ def _decoder_type(config: Mapping[str, Any], where: str) -> str:
         raise BadInput(f"{where}: model_type is {shown(model_type, 40)}, which is no name")
     if config.get("is_encoder_decoder"):
         raise BadInput(f"{where}: {model_type} is an encoder-decoder, not a decoder")
-    pictures = any(key in config for key in _OF_PICTURES) and not decoders_elsewhere(
-        config, _LAYERS
-    )
-    if model_type not in families.KNOWN and pictures and not any("vocab" in k for k in config):
+    if (
+        model_type not in families.KNOWN
+        and any(key in config for key in _OF_PICTURES)
+        and not any("vocab" in key for key in config)
+        and not decoders_elsewhere(config, _LAYERS)
+    ):
         raise BadInput(
             f"{where}: {model_type} reads pictures and has no vocab_size, so it is no decoder"
         )

@@ -3,6 +3,7 @@
 from ctxext.checkpoints.config import families
 from ctxext.checkpoints.config.detect import Position
 from ctxext.checkpoints.config.layouts import has_a_layout
+from ctxext.lengths import counted
 
 
 def slides_in_cache_alone(model_type: str) -> bool:
@@ -30,6 +31,7 @@ def window_words(position: Position, reach: int) -> str:
             f"{reach} tokens only"
         )
     sliding = sum(layer.attention == "sliding" for layer in position.layers)
-    which = "every layer attends" if sliding == len(position.layers) else f"{sliding} layers attend"
-    which = "1 layer attends" if sliding == 1 < len(position.layers) else which
+    which = f"{counted(sliding, 'layer')} attend{'s' if sliding == 1 else ''}"
+    if sliding == len(position.layers):
+        which = "every layer attends"
     return f"{which} to the last {reach} tokens only"

@@ -19,10 +19,13 @@ def other_tokenizer(adapter: Path, base: Path) -> list[str]:
     Returns:
         Of "tokens" and "chat template"; nothing where it has the same, or none.
     """
-    tokens, template = (_tokens(adapter), _tokens(base)), (_template(adapter), _template(base))
-    other_tokens = None not in tokens and tokens[0] != tokens[1]
-    other_template = template[0] not in (None, template[1])
-    return ["tokens"] * other_tokens + ["chat template"] * other_template
+    others = []
+    # The base's file may have megabytes, and few adapters bring one.
+    if (tokens := _tokens(adapter)) is not None and _tokens(base) not in (None, tokens):
+        others.append("tokens")
+    if (template := _template(adapter)) is not None and _template(base) != template:
+        others.append("chat template")
+    return others
 
 
 def _tokens(folder: Path) -> dict[str, Any] | None:
